@@ -1,0 +1,37 @@
+"""The compiled module: results are tuples that begin with what is wrong with a row, or None."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+def score_rows(
+    logits: object,
+    rows: object,
+    targets: object,
+    topk: int,
+    ids: object,
+    ids_indptr: object,
+    alt_k: int,
+    alt_temperature: float,
+    seed: int,
+    positions: object,
+    n_threads: int,
+) -> tuple[Any, ...]: ...
+def sample_rows(
+    logits: object,
+    rows: object,
+    temperature: object,
+    top_k: object,
+    top_p: object,
+    seed: object,
+    sample: object,
+    position: object,
+    topk: int,
+    n_threads: int,
+) -> tuple[Any, ...]: ...
+def largest(logits: object, n_threads: int) -> float: ...
+def philox(seed: int, sample: int, position: int) -> npt.NDArray[np.uint64]: ...
+def simd_paths() -> list[str]: ...
+def simd_path() -> str: ...
+def use_simd_path(name: str) -> None: ...

@@ -1,0 +1,41 @@
+// A row of logits is read in blocks of 256. What is done to a block is written once, over sixteen
+// virtual lanes (block_kernels.hpp), and compiled for each instruction set (blocks_*.cpp). Every
+// path performs the same IEEE operations in the same order, so every path gives the same bits.
+#pragma once
+
+#include <limits>
+
+namespace tinker {
+
+constexpr int kBlock = 256;
+constexpr float kLog2E = 1.44269504f;
+
+// Weights are 2^((x - reference) * scale), so scale = log2(e) / temperature. NaN stays NaN.
+struct Blocks {
+  const char* name;
+
+  // Of each block: its largest logit, and its weights summed with that logit as the reference
+  // (0 if the block is all -inf). A second scale is summed if `other_sums` is given.
+  void (*scan)(const float* x, int n_blocks, float scale, float* maxima, float* sums,
+               float other_scale, float* other_sums);
+
+  // The weight of every logit.
+  void (*weigh)(const float* x, int n_blocks, float reference, float scale, float* weights);
+
+  // The weights of one block's logits that are at least `threshold`, summed.
+  float (*sum_at_least)(const float* x, const float* weights, float threshold);
+
+  // Where one block's logits are in [low, high): positions in rising order; how many.
+  int (*find)(const float* x, float low, float high, int* positions);
+
+  // The largest logit, and nothing else: what reading costs.
+  float (*maximum)(const float* x, int n_blocks);
+};
+
+// Null where the compiler or the processor lacks the instructions.
+const Blocks* portable_blocks();
+const Blocks* avx2_blocks();
+const Blocks* avx512_blocks();
+const Blocks* neon_blocks();
+
+}  // namespace tinker

@@ -1,0 +1,65 @@
+// AVX2 with FMA: sixteen lanes in two registers.
+#include "blocks.hpp"
+
+#if defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+
+namespace {
+
+struct Lanes {
+  __m256 lo, hi;
+};
+using Mask = Lanes;
+
+inline Lanes load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline void store(float* p, Lanes a) {
+  _mm256_storeu_ps(p, a.lo);
+  _mm256_storeu_ps(p + 8, a.hi);
+}
+inline Lanes all(float a) { return {_mm256_set1_ps(a), _mm256_set1_ps(a)}; }
+inline Lanes operator+(Lanes a, Lanes b) {
+  return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
+}
+inline Lanes operator-(Lanes a, Lanes b) {
+  return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)};
+}
+inline Lanes operator*(Lanes a, Lanes b) {
+  return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)};
+}
+inline Lanes fma(Lanes a, Lanes b, Lanes c) {
+  return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+inline Lanes max(Lanes a, Lanes b) {  // a > b ? a : b
+  return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
+}
+inline Mask at_least(Lanes a, Lanes b) {
+  return {_mm256_cmp_ps(a.lo, b.lo, _CMP_GE_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_GE_OQ)};
+}
+inline Lanes mask(Lanes a, Mask m) {
+  return {_mm256_and_ps(a.lo, m.lo), _mm256_and_ps(a.hi, m.hi)};
+}
+inline unsigned bits(Mask m) {
+  return static_cast<unsigned>(_mm256_movemask_ps(m.lo) | _mm256_movemask_ps(m.hi) << 8);
+}
+
+inline __m256 exponent(__m256 a) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23));
+}
+inline Lanes exponent(Lanes a) { return {exponent(a.lo), exponent(a.hi)}; }
+
+#include "reduce_x86.hpp"
+
+inline float sum(Lanes a) { return sum8(_mm256_add_ps(a.lo, a.hi)); }
+inline float maximum(Lanes a) { return maximum8(_mm256_max_ps(a.lo, a.hi)); }
+
+#include "block_kernels.hpp"
+
+}  // namespace
+
+const tinker::Blocks* tinker::avx2_blocks() {
+  static constexpr Blocks blocks = kernels("avx2");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &blocks : nullptr;
+}
+#else
+const tinker::Blocks* tinker::avx2_blocks() { return nullptr; }
+#endif

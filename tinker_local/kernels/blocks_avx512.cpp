@@ -1,0 +1,51 @@
+// AVX-512: sixteen lanes in one register.
+#include "blocks.hpp"
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+
+namespace {
+
+struct Lanes {
+  __m512 v;
+};
+using Mask = __mmask16;
+
+inline Lanes load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline void store(float* p, Lanes a) { _mm512_storeu_ps(p, a.v); }
+inline Lanes all(float a) { return {_mm512_set1_ps(a)}; }
+inline Lanes operator+(Lanes a, Lanes b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Lanes operator-(Lanes a, Lanes b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Lanes operator*(Lanes a, Lanes b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Lanes fma(Lanes a, Lanes b, Lanes c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline Lanes max(Lanes a, Lanes b) { return {_mm512_max_ps(a.v, b.v)}; }  // a > b ? a : b
+inline Mask at_least(Lanes a, Lanes b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ); }
+inline Lanes mask(Lanes a, Mask m) { return {_mm512_maskz_mov_ps(m, a.v)}; }
+inline unsigned bits(Mask m) { return m; }
+
+inline Lanes exponent(Lanes a) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a.v), 23))};
+}
+
+inline __m256 upper(__m512 a) {
+  return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1));
+}
+
+#include "reduce_x86.hpp"
+
+inline float sum(Lanes a) { return sum8(_mm256_add_ps(_mm512_castps512_ps256(a.v), upper(a.v))); }
+inline float maximum(Lanes a) {
+  return maximum8(_mm256_max_ps(_mm512_castps512_ps256(a.v), upper(a.v)));
+}
+
+#include "block_kernels.hpp"
+
+}  // namespace
+
+const tinker::Blocks* tinker::avx512_blocks() {
+  static constexpr Blocks blocks = kernels("avx512");
+  return __builtin_cpu_supports("avx512f") ? &blocks : nullptr;
+}
+#else
+const tinker::Blocks* tinker::avx512_blocks() { return nullptr; }
+#endif

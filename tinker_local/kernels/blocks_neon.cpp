@@ -1,0 +1,97 @@
+// NEON, which every arm64 processor has: sixteen lanes in four registers.
+#include "blocks.hpp"
+
+#if defined(__aarch64__) || defined(_M_ARM64)
+#include <arm_neon.h>
+
+namespace {
+
+struct Lanes {
+  float32x4_t v[4];
+};
+struct Mask {
+  uint32x4_t v[4];
+};
+
+template <class F>
+inline Lanes each(F f) {
+  return {{f(0), f(1), f(2), f(3)}};
+}
+
+inline Lanes load(const float* p) {
+  return each([=](int i) { return vld1q_f32(p + 4 * i); });
+}
+inline void store(float* p, Lanes a) {
+  for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, a.v[i]);
+}
+inline Lanes all(float a) {
+  return each([=](int) { return vdupq_n_f32(a); });
+}
+inline Lanes operator+(Lanes a, Lanes b) {
+  return each([&](int i) { return vaddq_f32(a.v[i], b.v[i]); });
+}
+inline Lanes operator-(Lanes a, Lanes b) {
+  return each([&](int i) { return vsubq_f32(a.v[i], b.v[i]); });
+}
+inline Lanes operator*(Lanes a, Lanes b) {
+  return each([&](int i) { return vmulq_f32(a.v[i], b.v[i]); });
+}
+inline Lanes fma(Lanes a, Lanes b, Lanes c) {
+  return each([&](int i) { return vfmaq_f32(c.v[i], a.v[i], b.v[i]); });
+}
+// a > b ? a : b, as x86 has it: fmax would treat NaN differently.
+inline float32x4_t max4(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+inline Lanes max(Lanes a, Lanes b) {
+  return each([&](int i) { return max4(a.v[i], b.v[i]); });
+}
+inline Lanes exponent(Lanes a) {
+  return each([&](int i) {
+    return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(a.v[i]), 23));
+  });
+}
+inline Mask at_least(Lanes a, Lanes b) {
+  return {{vcgeq_f32(a.v[0], b.v[0]), vcgeq_f32(a.v[1], b.v[1]), vcgeq_f32(a.v[2], b.v[2]),
+           vcgeq_f32(a.v[3], b.v[3])}};
+}
+inline Lanes mask(Lanes a, Mask m) {
+  return each([&](int i) {
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a.v[i]), m.v[i]));
+  });
+}
+inline unsigned bits(Mask m) {
+  const uint16x8_t lo = vcombine_u16(vmovn_u32(m.v[0]), vmovn_u32(m.v[1]));
+  const uint16x8_t hi = vcombine_u16(vmovn_u32(m.v[2]), vmovn_u32(m.v[3]));
+  const uint8x16_t one_byte_each = vcombine_u8(vmovn_u16(lo), vmovn_u16(hi));
+  const uint8x16_t place = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+  const uint8x16_t set = vandq_u8(one_byte_each, place);
+  return static_cast<unsigned>(vaddv_u8(vget_low_u8(set)) | vaddv_u8(vget_high_u8(set)) << 8);
+}
+inline int lowest_bit(unsigned a) { return __builtin_ctz(a); }
+
+// In halves: lane i with lane i + 8, then i + 4, i + 2, i + 1.
+inline float sum(Lanes a) {
+  const float32x4_t b =
+      vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3]));
+  const float32x2_t c = vadd_f32(vget_low_f32(b), vget_high_f32(b));
+  return vget_lane_f32(c, 0) + vget_lane_f32(c, 1);
+}
+inline float maximum(Lanes a) {
+  const float32x4_t b = max4(max4(a.v[0], a.v[2]), max4(a.v[1], a.v[3]));
+  float lane[4], result;
+  vst1q_f32(lane, b);
+  result = lane[0];
+  for (int i = 1; i < 4; ++i) result = lane[i] > result ? lane[i] : result;
+  return result;
+}
+
+#include "block_kernels.hpp"
+
+}  // namespace
+
+const tinker::Blocks* tinker::neon_blocks() {
+  static constexpr Blocks blocks = kernels("neon");
+  return &blocks;
+}
+#else
+const tinker::Blocks* tinker::neon_blocks() { return nullptr; }
+#endif

@@ -1,0 +1,118 @@
+// Plain C++: sixteen lanes in an array, for processors without a path of their own.
+#include "blocks.hpp"
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+struct Lanes {
+  float v[16];
+};
+struct Mask {
+  bool v[16];
+};
+
+template <class F>
+inline Lanes each(F f) {
+  Lanes r;
+  for (int i = 0; i < 16; ++i) r.v[i] = f(i);
+  return r;
+}
+
+inline Lanes load(const float* p) {
+  Lanes r;
+  std::memcpy(r.v, p, sizeof r.v);
+  return r;
+}
+inline void store(float* p, Lanes a) { std::memcpy(p, a.v, sizeof a.v); }
+inline Lanes all(float a) {
+  return each([=](int) { return a; });
+}
+inline Lanes operator+(Lanes a, Lanes b) {
+  return each([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline Lanes operator-(Lanes a, Lanes b) {
+  return each([&](int i) { return a.v[i] - b.v[i]; });
+}
+inline Lanes operator*(Lanes a, Lanes b) {
+  return each([&](int i) { return a.v[i] * b.v[i]; });
+}
+inline Lanes max(Lanes a, Lanes b) {
+  return each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+
+// a * b + c rounded once. Without the instruction: the product is exact in double; the sum is
+// rounded to odd (Boldo and Melquiond, 2008), which makes the second rounding harmless.
+inline float fma1(float a, float b, float c) {
+#if defined(__FP_FAST_FMAF) || defined(__aarch64__)
+  return std::fma(a, b, c);
+#else
+  const double product = static_cast<double>(a) * b;
+  double total = product + c;
+  const double back = total - product;
+  const double lost = (product - (total - back)) + (c - back);
+  int64_t word;
+  std::memcpy(&word, &total, sizeof word);
+  const bool adjust = lost != 0 && (word & 1) == 0;
+  word += adjust ? ((lost > 0) == (total > 0) ? 1 : -1) : 0;
+  std::memcpy(&total, &word, sizeof word);
+  return static_cast<float>(total);
+#endif
+}
+inline Lanes fma(Lanes a, Lanes b, Lanes c) {
+  return each([&](int i) { return fma1(a.v[i], b.v[i], c.v[i]); });
+}
+inline Lanes exponent(Lanes a) {
+  return each([&](int i) {
+    uint32_t word;
+    float result;
+    std::memcpy(&word, &a.v[i], sizeof word);
+    word <<= 23;
+    std::memcpy(&result, &word, sizeof word);
+    return result;
+  });
+}
+inline Mask at_least(Lanes a, Lanes b) {
+  Mask r;
+  for (int i = 0; i < 16; ++i) r.v[i] = a.v[i] >= b.v[i];
+  return r;
+}
+inline Lanes mask(Lanes a, Mask m) {
+  return each([&](int i) { return m.v[i] ? a.v[i] : 0.0f; });
+}
+inline unsigned bits(Mask m) {
+  unsigned r = 0;
+  for (int i = 0; i < 16; ++i) r |= static_cast<unsigned>(m.v[i]) << i;
+  return r;
+}
+inline int lowest_bit(unsigned a) {
+  int i = 0;
+  while (!(a >> i & 1)) ++i;
+  return i;
+}
+
+// In halves: lane i with lane i + 8, then i + 4, i + 2, i + 1.
+template <class F>
+inline float halve(Lanes a, F f) {
+  for (int half = 8; half; half /= 2) {
+    for (int i = 0; i < half; ++i) a.v[i] = f(a.v[i], a.v[i + half]);
+  }
+  return a.v[0];
+}
+inline float sum(Lanes a) {
+  return halve(a, [](float x, float y) { return x + y; });
+}
+inline float maximum(Lanes a) {
+  return halve(a, [](float x, float y) { return x > y ? x : y; });
+}
+
+#include "block_kernels.hpp"
+
+}  // namespace
+
+const tinker::Blocks* tinker::portable_blocks() {
+  static constexpr Blocks blocks = kernels("portable");
+  return &blocks;
+}
