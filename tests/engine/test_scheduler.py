@@ -1,0 +1,211 @@
+"""The scheduler against a simulated context that counts cells and sequences as llama.cpp would."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+
+from tinker_local.engine.scheduler import MIN_CHUNK, Scheduler, Step, chunk_length
+from tinker_local.engine.sequence import Prompt, Request
+
+N_CELLS, N_SEQUENCES, N_BATCH, N_ROWS = 2048, 8, 512, 256
+
+
+def make_request(
+    n_prompt: int, n_samples: int = 1, max_tokens: int = 8, *, scored: bool = False
+) -> Request:
+    return Request(
+        prompt=np.zeros(n_prompt, np.int32),
+        future=Future(),
+        assemble=lambda outcome: outcome,
+        num_samples=n_samples,
+        max_tokens=max_tokens,
+        prompt_logprobs=scored,
+    )
+
+
+class SimulatedContext:
+    """Which (prompt, position) cells each sequence refers to; shared cells count once."""
+
+    def __init__(self) -> None:
+        self.sequences: dict[int, set[tuple[int, int]]] = {}
+        self.n_samples_started = 0
+
+    @property
+    def n_cells(self) -> int:
+        return len(set().union(*self.sequences.values())) if self.sequences else 0
+
+    def run(self, step: Step) -> None:
+        for sequence in step.removals:
+            self.sequences.pop(sequence, None)
+        for source, target in step.copies:
+            assert target not in self.sequences, "copied into a sequence that is in use"
+            self.sequences[target] = set(self.sequences[source])
+        n_tokens = len(step.samples) + sum(c.stop - c.start for c in step.chunks)
+        n_rows = len(step.samples) + sum(c.n_rows for c in step.chunks)
+        assert 0 < n_tokens <= N_BATCH
+        assert n_rows <= N_ROWS
+        for sample in step.samples:
+            owner = id(sample)
+            assert len(self.sequences[sample.sequence]) == sample.position - 1
+            self.sequences[sample.sequence].add((owner, sample.position - 1))
+        for chunk in step.chunks:
+            cells = self.sequences.setdefault(chunk.prompt.sequence, set())
+            assert len(cells) == chunk.start
+            cells |= {(id(chunk.prompt), i) for i in range(chunk.start, chunk.stop)}
+        assert self.n_cells <= N_CELLS
+        assert len({s.sequence for s in step.samples}) == len(step.samples)
+
+
+def draw(step: Step, rng: random.Random, p_stop: float) -> None:
+    for sample in step.samples:
+        sample.append(1, -1.0, lambda _: (rng.random() < p_stop, b""))
+    for chunk in step.chunks:
+        if chunk.is_last:
+            for sample in chunk.prompt.samples:
+                if sample.stop_reason is None:
+                    sample.append(1, -1.0, lambda _: (rng.random() < p_stop, b""))
+
+
+def run_to_end(
+    scheduler: Scheduler, context: SimulatedContext, *, p_stop: float = 0.0, seed: int = 0
+) -> list[Prompt]:
+    rng, done = random.Random(seed), list[Prompt]()
+    for _ in range(100_000):
+        if not scheduler.has_work:
+            break
+        step = scheduler.schedule()
+        context.run(step)
+        draw(step, rng, p_stop)
+        done += scheduler.advance(step)
+    assert not scheduler.has_work, "the scheduler makes no progress"
+    return done
+
+
+@pytest.fixture
+def scheduler() -> Scheduler:
+    return Scheduler(N_CELLS, N_SEQUENCES, N_BATCH, N_ROWS)
+
+
+def assert_everything_returned(scheduler: Scheduler) -> None:
+    """A request that needs every cell and two sequences still fits."""
+    scheduler.add(make_request(N_CELLS - 20, 3, 21))
+    assert len(run_to_end(scheduler, SimulatedContext())) == 1
+    assert len(set(scheduler._free_sequences)) == len(scheduler._free_sequences) == N_SEQUENCES
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "max_tokens"), [(0, 0), (1, 0), (1, 1), (1, 9), (2, 9), (7, 9), (8, 9), (9, 9), (100, 3)]
+)
+def test_every_sample_gets_its_tokens(scheduler: Scheduler, n_samples: int, max_tokens: int) -> None:
+    scheduler.add(make_request(100, n_samples, max_tokens))
+    (prompt,) = run_to_end(scheduler, SimulatedContext())
+    assert [len(s.tokens) for s in prompt.samples] == [max_tokens] * n_samples
+    assert all(s.stop_reason == "length" for s in prompt.samples)
+    assert_everything_returned(scheduler)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_load_finishes_within_the_cells(scheduler: Scheduler, seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(60):
+        n_prompt = rng.choice([1, 5, 63, 64, 65, 200, 700, 1500])
+        max_tokens = rng.randint(0, N_CELLS - n_prompt if rng.random() < 0.1 else 40)
+        scheduler.add(make_request(n_prompt, rng.randint(0, 12), max_tokens, scored=rng.random() < 0.5))
+    assert len(run_to_end(scheduler, SimulatedContext(), p_stop=0.05, seed=seed)) == 60
+    assert_everything_returned(scheduler)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_cancelling_returns_what_was_held(scheduler: Scheduler, seed: int) -> None:
+    rng, context = random.Random(seed), SimulatedContext()
+    requests = [make_request(rng.randint(1, 300), rng.randint(0, 10), 30) for _ in range(40)]
+    for request in requests:
+        scheduler.add(request)
+    cancelled = set(rng.sample(range(40), 20))
+    finished, dropped = list[Prompt](), list[Request]()
+    order = sorted(cancelled)
+    while scheduler.has_work:
+        if order and rng.random() < 0.5:
+            requests[order.pop()].future.cancel()
+            dropped += scheduler.drop_cancelled()
+            continue
+        step = scheduler.schedule()
+        context.run(step)
+        draw(step, rng, 0.02)
+        for prompt in scheduler.advance(step):
+            finished.append(prompt)
+            prompt.request.future.set_running_or_notify_cancel()
+    assert len(finished) + len(dropped) == 40
+    assert not {id(p.request) for p in finished} & {id(r) for r in dropped}
+    assert dropped
+    assert_everything_returned(scheduler)
+
+
+def test_first_come_first_served(scheduler: Scheduler) -> None:
+    big = make_request(N_CELLS - 100, 1, 100)
+    small = make_request(10, 1, 2)
+    scheduler.add(make_request(500, 1, 50))
+    scheduler.add(big)
+    scheduler.add(small)
+    done = run_to_end(scheduler, SimulatedContext())
+    assert [p.request for p in done][1:] == [big, small], "a later request overtook one that waited"
+
+
+def test_short_prompts_share_a_step(scheduler: Scheduler) -> None:
+    for _ in range(4):
+        scheduler.add(make_request(50))
+    step = scheduler.schedule()
+    assert [c.stop for c in step.chunks] == [50] * 4
+
+
+def test_running_samples_do_not_wait_for_a_long_prompt(scheduler: Scheduler) -> None:
+    context = SimulatedContext()
+    scheduler.add(make_request(10, 1, 20))
+    for _ in range(2):
+        step = scheduler.schedule()
+        context.run(step)
+        draw(step, random.Random(0), 0)
+        scheduler.advance(step)
+    scheduler.add(make_request(1500))
+    for _ in range(4):
+        step = scheduler.schedule()
+        assert len(step.samples) == 1
+        assert len(step.chunks) == 1
+        context.run(step)
+        draw(step, random.Random(0), 0)
+        scheduler.advance(step)
+
+
+def test_rows_are_flagged_only_where_needed(scheduler: Scheduler) -> None:
+    scheduler.add(make_request(700))
+    scheduler.add(make_request(30, 0, 0, scored=True))
+    rows = []
+    while scheduler.has_work:
+        step = scheduler.schedule()
+        rows.append([chunk.n_rows for chunk in step.chunks])
+        draw(step, random.Random(0), 1.0)
+        scheduler.advance(step)
+    assert rows == [[0], [1, 30]]
+
+
+@pytest.mark.parametrize("room", [128, 192, 250, 448, 505, 512])
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 127, 128, 300, 511, 512, 513, 520, 575, 576, 577, 5000])
+def test_chunks_are_never_short(length: int, room: int) -> None:
+    lengths, remaining = [], length
+    while remaining:
+        lengths.append(chunk_length(remaining, room))
+        assert 0 < lengths[-1] <= room
+        remaining -= lengths[-1]
+    assert sum(lengths) == length
+    assert min(lengths) >= min(MIN_CHUNK, length)
+    assert all(n % MIN_CHUNK == 0 for n in lengths[:-1])
+
+
+def test_a_chunk_waits_for_room() -> None:
+    assert chunk_length(100, 63) == 0
+    assert chunk_length(20, 10) == 0
+    assert chunk_length(100, 99) == 0  # 64 would leave 36

@@ -1,0 +1,100 @@
+"""Numbers against float64, memory against the bare model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.bare_loop import BareLoop, log_softmax
+from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient, Tokenizer
+
+
+def test_512_tokens_agree_with_one_bare_decode(
+    client: SamplingClient, tokenizer: Tokenizer, model_path: Path, english: str
+) -> None:
+    tokens = tokenizer.encode(english)[:512]
+    bare = BareLoop(model_path, n_ctx=4096, n_sequences=64)
+    expected = log_softmax(bare.prompt_logits(tokens))
+    bare.close()
+    response = client.sample(
+        ModelInput.from_ints(tokens),
+        1,
+        SamplingParams(max_tokens=0),
+        include_prompt_logprobs=True,
+        topk_prompt_logprobs=20,
+    ).result()
+    assert response.prompt_logprobs == client.compute_logprobs(ModelInput.from_ints(tokens)).result()
+
+    ours = response.prompt_logprobs_np
+    assert ours is not None
+    targets = expected[np.arange(511), tokens[1:]]
+    assert np.abs(ours[1:] - targets).max() < 1e-5
+
+    top = response.topk_prompt_logprobs_np
+    assert top is not None
+    order = np.argsort(-expected[:511], axis=1, kind="stable")[:, :20]
+    best = np.take_along_axis(expected[:511], order, axis=1)
+    assert np.abs(top.logprobs[1:] - best).max() < 1e-5
+    differ = np.argwhere(top.token_ids[1:] != order)
+    for row, column in differ:  # only among ties
+        assert expected[row, top.token_ids[row + 1, column]] == best[row, column]
+
+
+@pytest.mark.parametrize("length", [3, 63, 64, 100, 513, 520, 575, 576, 1000, 1100])
+def test_numbers_do_not_depend_on_chunks(
+    tokenizer: Tokenizer, model_path: Path, english: str, length: int, chunked: SamplingClient
+) -> None:
+    """The engine reads prompts in chunks of at most 512 tokens; llama.cpp may take them whole."""
+    tokens = tokenizer.encode(english)[:length]
+    bare = BareLoop(model_path, n_ctx=2048, n_batch=2048)
+    expected = log_softmax(bare.prompt_logits(tokens))[np.arange(length - 1), tokens[1:]]
+    bare.close()
+    ours = np.array(chunked.compute_logprobs(ModelInput.from_ints(tokens)).result()[1:])
+    gap = np.abs(ours - expected)
+    assert gap.max() < 1e-5
+
+
+@pytest.fixture(scope="module")
+def chunked(model_path: Path) -> SamplingClient:
+    return ServiceClient(n_ctx=2048).create_sampling_client(base_model=str(model_path))
+
+
+MEMORY = """
+import resource, sys
+from tests.bare_loop import BareLoop
+from tinker_local import ModelInput, SamplingParams, ServiceClient
+
+def peak():
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+client = ServiceClient(n_ctx=8192).create_sampling_client(base_model=sys.argv[1])
+text = open(sys.argv[2], encoding="utf-8").read() * 4
+tokens = client.get_tokenizer().encode(text)[:8000]
+client.sample(ModelInput.from_ints(tokens[:4]), 1, SamplingParams(max_tokens=2)).result()
+before = peak()
+response = client.sample(
+    ModelInput.from_ints(tokens), 1, SamplingParams(max_tokens=1),
+    include_prompt_logprobs=True, topk_prompt_logprobs=20,
+).result()
+assert response.topk_prompt_logprobs_np.token_ids.shape == (8000, 20)
+print(peak() - before)
+"""
+
+
+def test_scoring_8000_tokens_needs_little_memory(model_path: Path) -> None:
+    """The full logits would be 1.6 GB. The weights (98 MB, mapped) are counted as ours here."""
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(model_path), str(root / "LICENSE")],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 400, f"peak memory rose by {done.stdout} MB"

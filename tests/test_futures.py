@@ -1,0 +1,91 @@
+"""APIFuture alone, without a model."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+
+import pytest
+
+from tinker_local import APIFuture
+
+
+def resolve_later(future: APIFuture[int], value: int, delay: float = 0.02) -> None:
+    threading.Timer(delay, future.set_result, [value]).start()
+
+
+def test_blocks_until_there_is_a_result() -> None:
+    future: APIFuture[int] = APIFuture()
+    resolve_later(future, 7)
+    assert future.result(timeout=5) == 7
+    assert future.future() is future
+
+
+def test_is_a_future_to_the_standard_library() -> None:
+    futures: list[APIFuture[int]] = [APIFuture() for _ in range(3)]
+    for i, future in enumerate(futures):
+        resolve_later(future, i, 0.01 * (3 - i))
+    done = [f.result() for f in concurrent.futures.as_completed(futures, timeout=5)]
+    assert sorted(done) == [0, 1, 2]
+    assert not concurrent.futures.wait(futures, timeout=5).not_done
+
+
+def test_can_be_awaited_from_several_loops() -> None:
+    future: APIFuture[int] = APIFuture()
+    resolve_later(future, 9, 0.05)
+    results: list[int] = []
+
+    async def wait() -> None:
+        results.append(await future)
+        results.append(await future.coroutine())
+        results.append(await future.result_async(timeout=1))
+
+    threads = [threading.Thread(target=asyncio.run, args=(wait(),)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [9] * 9
+
+
+def test_a_timeout_leaves_the_request_running() -> None:
+    future: APIFuture[int] = APIFuture()
+    with pytest.raises(TimeoutError):
+        future.result(timeout=0.01)
+
+    async def wait() -> int:
+        with pytest.raises(TimeoutError):
+            await future.result_async(timeout=0.01)
+        assert not future.cancelled()
+        resolve_later(future, 3)
+        return await future
+
+    assert asyncio.run(wait()) == 3
+
+
+@pytest.mark.parametrize("method", ["await", "result_async", "coroutine"])
+def test_cancelling_the_task_cancels_the_request(method: str) -> None:
+    future: APIFuture[int] = APIFuture()
+
+    async def wait() -> int:
+        if method == "await":
+            return await future
+        return await getattr(future, method)()
+
+    async def main() -> None:
+        task = asyncio.create_task(wait())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert future.cancelled()
+
+
+def test_errors_reach_those_who_wait() -> None:
+    future: APIFuture[int] = APIFuture()
+    future.set_exception(ValueError("x"))
+    with pytest.raises(ValueError, match="x"):
+        asyncio.run(future.result_async())

@@ -1,0 +1,151 @@
+"""Many requests at once, from threads and from an event loop, half of them cancelled midway."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinker_local import (
+    APIFuture,
+    ModelInput,
+    SampleResponse,
+    SamplingClient,
+    SamplingParams,
+    ServiceClient,
+    Tokenizer,
+)
+
+# How far Q4_1 log-probabilities move with the company they keep (DESIGN.md, Numerics: 0.07 to 0.09 on
+# average between decoding and scoring, several times that at most).
+MEAN_GAP, LARGEST_GAP = 0.12, 1.5
+
+N_THREADS, PER_THREAD, N_ASYNC = 8, 8, 64
+
+
+class Job:
+    """One request; scoring if ``n_samples`` is 0."""
+
+    def __init__(self, number: int, tokens: list[int]) -> None:
+        rng = random.Random(number)
+        start = rng.randrange(len(tokens) - 200)
+        self.prompt = ModelInput.from_ints(tokens[start : start + rng.randint(8, 120)])
+        self.n_samples = rng.choice([0, 0, 1, 3])
+        self.params = SamplingParams(max_tokens=rng.randint(4, 24), seed=number, stop=[])
+        self.cancels = number % 2 == 1
+        self.scores: list[float | None] | None = None
+        self.response: SampleResponse | None = None
+        self.was_cancelled = False
+
+    def submit(self, client: SamplingClient) -> APIFuture[object]:
+        if self.n_samples == 0:
+            return client.compute_logprobs(self.prompt)  # type: ignore[return-value]
+        return client.sample(self.prompt, self.n_samples, self.params)  # type: ignore[return-value]
+
+    def take(self, result: object) -> None:
+        if isinstance(result, SampleResponse):
+            self.response = result
+        else:
+            self.scores = result  # type: ignore[assignment]
+
+    async def run_async(self, client: SamplingClient) -> None:
+        task = asyncio.ensure_future(self.submit(client).coroutine())
+        if self.cancels:
+            await asyncio.sleep(random.random())
+            task.cancel()
+        try:
+            self.take(await task)
+        except asyncio.CancelledError:
+            self.was_cancelled = True
+
+
+def run_in_thread(client: SamplingClient, jobs: list[Job]) -> None:
+    futures = [(job, job.submit(client)) for job in jobs]
+    time.sleep(random.random())
+    for job, future in futures:
+        if job.cancels:
+            future.cancel()
+    for job, future in futures:
+        try:
+            job.take(future.result(timeout=300))
+        except CancelledError:
+            job.was_cancelled = True
+
+
+@pytest.fixture(scope="module")
+def client(model_path: Path) -> SamplingClient:
+    """A context that cannot hold all the requests at once."""
+    return ServiceClient(n_ctx=2048).create_sampling_client(base_model=str(model_path))
+
+
+@pytest.fixture(scope="module")
+def finished(client: SamplingClient, tokenizer: Tokenizer, english: str) -> list[Job]:
+    tokens = tokenizer.encode(english)
+    jobs = [Job(number, tokens) for number in range(N_THREADS * PER_THREAD + N_ASYNC)]
+    threads = [
+        threading.Thread(target=run_in_thread, args=(client, jobs[i * PER_THREAD : (i + 1) * PER_THREAD]))
+        for i in range(N_THREADS)
+    ]
+
+    async def run_all() -> None:
+        await asyncio.gather(*(job.run_async(client) for job in jobs[N_THREADS * PER_THREAD :]))
+
+    for thread in threads:
+        thread.start()
+    asyncio.run(run_all())
+    for thread in threads:
+        thread.join()
+    return jobs
+
+
+def test_every_request_that_was_not_cancelled_is_answered(finished: list[Job]) -> None:
+    for job in finished:
+        if not job.cancels:
+            assert not job.was_cancelled
+        if job.was_cancelled:
+            continue
+        if job.n_samples == 0:
+            assert job.scores is not None
+            assert len(job.scores) == job.prompt.length
+        else:
+            assert job.response is not None
+            lengths = [len(s.tokens) for s in job.response.sequences]
+            assert lengths == [job.params.max_tokens] * job.n_samples
+    assert sum(job.was_cancelled for job in finished) > 16, "cancelled too late to test anything"
+
+
+def test_scores_are_those_of_an_idle_engine(finished: list[Job], client: SamplingClient) -> None:
+    gaps = []
+    for job in finished:
+        if job.scores is not None:
+            idle = client.compute_logprobs(job.prompt).result()
+            gaps.append(np.abs(np.array(idle[1:]) - np.array(job.scores[1:])))
+    gap = np.concatenate(gaps)
+    assert gap.mean() < MEAN_GAP
+    assert gap.max() < LARGEST_GAP
+
+
+def test_sampled_logprobs_agree_with_a_rescoring(finished: list[Job], client: SamplingClient) -> None:
+    gaps = []
+    for job in finished:
+        for sequence in job.response.sequences if job.response else []:
+            whole = ModelInput.from_ints(job.prompt.to_ints() + sequence.tokens)
+            scores = client.compute_logprobs(whole).result()[job.prompt.length :]
+            gaps.append(np.abs(np.array(scores) - np.array(sequence.logprobs)))
+    gap = np.concatenate(gaps)
+    assert gap.mean() < MEAN_GAP
+    assert gap.max() < LARGEST_GAP
+
+
+def test_nothing_is_left_behind(finished: list[Job], client: SamplingClient) -> None:
+    """A request that needs the whole context still runs."""
+    n_ctx = client._engine.n_ctx
+    prompt = ModelInput.from_ints([100] * (n_ctx - 40))
+    params = SamplingParams(max_tokens=40, stop=[], temperature=0)
+    assert len(client.sample(prompt, 1, params).result().sequences[0].tokens) == 40

@@ -1,0 +1,166 @@
+"""What a request must satisfy before anything is computed: each failure is a BadRequestError."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinker_local.engine.sequence import StopRule
+from tinker_local.errors import BadRequestError
+
+MAX_TOPK = 1024
+"""Most alternatives a request may ask for at each position."""
+
+
+def integer(value: Any, name: str, minimum: int) -> int:
+    """Return ``value`` as an int of at least ``minimum``."""
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise BadRequestError(f"{name} is {value!r}; it must be an int") from None
+    if number < minimum:
+        raise BadRequestError(f"{name} is {number}; it must be at least {minimum}")
+    return number
+
+
+def topk_count(value: Any, name: str, n_vocab: int) -> int:
+    """Return a number of alternatives: 0 to the smaller of ``MAX_TOPK`` and the vocabulary."""
+    count = integer(value, name, 0)
+    if count > min(MAX_TOPK, n_vocab):
+        raise BadRequestError(
+            f"{name} is {count}; at most {MAX_TOPK} alternatives are reported, and the vocabulary has "
+            f"{n_vocab} tokens"
+        )
+    return count
+
+
+def prompt_tokens(prompt: Any, n_vocab: int, n_ctx: int) -> NDArray[np.int32]:
+    """Return the tokens of a ``ModelInput`` (ours, Tinker's, or anything with ``to_ints``)."""
+    if not hasattr(prompt, "to_ints"):
+        raise BadRequestError(
+            f"prompt is a {type(prompt).__name__}; it must be a ModelInput, for example "
+            "ModelInput.from_ints(tokenizer.encode(text))"
+        )
+    try:
+        given = prompt.to_ints()
+    except (TypeError, ValueError) as error:
+        raise BadRequestError(f"prompt cannot be read as token ids: {error}") from error
+    tokens = token_ids(given, n_vocab)
+    if len(tokens) == 0:
+        raise BadRequestError("prompt is empty; it needs at least 1 token")
+    if len(tokens) > n_ctx:
+        raise BadRequestError(
+            f"prompt has {len(tokens)} tokens and the context holds {n_ctx}; shorten it, or open the "
+            "model with a larger n_ctx (up to what it was trained for)"
+        )
+    return tokens
+
+
+def token_ids(given: Sequence[Any], n_vocab: int) -> NDArray[np.int32]:
+    """Return token ids as int32, shape (n,), each checked to be an int below ``n_vocab``."""
+    try:
+        array = np.asarray(given)
+    except (OverflowError, ValueError):
+        array = np.asarray(given, dtype=object)
+    if array.ndim == 1 and array.dtype.kind in "iu" and not _has_bool(given):
+        wrong = np.flatnonzero((array < 0) | (array >= n_vocab))
+        if len(wrong) == 0:
+            return np.ascontiguousarray(array, np.int32)
+    for position, token in enumerate(given):
+        value = integer(token, f"prompt token {position}", 0)
+        if value >= n_vocab:
+            raise BadRequestError(
+                f"prompt token {position} is {value}; the vocabulary has ids 0 to {n_vocab - 1}"
+            )
+    return np.array([operator.index(token) for token in given], np.int32)
+
+
+def _has_bool(given: Sequence[Any]) -> bool:
+    # numpy reads [1, True] as two ints
+    return not isinstance(given, np.ndarray) and any(type(token) is bool for token in given)
+
+
+def generation_length(max_tokens: Any, n_prompt: int, n_ctx: int) -> int:
+    """Return how many tokens to generate at most; None means to the end of the context."""
+    room = n_ctx - n_prompt
+    if max_tokens is None:
+        return room
+    length = integer(max_tokens, "max_tokens", 0)
+    if length > room:
+        raise BadRequestError(
+            f"prompt of {n_prompt} tokens + max_tokens of {length} = {n_prompt + length} tokens, and "
+            f"the context holds {n_ctx}; lower max_tokens to {room} or open the model with a larger "
+            "n_ctx (up to what it was trained for)"
+        )
+    return length
+
+
+def temperature(value: Any) -> float:
+    """Return a finite temperature of at least 0."""
+    number = _real(value, "temperature")
+    if not (math.isfinite(number) and number >= 0):
+        raise BadRequestError(f"temperature is {value!r}; it must be a finite number of at least 0")
+    return number
+
+
+def top_p(value: Any) -> float:
+    """Return a probability in (0, 1]."""
+    number = _real(value, "top_p")
+    if not 0 < number <= 1:
+        raise BadRequestError(f"top_p is {value!r}; it must be above 0 and at most 1")
+    return number
+
+
+def top_k(value: Any, n_vocab: int) -> int:
+    """Return -1 (all tokens) or a number of tokens of at least 1."""
+    number = integer(value, "top_k", -1)
+    if number == 0:
+        raise BadRequestError("top_k is 0; it must be at least 1, or -1 for all tokens")
+    return -1 if number >= n_vocab else number
+
+
+def seed(value: Any) -> int:
+    """Return the low 64 bits of an int seed."""
+    return integer(value, "seed", -(2**63)) & (2**64 - 1)
+
+
+def stop_rule(stop: Any, n_vocab: int) -> StopRule:
+    """Return what ``SamplingParams.stop`` means; see there."""
+    if stop is None:
+        return StopRule()
+    if isinstance(stop, str):
+        return StopRule(strings=(_stop_string(stop),))
+    if isinstance(stop, bytes | dict | set) or not hasattr(stop, "__iter__"):
+        raise BadRequestError(f"stop is {stop!r}; it must be None, a str, or a list of str or of int")
+    items = list(stop)
+    if not items:
+        return StopRule(end_of_generation=False)
+    if all(isinstance(item, str) for item in items):
+        return StopRule(strings=tuple(_stop_string(item) for item in items))
+    if any(isinstance(item, str) for item in items):
+        raise BadRequestError(f"stop is {stop!r}; it must hold only strs or only ints")
+    tokens = [integer(item, f"stop token {i}", 0) for i, item in enumerate(items)]
+    if max(tokens) >= n_vocab:
+        raise BadRequestError(
+            f"stop token {max(tokens)} is outside the vocabulary: ids are 0 to {n_vocab - 1}"
+        )
+    return StopRule(tokens=frozenset(tokens))
+
+
+def _stop_string(text: str) -> bytes:
+    if not text:
+        raise BadRequestError("stop holds an empty string, which every text contains")
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _real(value: Any, name: str) -> float:
+    if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
+        raise BadRequestError(f"{name} is {value!r}; it must be a number")
+    return float(value)

@@ -1,0 +1,20 @@
+"""The command line: ``tinker-local``."""
+
+import typer
+
+from convert.cli import convert
+from tinker_local.cli.logprobs import logprobs
+from tinker_local.cli.models import models
+from tinker_local.cli.sample import sample
+
+app = typer.Typer(
+    name="tinker-local",
+    help="Sample from and score with a model on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (sample, logprobs, models, convert):
+    app.command()(command)
+
+__all__ = ["app"]

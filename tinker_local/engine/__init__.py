@@ -1,0 +1,1 @@
+"""The engine: one llama.cpp context kept busy."""

@@ -1,0 +1,141 @@
+"""ServiceClient: opens models, hands out SamplingClients."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tinker_local.engine.engine import Engine
+from tinker_local.errors import BadRequestError, RequestFailedError
+from tinker_local.model_store import ModelStore
+from tinker_local.options import KvType, LogprobsMode, Options
+from tinker_local.sampling_client import SamplingClient
+
+
+class ServiceClient:
+    """The entry point: opens models on this machine.
+
+    Args:
+        user_metadata: taken for compatibility with Tinker; not used.
+        project_id: taken for compatibility with Tinker; not used.
+        n_ctx: tokens the KV cache holds, shared by all running requests, and the most tokens of one
+            request. None: the model's training context, at most 8,192.
+        n_threads: threads llama.cpp computes with. None: the physical cores.
+        n_gpu_layers: layers kept on the GPU by Metal and CUDA builds of llama-cpp-python. None: all.
+        kv_type: number format of the KV cache: "f16" (None), "f32" or "q8_0".
+        flash_attn: use flash attention. None: llama.cpp decides.
+        logprobs_mode: "sampling" (None) reports sampled tokens under the distribution they were
+            drawn from, "raw" under the plain model's.
+        models_dir: where GGUF files are found by name.
+
+    An option that is None is taken from the environment (``TINKER_LOCAL_N_CTX`` and so on), else it
+    has the default above.
+
+    Raises:
+        BadRequestError: an option has an impossible value.
+
+    A ServiceClient shares weights with every other of the process, and one KV cache a model among
+    its SamplingClients. It can be used as a context manager, which closes it.
+    """
+
+    def __init__(
+        self,
+        user_metadata: dict[str, str] | None = None,
+        project_id: str | None = None,
+        *,
+        n_ctx: int | None = None,
+        n_threads: int | None = None,
+        n_gpu_layers: int | None = None,
+        kv_type: KvType | None = None,
+        flash_attn: bool | None = None,
+        logprobs_mode: LogprobsMode | None = None,
+        models_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        del user_metadata, project_id
+        self._options = Options.resolve(
+            {
+                "n_ctx": n_ctx,
+                "n_threads": n_threads,
+                "n_gpu_layers": n_gpu_layers,
+                "kv_type": kv_type,
+                "flash_attn": flash_attn,
+                "logprobs_mode": logprobs_mode,
+                "models_dir": models_dir,
+            }
+        )
+        self._store = ModelStore(self._options.models_dir)
+        self._engines: dict[Path, Engine] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def create_sampling_client(
+        self, model_path: str | None = None, base_model: str | None = None
+    ) -> SamplingClient:
+        """Open a model.
+
+        Args:
+            model_path: fine-tuned weights, ``tinker://...``; not supported by this version.
+            base_model: the name of a known model (``tinker-local models`` lists them) or the path
+                of a GGUF file.
+
+        Raises:
+            ValueError: neither is given.
+            NotFoundError: there is no such model; the message lists what there is.
+            BadRequestError: the file cannot be used as a model; the message says why.
+        """
+        if not model_path and not base_model:
+            raise ValueError("create_sampling_client needs model_path or base_model")
+        if model_path:
+            raise BadRequestError(
+                f"model_path is {model_path!r}: fine-tuned weights cannot be opened by this version; "
+                "give base_model a model's name or the path of a GGUF file"
+            )
+        path = self._store.resolve(os.fspath(base_model or ""))
+        return SamplingClient(self._engine(path.resolve()), self._options)
+
+    async def create_sampling_client_async(
+        self, model_path: str | None = None, base_model: str | None = None
+    ) -> SamplingClient:
+        """``create_sampling_client`` as a coroutine; the event loop runs on while it loads."""
+        return await asyncio.to_thread(self.create_sampling_client, model_path, base_model)
+
+    def close(self) -> None:
+        """Free the models. Unfinished requests get a RequestFailedError. Closing twice is fine."""
+        with self._lock:
+            self._closed = True
+            engines, self._engines = self._engines, {}
+        for engine in engines.values():
+            engine.close()
+
+    def __enter__(self) -> ServiceClient:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self._options,)
+
+    def _engine(self, path: Path) -> Engine:
+        with self._lock:
+            if self._closed:
+                raise RequestFailedError("the ServiceClient was closed; make a new one")
+            if path not in self._engines:
+                self._engines[path] = Engine.open(path, self._options)
+            return self._engines[path]
+
+
+def _reopen(options: Options) -> ServiceClient:
+    return ServiceClient(**options.model_dump())
+
+
+__all__ = ["ServiceClient"]
