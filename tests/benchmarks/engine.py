@@ -1,0 +1,104 @@
+"""Ours against the bare llama.cpp loop: scoring a prompt, and decoding 1, 8 and 32 samples.
+
+    python -m tests.benchmarks.engine [MODEL.gguf] [--rounds N]
+
+Both run interleaved in one process on the same file, with the same threads and context size; the bare
+loop is ``llama_decode`` on a prepared batch and nothing else. Prints medians and the median of the
+ratios of neighbouring runs: ours / bare in tokens/s, so 1.00 is the bare loop's speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from tests.bare_loop import BareLoop
+from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
+from tinker_local.model_store import ModelStore
+
+N_CTX = 8192
+N_SCORED, N_PROMPT, N_NEW = 512, 128, 64
+
+
+def score_ours(client: SamplingClient, tokens: list[int]) -> float:
+    prompt, params = ModelInput.from_ints(tokens), SamplingParams(max_tokens=0)
+    start = time.perf_counter()
+    client.sample(prompt, 1, params, include_prompt_logprobs=True, topk_prompt_logprobs=20).result()
+    return time.perf_counter() - start
+
+
+def score_bare(bare: BareLoop, tokens: list[int]) -> float:
+    n = len(tokens)
+    bare.clear()
+    return bare.decode(tokens, np.arange(n), [0] * n, np.ones(n))
+
+
+def decode_ours(client: SamplingClient, tokens: list[int], n_samples: int) -> float:
+    """Seconds from the first tokens, which come with the prompt, to the last."""
+    times: list[float] = []
+    params = SamplingParams(max_tokens=N_NEW + 1, stop=[], seed=0)
+    client._sample(
+        ModelInput.from_ints(tokens),
+        n_samples,
+        params,
+        on_token=lambda *_: times.append(time.perf_counter()),
+    ).result()
+    assert len(times) == n_samples * (N_NEW + 1)
+    return times[-1] - times[n_samples - 1]
+
+
+def decode_bare(bare: BareLoop, tokens: list[int], n_samples: int) -> float:
+    n = len(tokens)
+    bare.clear()
+    bare.decode(tokens, np.arange(n), [0] * n, np.arange(n) == n - 1)
+    bare.fork(n_samples)
+    sequences, flags = range(n_samples), np.ones(n_samples)
+    steps = range(n, n + N_NEW)
+    return sum(bare.decode([1000] * n_samples, [p] * n_samples, sequences, flags) for p in steps)
+
+
+def compare(
+    name: str, n_tokens: int, ours: Callable[[], float], bare: Callable[[], float], rounds: int
+) -> None:
+    ours(), bare()  # warm up
+    pairs = [(ours(), bare()) for _ in range(rounds)]
+    ratio = statistics.median(b / a for a, b in pairs)
+    rates = [n_tokens / statistics.median(column) for column in zip(*pairs, strict=True)]
+    print(f"{name:34s} {rates[0]:8.1f} {rates[1]:8.1f} tokens/s   ours/bare {ratio:.3f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model", nargs="?", default=ModelStore.default_name)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    path: Path = ModelStore().resolve(arguments.model)
+    client = ServiceClient(n_ctx=N_CTX).create_sampling_client(base_model=str(path))
+    bare = BareLoop(path, n_ctx=N_CTX, n_sequences=64)
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(10, bare.n_vocab - 10, N_SCORED).tolist()
+    print(f"{path.name}\n{'':34s} {'ours':>8s} {'bare':>8s}")
+    compare(
+        f"score {N_SCORED} tokens with top-20",
+        N_SCORED,
+        lambda: score_ours(client, tokens),
+        lambda: score_bare(bare, tokens),
+        arguments.rounds,
+    )
+    for n in (1, 8, 32):
+        compare(
+            f"decode {n} x {N_NEW} after {N_PROMPT}",
+            n * N_NEW,
+            lambda n=n: decode_ours(client, tokens[:N_PROMPT], n),  # type: ignore[misc]
+            lambda n=n: decode_bare(bare, tokens[:N_PROMPT], n),  # type: ignore[misc]
+            arguments.rounds,
+        )
+
+
+if __name__ == "__main__":
+    main()

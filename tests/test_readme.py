@@ -1,0 +1,63 @@
+"""The README stays true."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tinker_local.cli import app
+from tinker_local.options import Options
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(name: str) -> str:
+    match = re.search(rf"<!-- {name} -->\n```\w+\n(.*?)\n```", README, re.DOTALL)
+    assert match, f"the README has no block named {name}"
+    return match[1]
+
+
+def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(block("example"), "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 + 8
+    assert all(line.split()[0] in ("stop", "length") for line in lines[:4])
+    assert all(float(line.split()[0]) < 0 for line in lines[4:])
+
+
+def test_the_sample_command_ends_in_a_sentence() -> None:
+    command = block("sample").rpartition("&& ")[2]
+    program, *arguments = shlex.split(command)
+    assert program == ".venv/bin/tinker-local"
+    result = CliRunner().invoke(app, [*arguments, "--seed", "1"])
+    assert result.exit_code == 0
+    assert result.output.startswith("The weather today is")
+    assert len(result.output) > len("The weather today is") + 5
+
+
+@pytest.mark.parametrize(
+    "command", [line for line in README.splitlines() if line.startswith("tinker-local ")]
+)
+def test_commands_are_understood(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("Some notes.", encoding="utf-8")
+    _, *arguments = shlex.split(command)
+    if arguments[0] == "sample" and "--max-tokens" not in arguments:
+        arguments += ["--max-tokens", "8"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+
+
+def test_every_option_is_described() -> None:
+    described = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
+    assert described == set(Options.model_fields)
+
+
+def test_ci_runs_the_test_command() -> None:
+    assert block("test").startswith("python3 -m venv .venv && ")
+    assert "<!-- test -->" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
