@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tinker_local.kernels import _logits
-from tinker_local.kernels._logits import philox, simd_path, simd_paths, use_simd_path
 
 __all__ = [
     "Draws",
@@ -83,6 +82,30 @@ class Draws(NamedTuple):
     """[n, topk]: the most likely ids, best first, ties by lower id."""
     topk_logprobs: Float32 | None
     """[n, topk]: their log-probabilities under softmax(logits)."""
+
+
+def philox(seed: int, sample: int, position: int) -> UInt64:
+    """The block of four words at `position` of the stream (seed, sample): Philox4x64-10."""
+    return _logits.philox((position, 0, 0, 0), seed, sample)
+
+
+def simd_paths() -> list[str]:
+    """The instruction sets that can be used here, best first: of avx512, avx2, neon, portable."""
+    return _logits.simd_paths()
+
+
+def simd_path() -> str:
+    """The one in use: the best, unless another was chosen."""
+    return _logits.simd_path()
+
+
+def use_simd_path(name: str) -> None:
+    """Choose the instruction set, for tests and benchmarks; results do not depend on it.
+
+    Raises:
+        ValueError: `name` is not in `simd_paths()`.
+    """
+    _logits.use_simd_path(name)
 
 
 def _raise_for(fault: Any) -> None:

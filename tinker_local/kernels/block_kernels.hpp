@@ -1,8 +1,9 @@
 // The block kernels over `Lanes`, sixteen floats that the including file defines for its
-// instruction set, together with load, store, all, max, fma, exponent, at_least, mask, sum.
+// instruction set, together with load, store, all, max, fma, exponent, at_least, add_where, bits, sum.
 // Included inside an unnamed namespace, so that no two instruction sets share a symbol.
 
 constexpr int kLanes = 16;
+constexpr int kGroup = 8 * tinker::kBlock;
 constexpr float kNegativeInfinity = -std::numeric_limits<float>::infinity();
 
 // 2^t for t <= 0, within 1.6e-7; 0 below 2^-126.5. t = n + f with |f| <= 1/2: adding `shifter` rounds t to n
@@ -26,32 +27,52 @@ inline Lanes weight(const float* x, Lanes reference, Lanes scale) {
   return exp2((load(x) - reference) * scale);
 }
 
+// A hint; the address need not be valid.
+inline void prefetch(const float* x) {
+#if defined(__GNUC__)
+  __builtin_prefetch(x);
+#else
+  (void)x;
+#endif
+}
+
 inline float block_maximum(const float* x) {
-  Lanes even = load(x), odd = load(x + kLanes);
-  for (int i = 2 * kLanes; i < tinker::kBlock; i += 2 * kLanes) {
-    even = max(load(x + i), even);
-    odd = max(load(x + i + kLanes), odd);
+  Lanes a = load(x), b = load(x + kLanes), c = load(x + 2 * kLanes), d = load(x + 3 * kLanes);
+  for (int i = 4 * kLanes; i < tinker::kBlock; i += 4 * kLanes) {
+    a = max(load(x + i), a);
+    b = max(load(x + i + kLanes), b);
+    c = max(load(x + i + 2 * kLanes), c);
+    d = max(load(x + i + 3 * kLanes), d);
   }
-  return maximum(max(even, odd));
+  return maximum(max(max(a, b), max(c, d)));
 }
 
 inline float block_sum(const float* x, float reference, float scale) {
   const Lanes r = all(reference), s = all(scale);
-  Lanes even = weight(x, r, s), odd = weight(x + kLanes, r, s);
-  for (int i = 2 * kLanes; i < tinker::kBlock; i += 2 * kLanes) {
+  Lanes even = all(0.0f), odd = all(0.0f);
+  for (int i = 0; i < tinker::kBlock; i += 2 * kLanes) {
+    prefetch(x + kGroup + i);
+    prefetch(x + kGroup + i + kLanes);
     even = even + weight(x + i, r, s);
     odd = odd + weight(x + i + kLanes, r, s);
   }
   return sum(even + odd);
 }
 
+// The maxima of a group of blocks, then their sums from the nearest cache: each maximum is known
+// long before its sum begins, and the next group is fetched meanwhile.
 void scan(const float* x, int n_blocks, float scale, float* maxima, float* sums,
           float other_scale, float* other_sums) {
-  for (int b = 0; b < n_blocks; ++b, x += tinker::kBlock) {
-    maxima[b] = block_maximum(x);
-    const float reference = maxima[b] == kNegativeInfinity ? 0.0f : maxima[b];
-    sums[b] = block_sum(x, reference, scale);
-    if (other_sums) other_sums[b] = block_sum(x, reference, other_scale);
+  constexpr int step = kGroup / tinker::kBlock;
+  for (int first = 0; first < n_blocks; first += step) {
+    const int last = first + step < n_blocks ? first + step : n_blocks;
+    for (int b = first; b < last; ++b) maxima[b] = block_maximum(x + b * tinker::kBlock);
+    for (int b = first; b < last; ++b) {
+      const float* block = x + b * tinker::kBlock;
+      const float reference = maxima[b] == kNegativeInfinity ? 0.0f : maxima[b];
+      sums[b] = block_sum(block, reference, scale);
+      if (other_sums) other_sums[b] = block_sum(block, reference, other_scale);
+    }
   }
 }
 
@@ -60,12 +81,35 @@ void weigh(const float* x, int n_blocks, float reference, float scale, float* we
   for (int i = 0; i < n_blocks * tinker::kBlock; i += kLanes) store(weights + i, weight(x + i, r, s));
 }
 
+void sums_at_least(const float* x, float reference, float scale, const float* thresholds,
+                   float* sums) {
+  float weights[tinker::kBlock];
+  weigh(x, 1, reference, scale, weights);
+  for (int j = 0; j < tinker::kThresholds; j += 4) {
+    const Lanes t0 = all(thresholds[j]), t1 = all(thresholds[j + 1]);
+    const Lanes t2 = all(thresholds[j + 2]), t3 = all(thresholds[j + 3]);
+    Lanes s0 = all(0.0f), s1 = s0, s2 = s0, s3 = s0;
+    for (int i = 0; i < tinker::kBlock; i += kLanes) {
+      const Lanes v = load(x + i), w = load(weights + i);
+      s0 = add_where(at_least(v, t0), s0, w);
+      s1 = add_where(at_least(v, t1), s1, w);
+      s2 = add_where(at_least(v, t2), s2, w);
+      s3 = add_where(at_least(v, t3), s3, w);
+    }
+    sums[j] = sum(s0);
+    sums[j + 1] = sum(s1);
+    sums[j + 2] = sum(s2);
+    sums[j + 3] = sum(s3);
+  }
+}
+
 float sum_at_least(const float* x, const float* weights, float threshold) {
   const Lanes t = all(threshold);
   Lanes even = all(0.0f), odd = all(0.0f);
   for (int i = 0; i < tinker::kBlock; i += 2 * kLanes) {
-    even = even + mask(load(weights + i), at_least(load(x + i), t));
-    odd = odd + mask(load(weights + i + kLanes), at_least(load(x + i + kLanes), t));
+    even = add_where(at_least(load(x + i), t), even, load(weights + i));
+    const int j = i + kLanes;
+    odd = add_where(at_least(load(x + j), t), odd, load(weights + j));
   }
   return sum(even + odd);
 }
@@ -91,5 +135,5 @@ float maximum_of(const float* x, int n_blocks) {
 }
 
 constexpr tinker::Blocks kernels(const char* name) {
-  return {name, scan, weigh, sum_at_least, find, maximum_of};
+  return {name, scan, weigh, sum_at_least, sums_at_least, find, maximum_of};
 }

@@ -8,6 +8,7 @@
 namespace tinker {
 
 constexpr int kBlock = 256;
+constexpr int kThresholds = 8;
 constexpr float kLog2E = 1.44269504f;
 
 // Weights are 2^((x - reference) * scale), so scale = log2(e) / temperature. NaN stays NaN.
@@ -24,6 +25,10 @@ struct Blocks {
 
   // The weights of one block's logits that are at least `threshold`, summed.
   float (*sum_at_least)(const float* x, const float* weights, float threshold);
+
+  // The same for eight thresholds at once, with the weights not kept.
+  void (*sums_at_least)(const float* x, float reference, float scale, const float* thresholds,
+                        float* sums);
 
   // Where one block's logits are in [low, high): positions in rising order; how many.
   int (*find)(const float* x, float low, float high, int* positions);

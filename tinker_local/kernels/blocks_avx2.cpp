@@ -35,8 +35,8 @@ inline Lanes max(Lanes a, Lanes b) {  // a > b ? a : b
 inline Mask at_least(Lanes a, Lanes b) {
   return {_mm256_cmp_ps(a.lo, b.lo, _CMP_GE_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_GE_OQ)};
 }
-inline Lanes mask(Lanes a, Mask m) {
-  return {_mm256_and_ps(a.lo, m.lo), _mm256_and_ps(a.hi, m.hi)};
+inline Lanes add_where(Mask m, Lanes a, Lanes b) {
+  return a + Lanes{_mm256_and_ps(b.lo, m.lo), _mm256_and_ps(b.hi, m.hi)};
 }
 inline unsigned bits(Mask m) {
   return static_cast<unsigned>(_mm256_movemask_ps(m.lo) | _mm256_movemask_ps(m.hi) << 8);

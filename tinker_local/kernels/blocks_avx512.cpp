@@ -20,7 +20,9 @@ inline Lanes operator*(Lanes a, Lanes b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline Lanes fma(Lanes a, Lanes b, Lanes c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline Lanes max(Lanes a, Lanes b) { return {_mm512_max_ps(a.v, b.v)}; }  // a > b ? a : b
 inline Mask at_least(Lanes a, Lanes b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ); }
-inline Lanes mask(Lanes a, Mask m) { return {_mm512_maskz_mov_ps(m, a.v)}; }
+inline Lanes add_where(Mask m, Lanes a, Lanes b) {
+  return {_mm512_mask_add_ps(a.v, m, a.v, b.v)};
+}
 inline unsigned bits(Mask m) { return m; }
 
 inline Lanes exponent(Lanes a) {

@@ -53,9 +53,10 @@ inline Mask at_least(Lanes a, Lanes b) {
   return {{vcgeq_f32(a.v[0], b.v[0]), vcgeq_f32(a.v[1], b.v[1]), vcgeq_f32(a.v[2], b.v[2]),
            vcgeq_f32(a.v[3], b.v[3])}};
 }
-inline Lanes mask(Lanes a, Mask m) {
+inline Lanes add_where(Mask m, Lanes a, Lanes b) {
   return each([&](int i) {
-    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a.v[i]), m.v[i]));
+    const uint32x4_t kept = vandq_u32(vreinterpretq_u32_f32(b.v[i]), m.v[i]);
+    return vaddq_f32(a.v[i], vreinterpretq_f32_u32(kept));
   });
 }
 inline unsigned bits(Mask m) {

@@ -43,26 +43,29 @@ inline Lanes max(Lanes a, Lanes b) {
   return each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
 }
 
-// a * b + c rounded once. Without the instruction: the product is exact in double; the sum is
-// rounded to odd (Boldo and Melquiond, 2008), which makes the second rounding harmless.
-inline float fma1(float a, float b, float c) {
-#if defined(__FP_FAST_FMAF) || defined(__aarch64__)
-  return std::fma(a, b, c);
-#else
-  const double product = static_cast<double>(a) * b;
-  double total = product + c;
-  const double back = total - product;
-  const double lost = (product - (total - back)) + (c - back);
-  int64_t word;
-  std::memcpy(&word, &total, sizeof word);
-  const bool adjust = lost != 0 && (word & 1) == 0;
-  word += adjust ? ((lost > 0) == (total > 0) ? 1 : -1) : 0;
-  std::memcpy(&total, &word, sizeof word);
-  return static_cast<float>(total);
-#endif
-}
+// a * b + c rounded once. Without the instruction: the product is exact in double, and rounding
+// the sum to double and then to float differs only where the double lies halfway between floats.
 inline Lanes fma(Lanes a, Lanes b, Lanes c) {
-  return each([&](int i) { return fma1(a.v[i], b.v[i], c.v[i]); });
+#if defined(__FP_FAST_FMAF) || defined(_M_ARM64)
+  return each([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); });
+#else
+  Lanes r;
+  double total[16];
+  int64_t halfway = 0;
+  for (int i = 0; i < 16; ++i) {
+    total[i] = static_cast<double>(a.v[i]) * b.v[i] + c.v[i];
+    r.v[i] = static_cast<float>(total[i]);
+  }
+  for (int i = 0; i < 16; ++i) {
+    int64_t word;
+    std::memcpy(&word, &total[i], sizeof word);
+    halfway |= (word & 0x1FFFFFFF) == 0x10000000;
+  }
+  if (halfway) {
+    for (int i = 0; i < 16; ++i) r.v[i] = std::fma(a.v[i], b.v[i], c.v[i]);
+  }
+  return r;
+#endif
 }
 inline Lanes exponent(Lanes a) {
   return each([&](int i) {
@@ -79,8 +82,8 @@ inline Mask at_least(Lanes a, Lanes b) {
   for (int i = 0; i < 16; ++i) r.v[i] = a.v[i] >= b.v[i];
   return r;
 }
-inline Lanes mask(Lanes a, Mask m) {
-  return each([&](int i) { return m.v[i] ? a.v[i] : 0.0f; });
+inline Lanes add_where(Mask m, Lanes a, Lanes b) {
+  return each([&](int i) { return a.v[i] + (m.v[i] ? b.v[i] : 0.0f); });
 }
 inline unsigned bits(Mask m) {
   unsigned r = 0;

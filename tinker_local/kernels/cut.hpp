@@ -12,15 +12,22 @@ namespace tinker {
 struct Cut {
   float threshold = -kInfinity;
   int tie_end = std::numeric_limits<int>::max();
+
+  bool keeps(float logit, int id) const {
+    return logit > threshold || (logit == threshold && id < tie_end);
+  }
 };
 
 // The smallest prefix of the sorted order (ties by lower id) whose measure reaches `goal`. The
-// measure is the tokens' weights (top_p) or, with scale 0, their number (top_k): the same search.
+// measure is the tokens' weights (top_p) or, with scale 0, which makes every weight 1, their number
+// (top_k): the same search.
 class CutSearch {
  public:
-  CutSearch(const Row& row, float scale) : row_(row), scale_(scale) {}
+  CutSearch(const Row& row, float scale)
+      : row_(row), reference_(scale != 0 ? row.largest : 0), scale_(scale) {}
 
-  // `low` is a logit at which the goal is known to be reached, with `above_low` what is reached.
+  // The goal is known to be reached by the logits that are at least `low`, of which `above_low` is
+  // the measure, or more than it.
   // Each pass over the row measures at eight thresholds and keeps the gap that holds the cut.
   Cut find(double goal, float low, double above_low) const {
     float high = next_above(row_.largest);
@@ -28,7 +35,7 @@ class CutSearch {
     for (;;) {
       const double least = weight(low);
       if (next_above(low) >= high) return ties(low, std::ceil((goal - above_high) / least));
-      if (above_low - above_high <= 1024 * least) return among(low, high, goal - above_high);
+      if (above_low - above_high <= kFew * least) return among(low, high, goal - above_high);
       const Thresholds thresholds = split(low, high);
       const Measures measures = above(thresholds);
       for (size_t i = 0; i < thresholds.size(); ++i) {
@@ -43,31 +50,20 @@ class CutSearch {
     }
   }
 
-  // The measure of all logits that are at least `threshold`.
-  double above(float threshold) const {
-    Thresholds thresholds;
-    thresholds.fill(threshold);
-    return above(thresholds)[0];
-  }
-
  private:
-  using Thresholds = std::array<float, 8>;
-  using Measures = std::array<double, 8>;
+  using Thresholds = std::array<float, kThresholds>;
+  using Measures = std::array<double, kThresholds>;
 
   // Measured in fixed ranges, added in their order: the same for any number of threads.
   Measures above(const Thresholds& thresholds) const {
     std::vector<Measures> parts(row_.n_blocks / kRange + 1, Measures{});
     row_.for_blocks([&](int first, int last) {
       Measures& part = parts[first / kRange];
-      float weights[kBlock];
-      std::fill(weights, weights + kBlock, 1.0f);
+      float sums[kThresholds];
       for (int b = first; b < last; ++b) {
         if (row_.maxima[b] < thresholds[0]) continue;
-        const float* x = row_.block(b);
-        if (scale_ != 0) row_.simd.weigh(x, 1, row_.largest, scale_, weights);
-        for (size_t i = 0; i < thresholds.size(); ++i) {
-          part[i] += row_.simd.sum_at_least(x, weights, thresholds[i]);
-        }
+        row_.simd.sums_at_least(row_.block(b), reference_, scale_, thresholds.data(), sums);
+        for (int i = 0; i < kThresholds; ++i) part[i] += sums[i];
       }
     });
     Measures result{};
@@ -78,20 +74,25 @@ class CutSearch {
   }
 
   double weight(float logit) const {
-    if (scale_ == 0) return 1;
-    float x[kBlock], weights[kBlock];
-    std::fill(x, x + kBlock, logit);
-    row_.simd.weigh(x, 1, row_.largest, scale_, weights);
-    return weights[0];
+    return weights_of(row_.simd, {logit}, reference_, scale_)[0];
   }
 
-  // Seven thresholds even in value, which suits what models give; one that halves the floats in
-  // between, which bounds the number of passes for anything else.
-  static Thresholds split(float low, float high) {
-    constexpr float max_float = std::numeric_limits<float>::max();
+  // Seven thresholds that part a sample of the logits in between evenly (the values, if it is too
+  // small); one that halves the floats in between, which bounds the number of passes.
+  Thresholds split(float low, float high) const {
+    std::vector<float> sample;
+    const int stride = row_.size / 256 | 1;
+    for (int id = 0; id < row_.size; id += stride) {
+      const float x = row_.logit(id);
+      if (low < x && x < high) sample.push_back(x);
+    }
+    std::sort(sample.begin(), sample.end());
+    const double width = static_cast<double>(high) - low;
     Thresholds result;
-    const double width = static_cast<double>(std::min(high, max_float)) - low;
-    for (int i = 0; i < 7; ++i) result[i] = static_cast<float>(low + width * (i + 1) / 8);
+    for (int i = 0; i < 7; ++i) {
+      result[i] = sample.size() < 7 ? static_cast<float>(low + width * (i + 1) / 8)
+                                    : sample[sample.size() * (i + 1) / 8];
+    }
     result[7] = from_order((order(low) + order(high)) / 2);
     for (float& t : result) t = std::clamp(t, next_above(low), std::nextafter(high, -kInfinity));
     std::sort(result.begin(), result.end());
@@ -111,19 +112,36 @@ class CutSearch {
     return x;
   }
 
-  // Few logits are left: sort them and walk.
+  // Few logits are left: halve them by value, going on with the half in which the goal is reached.
   Cut among(float low, float high, double goal) const {
     std::vector<float> logits;
     row_.for_between(low, high, [&](int id) { logits.push_back(row_.logit(id)); });
-    if (logits.empty()) return {high, row_.size};
-    std::sort(logits.begin(), logits.end(), std::greater<float>());
-    double reached = 0;
-    size_t n = 0;
-    while (n < logits.size() && reached < goal) reached += weight(logits[n++]);
-    n = std::max<size_t>(n, 1);
-    const float last = logits[n - 1];
-    return ties(last, static_cast<double>(n - (std::find(logits.begin(), logits.end(), last) -
-                                               logits.begin())));
+    if (logits.empty()) return {high, row_.size};  // what is missing is rounding
+    const std::vector<float> weights = weights_of(row_.simd, logits, reference_, scale_);
+    struct Item {
+      float logit, weight;
+    };
+    std::vector<Item> items;
+    for (size_t i = 0; i < logits.size(); ++i) items.push_back({logits[i], weights[i]});
+    double rest = goal;
+    auto begin = items.begin(), end = items.end();
+    while (end - begin > 1) {
+      const auto middle = begin + (end - begin) / 2;
+      std::nth_element(begin, middle, end,
+                       [](const Item& a, const Item& b) { return a.logit > b.logit; });
+      double half = 0;
+      for (auto i = begin; i != middle; ++i) half += i->weight;
+      if (half >= rest) {
+        end = middle;
+      } else {
+        rest -= half;
+        begin = middle;
+      }
+    }
+    const Item last = *begin;
+    double above_last = 0;
+    for (const Item& item : items) above_last += item.logit > last.logit ? item.weight : 0;
+    return ties(last.logit, std::ceil((goal - above_last) / last.weight));
   }
 
   // The first n of the logits equal to `threshold`.
@@ -137,8 +155,9 @@ class CutSearch {
   }
 
   static constexpr int kRange = 64;
+  static constexpr int kFew = 4096;
   const Row& row_;
-  const float scale_;
+  const float reference_, scale_;
 };
 
 }  // namespace tinker

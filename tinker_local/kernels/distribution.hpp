@@ -90,10 +90,9 @@ class Distribution {
   }
 
   std::vector<double> cumulated(const std::vector<Candidate>& list) const {
-    const int n_blocks = static_cast<int>((list.size() + kBlock - 1) / kBlock);
-    std::vector<float> x(n_blocks * kBlock, -kInfinity), weights(x.size());
-    for (size_t i = 0; i < list.size(); ++i) x[i] = list[i].logit;
-    row_.simd.weigh(x.data(), n_blocks, row_.largest, scale_, weights.data());
+    std::vector<float> logits;
+    for (const Candidate& c : list) logits.push_back(c.logit);
+    const std::vector<float> weights = weights_of(row_.simd, logits, row_.largest, scale_);
     std::vector<double> sums(list.size());
     double sum = 0;
     for (size_t i = 0; i < list.size(); ++i) sums[i] = sum += weights[i];
@@ -112,10 +111,7 @@ class Distribution {
   }
 
   Cut top_k_cut(int k) const {
-    const CutSearch count(row_, 0);
-    const float lowest = std::numeric_limits<float>::lowest();
-    const double finite = count.above(lowest);
-    return finite <= k ? Cut{lowest, row_.size} : count.find(k, lowest, finite);
+    return CutSearch(row_, 0).find(k, std::numeric_limits<float>::lowest(), row_.size);
   }
 
   // A token outside the nucleus although its weight exceeds (1 - top_p) * total / size would
@@ -140,14 +136,14 @@ class Distribution {
     return masses;
   }
 
-  // The sum of a block's kept weights. `weights` is left with them, and with those of logits
-  // below the cut.
+  // All weights of a block, and the sum of the kept ones.
   double kept_weights(int b, float* weights) const {
     if (row_.maxima[b] < cut_.threshold) return 0;
     const float* x = row_.block(b);
     row_.simd.weigh(x, 1, row_.largest, scale_, weights);
     const int first = b * kBlock;
-    for (int i = std::max(0, cut_.tie_end - first); i < kBlock; ++i) {
+    if (cut_.tie_end <= first) return row_.simd.sum_at_least(x, weights, next_above(cut_.threshold));
+    for (int i = cut_.tie_end - first; i < kBlock; ++i) {  // the block in which the ties end
       if (x[i] == cut_.threshold) weights[i] = 0;
     }
     return row_.simd.sum_at_least(x, weights, cut_.threshold);
@@ -163,7 +159,7 @@ class Distribution {
     double sum = i ? sums_[i - 1] : 0;
     int last = 0;
     for (int j = 0; j < kBlock; ++j) {
-      if (x[j] < cut_.threshold || weights[j] == 0) continue;
+      if (!cut_.keeps(x[j], b * kBlock + j) || weights[j] == 0) continue;
       last = j;
       if ((sum += weights[j]) > target) break;
     }

@@ -1,7 +1,7 @@
 // The door to Python: checks arguments, lets go of the GIL, and calls the kernels.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -87,9 +87,8 @@ Array checked(const char* name, nb::handle object) {
     throw nb::type_error((wanted + ", not " + nb::type_name(object.type()).c_str()).c_str());
   }
   if (array.dtype() != nb::dtype<T>()) {
-    const std::string dtype = nb::hasattr(object, "dtype")
-                                  ? nb::str(object.attr("dtype")).c_str() : "another type";
-    throw nb::type_error((wanted + ", not of " + dtype).c_str());
+    const nb::str dtype(nb::getattr(object, "dtype", nb::str("another type")));
+    throw nb::type_error((wanted + ", not of " + dtype.c_str()).c_str());
   }
   if (!is_contiguous(array)) wrong(wanted + ": this one has gaps or another order");
   return array;
@@ -312,10 +311,10 @@ float largest(nb::handle logits, int n_threads) {
   return best.empty() ? -kInfinity : *std::max_element(best.begin(), best.end());
 }
 
-nb::object philox_block(uint64_t seed, uint64_t sample, uint64_t position) {
+nb::object philox_block(PhiloxBlock counter, uint64_t key0, uint64_t key1) {
   uint64_t* data;
   nb::object block = result(true, {4}, data);
-  const PhiloxBlock words = philox(seed, sample, position);
+  const PhiloxBlock words = philox(counter, key0, key1);
   std::copy(words.begin(), words.end(), data);
   return block;
 }
@@ -329,7 +328,7 @@ NB_MODULE(_logits, m) {
   m.def("sample_rows", &sample_rows, "logits"_a, "rows"_a, "temperature"_a, "top_k"_a, "top_p"_a,
         "seed"_a, "sample"_a, "position"_a, "topk"_a, "n_threads"_a);
   m.def("largest", &largest, "logits"_a, "n_threads"_a);
-  m.def("philox", &philox_block, "seed"_a, "sample"_a, "position"_a);
+  m.def("philox", &philox_block, "counter"_a, "key0"_a, "key1"_a);
   m.def("simd_paths", &simd_paths);
   m.def("simd_path", &simd_path);
   m.def("use_simd_path", &use_simd_path, "name"_a);

@@ -25,6 +25,17 @@ inline bool better(const Candidate& a, const Candidate& b) {
 
 inline float next_above(float x) { return std::nextafter(x, kInfinity); }
 
+// The weight of each of a few logits.
+inline std::vector<float> weights_of(const Blocks& simd, std::vector<float> logits,
+                                     float reference, float scale) {
+  const size_t n = logits.size(), n_blocks = (n + kBlock - 1) / kBlock;
+  logits.resize(n_blocks * kBlock, -kInfinity);
+  std::vector<float> weights(logits.size());
+  simd.weigh(logits.data(), static_cast<int>(n_blocks), reference, scale, weights.data());
+  weights.resize(n);
+  return weights;
+}
+
 // How many of `n_threads` are worth waking to read `n` logits (65,536 take about 15 us).
 inline int useful_threads(int n_threads, int64_t n) {
   return static_cast<int>(std::clamp<int64_t>(n / 65536, 1, n_threads));
@@ -43,15 +54,14 @@ class Row {
 
   const Blocks& simd;
   const int size, n_blocks;
-  std::vector<float> maxima;  // of each block, then -inf up to a whole number of blocks
+  std::vector<float> maxima;  // of each block
   float largest = -kInfinity;
   double log_sum = 0;  // log(sum(exp(row)))
 
   // The first pass. False if the row holds NaN or +inf or is all -inf. `other_scale`, unless 0,
   // has its weights summed in the same pass; see `masses`.
   bool scan(float other_scale) {
-    const int padded = (n_blocks + kBlock - 1) / kBlock * kBlock;
-    maxima.assign(padded, -kInfinity);
+    maxima.resize(n_blocks);
     sums_.resize(n_blocks);
     other_sums_.resize(other_scale ? n_blocks : 0);
     for_blocks([&](int first, int last) {
@@ -68,9 +78,7 @@ class Row {
   // Each block's weights summed, with the row's largest logit as the reference.
   std::vector<double> masses(float scale, bool other) const {
     const std::vector<float>& sums = other ? other_sums_ : sums_;
-    std::vector<float> relative(maxima.size());
-    simd.weigh(maxima.data(), static_cast<int>(maxima.size() / kBlock), largest, scale,
-               relative.data());
+    const std::vector<float> relative = weights_of(simd, maxima, largest, scale);
     std::vector<double> result(n_blocks);
     for (int b = 0; b < n_blocks; ++b) result[b] = static_cast<double>(sums[b]) * relative[b];
     return result;
@@ -137,7 +145,7 @@ class Row {
  private:
   float kth_largest_maximum(int k) const {
     std::vector<float> best(k);
-    std::partial_sort_copy(maxima.begin(), maxima.begin() + n_blocks, best.begin(), best.end(),
+    std::partial_sort_copy(maxima.begin(), maxima.end(), best.begin(), best.end(),
                            std::greater<float>());
     return best.back();
   }

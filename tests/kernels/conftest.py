@@ -1,0 +1,54 @@
+"""Tests of the compiled kernels, against `tinker_local.kernels.reference`.
+
+Under the address and undefined-behaviour sanitizers, from the root of a checkout:
+
+    cmake -S tinker_local/kernels -B build/sanitize -G Ninja -DTINKER_LOCAL_SANITIZE=ON \
+        -DPython_EXECUTABLE=$(which python) -Dnanobind_DIR=$(python -m nanobind --cmake_dir)
+    cmake --build build/sanitize
+    TINKER_LOCAL_KERNELS=build/sanitize ASAN_OPTIONS=detect_leaks=0 \
+        LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
+        python -m pytest tests/kernels
+
+(The interpreter itself leaks at exit, hence detect_leaks=0.) `TINKER_LOCAL_KERNELS` names the
+folder of a build that the tests load in place of the installed one.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tinker_local import kernels
+
+if folder := os.environ.get("TINKER_LOCAL_KERNELS"):
+    path = Path(folder) / f"_logits{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    spec = importlib.util.spec_from_file_location("tinker_local.kernels._logits", path)
+    assert spec is not None
+    assert spec.loader is not None
+    kernels._logits = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(kernels._logits)
+
+# The same examples every time; a slow machine is no failure.
+settings.register_profile(
+    "kernels",
+    derandomize=True,
+    deadline=None,
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("kernels")
+
+
+@pytest.fixture(params=kernels.simd_paths())
+def simd_path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each instruction set of this machine in turn."""
+    before = kernels.simd_path()
+    kernels.use_simd_path(request.param)
+    yield request.param
+    kernels.use_simd_path(before)
