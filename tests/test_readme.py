@@ -36,8 +36,9 @@ def test_the_sample_command_ends_in_a_sentence() -> None:
     assert program == ".venv/bin/tinker-local"
     result = CliRunner().invoke(app, [*arguments, "--seed", "1"])
     assert result.exit_code == 0
-    assert result.output.startswith("The weather today is")
-    assert len(result.output) > len("The weather today is") + 5
+    assert result.output.startswith(arguments[1])
+    assert result.output.strip().endswith(".")
+    assert len(result.output) > len(arguments[1]) + 5
 
 
 @pytest.mark.parametrize(

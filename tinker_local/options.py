@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tinker_local.errors import BadRequestError
 
@@ -22,36 +22,56 @@ class Options(BaseModel):
 
     Each can be given to ``ServiceClient``, set as ``TINKER_LOCAL_<NAME>`` in the environment (empty
     means unset), or given on the command line; the first one given in this order counts.
-
-    Attributes:
-        n_ctx: tokens the KV cache holds, shared by all running requests; also the most tokens of one
-            request, unless the model was trained for fewer. None: the model's training context, at
-            most 8,192.
-        n_threads: threads llama.cpp computes with. None: the physical cores.
-        n_gpu_layers: layers kept on the GPU by Metal and CUDA builds of llama-cpp-python; -1 for all.
-        kv_type: number format of the KV cache. "q8_0" halves its memory and needs flash attention.
-        flash_attn: True or False; None lets llama.cpp decide.
-        logprobs_mode: "sampling" reports sampled tokens under the distribution they were drawn from,
-            "raw" under the plain model's.
-        models_dir: where GGUF files are found by name. None: ``models/`` in a checkout, else a
-            directory of the user's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    n_ctx: int | None = Field(default=None, ge=1, le=2**31 - 1)
-    n_threads: int | None = Field(default=None, ge=1, le=512)
-    n_gpu_layers: int = Field(default=-1, ge=-1)
-    kv_type: KvType = "f16"
-    flash_attn: bool | None = None
-    logprobs_mode: LogprobsMode = "sampling"
-    models_dir: Path | None = None
+    n_ctx: int | None = Field(
+        default=None,
+        ge=1,
+        le=2**31 - 1,
+        description="Tokens the KV cache holds, shared by all running requests; also the most tokens of "
+        "one request, unless the model was trained for fewer. Unset: the training context, at most 8192.",
+    )
+    n_threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=512,
+        description="Threads llama.cpp computes with. Unset: the physical cores.",
+    )
+    n_gpu_layers: int = Field(
+        default=-1,
+        ge=-1,
+        description="Layers kept on the GPU by Metal and CUDA builds of llama-cpp-python. Unset: all (-1).",
+    )
+    kv_type: KvType = Field(
+        default="f16",
+        description="Number format of the KV cache. q8_0 halves its memory and needs flash attention.",
+    )
+    flash_attn: bool | None = Field(
+        default=None, description="Use flash attention. Unset: llama.cpp decides."
+    )
+    logprobs_mode: LogprobsMode = Field(
+        default="sampling",
+        description="Report sampled tokens under the distribution they were drawn from (sampling), or "
+        "under the plain model's (raw).",
+    )
+    models_dir: Path | None = Field(
+        default=None,
+        description="Where GGUF files are found by name. Unset: models/ in a checkout, else a directory "
+        "of the user's.",
+    )
 
     @model_validator(mode="after")
     def _check_together(self) -> Options:
         if self.kv_type == "q8_0" and self.flash_attn is False:
             raise ValueError("kv_type='q8_0' needs flash attention, and flash_attn is False")
         return self
+
+    @field_validator("models_dir")
+    @classmethod
+    def _expand(cls, path: Path | None) -> Path | None:
+        return path and path.expanduser()
 
     @classmethod
     def resolve(cls, given: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Options:

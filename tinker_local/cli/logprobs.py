@@ -8,57 +8,38 @@ from typing import Annotated, Any
 
 import typer
 
-from tinker_local.cli.parameters import (
-    DEFAULT_MODEL,
-    FlashAttn,
-    KvTypeOption,
-    ModelName,
-    ModelsDir,
-    NCtx,
-    NGpuLayers,
-    NThreads,
-    open_client,
-    reported_errors,
-)
+from tinker_local.cli.parameters import ChosenModel, runs_a_model
 from tinker_local.tokenizer import Tokenizer
 from tinker_local.types import ModelInput, SampleResponse, SamplingParams
 
 
+@runs_a_model
 def logprobs(
+    model: ChosenModel,
     text: Annotated[str | None, typer.Argument(help="The text to score.")] = None,
     file: Annotated[
         typer.FileText | None,
         typer.Option("--file", encoding="utf-8", help="Score a file's text; - reads standard input."),
     ] = None,
-    model: ModelName = DEFAULT_MODEL,
     top_k: Annotated[int, typer.Option(help="Alternatives to show at each position.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    n_ctx: NCtx = None,
-    n_threads: NThreads = None,
-    n_gpu_layers: NGpuLayers = None,
-    kv_type: KvTypeOption = None,
-    flash_attn: FlashAttn = None,
-    models_dir: ModelsDir = None,
 ) -> None:
     """Print the log-probability of each token of a text, their sum and the perplexity."""
-    with reported_errors():
-        text = _read(text, file)
-        client = open_client(
-            model, n_ctx, n_threads, n_gpu_layers, kv_type, flash_attn, models_dir=models_dir
-        )
-        tokenizer = client.get_tokenizer()
-        tokens = tokenizer.encode(text)
-        response = client.sample(
-            ModelInput.from_ints(tokens),
-            1,
-            SamplingParams(max_tokens=0),
-            include_prompt_logprobs=True,
-            topk_prompt_logprobs=top_k,
-        ).result()
-        if as_json:
-            typer.echo(json.dumps(_as_json(model, tokenizer, tokens, response)))
-        else:
-            _print(tokenizer, tokens, response)
+    text = _read(text, file)
+    client = model.open()
+    tokenizer = client.get_tokenizer()
+    tokens = tokenizer.encode(text)
+    response = client.sample(
+        ModelInput.from_ints(tokens),
+        1,
+        SamplingParams(max_tokens=0),
+        include_prompt_logprobs=True,
+        topk_prompt_logprobs=top_k,
+    ).result()
+    if as_json:
+        typer.echo(json.dumps(_as_json(model.name, tokenizer, tokens, response)))
+    else:
+        _print(tokenizer, tokens, response)
 
 
 def _read(text: str | None, file: typer.FileText | None) -> str:

@@ -1,93 +1,70 @@
-"""Parameters that several commands share, and what they open."""
+"""What the commands that run a model have in common: its name, the options, how errors look."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from enum import StrEnum
-from pathlib import Path
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any, Union
 
 import typer
 
 from tinker_local.errors import TinkerError
 from tinker_local.model_store import ModelStore
-from tinker_local.options import ENVIRONMENT_PREFIX
+from tinker_local.options import ENVIRONMENT_PREFIX, Options
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.service_client import ServiceClient
 
 
-class KvTypeName(StrEnum):
-    """``KvType`` as typer wants it."""
+@dataclass(frozen=True, slots=True)
+class ChosenModel:
+    """The model a command was given, and the options to run it with."""
 
-    f16 = "f16"
-    f32 = "f32"
-    q8_0 = "q8_0"
+    name: str
+    options: Mapping[str, Any]
 
-
-class LogprobsModeName(StrEnum):
-    """``LogprobsMode`` as typer wants it."""
-
-    sampling = "sampling"
-    raw = "raw"
+    def open(self) -> SamplingClient:
+        """Open it."""
+        return ServiceClient(**self.options).create_sampling_client(base_model=self.name)
 
 
-def _option(*names: str, text: str) -> typer.models.OptionInfo:
-    variable = ENVIRONMENT_PREFIX + names[0].removeprefix("--").replace("-", "_").upper()
-    option: typer.models.OptionInfo = typer.Option(
-        "/".join(names), help=text, envvar=variable, rich_help_panel="Running the model"
-    )
-    return option
+def runs_a_model(command: Callable[..., None]) -> Callable[..., None]:
+    """Make a command of a function whose first parameter is a ``ChosenModel``.
+
+    In its place the command gets ``--model`` and an option for each field of ``Options``.
+    """
+
+    def run(model: str, **given: Any) -> None:
+        options = {name: given.pop(name) for name in Options.model_fields}
+        with reported_errors():
+            command(ChosenModel(model, options), **given)
+
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    parameters = [*own, _model_parameter(), *map(option_parameter, Options.model_fields)]
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
-ModelName = Annotated[
-    str,
-    typer.Option("--model", help="A known model's name, or the path of a GGUF file."),
-]
-NCtx = Annotated[int | None, _option("--n-ctx", text="Tokens the KV cache holds.")]
-NThreads = Annotated[int | None, _option("--n-threads", text="Threads to compute with.")]
-NGpuLayers = Annotated[
-    int | None,
-    _option("--n-gpu-layers", text="Layers on the GPU (Metal, CUDA builds); -1 for all."),
-]
-KvTypeOption = Annotated[KvTypeName | None, _option("--kv-type", text="Format of the KV cache.")]
-FlashAttn = Annotated[
-    bool | None,
-    _option("--flash-attn", "--no-flash-attn", text="Use flash attention; llama.cpp decides if unset."),
-]
-LogprobsModeOption = Annotated[
-    LogprobsModeName | None,
-    _option(
-        "--logprobs-mode",
-        text="Report sampled tokens under the distribution drawn from, or the plain model's (raw).",
-    ),
-]
-ModelsDir = Annotated[Path | None, _option("--models-dir", text="Where GGUF files are found by name.")]
-
-DEFAULT_MODEL = ModelStore.default_name
+def option_parameter(name: str) -> inspect.Parameter:
+    """Return the command-line parameter for a field of ``Options``, None where it is not given."""
+    field = Options.model_fields[name]
+    variable = ENVIRONMENT_PREFIX + name.upper()
+    option = typer.Option(help=field.description, envvar=variable, rich_help_panel="Running the model")
+    kinds: list[Any] = [field.annotation, None]
+    return _parameter(name, Annotated[Union[tuple(kinds)], option], None)  # noqa: UP007 (made at run time)
 
 
-def open_client(
-    model: str,
-    n_ctx: int | None,
-    n_threads: int | None,
-    n_gpu_layers: int | None,
-    kv_type: KvTypeName | None,
-    flash_attn: bool | None,
-    logprobs_mode: LogprobsModeName | None = None,
-    models_dir: Path | None = None,
-) -> SamplingClient:
-    """Open the model a command was given, with the options it was given."""
-    service = ServiceClient(
-        n_ctx=n_ctx,
-        n_threads=n_threads,
-        n_gpu_layers=n_gpu_layers,
-        kv_type=kv_type.value if kv_type else None,
-        flash_attn=flash_attn,
-        logprobs_mode=logprobs_mode.value if logprobs_mode else None,
-        models_dir=models_dir,
-    )
-    return service.create_sampling_client(base_model=model)
+def _model_parameter() -> inspect.Parameter:
+    option = typer.Option(help="A known model's name, or the path of a GGUF file.")
+    return _parameter("model", Annotated[str, option], ModelStore.default_name)
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
 
 
 @contextmanager

@@ -10,19 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tinker_local.cli.parameters import (
-    DEFAULT_MODEL,
-    FlashAttn,
-    KvTypeOption,
-    LogprobsModeOption,
-    ModelName,
-    ModelsDir,
-    NCtx,
-    NGpuLayers,
-    NThreads,
-    open_client,
-    reported_errors,
-)
+from tinker_local.cli.parameters import ChosenModel, runs_a_model
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.tokenizer import Tokenizer
 from tinker_local.types import ModelInput, SampledSequence, SampleResponse, SamplingParams
@@ -30,9 +18,10 @@ from tinker_local.types import ModelInput, SampledSequence, SampleResponse, Samp
 Tokens = SimpleQueue[tuple[int, int] | None]  # (sample, token) as drawn; None at the end
 
 
+@runs_a_model
 def sample(
+    model: ChosenModel,
     prompt: Annotated[str, typer.Argument(help="The text to continue.")],
-    model: ModelName = DEFAULT_MODEL,
     max_tokens: Annotated[int, typer.Option(help="Most tokens to generate.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Keep this much probability.")] = 1.0,
@@ -43,13 +32,6 @@ def sample(
     logprobs: Annotated[bool, typer.Option("--logprobs", help="Show each token's.")] = False,
     chat: Annotated[bool, typer.Option("--chat", help="Send the prompt as a chat message.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    n_ctx: NCtx = None,
-    n_threads: NThreads = None,
-    n_gpu_layers: NGpuLayers = None,
-    kv_type: KvTypeOption = None,
-    flash_attn: FlashAttn = None,
-    logprobs_mode: LogprobsModeOption = None,
-    models_dir: ModelsDir = None,
 ) -> None:
     """Continue a prompt, printing as it goes when this is a terminal."""
     params = SamplingParams(
@@ -60,18 +42,15 @@ def sample(
         top_k=top_k,
         top_p=top_p,
     )
-    with reported_errors():
-        client = open_client(
-            model, n_ctx, n_threads, n_gpu_layers, kv_type, flash_attn, logprobs_mode, models_dir
-        )
-        tokenizer = client.get_tokenizer()
-        tokens = _prompt_tokens(tokenizer, prompt, chat)
-        head = "" if chat else tokenizer.decode(tokens, skip_special_tokens=True)
-        if as_json:
-            response = client.sample(ModelInput.from_ints(tokens), num_samples, params).result()
-            typer.echo(json.dumps(_as_json(model, tokenizer, prompt, tokens, response)))
-            return
-        _print_live(client, tokens, head, num_samples, params, logprobs)
+    client = model.open()
+    tokenizer = client.get_tokenizer()
+    tokens = _prompt_tokens(tokenizer, prompt, chat)
+    if as_json:
+        response = client.sample(ModelInput.from_ints(tokens), num_samples, params).result()
+        typer.echo(json.dumps(_as_json(model.name, tokenizer, prompt, tokens, response)))
+        return
+    head = "" if chat else tokenizer.decode(tokens, skip_special_tokens=True)
+    _print_live(client, tokens, head, num_samples, params, logprobs)
 
 
 def _prompt_tokens(tokenizer: Tokenizer, prompt: str, chat: bool) -> list[int]:
