@@ -2,7 +2,8 @@
 
 Under the address and undefined-behaviour sanitizers, from the root of a checkout:
 
-    cmake -S tinker_local/kernels -B build/sanitize -G Ninja -DTINKER_LOCAL_SANITIZE=ON \
+    cmake -S tinker_local/kernels -B build/sanitize -G Ninja \
+        -DCMAKE_BUILD_TYPE=Release -DTINKER_LOCAL_SANITIZE=ON \
         -DPython_EXECUTABLE=$(which python) -Dnanobind_DIR=$(python -m nanobind --cmake_dir)
     cmake --build build/sanitize
     TINKER_LOCAL_KERNELS=build/sanitize ASAN_OPTIONS=detect_leaks=0 \

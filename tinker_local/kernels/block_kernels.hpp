@@ -120,7 +120,7 @@ int find(const float* x, float low, float high, int* positions) {
   for (int i = 0; i < tinker::kBlock; i += kLanes) {
     const Lanes v = load(x + i);
     unsigned found = bits(at_least(v, lo)) & ~bits(at_least(v, hi));
-    for (; found; found &= found - 1) positions[n++] = i + lowest_bit(found);
+    for (; found; found &= found - 1) positions[n++] = i + tinker::lowest_bit(found);
   }
   return n;
 }

@@ -1,7 +1,8 @@
 // AVX2 with FMA: sixteen lanes in two registers.
 #include "blocks.hpp"
+#include "cpu.hpp"
 
-#if defined(__AVX2__) && defined(__FMA__)
+#if defined(__AVX2__)  // and FMA, which every processor with AVX2 has
 #include <immintrin.h>
 
 namespace {
@@ -58,7 +59,7 @@ inline float maximum(Lanes a) { return maximum8(_mm256_max_ps(a.lo, a.hi)); }
 
 const tinker::Blocks* tinker::avx2_blocks() {
   static constexpr Blocks blocks = kernels("avx2");
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &blocks : nullptr;
+  return has_avx2() ? &blocks : nullptr;
 }
 #else
 const tinker::Blocks* tinker::avx2_blocks() { return nullptr; }

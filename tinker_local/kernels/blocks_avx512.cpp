@@ -1,5 +1,6 @@
 // AVX-512: sixteen lanes in one register.
 #include "blocks.hpp"
+#include "cpu.hpp"
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
@@ -46,7 +47,7 @@ inline float maximum(Lanes a) {
 
 const tinker::Blocks* tinker::avx512_blocks() {
   static constexpr Blocks blocks = kernels("avx512");
-  return __builtin_cpu_supports("avx512f") ? &blocks : nullptr;
+  return has_avx512() ? &blocks : nullptr;
 }
 #else
 const tinker::Blocks* tinker::avx512_blocks() { return nullptr; }

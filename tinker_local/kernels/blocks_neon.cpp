@@ -1,5 +1,6 @@
 // NEON, which every arm64 processor has: sixteen lanes in four registers.
 #include "blocks.hpp"
+#include "cpu.hpp"
 
 #if defined(__aarch64__) || defined(_M_ARM64)
 #include <arm_neon.h>
@@ -63,11 +64,10 @@ inline unsigned bits(Mask m) {
   const uint16x8_t lo = vcombine_u16(vmovn_u32(m.v[0]), vmovn_u32(m.v[1]));
   const uint16x8_t hi = vcombine_u16(vmovn_u32(m.v[2]), vmovn_u32(m.v[3]));
   const uint8x16_t one_byte_each = vcombine_u8(vmovn_u16(lo), vmovn_u16(hi));
-  const uint8x16_t place = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-  const uint8x16_t set = vandq_u8(one_byte_each, place);
+  const uint8x8_t place = vcreate_u8(0x8040201008040201);  // 1, 2, 4 .. 128
+  const uint8x16_t set = vandq_u8(one_byte_each, vcombine_u8(place, place));
   return static_cast<unsigned>(vaddv_u8(vget_low_u8(set)) | vaddv_u8(vget_high_u8(set)) << 8);
 }
-inline int lowest_bit(unsigned a) { return __builtin_ctz(a); }
 
 // In halves: lane i with lane i + 8, then i + 4, i + 2, i + 1.
 inline float sum(Lanes a) {
@@ -78,9 +78,9 @@ inline float sum(Lanes a) {
 }
 inline float maximum(Lanes a) {
   const float32x4_t b = max4(max4(a.v[0], a.v[2]), max4(a.v[1], a.v[3]));
-  float lane[4], result;
+  float lane[4];
   vst1q_f32(lane, b);
-  result = lane[0];
+  float result = lane[0];
   for (int i = 1; i < 4; ++i) result = lane[i] > result ? lane[i] : result;
   return result;
 }

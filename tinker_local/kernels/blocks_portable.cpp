@@ -1,5 +1,6 @@
 // Plain C++: sixteen lanes in an array, for processors without a path of their own.
 #include "blocks.hpp"
+#include "cpu.hpp"
 
 #include <cmath>
 #include <cstdint>
@@ -89,11 +90,6 @@ inline unsigned bits(Mask m) {
   unsigned r = 0;
   for (int i = 0; i < 16; ++i) r |= static_cast<unsigned>(m.v[i]) << i;
   return r;
-}
-inline int lowest_bit(unsigned a) {
-  int i = 0;
-  while (!(a >> i & 1)) ++i;
-  return i;
 }
 
 // In halves: lane i with lane i + 8, then i + 4, i + 2, i + 1.

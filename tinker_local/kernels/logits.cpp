@@ -124,7 +124,7 @@ void ids_in(const char* name, const int32_t* ids, size_t n, int size) {
 
 Matrix matrix(nb::handle logits) {
   const Array array = checked<float>("logits", logits);
-  constexpr size_t most = std::numeric_limits<int32_t>::max();
+  constexpr size_t most = 1 << 30;
   if (array.ndim() != 2 || array.shape(1) == 0 || array.shape(0) > most || array.shape(1) > most) {
     wrong("logits must have shape (rows, vocabulary), not " + shape_of(array));
   }
@@ -299,7 +299,7 @@ float largest(nb::handle logits, int n_threads) {
   const Blocks& simd = *chosen.load();
   std::vector<float> best(m.n_rows, -kInfinity);
   nb::gil_scoped_release release;
-  for_tasks(m.n_rows, n_threads, static_cast<int64_t>(m.n_rows) * m.size, [&](int i, int threads) {
+  for_rows(m.n_rows, m.size, n_threads, [&](int i, int threads) {
     const Row row(simd, m.row(i), m.size, threads);
     std::vector<float> parts(row.n_blocks / 64 + 1, -kInfinity);
     row.for_blocks([&](int first, int last) {

@@ -12,5 +12,3 @@ inline float maximum8(__m256 a) {
   b = _mm_max_ps(b, _mm_movehl_ps(b, b));
   return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
 }
-
-inline int lowest_bit(unsigned a) { return __builtin_ctz(a); }

@@ -26,17 +26,16 @@ struct Sample {
     FirstFailure failure;
     const std::vector<int> starts = runs();
     const int n_runs = static_cast<int>(starts.size()) - 1;
-    for_tasks(n_runs, n_threads, static_cast<int64_t>(n_runs) * logits.size,
-              [&](int i, int threads) {
-                const int first = starts[i];
-                const Settings settings = settings_of(first);
-                Row row(simd, logits.row(rows[first]), logits.size, threads);
-                if (row.scan(Distribution::scale_for_scan(settings, row.size))) {
-                  draw(first, starts[i + 1], row, settings);
-                } else {
-                  failure.at(first);
-                }
-              });
+    for_rows(n_runs, logits.size, n_threads, [&](int i, int threads) {
+      const int first = starts[i];
+      const Settings settings = settings_of(first);
+      Row row(simd, logits.row(rows[first]), logits.size, threads);
+      if (row.scan(Distribution::scale_for_scan(settings, row.size))) {
+        draw(first, starts[i + 1], row, settings);
+      } else {
+        failure.at(first);
+      }
+    });
     return failure.get();
   }
 

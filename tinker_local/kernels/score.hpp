@@ -26,12 +26,17 @@ struct Matrix {
   const float* row(int i) const { return data + static_cast<size_t>(i) * size; }
 };
 
-// Tasks are shared among threads one by one; few are done in turn, each by all threads.
+// task(i, threads) for each of some rows: many are shared among the threads, one row each; few are
+// done in turn, each by several threads.
 template <class F>
-void for_tasks(int n_tasks, int n_threads, int64_t n_logits, F&& task) {
-  const bool together = n_tasks < 2 * n_threads;
-  Pool::run(together ? 1 : useful_threads(n_threads, n_logits), n_tasks,
-            [&](int i) { task(i, together ? n_threads : 1); });
+void for_rows(int n_rows, int size, int n_threads, F&& task) {
+  const int useful = useful_threads(n_threads, size);
+  if (n_rows < useful || (n_rows < 2 * useful && useful == n_threads)) {
+    for (int i = 0; i < n_rows; ++i) task(i, useful);
+  } else {
+    const int64_t n_logits = static_cast<int64_t>(n_rows) * size;
+    Pool::run(useful_threads(n_threads, n_logits), n_rows, [&](int i) { task(i, 1); });
+  }
 }
 
 inline void put_top(const Row& row, int k, int32_t* ids, float* logprobs) {
@@ -63,7 +68,7 @@ struct Score {
   // Returns the first request whose row cannot be used, or -1.
   int run(const Blocks& simd, int n_threads) const {
     FirstFailure failure;
-    for_tasks(n, n_threads, static_cast<int64_t>(n) * logits.size, [&](int i, int threads) {
+    for_rows(n, logits.size, n_threads, [&](int i, int threads) {
       Row row(simd, logits.row(rows ? rows[i] : i), logits.size, threads);
       const Settings alt{alt_temperature};
       if (row.scan(alt_k ? Distribution::scale_for_scan(alt, row.size) : 0)) {

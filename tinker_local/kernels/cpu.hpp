@@ -1,0 +1,44 @@
+// What compilers name differently: bit scans, and what this processor can do. Static, so that no
+// two instruction sets share a symbol.
+#pragma once
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
+#endif
+
+namespace tinker {
+
+#if defined(_MSC_VER) && !defined(__clang__)
+
+static inline int lowest_bit(unsigned a) {
+  unsigned long i;
+  _BitScanForward(&i, a);
+  return static_cast<int>(i);
+}
+
+#if defined(_M_X64)
+// Leaf 1 says FMA (bit 12) and OSXSAVE (27), leaf 7 AVX2 (5) and AVX-512F (16); the system must
+// also keep the registers, which XCR0 says.
+static inline bool has(int bit_of_leaf_7, unsigned long long registers) {
+  int leaf1[4], leaf7[4];
+  __cpuidex(leaf1, 1, 0);
+  __cpuidex(leaf7, 7, 0);
+  const bool usable = (leaf1[2] >> 12 & 1) && (leaf1[2] >> 27 & 1);
+  return usable && (_xgetbv(0) & registers) == registers && (leaf7[1] >> bit_of_leaf_7 & 1);
+}
+static inline bool has_avx2() { return has(5, 0x06); }
+static inline bool has_avx512() { return has(16, 0xE6); }
+#endif
+
+#else
+
+static inline int lowest_bit(unsigned a) { return __builtin_ctz(a); }
+
+#if defined(__x86_64__)
+static inline bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static inline bool has_avx512() { return __builtin_cpu_supports("avx512f"); }
+#endif
+
+#endif
+
+}  // namespace tinker
