@@ -19,16 +19,29 @@ from tinker_local.engine.cpu import default_threads
 
 
 class BareLoop:
-    def __init__(self, path: Path, *, n_ctx: int = 2048, n_sequences: int = 1, n_batch: int = 512) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        n_ctx: int = 2048,
+        n_sequences: int = 1,
+        n_batch: int = 512,
+        exact: bool = False,
+    ) -> None:
+        """``exact``: float32 cache and no flash attention, whose numbers hardly depend on the batch."""
         self.model = llama_cpp.llama_model_load_from_file(
             str(path).encode(), llama_cpp.llama_model_default_params()
         )
         assert self.model
+        self.n_batch = n_batch
         self.n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, n_batch, n_batch
         params.n_seq_max, params.kv_unified = n_sequences, True
         params.n_threads = params.n_threads_batch = default_threads()
+        if exact:
+            params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
+            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.context = llama_cpp.llama_init_from_model(self.model, params)
         assert self.context
         self.memory = llama_cpp.llama_get_memory(self.context)
@@ -69,11 +82,15 @@ class BareLoop:
         return rows.copy()
 
     def prompt_logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Logits of every position of a prompt, from one decode."""
-        n = len(tokens)
+        """Logits of every position of a prompt, from one decode if it fits ``n_batch``."""
         self.clear()
-        self.decode(tokens, np.arange(n), [0] * n, np.ones(n))
-        return self.logits(n)
+        rows = []
+        for start in range(0, len(tokens), self.n_batch):
+            chunk = tokens[start : start + self.n_batch]
+            n = len(chunk)
+            self.decode(chunk, np.arange(start, start + n), [0] * n, np.ones(n))
+            rows.append(self.logits(n))
+        return np.concatenate(rows)
 
 
 def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:

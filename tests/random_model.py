@@ -1,64 +1,154 @@
-"""Random GGUF models of a given shape: what no package ships, made in seconds."""
+"""Random GGUF models of real architectures: every kind of memory, any size, made in a moment.
+
+llama   plain attention
+gemma3  sliding-window attention in five of six layers
+mamba   recurrent
+jamba   hybrid: recurrent and attention layers in turn
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import gguf
 import numpy as np
 from numpy.typing import NDArray
 
+Architecture = Literal["llama", "gemma3", "mamba", "jamba"]
+Quantization = gguf.GGMLQuantizationType
 
-def write_random_llama(
+ARCHITECTURES: tuple[Architecture, ...] = ("llama", "gemma3", "mamba", "jamba")
+SLIDING_WINDOW = 32
+STATE, CONVOLUTION, TIME_RANK = 16, 4, 8  # of the recurrent layers
+
+
+@dataclass(frozen=True)
+class Shape:
+    n_vocab: int = 400
+    n_embd: int = 64
+    n_layer: int = 6
+    n_head: int = 4
+    n_head_kv: int = 2
+    n_ff: int = 128
+    n_ctx: int = 2048
+
+
+def write_random_model(
     path: Path,
+    architecture: Architecture = "llama",
+    shape: Shape | None = None,
     *,
-    n_vocab: int,
-    n_embd: int = 64,
-    n_layer: int = 2,
-    n_head: int = 4,
-    n_head_kv: int = 2,
-    n_ff: int = 128,
-    n_ctx: int = 2048,
-    quantization: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
+    quantization: Quantization = Quantization.F32,
     seed: int = 0,
 ) -> Path:
-    """Write a model of the Llama architecture with tied embeddings and a byte-level vocabulary."""
-    rng = np.random.default_rng(seed)
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(n_ctx)
-    writer.add_embedding_length(n_embd)
-    writer.add_block_count(n_layer)
-    writer.add_feed_forward_length(n_ff)
-    writer.add_head_count(n_head)
-    writer.add_head_count_kv(n_head_kv)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(n_embd // n_head)
-    _add_vocabulary(writer, n_vocab)
-
-    def add(name: str, *shape: int) -> None:
-        weights = rng.standard_normal(shape, np.float32) * np.float32(shape[-1] ** -0.5)
-        data: NDArray[np.generic] = gguf.quants.quantize(weights, quantization)
-        writer.add_tensor(name, data, raw_dtype=quantization)
-
-    add("token_embd.weight", n_vocab, n_embd)
-    writer.add_tensor("output_norm.weight", np.ones(n_embd, np.float32))
-    n_kv = n_embd // n_head * n_head_kv
-    for layer in range(n_layer):
-        block = f"blk.{layer}."
-        for norm in ("attn_norm", "ffn_norm"):
-            writer.add_tensor(f"{block}{norm}.weight", np.ones(n_embd, np.float32))
-        add(f"{block}attn_q.weight", n_embd, n_embd)
-        add(f"{block}attn_k.weight", n_kv, n_embd)
-        add(f"{block}attn_v.weight", n_kv, n_embd)
-        add(f"{block}attn_output.weight", n_embd, n_embd)
-        add(f"{block}ffn_gate.weight", n_ff, n_embd)
-        add(f"{block}ffn_up.weight", n_ff, n_embd)
-        add(f"{block}ffn_down.weight", n_embd, n_ff)
+    """Write a model with tied embeddings and a byte-level vocabulary."""
+    shape = shape or Shape()
+    writer = gguf.GGUFWriter(path, architecture)
+    _add_hyperparameters(writer, architecture, shape)
+    _add_vocabulary(writer, shape.n_vocab)
+    tensors = _Tensors(writer, quantization, np.random.default_rng(seed))
+    tensors.matrix("token_embd", shape.n_vocab, shape.n_embd)
+    tensors.ones("output_norm", shape.n_embd)
+    for layer in range(shape.n_layer):
+        _add_layer(tensors, architecture, shape, layer)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+class _Tensors:
+    def __init__(self, writer: gguf.GGUFWriter, kind: Quantization, rng: np.random.Generator) -> None:
+        self._writer, self._kind, self._rng = writer, kind, rng
+
+    def matrix(self, name: str, rows: int, columns: int) -> None:
+        weights = self._rng.standard_normal((rows, columns), np.float32) * np.float32(columns**-0.5)
+        data: NDArray[np.generic] = gguf.quants.quantize(weights, self._kind)
+        self._writer.add_tensor(f"{name}.weight", data, raw_dtype=self._kind)
+
+    def ones(self, name: str, n: int) -> None:
+        self._writer.add_tensor(f"{name}.weight", np.ones(n, np.float32))
+
+    def float32(self, name: str, values: NDArray[np.float32]) -> None:
+        self._writer.add_tensor(name, np.ascontiguousarray(values, np.float32))
+
+    def random(self, *shape: int) -> NDArray[np.float32]:
+        return self._rng.standard_normal(shape, np.float32)
+
+
+def _is_recurrent(architecture: Architecture, layer: int) -> bool:
+    return architecture == "mamba" or (architecture == "jamba" and layer % 2 == 0)
+
+
+def _add_hyperparameters(writer: gguf.GGUFWriter, architecture: Architecture, shape: Shape) -> None:
+    writer.add_context_length(shape.n_ctx)
+    writer.add_embedding_length(shape.n_embd)
+    writer.add_block_count(shape.n_layer)
+    writer.add_feed_forward_length(0 if architecture == "mamba" else shape.n_ff)
+    writer.add_head_count(0 if architecture == "mamba" else shape.n_head)
+    writer.add_layer_norm_rms_eps(1e-5)
+    kv_heads = [
+        0 if _is_recurrent(architecture, layer) else shape.n_head_kv for layer in range(shape.n_layer)
+    ]
+    if architecture != "mamba":
+        writer.add_head_count_kv(kv_heads if architecture == "jamba" else shape.n_head_kv)
+        writer.add_rope_dimension_count(shape.n_embd // shape.n_head)
+    if architecture == "gemma3":
+        writer.add_key_length(shape.n_embd // shape.n_head)
+        writer.add_value_length(shape.n_embd // shape.n_head)
+        writer.add_sliding_window(SLIDING_WINDOW)
+    if architecture in ("mamba", "jamba"):
+        writer.add_ssm_conv_kernel(CONVOLUTION)
+        writer.add_ssm_inner_size(2 * shape.n_embd)
+        writer.add_ssm_state_size(STATE)
+        writer.add_ssm_time_step_rank(TIME_RANK)
+
+
+def _add_layer(tensors: _Tensors, architecture: Architecture, shape: Shape, layer: int) -> None:
+    block = f"blk.{layer}"
+    tensors.ones(f"{block}.attn_norm", shape.n_embd)
+    if _is_recurrent(architecture, layer):
+        _add_recurrence(tensors, block, shape, normed=architecture == "jamba")
+    else:
+        _add_attention(tensors, block, shape)
+    if architecture == "gemma3":
+        for norm in ("attn_q_norm", "attn_k_norm"):
+            tensors.ones(f"{block}.{norm}", shape.n_embd // shape.n_head)
+        for norm in ("post_attention_norm", "post_ffw_norm"):
+            tensors.ones(f"{block}.{norm}", shape.n_embd)
+    if architecture != "mamba":
+        tensors.ones(f"{block}.ffn_norm", shape.n_embd)
+        tensors.matrix(f"{block}.ffn_gate", shape.n_ff, shape.n_embd)
+        tensors.matrix(f"{block}.ffn_up", shape.n_ff, shape.n_embd)
+        tensors.matrix(f"{block}.ffn_down", shape.n_embd, shape.n_ff)
+
+
+def _add_attention(tensors: _Tensors, block: str, shape: Shape) -> None:
+    n_kv = shape.n_embd // shape.n_head * shape.n_head_kv
+    tensors.matrix(f"{block}.attn_q", shape.n_embd, shape.n_embd)
+    tensors.matrix(f"{block}.attn_k", n_kv, shape.n_embd)
+    tensors.matrix(f"{block}.attn_v", n_kv, shape.n_embd)
+    tensors.matrix(f"{block}.attn_output", shape.n_embd, shape.n_embd)
+
+
+def _add_recurrence(tensors: _Tensors, block: str, shape: Shape, *, normed: bool) -> None:
+    inner = 2 * shape.n_embd
+    tensors.matrix(f"{block}.ssm_in", 2 * inner, shape.n_embd)
+    tensors.float32(f"{block}.ssm_conv1d.weight", tensors.random(inner, CONVOLUTION))
+    tensors.float32(f"{block}.ssm_conv1d.bias", tensors.random(inner))
+    tensors.matrix(f"{block}.ssm_x", TIME_RANK + 2 * STATE, inner)
+    tensors.float32(f"{block}.ssm_dt.weight", tensors.random(inner, TIME_RANK))
+    tensors.float32(f"{block}.ssm_dt.bias", tensors.random(inner))
+    tensors.float32(f"{block}.ssm_a", -np.exp(tensors.random(inner, STATE)))
+    tensors.float32(f"{block}.ssm_d", tensors.random(inner))
+    tensors.matrix(f"{block}.ssm_out", shape.n_embd, inner)
+    if normed:
+        tensors.ones(f"{block}.ssm_dt_norm", TIME_RANK)
+        tensors.ones(f"{block}.ssm_b_norm", STATE)
+        tensors.ones(f"{block}.ssm_c_norm", STATE)
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter, n_vocab: int) -> None:
@@ -67,8 +157,8 @@ def _add_vocabulary(writer: gguf.GGUFWriter, n_vocab: int) -> None:
     others = [byte for byte in range(256) if byte not in printable]
     characters = [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]
     tokens = [*characters, "<|endoftext|>", "ab", *(f"word{i}" for i in range(n_vocab - 258))]
-    kinds = [gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL]
-    kinds += [gguf.TokenType.NORMAL] * (n_vocab - 257)
+    kinds = [gguf.TokenType.NORMAL] * n_vocab
+    kinds[256] = gguf.TokenType.CONTROL
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)

@@ -25,6 +25,7 @@ from tinker_local.options import Options
 _POOL_THREADS = 4
 _DEFAULT_N_CTX = 8192
 _N_SEQUENCES = 64  # running samples and prompts at a time
+_N_STATES = 8  # the same for recurrent and hybrid models, whose memory holds a whole state for each
 _N_BATCH = 512
 _LOGITS_FLOATS = 1 << 26  # bounds the logits of a step to 256 MiB
 _MIN_ROWS = 192  # room for every sequence and two chunks of a prompt
@@ -61,7 +62,7 @@ class Engine:
         context = Context(
             model,
             n_ctx=options.n_ctx or min(model.n_ctx_train, _DEFAULT_N_CTX),
-            n_sequences=_N_SEQUENCES,
+            n_sequences=_N_STATES if model.is_recurrent else _N_SEQUENCES,
             n_batch=_N_BATCH,
             n_rows=min(_N_BATCH, max(_MIN_ROWS, _LOGITS_FLOATS // model.n_vocab)),
             n_threads=options.n_threads or default_threads(),

@@ -103,6 +103,12 @@ class Model:
         if self.n_vocab == 0 or not llama_cpp.llama_model_has_decoder(handle):
             raise BadRequestError(f"{path} is not a language model: it has no vocabulary or decoder")
 
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether the model keeps a state for each sequence, in all its layers or in some."""
+        recurrent = llama_cpp.llama_model_is_recurrent(self.handle)
+        return bool(recurrent or llama_cpp.llama_model_is_hybrid(self.handle))
+
     def metadata(self, key: str) -> str | None:
         """Return a metadata value of the GGUF as text, None if the key is not there."""
         buffer = ctypes.create_string_buffer(_TEMPLATE_ROOM)
