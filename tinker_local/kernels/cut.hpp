@@ -56,9 +56,9 @@ class CutSearch {
 
   // Measured in fixed ranges, added in their order: the same for any number of threads.
   Measures above(const Thresholds& thresholds) const {
-    std::vector<Measures> parts(row_.n_blocks / kRange + 1, Measures{});
+    std::vector<Measures> parts(row_.n_blocks / Row::kRange + 1, Measures{});
     row_.for_blocks([&](int first, int last) {
-      Measures& part = parts[first / kRange];
+      Measures& part = parts[first / Row::kRange];
       float sums[kThresholds];
       for (int b = first; b < last; ++b) {
         if (row_.maxima[b] < thresholds[0]) continue;
@@ -154,7 +154,6 @@ class CutSearch {
     return cut;
   }
 
-  static constexpr int kRange = 64;
   static constexpr int kFew = 4096;
   const Row& row_;
   const float reference_, scale_;

@@ -79,18 +79,22 @@ bool is_contiguous(const Array& array) {
 }
 
 template <class T>
+std::string wanted(const char* name) {
+  return std::string(name) + " must be a C-contiguous numpy array of " + dtype_name<T>();
+}
+
+template <class T>
 Array checked(const char* name, nb::handle object) {
   Array array;
-  const std::string wanted = std::string(name) + " must be a C-contiguous numpy array of " +
-                             dtype_name<T>();
   if (!nb::try_cast(object, array)) {
-    throw nb::type_error((wanted + ", not " + nb::type_name(object.type()).c_str()).c_str());
+    const std::string given = nb::type_name(object.type()).c_str();
+    throw nb::type_error((wanted<T>(name) + ", not " + given).c_str());
   }
   if (array.dtype() != nb::dtype<T>()) {
     const nb::str dtype(nb::getattr(object, "dtype", nb::str("another type")));
-    throw nb::type_error((wanted + ", not of " + dtype.c_str()).c_str());
+    throw nb::type_error((wanted<T>(name) + ", not of " + dtype.c_str()).c_str());
   }
-  if (!is_contiguous(array)) wrong(wanted + ": this one has gaps or another order");
+  if (!is_contiguous(array)) wrong(wanted<T>(name) + ": this one has gaps or another order");
   return array;
 }
 
@@ -106,9 +110,9 @@ const T* vector_of(const char* name, nb::handle object, size_t n) {
   return static_cast<const T*>(array.data());
 }
 
+// `range` says, and `allowed` decides, what a value may be.
 template <class T, class Allowed>
-void each_in(const char* name, const T* values, size_t n, const std::string& range,
-             Allowed&& allowed) {
+void each_in(const char* name, const T* values, size_t n, const char* range, Allowed&& allowed) {
   for (size_t i = 0; values && i < n; ++i) {
     if (!allowed(values[i])) {
       wrong(std::string(name) + "[" + std::to_string(i) + "] is " + std::to_string(values[i]) +
@@ -118,7 +122,7 @@ void each_in(const char* name, const T* values, size_t n, const std::string& ran
 }
 
 void ids_in(const char* name, const int32_t* ids, size_t n, int size) {
-  each_in(name, ids, n, "-1 or an id below " + std::to_string(size),
+  each_in(name, ids, n, ("-1 or an id below " + std::to_string(size)).c_str(),
           [=](int32_t id) { return id >= -1 && id < size; });
 }
 
@@ -142,7 +146,8 @@ const int32_t* checked_rows(nb::handle rows, const Matrix& logits, int& n) {
   }
   n = static_cast<int>(array.shape(0));
   const auto* values = static_cast<const int32_t*>(array.data());
-  each_in("rows", values, n, "one of the " + std::to_string(logits.n_rows) + " rows of logits",
+  const std::string range = "one of the " + std::to_string(logits.n_rows) + " rows of logits";
+  each_in("rows", values, n, range.c_str(),
           [&](int32_t row) { return row >= 0 && row < logits.n_rows; });
   return values;
 }
@@ -261,8 +266,7 @@ nb::tuple sample_rows(nb::handle logits, nb::handle rows, nb::handle temperature
                       nb::handle position, int topk, int n_threads) {
   Sample s{};
   s.logits = matrix(logits);
-  s.rows = static_cast<const int32_t*>(checked<int32_t>("rows", rows).data());
-  checked_rows(rows, s.logits, s.n);
+  s.rows = checked_rows(rows, s.logits, s.n);
   const size_t n = s.n;
   check_threads(n_threads);
   check_topk(topk, s.logits.size);
@@ -301,10 +305,10 @@ float largest(nb::handle logits, int n_threads) {
   nb::gil_scoped_release release;
   for_rows(m.n_rows, m.size, n_threads, [&](int i, int threads) {
     const Row row(simd, m.row(i), m.size, threads);
-    std::vector<float> parts(row.n_blocks / 64 + 1, -kInfinity);
+    std::vector<float> parts(row.n_blocks / Row::kRange + 1, -kInfinity);
     row.for_blocks([&](int first, int last) {
-      const float part = simd.maximum(row.block(first), last - first);
-      parts[first / 64] = std::max(parts[first / 64], part);
+      float& part = parts[first / Row::kRange];
+      part = std::max(part, simd.maximum(row.block(first), last - first));
     });
     best[i] = *std::max_element(parts.begin(), parts.end());
   });

@@ -52,6 +52,8 @@ class Row {
     }
   }
 
+  static constexpr int kRange = 32;  // blocks that a thread takes at a time
+
   const Blocks& simd;
   const int size, n_blocks;
   std::vector<float> maxima;  // of each block
@@ -95,13 +97,14 @@ class Row {
 
   const float* block(int b) const { return b < n_whole_ ? logits_ + b * kBlock : tail_; }
 
-  // f(first, last) over ranges of blocks that together are the row, on several threads. A range
-  // is at most 64 blocks, contiguous in memory, and the same whatever the number of threads.
+  // f(first, last) over ranges of blocks that together are the row, on several threads. Ranges are
+  // the same for any number of threads, contiguous in memory, and begin at multiples of kRange;
+  // only the last block, where it is filled up, comes by itself, after the others.
   template <class F>
   void for_blocks(F&& f) const {
-    constexpr int step = 64;
-    const int n_ranges = (n_whole_ + step - 1) / step;
-    Pool::run(n_threads_, n_ranges, [&](int i) { f(i * step, std::min(n_whole_, (i + 1) * step)); });
+    const int n_ranges = (n_whole_ + kRange - 1) / kRange;
+    Pool::run(n_threads_, n_ranges,
+              [&](int i) { f(i * kRange, std::min(n_whole_, (i + 1) * kRange)); });
     if (n_whole_ < n_blocks) f(n_whole_, n_blocks);
   }
 
