@@ -1,14 +1,17 @@
 // The block kernels over `Lanes`, sixteen floats that the including file defines for its
-// instruction set, together with load, store, all, max, fma, exponent, at_least, add_where, bits, sum.
-// Included inside an unnamed namespace, so that no two instruction sets share a symbol.
+// instruction set, together with what is done to them: load, store, all, + - *, fma, max, exponent,
+// at_least (which makes a Mask), add_where, bits, and over the lanes sum and maximum. Included
+// inside an unnamed namespace, so that no two instruction sets share a symbol.
 
 constexpr int kLanes = 16;
-constexpr int kGroup = 8 * tinker::kBlock;
+constexpr int kGroup = 2;                   // blocks whose maxima are taken before their sums
+constexpr int kAhead = 3 * tinker::kBlock;  // how far ahead of a sum logits are fetched: measured
 constexpr float kNegativeInfinity = -std::numeric_limits<float>::infinity();
 
-// 2^t for t <= 0, within 1.6e-7; 0 below 2^-126.5. t = n + f with |f| <= 1/2: adding `shifter` rounds t to n
-// and leaves n + 127 in the low bits, from where a shift makes it the exponent of 2^n. The
-// polynomial is the minimax one for 2^f with constant 1, so that 2^0 is exactly 1.
+// 2^t for t <= 0, within 1.6e-7; 0 where t <= -126.5. t = n + f with |f| <= 1/2: adding `shifter`
+// rounds t to n and leaves n + 127 in the low bits, from where a shift makes it the exponent of
+// 2^n. The polynomial is the minimax one for 2^f with constant 1, so that 2^0 is exactly 1. NaN
+// stays NaN, for max(a, b) is b where either is.
 inline Lanes exp2(Lanes t) {
   const Lanes shifter = all(0x1.8p23f + 127.0f);
   t = max(all(-127.0f), t);
@@ -51,21 +54,20 @@ inline float block_sum(const float* x, float reference, float scale) {
   const Lanes r = all(reference), s = all(scale);
   Lanes even = all(0.0f), odd = all(0.0f);
   for (int i = 0; i < tinker::kBlock; i += 2 * kLanes) {
-    prefetch(x + kGroup + i);
-    prefetch(x + kGroup + i + kLanes);
+    prefetch(x + kAhead + i);
+    prefetch(x + kAhead + i + kLanes);
     even = even + weight(x + i, r, s);
     odd = odd + weight(x + i + kLanes, r, s);
   }
   return sum(even + odd);
 }
 
-// The maxima of a group of blocks, then their sums from the nearest cache: each maximum is known
-// long before its sum begins, and the next group is fetched meanwhile.
+// The maxima of a few blocks, then their sums from the nearest cache: each maximum is known before
+// its sum begins, and the next blocks are fetched meanwhile.
 void scan(const float* x, int n_blocks, float scale, float* maxima, float* sums,
           float other_scale, float* other_sums) {
-  constexpr int step = kGroup / tinker::kBlock;
-  for (int first = 0; first < n_blocks; first += step) {
-    const int last = first + step < n_blocks ? first + step : n_blocks;
+  for (int first = 0; first < n_blocks; first += kGroup) {
+    const int last = first + kGroup < n_blocks ? first + kGroup : n_blocks;
     for (int b = first; b < last; ++b) maxima[b] = block_maximum(x + b * tinker::kBlock);
     for (int b = first; b < last; ++b) {
       const float* block = x + b * tinker::kBlock;
@@ -78,7 +80,9 @@ void scan(const float* x, int n_blocks, float scale, float* maxima, float* sums,
 
 void weigh(const float* x, int n_blocks, float reference, float scale, float* weights) {
   const Lanes r = all(reference), s = all(scale);
-  for (int i = 0; i < n_blocks * tinker::kBlock; i += kLanes) store(weights + i, weight(x + i, r, s));
+  for (int i = 0; i < n_blocks * tinker::kBlock; i += kLanes) {
+    store(weights + i, weight(x + i, r, s));
+  }
 }
 
 void sums_at_least(const float* x, float reference, float scale, const float* thresholds,

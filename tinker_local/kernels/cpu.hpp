@@ -35,7 +35,9 @@ static inline bool has_avx512() { return has(16, 0xE6); }
 static inline int lowest_bit(unsigned a) { return __builtin_ctz(a); }
 
 #if defined(__x86_64__)
-static inline bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static inline bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
 static inline bool has_avx512() { return __builtin_cpu_supports("avx512f"); }
 #endif
 

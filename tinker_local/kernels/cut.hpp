@@ -106,7 +106,8 @@ class CutSearch {
     return word < 0 ? -static_cast<int64_t>(word & 0x7FFFFFFF) : word;
   }
   static float from_order(int64_t n) {
-    const uint32_t word = n < 0 ? static_cast<uint32_t>(-n) | 0x80000000u : static_cast<uint32_t>(n);
+    const auto size = static_cast<uint32_t>(n < 0 ? -n : n);
+    const uint32_t word = n < 0 ? size | 0x80000000u : size;
     float x;
     std::memcpy(&x, &word, sizeof x);
     return x;

@@ -142,7 +142,9 @@ class Distribution {
     const float* x = row_.block(b);
     row_.simd.weigh(x, 1, row_.largest, scale_, weights);
     const int first = b * kBlock;
-    if (cut_.tie_end <= first) return row_.simd.sum_at_least(x, weights, next_above(cut_.threshold));
+    if (cut_.tie_end <= first) {
+      return row_.simd.sum_at_least(x, weights, next_above(cut_.threshold));
+    }
     for (int i = cut_.tie_end - first; i < kBlock; ++i) {  // the block in which the ties end
       if (x[i] == cut_.threshold) weights[i] = 0;
     }

@@ -65,7 +65,9 @@ const char* dtype_name<uint64_t>() { return "uint64"; }
 
 std::string shape_of(const Array& array) {
   std::string text = "(";
-  for (size_t i = 0; i < array.ndim(); ++i) text += (i ? ", " : "") + std::to_string(array.shape(i));
+  for (size_t i = 0; i < array.ndim(); ++i) {
+    text += (i ? ", " : "") + std::to_string(array.shape(i));
+  }
   return text + (array.ndim() == 1 ? ",)" : ")");
 }
 
