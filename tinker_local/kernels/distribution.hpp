@@ -40,7 +40,7 @@ class Distribution {
     if (is_short(settings.top_k, row.size)) {
       list_ = row.top(settings.top_k);
       const std::vector<double> reached = cumulated(list_);
-      keep(list_, reached, settings.top_p * reached.back());
+      keep(list_, reached, settings.top_p < 1 ? settings.top_p * reached.back() : kInfinity);
       return;
     }
     std::vector<double> masses;
@@ -71,9 +71,10 @@ class Distribution {
   int draw(double u) const {
     if (temperature_ == 0) return list_[0].id;
     const double target = u * total_;
-    const size_t i = std::upper_bound(sums_.begin(), sums_.end(), target) - sums_.begin();
-    if (!list_.empty()) return list_[std::min(i, list_.size() - 1)].id;
-    return draw_in_block(i, target);
+    size_t i = std::upper_bound(sums_.begin(), sums_.end(), target) - sums_.begin();
+    // Rounding can carry the target to the end: then the last that has any mass.
+    while (i == sums_.size() || sums_[i] == (i ? sums_[i - 1] : 0)) --i;
+    return list_.empty() ? draw_in_block(i, target) : list_[i].id;
   }
 
   // Of an id that can be drawn. At temperature 0: under softmax(row).
@@ -99,7 +100,7 @@ class Distribution {
     return sums;
   }
 
-  // The first of `best` that reach the goal become the list, by rising id.
+  // The first of `best` that reach the goal, or all of them, become the list, by rising id.
   void keep(std::vector<Candidate> best, const std::vector<double>& reached, double goal) {
     const size_t n = std::lower_bound(reached.begin(), reached.end(), goal) - reached.begin() + 1;
     best.resize(std::min(n, best.size()));
@@ -152,8 +153,6 @@ class Distribution {
   }
 
   int draw_in_block(size_t i, double target) const {
-    // Rounding can carry the target past the end: then the last block with any mass.
-    while (i >= sums_.size() || sums_[i] == (i ? sums_[i - 1] : 0)) --i;
     const int b = static_cast<int>(i);
     float weights[kBlock];
     kept_weights(b, weights);
