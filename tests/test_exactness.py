@@ -14,8 +14,9 @@ from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClie
 
 
 def test_512_tokens_agree_with_one_bare_decode(
-    client: SamplingClient, tokenizer: Tokenizer, model_path: Path, english: str
+    tokenizer: Tokenizer, model_path: Path, english: str
 ) -> None:
+    client = ServiceClient(n_ctx=4096).create_sampling_client(base_model=str(model_path))
     tokens = tokenizer.encode(english)[:512]
     bare = BareLoop(model_path, n_ctx=4096, n_sequences=64)
     expected = log_softmax(bare.prompt_logits(tokens))
@@ -49,7 +50,7 @@ def test_numbers_do_not_depend_on_chunks(
     tokenizer: Tokenizer, model_path: Path, english: str, length: int, chunked: SamplingClient
 ) -> None:
     """The engine reads prompts in chunks of at most 512 tokens; llama.cpp may take them whole."""
-    tokens = tokenizer.encode(english)[:length]
+    tokens = tokenizer.encode(english)[length : 2 * length]  # nothing that an earlier case has left
     bare = BareLoop(model_path, n_ctx=2048, n_batch=2048)
     expected = log_softmax(bare.prompt_logits(tokens))[np.arange(length - 1), tokens[1:]]
     bare.close()

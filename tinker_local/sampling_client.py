@@ -163,7 +163,7 @@ def _response_maker(include_logprobs: bool, topk: int) -> Callable[[Outcome], ty
             outcome.topk_logprobs[0] = types.NO_LOGPROB  # nothing comes before position 0
             alternatives = types.TopkLogprobs(outcome.topk_ids, outcome.topk_logprobs)
         logprobs = outcome.logprobs if include_logprobs else None
-        return types.SampleResponse(sequences, logprobs, alternatives)
+        return types.SampleResponse(sequences, logprobs, alternatives, outcome.n_cached)
 
     return respond
 

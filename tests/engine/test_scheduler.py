@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 import numpy as np
 import pytest
 
-from tinker_local.engine.scheduler import MIN_CHUNK, Scheduler, Step, chunk_length
+from tinker_local.engine.scheduler import MIN_CHUNK, Copy, Remove, Scheduler, Step, chunk_length
 from tinker_local.engine.sequence import Prompt, Request
 
 N_CELLS, N_SEQUENCES, N_BATCH, N_ROWS = 2048, 8, 512, 256
+_seeds = itertools.count()
 
 
 def make_request(
-    n_prompt: int, n_samples: int = 1, max_tokens: int = 8, *, scored: bool = False
+    n_prompt: int, n_samples: int = 1, max_tokens: int = 8, *, scored: bool = False, n_shared: int = 0
 ) -> Request:
+    """A prompt that no other begins with, but for ``n_shared`` tokens that many do."""
+    tokens = np.random.default_rng(next(_seeds)).integers(10, 10**6, n_prompt)
+    tokens[:n_shared] = np.arange(min(n_shared, n_prompt))
     return Request(
-        prompt=np.zeros(n_prompt, np.int32),
+        prompt=tokens.astype(np.int32),
         future=Future(),
         assemble=lambda outcome: outcome,
         num_samples=n_samples,
@@ -28,46 +34,57 @@ def make_request(
 
 
 class SimulatedContext:
-    """Which (prompt, position) cells each sequence refers to; shared cells count once."""
+    """The cells of each sequence, by position: who computed them, and for which token."""
 
-    def __init__(self) -> None:
-        self.sequences: dict[int, set[tuple[int, int]]] = {}
-        self.n_samples_started = 0
+    def __init__(self, *, whole_only: bool = False) -> None:
+        self.whole_only = whole_only
+        self.sequences: dict[int, list[tuple[int, int, int]]] = {}
 
     @property
     def n_cells(self) -> int:
-        return len(set().union(*self.sequences.values())) if self.sequences else 0
+        """Cells that sequences share count once."""
+        return len({cell for cells in self.sequences.values() for cell in cells})
+
+    def edit(self, edits: Sequence[Remove | Copy]) -> None:
+        for edit in edits:
+            if isinstance(edit, Remove):
+                self.sequences.pop(edit.sequence, None)
+                continue
+            assert edit.target not in self.sequences, "copied into a sequence that is in use"
+            cells = self.sequences[edit.source]
+            assert len(cells) == edit.length or (len(cells) > edit.length and not self.whole_only)
+            self.sequences[edit.target] = cells[: edit.length]
 
     def run(self, step: Step) -> None:
-        for sequence in step.removals:
-            self.sequences.pop(sequence, None)
-        for source, target in step.copies:
-            assert target not in self.sequences, "copied into a sequence that is in use"
-            self.sequences[target] = set(self.sequences[source])
+        self.edit(step.edits)
         n_tokens = len(step.samples) + sum(c.stop - c.start for c in step.chunks)
         n_rows = len(step.samples) + sum(c.n_rows for c in step.chunks)
         assert 0 < n_tokens <= N_BATCH
         assert n_rows <= N_ROWS
-        for sample in step.samples:
-            owner = id(sample)
-            assert len(self.sequences[sample.sequence]) == sample.position - 1
-            self.sequences[sample.sequence].add((owner, sample.position - 1))
-        for chunk in step.chunks:
-            cells = self.sequences.setdefault(chunk.prompt.sequence, set())
-            assert len(cells) == chunk.start
-            cells |= {(id(chunk.prompt), i) for i in range(chunk.start, chunk.stop)}
-        assert self.n_cells <= N_CELLS
         assert len({s.sequence for s in step.samples}) == len(step.samples)
+        for sample in step.samples:
+            known = sample.prompt.request.prompt.tolist() + sample.tokens
+            self._append(sample.sequence, id(sample), known[:-1], known[-1:])
+        for chunk in step.chunks:
+            tokens = chunk.prompt.request.prompt.tolist()
+            new = tokens[chunk.start : chunk.stop]
+            self._append(chunk.prompt.sequence, id(chunk.prompt), tokens[: chunk.start], new)
+        assert self.n_cells <= N_CELLS
+
+    def _append(self, sequence: int, owner: int, before: list[int], new: list[int]) -> None:
+        cells = self.sequences.setdefault(sequence, [])
+        assert [token for _, _, token in cells] == before, "the sequence holds other tokens"
+        cells += [(owner, len(cells) + i, token) for i, token in enumerate(new)]
 
 
 def draw(step: Step, rng: random.Random, p_stop: float) -> None:
     for sample in step.samples:
-        sample.append(1, -1.0, lambda _: (rng.random() < p_stop, b""))
+        sample.append(rng.choice([1, 2]), -1.0, lambda _: (rng.random() < p_stop, b""))
     for chunk in step.chunks:
         if chunk.is_last:
             for sample in chunk.prompt.samples:
                 if sample.stop_reason is None:
-                    sample.append(1, -1.0, lambda _: (rng.random() < p_stop, b""))
+                    sample.append(rng.choice([1, 2]), -1.0, lambda _: (rng.random() < p_stop, b""))
 
 
 def run_to_end(
@@ -85,43 +102,66 @@ def run_to_end(
     return done
 
 
+@pytest.fixture(params=[False, True], ids=["prefixes", "whole only"])
+def whole_only(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @pytest.fixture
-def scheduler() -> Scheduler:
-    return Scheduler(N_CELLS, N_SEQUENCES, N_BATCH, N_ROWS)
+def scheduler(whole_only: bool) -> Scheduler:
+    return Scheduler(N_CELLS, N_SEQUENCES, N_BATCH, N_ROWS, whole_only=whole_only)
 
 
-def assert_everything_returned(scheduler: Scheduler) -> None:
-    """A request that needs every cell and two sequences still fits."""
+@pytest.fixture
+def context(whole_only: bool) -> SimulatedContext:
+    return SimulatedContext(whole_only=whole_only)
+
+
+def assert_everything_returned(scheduler: Scheduler, context: SimulatedContext) -> None:
+    """Nothing is reserved, the cells add up, and a request that needs them all still fits."""
+    assert scheduler._reserved == 0
+    assert not scheduler._held
+    assert scheduler._cache.n_cells <= N_CELLS
+    idle = list(scheduler._cache._idle)
+    assert sorted(idle + scheduler._free_sequences) == list(range(N_SEQUENCES))
     scheduler.add(make_request(N_CELLS - 20, 3, 21))
-    assert len(run_to_end(scheduler, SimulatedContext())) == 1
-    assert len(set(scheduler._free_sequences)) == len(scheduler._free_sequences) == N_SEQUENCES
+    assert len(run_to_end(scheduler, context)) == 1
+    context.edit(scheduler._edits)
+    assert context.n_cells == scheduler._cache.n_cells, "the account differs from the cells"
 
 
 @pytest.mark.parametrize(
     ("n_samples", "max_tokens"), [(0, 0), (1, 0), (1, 1), (1, 9), (2, 9), (7, 9), (8, 9), (9, 9), (100, 3)]
 )
-def test_every_sample_gets_its_tokens(scheduler: Scheduler, n_samples: int, max_tokens: int) -> None:
+def test_every_sample_gets_its_tokens(
+    scheduler: Scheduler, context: SimulatedContext, n_samples: int, max_tokens: int
+) -> None:
     scheduler.add(make_request(100, n_samples, max_tokens))
-    (prompt,) = run_to_end(scheduler, SimulatedContext())
+    (prompt,) = run_to_end(scheduler, context)
     assert [len(s.tokens) for s in prompt.samples] == [max_tokens] * n_samples
     assert all(s.stop_reason == "length" for s in prompt.samples)
-    assert_everything_returned(scheduler)
+    assert_everything_returned(scheduler, context)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_random_load_finishes_within_the_cells(scheduler: Scheduler, seed: int) -> None:
+def test_random_load_finishes_within_the_cells(
+    scheduler: Scheduler, context: SimulatedContext, seed: int
+) -> None:
     rng = random.Random(seed)
     for _ in range(60):
         n_prompt = rng.choice([1, 5, 63, 64, 65, 200, 700, 1500])
         max_tokens = rng.randint(0, N_CELLS - n_prompt if rng.random() < 0.1 else 40)
-        scheduler.add(make_request(n_prompt, rng.randint(0, 12), max_tokens, scored=rng.random() < 0.5))
-    assert len(run_to_end(scheduler, SimulatedContext(), p_stop=0.05, seed=seed)) == 60
-    assert_everything_returned(scheduler)
+        n_samples, scored, n_shared = rng.randint(0, 12), rng.random() < 0.5, rng.choice([0, 40, 600])
+        scheduler.add(make_request(n_prompt, n_samples, max_tokens, scored=scored, n_shared=n_shared))
+    assert len(run_to_end(scheduler, context, p_stop=0.05, seed=seed)) == 60
+    assert_everything_returned(scheduler, context)
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_cancelling_returns_what_was_held(scheduler: Scheduler, seed: int) -> None:
-    rng, context = random.Random(seed), SimulatedContext()
+def test_cancelling_returns_what_was_held(
+    scheduler: Scheduler, context: SimulatedContext, seed: int
+) -> None:
+    rng = random.Random(seed)
     requests = [make_request(rng.randint(1, 300), rng.randint(0, 10), 30) for _ in range(40)]
     for request in requests:
         scheduler.add(request)
@@ -142,16 +182,16 @@ def test_cancelling_returns_what_was_held(scheduler: Scheduler, seed: int) -> No
     assert len(finished) + len(dropped) == 40
     assert not {id(p.request) for p in finished} & {id(r) for r in dropped}
     assert dropped
-    assert_everything_returned(scheduler)
+    assert_everything_returned(scheduler, context)
 
 
-def test_first_come_first_served(scheduler: Scheduler) -> None:
+def test_first_come_first_served(scheduler: Scheduler, context: SimulatedContext) -> None:
     big = make_request(N_CELLS - 100, 1, 100)
     small = make_request(10, 1, 2)
     scheduler.add(make_request(500, 1, 50))
     scheduler.add(big)
     scheduler.add(small)
-    done = run_to_end(scheduler, SimulatedContext())
+    done = run_to_end(scheduler, context)
     assert [p.request for p in done][1:] == [big, small], "a later request overtook one that waited"
 
 
@@ -162,8 +202,9 @@ def test_short_prompts_share_a_step(scheduler: Scheduler) -> None:
     assert [c.stop for c in step.chunks] == [50] * 4
 
 
-def test_running_samples_do_not_wait_for_a_long_prompt(scheduler: Scheduler) -> None:
-    context = SimulatedContext()
+def test_running_samples_do_not_wait_for_a_long_prompt(
+    scheduler: Scheduler, context: SimulatedContext
+) -> None:
     scheduler.add(make_request(10, 1, 20))
     for _ in range(2):
         step = scheduler.schedule()

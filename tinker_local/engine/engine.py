@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tinker_local import kernels
 from tinker_local.engine.cpu import default_threads
 from tinker_local.engine.llama import Context, load_model
-from tinker_local.engine.scheduler import Chunk, Scheduler, Step
+from tinker_local.engine.scheduler import Chunk, Copy, Scheduler, Step
 from tinker_local.engine.sequence import Outcome, Request, Sample
 from tinker_local.errors import InternalServerError, RequestFailedError, TinkerError
 from tinker_local.options import Options
@@ -112,7 +112,13 @@ class _Loop:
         self.closing = False
         self._cancellations = False
         self._context = context
-        self._scheduler = Scheduler(context.n_cells, context.n_sequences, context.n_batch, context.n_rows)
+        self._scheduler = Scheduler(
+            context.n_cells,
+            context.n_sequences,
+            context.n_batch,
+            context.n_rows,
+            whole_only=context.model.is_recurrent,
+        )
         self._engines: dict[Request, Engine] = {}
         self._pool = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix="tinker-local-results")
 
@@ -156,10 +162,11 @@ class _Loop:
             self._fail(step, error)
 
     def _decode(self, step: Step) -> None:
-        for sequence in step.removals:
-            self._context.remove_sequence(sequence)
-        for source, target in step.copies:
-            self._context.copy_sequence(source, target)
+        for edit in step.edits:
+            if isinstance(edit, Copy):
+                self._context.copy_sequence(edit.source, edit.target, edit.length)
+            else:
+                self._context.remove_sequence(edit.sequence)
         n_tokens, n_rows = _fill(self._context, step)
         self._context.decode(n_tokens)
         self._read(step, self._context.logits(n_rows))

@@ -311,9 +311,13 @@ class Context:
             self._view, self._address = np.ctypeslib.as_array(pointer, shape), address
         return self._view[:n_rows]
 
-    def copy_sequence(self, source: int, target: int) -> None:
-        """Make ``target`` hold all of ``source``; in a unified cache they share its cells."""
-        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+    def copy_sequence(self, source: int, target: int, length: int) -> None:
+        """Make ``target`` hold the first ``length`` tokens of ``source``; they share the cells.
+
+        A recurrent state has no parts: of such a model the whole sequence is copied.
+        """
+        end = -1 if self.model.is_recurrent else length
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, end)
 
     def remove_sequence(self, sequence: int) -> None:
         """Forget a sequence."""

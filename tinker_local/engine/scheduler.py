@@ -2,7 +2,8 @@
 
 First come, first served. A request is admitted when the KV cache has room for its prompt and for one
 of its samples in full, so that what was admitted can always finish. Further samples of it start as
-room allows. Knows nothing of llama.cpp: it says what to remove, copy and decode, and the engine does.
+room allows. What is finished stays in the prefix cache until the room is needed. Knows nothing of
+llama.cpp: it says what to remove, copy and decode, and the engine does.
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tinker_local.engine.prefix_cache import Match, PrefixCache, common_prefix
 from tinker_local.engine.sequence import Prompt, Request, Sample
 
 MIN_CHUNK = 64
@@ -39,15 +44,30 @@ class Chunk:
         return int(self.is_last)
 
 
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Forget a sequence."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Make ``target`` hold the first ``length`` tokens of ``source``."""
+
+    source: int
+    target: int
+    length: int
+
+
 @dataclass(slots=True)
 class Step:
     """One ``llama_decode``: first one token of each sample, then the chunks.
 
-    ``removals`` and ``copies`` (source, target) of sequences come before it, in this order.
+    ``edits`` of the cache come before it, in their order.
     """
 
-    removals: list[int] = field(default_factory=list)
-    copies: list[tuple[int, int]] = field(default_factory=list)
+    edits: list[Remove | Copy] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
 
@@ -76,14 +96,20 @@ class Scheduler:
         n_sequences: sequences the context can tell apart.
         n_batch: most tokens of a step.
         n_rows: most rows of logits of a step.
+        whole_only: sequences can only be copied as a whole (recurrent and hybrid models).
     """
 
-    def __init__(self, n_cells: int, n_sequences: int, n_batch: int, n_rows: int) -> None:
+    def __init__(
+        self, n_cells: int, n_sequences: int, n_batch: int, n_rows: int, *, whole_only: bool = False
+    ) -> None:
+        self._n_cells = n_cells
         self._n_batch = n_batch
         self._n_rows = n_rows
-        self._free_cells = n_cells
+        self._whole_only = whole_only
+        self._cache = PrefixCache(whole_only=whole_only)
+        self._reserved = 0  # cells promised to requests and not in the cache yet
         self._free_sequences = list(range(n_sequences - 1, -1, -1))
-        self._removals: list[int] = []
+        self._edits: list[Remove | Copy] = []
         self._waiting: deque[Request] = deque()
         self._reading: list[Prompt] = []  # admitted, their tokens not all evaluated
         self._forking: list[Prompt] = []  # evaluated, with samples that have no sequence yet
@@ -101,12 +127,11 @@ class Scheduler:
 
     def schedule(self) -> Step:
         """Start what has room, and choose the next step's tokens."""
-        step = Step()
-        self._fork(step)
+        self._fork()
         if not self._forking:
             self._admit()
-        step.removals, self._removals = self._removals, []
-        step.samples = list(self._running)
+        step = Step(edits=self._edits, samples=list(self._running))
+        self._edits = []
         self._take_chunks(step)
         return step
 
@@ -119,9 +144,10 @@ class Scheduler:
         for sample in step.samples:
             if sample.stop_reason:
                 self._running.remove(sample)
-                self._vacate(sample)
+                self._finish_sample(sample)
         done = [prompt for prompt in step.prompts if prompt.is_done]
         for prompt in done:
+            self._rest_all(prompt)
             self.release(prompt)
         return done
 
@@ -133,9 +159,11 @@ class Scheduler:
         self._reading = [p for p in self._reading if p is not prompt]
         self._forking = [p for p in self._forking if p is not prompt]
         self._running = [s for s in self._running if s.prompt is not prompt]
-        self._free_cells += holding.cells
-        self._removals += holding.used
-        self._free_sequences += holding.used + holding.spare
+        self._reserved -= holding.cells
+        for sequence in holding.used:
+            self._cache.remove(sequence)
+            self._free(sequence)
+        self._free_sequences += holding.spare
 
     def drop_cancelled(self) -> list[Request]:
         """Forget the requests whose future was cancelled, and return them."""
@@ -157,74 +185,170 @@ class Scheduler:
 
     def _admit(self) -> None:
         while self._waiting:
-            request = self._waiting[0]
-            cells = len(request.prompt) + request.growth
-            n_sequences = 2 if request.num_samples > 1 and request.growth else 1
-            if cells > self._free_cells or n_sequences > len(self._free_sequences):
+            prompt = self._place(self._waiting[0])
+            if prompt is None:
                 return
             self._waiting.popleft()
-            prompt = Prompt(request, self._free_sequences.pop())
-            holding = self._held[prompt] = _Holding(cells, [prompt.sequence])
-            if n_sequences == 2:
-                holding.spare.append(self._free_sequences.pop())
-            self._free_cells -= cells
             self._reading.append(prompt)
+
+    def _place(self, request: Request) -> Prompt | None:
+        """Hold what a request needs to start; None if it has to wait."""
+        forks = request.num_samples > 1 and request.growth > 0
+        if not self._find_sequences(2 if forks else 1):
+            return None
+        match, known = self._usable_prefix(request)
+        if self._is_being_read(request, match.length):
+            return None
+        prompt = Prompt(request, self._free_sequences.pop(), match.length, known)
+        cells = prompt.n_remaining + request.growth
+        if not self._attach(prompt.sequence, match, cells):
+            return None
+        holding = self._held[prompt] = _Holding(cells, [prompt.sequence])
+        self._reserved += cells
+        if forks:
+            holding.spare.append(self._free_sequences.pop())
+        return prompt
+
+    def _attach(self, sequence: int, match: Match, n_more: int) -> bool:
+        """Start a sequence from a cached prefix if there is room for ``n_more`` cells besides."""
+        source = self._cache.attach(sequence, match)
+        copy = Copy(source, sequence, match.length)
+        self._edits.append(copy)  # before what makes room, which may be its source
+        enough = self._find_cells(n_more)
+        if not enough:
+            self._cache.remove(sequence)
+            self._free_sequences.append(sequence)
+        if not enough or match.length == 0:
+            self._edits.remove(copy)
+        return enough
+
+    def _usable_prefix(self, request: Request) -> tuple[Match, NDArray[np.float32]]:
+        """Return the cached prefix to start from, and the log-probabilities known from before.
+
+        At least the last token is computed again, for its row of logits. Where the prompt is scored,
+        so is the last token that has a known log-probability, for that of the next.
+        """
+        tokens, nothing = request.prompt, np.empty(0, np.float32)
+        if not request.scores_prompt:
+            return self._cache.match(tokens[:-1]), nothing
+        if request.topk_prompt_logprobs or self._whole_only:
+            return self._cache.match(tokens[:0]), nothing
+        match = self._cache.match(tokens, scored=True)
+        return self._cache.shortened(match, max(0, match.length - 1)), self._cache.logprobs(match)
+
+    def _is_being_read(self, request: Request, n_cached: int) -> bool:
+        """Whether a prompt that is being read will soon offer a much longer prefix."""
+        if request.topk_prompt_logprobs or self._whole_only:
+            return False
+        return any(
+            common_prefix(other.request.prompt, request.prompt) >= n_cached + MIN_CHUNK
+            and (other.request.scores_prompt or not request.scores_prompt)
+            for other in self._reading
+        )
+
+    def _find_cells(self, n: int) -> bool:
+        """Make ``n`` cells free, at the expense of what is only cached."""
+        while self._n_cells - self._cache.n_cells - self._reserved < n:
+            if not self._evict():
+                return False
+        return True
+
+    def _find_sequences(self, n: int) -> bool:
+        while len(self._free_sequences) < n:
+            if not self._evict():
+                return False
+        return True
+
+    def _evict(self) -> bool:
+        sequence = self._cache.evict()
+        if sequence is None:
+            return False
+        self._free(sequence)
+        return True
+
+    def _free(self, sequence: int) -> None:
+        self._edits.append(Remove(sequence))
+        self._free_sequences.append(sequence)
 
     def _finish_reading(self, prompt: Prompt) -> None:
         self._reading.remove(prompt)
+        tokens = prompt.request.prompt[prompt.n_cached :]
+        logprobs = prompt.logprobs[prompt.n_cached :] if prompt.request.scores_prompt else None
+        self._settle(prompt, prompt.sequence, tokens, logprobs)
         prompt.ready.extend(s for s in prompt.samples if s.stop_reason is None)
         if prompt.ready:
             self._held[prompt].slots = 1
             self._forking.append(prompt)
 
-    def _fork(self, step: Step) -> None:
+    def _settle(
+        self, prompt: Prompt, sequence: int, tokens: NDArray[np.int32], logprobs: NDArray[np.float32] | None
+    ) -> None:
+        """Cells that were reserved are filled: the cache counts them from now on."""
+        self._cache.extend(sequence, tokens, logprobs)
+        self._held[prompt].cells -= len(tokens)
+        self._reserved -= len(tokens)
+
+    def _fork(self) -> None:
         """Give sequences to samples that wait for one, as far as there is room."""
         for prompt in list(self._forking):
             holding = self._held[prompt]
             while prompt.ready and (holding.slots or self._add_slot(prompt, holding)):
                 holding.slots -= 1
-                self._start(prompt.ready.popleft(), holding, step)
+                self._start(prompt.ready.popleft(), holding)
             if prompt.ready:
                 return  # those behind wait their turn
             self._forking.remove(prompt)
 
     def _add_slot(self, prompt: Prompt, holding: _Holding) -> bool:
         """Reserve room for one more sample at the same time, if there is any."""
-        growth = prompt.request.growth
         needs_sequence = len(prompt.ready) > 1 and not holding.spare
-        if growth > self._free_cells or (needs_sequence and not self._free_sequences):
+        if needs_sequence and not self._find_sequences(1):
+            return False
+        growth = prompt.request.growth
+        if not self._find_cells(growth):
             return False
         if needs_sequence:
             holding.spare.append(self._free_sequences.pop())
-        self._free_cells -= growth
+        self._reserved += growth
         holding.cells += growth
         holding.slots += 1
         return True
 
-    def _start(self, sample: Sample, holding: _Holding, step: Step) -> None:
+    def _start(self, sample: Sample, holding: _Holding) -> None:
         prompt = sample.prompt
         if prompt.ready:
             sample.sequence = holding.spare.pop()
             holding.used.append(sample.sequence)
-            step.copies.append((prompt.sequence, sample.sequence))
+            self._cache.attach(sample.sequence, self._cache.whole(prompt.sequence))
+            self._edits.append(Copy(prompt.sequence, sample.sequence, len(prompt.request.prompt)))
         else:  # the last one takes the prompt's own
             sample.sequence = prompt.sequence
         self._running.append(sample)
 
-    def _vacate(self, sample: Sample) -> None:
-        """A sample is finished: its room goes to the next of its request, or back."""
+    def _finish_sample(self, sample: Sample) -> None:
+        """Its tokens stay cached; its room goes to the next sample of its request, or back."""
         prompt, holding = sample.prompt, self._held[sample.prompt]
-        holding.used.remove(sample.sequence)
-        self._removals.append(sample.sequence)
-        if prompt.ready:
-            holding.spare.append(sample.sequence)
-            holding.slots += 1
-            return
-        growth = prompt.request.growth
-        self._free_sequences += [sample.sequence, *holding.spare]
-        holding.spare.clear()
-        holding.cells -= growth
-        self._free_cells += growth
+        fed = np.array(sample.tokens[:-1], np.int32)
+        self._settle(prompt, sample.sequence, fed, None)
+        unused = prompt.request.growth - len(fed)
+        holding.cells -= unused
+        self._reserved -= unused
+        self._rest(sample.sequence, holding)
+        if not prompt.ready:
+            self._free_sequences += holding.spare
+            holding.spare.clear()
+
+    def _rest_all(self, prompt: Prompt) -> None:
+        """Keep what a finished request still holds for later ones."""
+        holding = self._held[prompt]
+        for sequence in list(holding.used):
+            self._rest(sequence, holding)
+
+    def _rest(self, sequence: int, holding: _Holding) -> None:
+        holding.used.remove(sequence)
+        if not self._cache.rest(sequence):
+            self._cache.remove(sequence)
+            self._free(sequence)
 
     def _take_chunks(self, step: Step) -> None:
         room = self._n_batch - len(step.samples)
@@ -242,7 +366,7 @@ class Scheduler:
 
 @dataclass(slots=True)
 class _Holding:
-    """What one request holds: KV cells, sequences in use and in reserve, and free sample slots."""
+    """What one request holds: cells promised to it, sequences in use and in reserve, sample slots."""
 
     cells: int
     used: list[int]

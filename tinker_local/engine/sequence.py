@@ -81,6 +81,7 @@ class Prompt:
 
     Attributes:
         sequence: the KV sequence that holds it.
+        n_cached: tokens that were in the cache already.
         n_evaluated: tokens that are in the cache.
         logprobs: float32 (n,), NaN where not scored; None unless the request scores its prompt.
         topk_ids, topk_logprobs: int32 and float32 (n, k); row 0 is never filled.
@@ -88,15 +89,20 @@ class Prompt:
         ready: samples that have drawn their first token and wait for a sequence of their own.
     """
 
-    def __init__(self, request: Request, sequence: int) -> None:
+    def __init__(
+        self, request: Request, sequence: int, n_cached: int = 0, known: NDArray[np.float32] | None = None
+    ) -> None:
+        """``known``: log-probabilities of the first tokens, if the prompt is scored."""
         self.request = request
         self.sequence = sequence
-        self.n_evaluated = 0
+        self.n_cached = self.n_evaluated = n_cached
         self.samples = [Sample(self, index) for index in range(request.num_samples)]
         self.ready: deque[Sample] = deque()
         length, k = len(request.prompt), request.topk_prompt_logprobs
         scored = length if request.scores_prompt else 0
         self.logprobs = np.full(scored, np.nan, np.float32)
+        if known is not None:
+            self.logprobs[: len(known)] = known
         self.topk_ids = np.zeros((scored, k), np.int32)
         self.topk_logprobs = np.zeros((scored, k), np.float32)
 
@@ -184,6 +190,7 @@ class Outcome:
     logprobs: NDArray[np.float32]
     topk_ids: NDArray[np.int32]
     topk_logprobs: NDArray[np.float32]
+    n_cached: int
 
     @classmethod
     def of(cls, prompt: Prompt) -> Outcome:
@@ -196,4 +203,4 @@ class Outcome:
             )
             for sample in prompt.samples
         ]
-        return cls(samples, prompt.logprobs, prompt.topk_ids, prompt.topk_logprobs)
+        return cls(samples, prompt.logprobs, prompt.topk_ids, prompt.topk_logprobs, prompt.n_cached)
