@@ -79,7 +79,7 @@ def run_in_thread(client: SamplingClient, jobs: list[Job]) -> None:
 
 
 @pytest.fixture(scope="module")
-def client(model_path: Path) -> SamplingClient:
+def busy_client(model_path: Path) -> SamplingClient:
     """A context that cannot hold all the requests at once."""
     return ServiceClient(n_ctx=2048).create_sampling_client(base_model=str(model_path))
 
@@ -91,16 +91,18 @@ def idle_client(model_path: Path) -> SamplingClient:
 
 
 @pytest.fixture(scope="module")
-def finished(client: SamplingClient, tokenizer: Tokenizer, english: str) -> list[Job]:
+def finished(busy_client: SamplingClient, tokenizer: Tokenizer, english: str) -> list[Job]:
     tokens = tokenizer.encode(english)
     jobs = [Job(number, tokens) for number in range(N_THREADS * PER_THREAD + N_ASYNC)]
     threads = [
-        threading.Thread(target=run_in_thread, args=(client, jobs[i * PER_THREAD : (i + 1) * PER_THREAD]))
+        threading.Thread(
+            target=run_in_thread, args=(busy_client, jobs[i * PER_THREAD : (i + 1) * PER_THREAD])
+        )
         for i in range(N_THREADS)
     ]
 
     async def run_all() -> None:
-        await asyncio.gather(*(job.run_async(client) for job in jobs[N_THREADS * PER_THREAD :]))
+        await asyncio.gather(*(job.run_async(busy_client) for job in jobs[N_THREADS * PER_THREAD :]))
 
     for thread in threads:
         thread.start()
@@ -149,9 +151,9 @@ def test_sampled_logprobs_agree_with_a_rescoring(finished: list[Job], idle_clien
     assert gap.max() < LARGEST_GAP
 
 
-def test_nothing_is_left_behind(finished: list[Job], client: SamplingClient) -> None:
+def test_nothing_is_left_behind(finished: list[Job], busy_client: SamplingClient) -> None:
     """A request that needs the whole context still runs."""
-    n_ctx = client._engine.n_ctx
+    n_ctx = busy_client._engine.n_ctx
     prompt = ModelInput.from_ints([100] * (n_ctx - 40))
     params = SamplingParams(max_tokens=40, stop=[], temperature=0)
-    assert len(client.sample(prompt, 1, params).result().sequences[0].tokens) == 40
+    assert len(busy_client.sample(prompt, 1, params).result().sequences[0].tokens) == 40

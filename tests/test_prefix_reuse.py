@@ -19,7 +19,7 @@ class Counted:
     """A client on a tiny model, and how many tokens llama.cpp has been given."""
 
     def __init__(self, path: Path) -> None:
-        service = ServiceClient(n_ctx=2048, kv_type="f32", flash_attn=False)
+        service = ServiceClient(n_ctx=2048, kv_type="f32", flash_attn=False, prefix_cache=True)
         self.client: SamplingClient = service.create_sampling_client(base_model=str(path))
         self.n_tokens = 0
         context = self.client._engine._loop._context
@@ -121,3 +121,9 @@ def test_a_full_cache_makes_room(counted: Counted, fresh: SamplingClient) -> Non
         expected = fresh.sample(prompt(tokens), 1, GREEDY).result().sequences[0]
         assert response.sequences[0].tokens == expected.tokens
         assert response.sequences[0].logprobs == pytest.approx(expected.logprobs, abs=1e-3)
+
+
+def test_is_off_unless_asked_for(path: Path) -> None:
+    client = ServiceClient(n_ctx=2048).create_sampling_client(base_model=str(path))
+    for _ in range(2):
+        assert client.sample(prompt(TEXT[:200]), 2, GREEDY).result().prompt_cache_hit_tokens == 0

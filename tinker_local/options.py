@@ -56,6 +56,11 @@ class Options(BaseModel):
         description="Report sampled tokens under the distribution they were drawn from (sampling), or "
         "under the plain model's (raw).",
     )
+    prefix_cache: bool = Field(
+        default=False,
+        description="Keep what is finished in the KV cache until the room is needed, and start from the "
+        "longest prefix there. Numbers then vary in their last bits with what ran before.",
+    )
     models_dir: Path | None = Field(
         default=None,
         description="Where GGUF files are found by name. Unset: models/ in a checkout, else a directory "

@@ -30,6 +30,9 @@ class ServiceClient:
         flash_attn: use flash attention. None: llama.cpp decides.
         logprobs_mode: "sampling" (None) reports sampled tokens under the distribution they were
             drawn from, "raw" under the plain model's.
+        prefix_cache: keep what is finished in the KV cache until the room is needed, and start from
+            the longest prefix there. Off (None), because numbers then vary in their last bits with
+            what ran before, and with them, now and then, a token drawn with the same seed.
         models_dir: where GGUF files are found by name.
 
     An option that is None is taken from the environment (``TINKER_LOCAL_N_CTX`` and so on), else it
@@ -53,6 +56,7 @@ class ServiceClient:
         kv_type: KvType | None = None,
         flash_attn: bool | None = None,
         logprobs_mode: LogprobsMode | None = None,
+        prefix_cache: bool | None = None,
         models_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         del user_metadata, project_id
@@ -64,6 +68,7 @@ class ServiceClient:
                 "kv_type": kv_type,
                 "flash_attn": flash_attn,
                 "logprobs_mode": logprobs_mode,
+                "prefix_cache": prefix_cache,
                 "models_dir": models_dir,
             }
         )

@@ -102,14 +102,26 @@ def run_to_end(
     return done
 
 
-@pytest.fixture(params=[False, True], ids=["prefixes", "whole only"])
-def whole_only(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
+@pytest.fixture(params=["not kept", "kept", "kept whole"])
+def prefixes(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
-def scheduler(whole_only: bool) -> Scheduler:
-    return Scheduler(N_CELLS, N_SEQUENCES, N_BATCH, N_ROWS, whole_only=whole_only)
+def whole_only(prefixes: str) -> bool:
+    return prefixes == "kept whole"
+
+
+@pytest.fixture
+def scheduler(prefixes: str, whole_only: bool) -> Scheduler:
+    return Scheduler(
+        N_CELLS,
+        N_SEQUENCES,
+        N_BATCH,
+        N_ROWS,
+        keeps_prefixes=prefixes != "not kept",
+        whole_only=whole_only,
+    )
 
 
 @pytest.fixture

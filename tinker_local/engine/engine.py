@@ -41,10 +41,10 @@ class Engine:
     unfinished then get a ``RequestFailedError``.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, *, keeps_prefixes: bool = False) -> None:
         self.model = context.model
         self.n_ctx = context.n_ctx
-        self._loop = _Loop(context)
+        self._loop = _Loop(context, keeps_prefixes)
         self._pid = os.getpid()
         thread = threading.Thread(target=self._loop.run, name="tinker-local-engine", daemon=True)
         self.close = weakref.finalize(self, _stop, self._loop, thread)
@@ -69,7 +69,7 @@ class Engine:
             kv_type=options.kv_type,
             flash_attn=options.flash_attn,
         )
-        return cls(context)
+        return cls(context, keeps_prefixes=options.prefix_cache)
 
     def submit(self, request: Request) -> None:
         """Queue a request; returns at once.
@@ -107,7 +107,7 @@ def _stop(loop: _Loop, thread: threading.Thread) -> None:
 class _Loop:
     """What runs on the engine's thread. It knows the engine only through unfinished requests."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, keeps_prefixes: bool) -> None:
         self.inbox: SimpleQueue[_Mail | None] = SimpleQueue()  # None only wakes the thread
         self.closing = False
         self._cancellations = False
@@ -117,6 +117,7 @@ class _Loop:
             context.n_sequences,
             context.n_batch,
             context.n_rows,
+            keeps_prefixes=keeps_prefixes,
             whole_only=context.model.is_recurrent,
         )
         self._engines: dict[Request, Engine] = {}

@@ -2,8 +2,8 @@
 
 First come, first served. A request is admitted when the KV cache has room for its prompt and for one
 of its samples in full, so that what was admitted can always finish. Further samples of it start as
-room allows. What is finished stays in the prefix cache until the room is needed. Knows nothing of
-llama.cpp: it says what to remove, copy and decode, and the engine does.
+room allows. If prefixes are kept, what is finished stays in the cache until the room is needed. Knows
+nothing of llama.cpp: it says what to remove, copy and decode, and the engine does.
 """
 
 from __future__ import annotations
@@ -96,15 +96,24 @@ class Scheduler:
         n_sequences: sequences the context can tell apart.
         n_batch: most tokens of a step.
         n_rows: most rows of logits of a step.
+        keeps_prefixes: finished sequences stay for later requests to start from.
         whole_only: sequences can only be copied as a whole (recurrent and hybrid models).
     """
 
     def __init__(
-        self, n_cells: int, n_sequences: int, n_batch: int, n_rows: int, *, whole_only: bool = False
+        self,
+        n_cells: int,
+        n_sequences: int,
+        n_batch: int,
+        n_rows: int,
+        *,
+        keeps_prefixes: bool = False,
+        whole_only: bool = False,
     ) -> None:
         self._n_cells = n_cells
         self._n_batch = n_batch
         self._n_rows = n_rows
+        self._keeps_prefixes = keeps_prefixes
         self._whole_only = whole_only
         self._cache = PrefixCache(whole_only=whole_only)
         self._reserved = 0  # cells promised to requests and not in the cache yet
@@ -229,16 +238,17 @@ class Scheduler:
         so is the last token that has a known log-probability, for that of the next.
         """
         tokens, nothing = request.prompt, np.empty(0, np.float32)
-        if not request.scores_prompt:
-            return self._cache.match(tokens[:-1]), nothing
-        if request.topk_prompt_logprobs or self._whole_only:
+        scored = request.scores_prompt
+        if not self._keeps_prefixes or request.topk_prompt_logprobs or (scored and self._whole_only):
             return self._cache.match(tokens[:0]), nothing
+        if not scored:
+            return self._cache.match(tokens[:-1]), nothing
         match = self._cache.match(tokens, scored=True)
         return self._cache.shortened(match, max(0, match.length - 1)), self._cache.logprobs(match)
 
     def _is_being_read(self, request: Request, n_cached: int) -> bool:
         """Whether a prompt that is being read will soon offer a much longer prefix."""
-        if request.topk_prompt_logprobs or self._whole_only:
+        if not self._keeps_prefixes or request.topk_prompt_logprobs or self._whole_only:
             return False
         return any(
             common_prefix(other.request.prompt, request.prompt) >= n_cached + MIN_CHUNK
@@ -346,7 +356,7 @@ class Scheduler:
 
     def _rest(self, sequence: int, holding: _Holding) -> None:
         holding.used.remove(sequence)
-        if not self._cache.rest(sequence):
+        if not (self._keeps_prefixes and self._cache.rest(sequence)):
             self._cache.remove(sequence)
             self._free(sequence)
 
