@@ -1,6 +1,9 @@
 """Ours against the bare llama.cpp loop: scoring a prompt, and decoding 1, 8 and 32 samples.
 
-    python -m tests.benchmarks.engine [MODEL.gguf] [--rounds N]
+    python -m tests.benchmarks.engine [MODEL.gguf | --random-vocabulary N] [--rounds N]
+
+``--random-vocabulary 262144`` makes a random Q8_0 model of about the shape of Gemma 3 270M, in which
+logits are most of the work.
 
 Both run interleaved in one process on the same file, with the same threads and context size; the bare
 loop is ``llama_decode`` on a prepared batch and nothing else. Prints medians and the median of the
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.bare_loop import BareLoop
+from tests.random_model import Quantization, Shape, write_random_model
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
 from tinker_local.model_store import ModelStore
 
@@ -72,12 +77,7 @@ def compare(
     print(f"{name:34s} {rates[0]:8.1f} {rates[1]:8.1f} tokens/s   ours/bare {ratio:.3f}", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("model", nargs="?", default=ModelStore.default_name)
-    parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
-    path: Path = ModelStore().resolve(arguments.model)
+def measure(path: Path, rounds: int) -> None:
     client = ServiceClient(n_ctx=N_CTX).create_sampling_client(base_model=str(path))
     bare = BareLoop(path, n_ctx=N_CTX, n_sequences=64)
     rng = np.random.default_rng(0)
@@ -88,7 +88,7 @@ def main() -> None:
         N_SCORED,
         lambda: score_ours(client, tokens),
         lambda: score_bare(bare, tokens),
-        arguments.rounds,
+        rounds,
     )
     for n in (1, 8, 32):
         compare(
@@ -96,8 +96,24 @@ def main() -> None:
             n * N_NEW,
             lambda n=n: decode_ours(client, tokens[:N_PROMPT], n),  # type: ignore[misc]
             lambda n=n: decode_bare(bare, tokens[:N_PROMPT], n),  # type: ignore[misc]
-            arguments.rounds,
+            rounds,
         )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model", nargs="?", default=ModelStore.default_name)
+    parser.add_argument("--random-vocabulary", type=int, metavar="N")
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    if arguments.random_vocabulary is None:
+        measure(ModelStore().resolve(arguments.model), arguments.rounds)
+        return
+    shape = Shape(arguments.random_vocabulary, n_embd=640, n_layer=18, n_head=5, n_head_kv=1, n_ff=2048)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / f"random-{shape.n_vocab}.gguf"
+        write_random_model(path, shape=shape, quantization=Quantization.Q8_0)
+        measure(path, arguments.rounds)
 
 
 if __name__ == "__main__":
