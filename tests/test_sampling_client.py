@@ -123,6 +123,22 @@ def greedy(client: SamplingClient) -> SampledSequence:
     return sequence
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"temperature": 1e-300},
+        {"temperature": 1e300},
+        {"temperature": 1e-300, "top_p": 1e-300, "top_k": 10**12},
+        {"seed": -1},
+        {"seed": 2**80},
+    ],
+)
+def test_numbers_at_the_edge(client: SamplingClient, params: dict[str, Any]) -> None:
+    (sequence,) = sample(client, max_tokens=3, **params).sequences
+    assert len(sequence.tokens) == 3
+    assert all(math.isfinite(logprob) for logprob in sequence.logprobs or [])
+
+
 class TestStopping:
     def test_a_string(self, client: SamplingClient, greedy: SampledSequence) -> None:
         tokenizer = client.get_tokenizer()
@@ -261,7 +277,7 @@ class TestBadInput:
         with pytest.raises(BadRequestError, match=said):
             client.compute_logprobs(ModelInput.from_ints(tokens))
 
-    @pytest.mark.parametrize("num_samples", [0, -3, 1.5, None, True])
+    @pytest.mark.parametrize("num_samples", [0, -3, 1.5, None, True, 10**9])
     def test_num_samples(self, client: SamplingClient, tokenizer: Tokenizer, num_samples: Any) -> None:
         with pytest.raises(BadRequestError, match=f"num_samples is {num_samples}"):
             client.sample(prompt_of(tokenizer), num_samples, SamplingParams(**GOOD))

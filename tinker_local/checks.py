@@ -15,6 +15,9 @@ from tinker_local.errors import BadRequestError
 
 MAX_TOPK = 1024
 """Most alternatives a request may ask for at each position."""
+MAX_SAMPLES = 65_536
+"""Most continuations a request may ask for."""
+_TINY, _HUGE = 1e-37, 3e38  # the kernels compute with float32
 
 
 def integer(value: Any, name: str, minimum: int) -> int:
@@ -28,6 +31,14 @@ def integer(value: Any, name: str, minimum: int) -> int:
     if number < minimum:
         raise BadRequestError(f"{name} is {number}; it must be at least {minimum}")
     return number
+
+
+def sample_count(value: Any) -> int:
+    """Return a number of continuations: 1 to ``MAX_SAMPLES``."""
+    count = integer(value, "num_samples", 1)
+    if count > MAX_SAMPLES:
+        raise BadRequestError(f"num_samples is {count}; a request may ask for at most {MAX_SAMPLES}")
+    return count
 
 
 def topk_count(value: Any, name: str, n_vocab: int) -> int:
@@ -107,7 +118,7 @@ def temperature(value: Any) -> float:
     number = _real(value, "temperature")
     if not (math.isfinite(number) and number >= 0):
         raise BadRequestError(f"temperature is {value!r}; it must be a finite number of at least 0")
-    return number
+    return min(max(number, _TINY), _HUGE) if number else 0.0
 
 
 def top_p(value: Any) -> float:
@@ -115,7 +126,7 @@ def top_p(value: Any) -> float:
     number = _real(value, "top_p")
     if not 0 < number <= 1:
         raise BadRequestError(f"top_p is {value!r}; it must be above 0 and at most 1")
-    return number
+    return max(number, _TINY)
 
 
 def top_k(value: Any, n_vocab: int) -> int:

@@ -127,7 +127,7 @@ class SamplingClient:
                 prompt=tokens,
                 future=future,
                 assemble=_response_maker(bool(include_prompt_logprobs), topk),
-                num_samples=checks.integer(num_samples, "num_samples", 1),
+                num_samples=checks.sample_count(num_samples),
                 max_tokens=checks.generation_length(params.max_tokens, len(tokens), n_ctx),
                 temperature=checks.temperature(params.temperature),
                 top_k=checks.top_k(params.top_k, n_vocab),

@@ -12,6 +12,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tinker_local import (
@@ -119,6 +120,20 @@ def test_a_failed_decode_ends_only_its_own_requests(
         failing.result(timeout=30)
     after = own_client.sample(PROMPT, 1, SHORT).result(timeout=30)
     assert len(after.sequences[0].tokens) == 2
+
+
+def test_logits_that_are_no_distribution(
+    own_client: SamplingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = own_client._engine._loop._context
+    bad = np.full((64, context.model.n_vocab), np.nan, np.float32)
+    with monkeypatch.context() as patch:
+        patch.setattr(context, "logits", lambda n_rows: bad[:n_rows])
+        with pytest.raises(InternalServerError, match=r"row 0 .* NaN"):
+            own_client.sample(PROMPT, 1, SHORT).result(timeout=30)
+        with pytest.raises(InternalServerError, match=r"row 0 .* NaN"):
+            own_client.compute_logprobs(PROMPT).result(timeout=30)
+    assert own_client.sample(PROMPT, 1, SHORT).result(timeout=30)
 
 
 def test_an_exception_in_a_callback_hurts_nobody(own_client: SamplingClient) -> None:

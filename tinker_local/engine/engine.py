@@ -228,7 +228,9 @@ class _Loop:
 
     def _fail(self, step: Step, error: Exception) -> None:
         """End the requests of a step that could not be computed; the others go on."""
-        if not isinstance(error, TinkerError):
+        if isinstance(error, kernels.LogitsError):
+            error = InternalServerError(f"the model's logits cannot be used: {error}")
+        elif not isinstance(error, TinkerError):
             logger.exception("a step of the engine failed")
             error = InternalServerError(f"the engine failed: {error!r}")
         for prompt in step.prompts:
