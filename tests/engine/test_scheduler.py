@@ -10,8 +10,9 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from tinker_local.engine.scheduler import MIN_CHUNK, Copy, Remove, Scheduler, Step, chunk_length
+from tinker_local.engine.scheduler import MIN_CHUNK, Scheduler, chunk_length
 from tinker_local.engine.sequence import Prompt, Request
+from tinker_local.engine.step import Copy, Remove, Step
 
 N_CELLS, N_SEQUENCES, N_BATCH, N_ROWS = 2048, 8, 512, 256
 _seeds = itertools.count()

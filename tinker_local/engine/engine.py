@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from tinker_local import kernels
 from tinker_local.engine.cpu import default_threads
 from tinker_local.engine.llama import Context, load_model
-from tinker_local.engine.scheduler import Chunk, Copy, Scheduler, Step
+from tinker_local.engine.scheduler import Scheduler
 from tinker_local.engine.sequence import Outcome, Request, Sample
+from tinker_local.engine.step import Chunk, Copy, Step
 from tinker_local.errors import InternalServerError, RequestFailedError, TinkerError
 from tinker_local.options import Options
 

@@ -16,65 +16,12 @@ from numpy.typing import NDArray
 
 from tinker_local.engine.prefix_cache import Match, PrefixCache, common_prefix
 from tinker_local.engine.sequence import Prompt, Request, Sample
+from tinker_local.engine.step import Chunk, Copy, Remove, Step
 
 MIN_CHUNK = 64
 """llama.cpp's flash attention on CPUs runs another kernel below this many tokens, with other
 rounding. Longer prompts are never cut into pieces shorter than this, so that their numbers do not
 depend on where they were cut."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Tokens ``start`` to ``stop`` of a prompt, next in line."""
-
-    prompt: Prompt
-    start: int
-    stop: int
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the prompt is complete after it."""
-        return self.stop == len(self.prompt.request.prompt)
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of logits somebody needs: all if the prompt is scored, else only the last token's."""
-        if self.prompt.request.scores_prompt:
-            return self.stop - self.start
-        return int(self.is_last)
-
-
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """Forget a sequence."""
-
-    sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """Make ``target`` hold the first ``length`` tokens of ``source``."""
-
-    source: int
-    target: int
-    length: int
-
-
-@dataclass(slots=True)
-class Step:
-    """One ``llama_decode``: first one token of each sample, then the chunks.
-
-    ``edits`` of the cache come before it, in their order.
-    """
-
-    edits: list[Remove | Copy] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-    chunks: list[Chunk] = field(default_factory=list)
-
-    @property
-    def prompts(self) -> set[Prompt]:
-        """The requests with a part in this step."""
-        return {s.prompt for s in self.samples} | {c.prompt for c in self.chunks}
 
 
 def chunk_length(n_remaining: int, room: int) -> int:
