@@ -263,3 +263,17 @@ def test_a_chunk_waits_for_room() -> None:
     assert chunk_length(100, 63) == 0
     assert chunk_length(20, 10) == 0
     assert chunk_length(100, 99) == 0  # 64 would leave 36
+
+
+def test_a_request_cancelled_while_they_are_asked_is_not_lost(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [make_request(10) for _ in range(3)]
+    for request in requests:
+        scheduler.add(request)
+    requests[0].future.cancel()
+    answers = iter([False, True])  # another thread cancels just after it was asked
+    monkeypatch.setattr(requests[1].future, "cancelled", lambda: next(answers))
+    assert scheduler.drop_cancelled() == requests[:1]
+    assert scheduler.drop_cancelled() == requests[1:2]
+    assert len(scheduler.schedule().chunks) == 1

@@ -123,9 +123,11 @@ class Scheduler:
 
     def drop_cancelled(self) -> list[Request]:
         """Forget the requests whose future was cancelled, and return them."""
-        dropped = [request for request in self._waiting if request.future.cancelled()]
-        if dropped:
-            self._waiting = deque(r for r in self._waiting if not r.future.cancelled())
+        dropped: list[Request] = []
+        waiting: deque[Request] = deque()
+        for request in self._waiting:  # asked once each: another thread may be cancelling just now
+            (dropped if request.future.cancelled() else waiting).append(request)
+        self._waiting = waiting
         for prompt in [p for p in self._held if p.request.future.cancelled()]:
             self.release(prompt)
             dropped.append(prompt.request)
