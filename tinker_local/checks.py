@@ -85,12 +85,16 @@ def token_ids(given: Sequence[Any], n_vocab: int) -> NDArray[np.int32]:
         if len(wrong) == 0:
             return np.ascontiguousarray(array, np.int32)
     for position, token in enumerate(given):
-        value = integer(token, f"prompt token {position}", 0)
-        if value >= n_vocab:
-            raise BadRequestError(
-                f"prompt token {position} is {value}; the vocabulary has ids 0 to {n_vocab - 1}"
-            )
+        token_id(token, f"prompt token {position}", n_vocab)
     return np.array([operator.index(token) for token in given], np.int32)
+
+
+def token_id(value: Any, name: str, n_vocab: int) -> int:
+    """Return ``value`` as an int below ``n_vocab``."""
+    token = integer(value, name, 0)
+    if token >= n_vocab:
+        raise BadRequestError(f"{name} is {token}; the vocabulary has ids 0 to {n_vocab - 1}")
+    return token
 
 
 def _has_bool(given: Sequence[Any]) -> bool:
@@ -157,12 +161,9 @@ def stop_rule(stop: Any, n_vocab: int) -> StopRule:
         return StopRule(strings=tuple(_stop_string(item) for item in items))
     if any(isinstance(item, str) for item in items):
         raise BadRequestError(f"stop is {stop!r}; it must hold only strs or only ints")
-    tokens = [integer(item, f"stop token {i}", 0) for i, item in enumerate(items)]
-    if max(tokens) >= n_vocab:
-        raise BadRequestError(
-            f"stop token {max(tokens)} is outside the vocabulary: ids are 0 to {n_vocab - 1}"
-        )
-    return StopRule(tokens=frozenset(tokens))
+    return StopRule(
+        tokens=frozenset(token_id(item, f"stop token {i}", n_vocab) for i, item in enumerate(items))
+    )
 
 
 def _stop_string(text: str) -> bytes:

@@ -7,17 +7,12 @@ from typing import Annotated
 
 import typer
 
-from tinker_local.cli.parameters import reported_errors
+from tinker_local.cli.parameters import option, reported_errors
 from tinker_local.model_store import KnownModel, ModelStore, install_command
 from tinker_local.options import Options
 
 
-def models(
-    models_dir: Annotated[
-        Path | None,
-        typer.Option(help="Where GGUF files are found by name.", envvar="TINKER_LOCAL_MODELS_DIR"),
-    ] = None,
-) -> None:
+def models(models_dir: Annotated[Path | None, option("models_dir")] = None) -> None:
     """List the models that can be used by name, and how to install those that are missing."""
     with reported_errors():
         store = ModelStore(Options.resolve({"models_dir": models_dir}).models_dir)

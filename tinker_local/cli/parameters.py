@@ -50,11 +50,15 @@ def runs_a_model(command: Callable[..., None]) -> Callable[..., None]:
 
 def option_parameter(name: str) -> inspect.Parameter:
     """Return the command-line parameter for a field of ``Options``, None where it is not given."""
-    field = Options.model_fields[name]
-    variable = ENVIRONMENT_PREFIX + name.upper()
-    option = typer.Option(help=field.description, envvar=variable, rich_help_panel="Running the model")
-    kinds: list[Any] = [field.annotation, None]
-    return _parameter(name, Annotated[Union[tuple(kinds)], option], None)  # noqa: UP007 (made at run time)
+    kinds: list[Any] = [Options.model_fields[name].annotation, None]
+    described = option(name, panel="Running the model")
+    return _parameter(name, Annotated[Union[tuple(kinds)], described], None)  # noqa: UP007 (at run time)
+
+
+def option(name: str, panel: str | None = None) -> Any:
+    """Return typer's description of a field of ``Options``: its help and environment variable."""
+    help, variable = Options.model_fields[name].description, ENVIRONMENT_PREFIX + name.upper()
+    return typer.Option(help=help, envvar=variable, rich_help_panel=panel)
 
 
 def _model_parameter() -> inspect.Parameter:

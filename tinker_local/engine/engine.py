@@ -143,10 +143,13 @@ class _Loop:
         while not self.inbox.empty() or not (self._scheduler.has_work or self.closing):
             mail = self.inbox.get()
             if mail is not None:
-                self._engines[mail.request] = mail.engine
-                self._scheduler.add(mail.request)
+                self._accept(mail)
             elif self._cancellations or self.closing:
                 return
+
+    def _accept(self, mail: _Mail) -> None:
+        self._engines[mail.request] = mail.engine
+        self._scheduler.add(mail.request)
 
     def _drop_cancelled(self) -> None:
         self._cancellations = False
@@ -243,8 +246,7 @@ class _Loop:
         while not self.inbox.empty():
             mail = self.inbox.get()
             if mail is not None:
-                self._engines[mail.request] = mail.engine
-                self._scheduler.add(mail.request)
+                self._accept(mail)
         error = RequestFailedError("the client was closed before this request finished")
         for request in self._scheduler.clear():
             self._finish(request, error)

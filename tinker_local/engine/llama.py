@@ -12,6 +12,7 @@ import os
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -81,7 +82,15 @@ llama_cpp.llama_backend_init()
 
 
 class Model:
-    """The weights and the vocabulary of one GGUF file. Get one from ``load_model``."""
+    """The weights and the vocabulary of one GGUF file. Get one from ``load_model``.
+
+    Attributes:
+        path: the file.
+        handle: llama.cpp's pointer.
+        n_vocab: number of token ids.
+        n_ctx_train: tokens the model was trained to read.
+        is_recurrent: whether it keeps a state for each sequence, in all its layers or in some.
+    """
 
     def __init__(self, path: Path, n_gpu_layers: int) -> None:
         params = llama_cpp.llama_model_default_params()
@@ -100,14 +109,11 @@ class Model:
         self._vocab: Any = llama_cpp.llama_model_get_vocab(handle)
         self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(handle))
+        self.is_recurrent = bool(
+            llama_cpp.llama_model_is_recurrent(handle) or llama_cpp.llama_model_is_hybrid(handle)
+        )
         if self.n_vocab == 0 or not llama_cpp.llama_model_has_decoder(handle):
             raise BadRequestError(f"{path} is not a language model: it has no vocabulary or decoder")
-
-    @property
-    def is_recurrent(self) -> bool:
-        """Whether the model keeps a state for each sequence, in all its layers or in some."""
-        recurrent = llama_cpp.llama_model_is_recurrent(self.handle)
-        return bool(recurrent or llama_cpp.llama_model_is_hybrid(self.handle))
 
     def metadata(self, key: str) -> str | None:
         """Return a metadata value of the GGUF as text, None if the key is not there."""
@@ -128,28 +134,23 @@ class Model:
                 return list(tokens[:count])
             room = -count
 
-    def piece(self, token: int, *, special: bool = True) -> bytes:
-        """Return the bytes a token stands for; control tokens are empty unless ``special``."""
-        room = 64
-        while True:
-            buffer = ctypes.create_string_buffer(room)
-            length = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, room, 0, special)
-            if length >= 0:
-                return buffer.raw[:length]
-            room = -length
+    def piece(self, token: int) -> bytes:
+        """Return the bytes a token stands for; those of a control token are its name."""
+        return _written(
+            64,
+            lambda buffer, room: llama_cpp.llama_token_to_piece(self._vocab, token, buffer, room, 0, True),
+        )
 
     def detokenize(self, tokens: list[int], *, skip_special: bool) -> bytes:
         """Return the bytes of a token sequence, with the vocabulary's own rules for spaces."""
-        array = (llama_cpp.llama_token * len(tokens))(*tokens)
-        room = 8 * len(tokens) + 64
-        while True:
-            buffer = ctypes.create_string_buffer(room)
-            length = llama_cpp.llama_detokenize(
-                self._vocab, array, len(tokens), buffer, room, skip_special, not skip_special
-            )
-            if length >= 0:
-                return buffer.raw[:length]
-            room = -length
+        n = len(tokens)
+        array = (llama_cpp.llama_token * n)(*tokens)
+        return _written(
+            8 * n + 64,
+            lambda buffer, room: llama_cpp.llama_detokenize(
+                self._vocab, array, n, buffer, room, skip_special, not skip_special
+            ),
+        )
 
     def token_text(self, token: int) -> str:
         """Return the token as the vocabulary writes it (``Ġthe``, ``▁the``, ``<|im_end|>``)."""
@@ -164,21 +165,20 @@ class Model:
         """Return whether the token ends a generation, and the bytes it stands for."""
         return self.is_eog(token), self.piece(token)
 
-    def is_control(self, token: int) -> bool:
-        """Whether the token is a control token, such as BOS or a turn marker."""
-        return bool(llama_cpp.llama_vocab_is_control(self._vocab, token))
-
     def special_token(self, name: Literal["bos", "eos", "eot", "pad"]) -> int | None:
         """Return the id of a special token, None if the vocabulary has none."""
         token = int(getattr(llama_cpp, f"llama_vocab_{name}")(self._vocab))
         return token if token >= 0 else None
 
-    @property
-    def adds_special_tokens(self) -> bool:
-        """Whether the vocabulary puts BOS before or EOS after a text."""
-        return bool(
-            llama_cpp.llama_vocab_get_add_bos(self._vocab) or llama_cpp.llama_vocab_get_add_eos(self._vocab)
-        )
+
+def _written(room: int, write: Callable[[Any, int], int]) -> bytes:
+    """Return what ``write(buffer, room)`` writes; where the room is too small it says how much it needs."""
+    while True:
+        buffer = ctypes.create_string_buffer(room)
+        length = write(buffer, room)
+        if length >= 0:
+            return buffer.raw[:length]
+        room = -length
 
 
 _models: weakref.WeakValueDictionary[tuple[object, ...], Model] = weakref.WeakValueDictionary()

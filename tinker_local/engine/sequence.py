@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-StopReason = Literal["length", "stop"]
+from tinker_local.types import StopReason
+
 Vocabulary = Callable[[int], tuple[bool, bytes]]
 
 
@@ -83,8 +84,8 @@ class Prompt:
         sequence: the KV sequence that holds it.
         n_cached: tokens that were in the cache already.
         n_evaluated: tokens that are in the cache.
-        logprobs: float32 (n,), NaN where not scored; None unless the request scores its prompt.
-        topk_ids, topk_logprobs: int32 and float32 (n, k); row 0 is never filled.
+        logprobs: float32 (n,), NaN where not scored; empty unless the request scores its prompt.
+        topk_ids, topk_logprobs: int32 and float32 (n, k), likewise; row 0 is never filled.
         samples: all of the request's samples, in order.
         ready: samples that have drawn their first token and wait for a sequence of their own.
     """
