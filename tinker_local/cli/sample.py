@@ -15,7 +15,21 @@ from tinker_local.sampling_client import SamplingClient
 from tinker_local.tokenizer import Tokenizer
 from tinker_local.types import ModelInput, SampledSequence, SampleResponse, SamplingParams
 
-Tokens = SimpleQueue[tuple[int, int] | None]  # (sample, token) as drawn; None at the end
+Drawn = SimpleQueue[tuple[int, int] | None]  # (sample, token) as drawn; None at the end
+
+
+class Continued:
+    """A prompt as tokens and text, and what sampled tokens add to the text."""
+
+    def __init__(self, tokenizer: Tokenizer, tokens: list[int]) -> None:
+        self.tokens = tokens
+        self.text = tokenizer.decode(tokens, skip_special_tokens=True)
+        self._tokenizer = tokenizer
+
+    def by(self, sampled: list[int]) -> str:
+        """Return the text that the sampled tokens add, its leading space included."""
+        whole = self._tokenizer.decode([*self.tokens, *sampled], skip_special_tokens=True)
+        return whole[len(self.text) :]
 
 
 @runs_a_model
@@ -44,13 +58,13 @@ def sample(
     )
     client = model.open()
     tokenizer = client.get_tokenizer()
-    tokens = _prompt_tokens(tokenizer, prompt, chat)
+    continued = Continued(tokenizer, _prompt_tokens(tokenizer, prompt, chat))
     if as_json:
-        response = client.sample(ModelInput.from_ints(tokens), num_samples, params).result()
-        typer.echo(json.dumps(_as_json(model.name, tokenizer, prompt, tokens, response)))
+        response = client.sample(ModelInput.from_ints(continued.tokens), num_samples, params).result()
+        typer.echo(json.dumps(_as_json(model.name, prompt, continued, response)))
         return
-    head = "" if chat else tokenizer.decode(tokens, skip_special_tokens=True)
-    _print_live(client, tokens, head, num_samples, params, logprobs)
+    head = "" if chat else continued.text
+    _print_live(client, continued, head, num_samples, params, logprobs)
 
 
 def _prompt_tokens(tokenizer: Tokenizer, prompt: str, chat: bool) -> list[int]:
@@ -62,16 +76,15 @@ def _prompt_tokens(tokenizer: Tokenizer, prompt: str, chat: bool) -> list[int]:
 
 def _print_live(
     client: SamplingClient,
-    tokens: list[int],
+    continued: Continued,
     head: str,
     num_samples: int,
     params: SamplingParams,
     logprobs: bool,
 ) -> None:
-    tokenizer = client.get_tokenizer()
-    drawn: Tokens = SimpleQueue()
+    drawn: Drawn = SimpleQueue()
     future = client._sample(
-        ModelInput.from_ints(tokens),
+        ModelInput.from_ints(continued.tokens),
         num_samples,
         params,
         on_token=lambda index, token: drawn.put((index, token)),
@@ -82,20 +95,18 @@ def _print_live(
         if num_samples > 1:
             typer.secho("[1]", dim=True)
         typer.secho(head, dim=True, nl=False)
-        printed = _print_first(drawn, tokenizer, tokens, future)
+        printed = _print_first(drawn, continued, future)
     for number, sequence in enumerate(future.result().sequences, start=1):
-        text = _continuation(tokenizer, tokens, sequence.tokens)
+        text = continued.by(sequence.tokens)
         if number == 1 and sys.stdout.isatty():
             typer.echo(text[len(printed) :])
         else:
             typer.echo((f"[{number}]\n" if num_samples > 1 else "") + head + text)
         if logprobs:
-            _print_logprobs(tokenizer, sequence)
+            _print_logprobs(client.get_tokenizer(), sequence)
 
 
-def _print_first(
-    drawn: Tokens, tokenizer: Tokenizer, tokens: list[int], future: Future[SampleResponse]
-) -> str:
+def _print_first(drawn: Drawn, continued: Continued, future: Future[SampleResponse]) -> str:
     """Print the first sample's text as its tokens come; return what was printed."""
     printed, sampled = "", list[int]()
     try:
@@ -104,7 +115,7 @@ def _print_first(
             if index != 0:
                 continue
             sampled.append(token)
-            text = _continuation(tokenizer, tokens, sampled)
+            text = continued.by(sampled)
             if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # else the rest of it is to come
                 typer.echo(text[len(printed) :], nl=False)
                 printed = text
@@ -115,27 +126,19 @@ def _print_first(
     return printed
 
 
-def _continuation(tokenizer: Tokenizer, prompt: list[int], sampled: list[int]) -> str:
-    """Return what the sampled tokens add to the prompt's text, its leading space included."""
-    before = tokenizer.decode(prompt, skip_special_tokens=True)
-    return tokenizer.decode([*prompt, *sampled], skip_special_tokens=True)[len(before) :]
-
-
 def _print_logprobs(tokenizer: Tokenizer, sequence: SampledSequence) -> None:
     for token, logprob in zip(sequence.tokens, sequence.logprobs or [], strict=True):
         typer.echo(f"{logprob:10.4f}  {token:6d}  {tokenizer.decode(token)!r}")
 
 
-def _as_json(
-    model: str, tokenizer: Tokenizer, prompt: str, tokens: list[int], response: SampleResponse
-) -> dict[str, Any]:
+def _as_json(model: str, prompt: str, continued: Continued, response: SampleResponse) -> dict[str, Any]:
     return {
         "model": model,
         "prompt": prompt,
-        "prompt_tokens": tokens,
+        "prompt_tokens": continued.tokens,
         "sequences": [
             {
-                "text": _continuation(tokenizer, tokens, sequence.tokens),
+                "text": continued.by(sequence.tokens),
                 "tokens": sequence.tokens,
                 "logprobs": sequence.logprobs,
                 "stop_reason": sequence.stop_reason,
