@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.random_model import write_random_model
-from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
+from tests.random_model import Architecture, write_random_model
+from tinker_local import ModelInput, SampleResponse, SamplingClient, SamplingParams, ServiceClient
 
 RNG = np.random.default_rng(0)
 TEXT: list[int] = RNG.integers(0, 256, 1500).tolist()
@@ -55,8 +55,8 @@ def test_the_same_prompt_again(counted: Counted) -> None:
     first = counted.client.sample(prompt(TEXT[:200]), 1, GREEDY).result()
     before = counted.n_tokens
     again = counted.client.sample(prompt(TEXT[:200]), 3, GREEDY).result()
-    assert (first.prompt_cache_hit_tokens, again.prompt_cache_hit_tokens) == (0, 199)
-    assert counted.n_tokens == before + 1 + 3 * 19
+    assert (first.prompt_cache_hit_tokens, again.prompt_cache_hit_tokens) == (0, 200)
+    assert counted.n_tokens == before + 3 * 19, "the row of logits after the prompt was kept"
     assert [s.tokens for s in again.sequences] == [first.sequences[0].tokens] * 3
 
 
@@ -98,18 +98,86 @@ def test_scores_are_not_taken_from_prompts_that_were_not_scored(
     expected = fresh.compute_logprobs(prompt(TEXT[:220])).result()
     assert np.allclose(np.array(scores[1:]), np.array(expected[1:]), atol=1e-3)
     again = counted.client.compute_logprobs(prompt(TEXT[:220])).result()
-    assert scores[:-1] == again[:-1]
-    assert scores[-1] == again[-1]
+    assert scores == again
 
 
-def test_topk_is_always_computed(counted: Counted) -> None:
-    for _ in range(2):
-        response = counted.client.sample(
-            prompt(TEXT[:100]), 1, GREEDY, include_prompt_logprobs=True, topk_prompt_logprobs=2
-        ).result()
-        assert response.topk_prompt_logprobs is not None
-        assert all(entry and len(entry) == 2 for entry in response.topk_prompt_logprobs[1:])
-    assert response.prompt_cache_hit_tokens == 0
+def score(client: SamplingClient, tokens: list[int], topk: int) -> SampleResponse:
+    params = SamplingParams(max_tokens=0)
+    future = client.sample(
+        prompt(tokens), 1, params, include_prompt_logprobs=True, topk_prompt_logprobs=topk
+    )
+    return future.result()
+
+
+def test_alternatives_are_kept_with_the_scores(counted: Counted) -> None:
+    first = score(counted.client, TEXT[:100], 5)
+    before = counted.n_tokens
+    again = score(counted.client, TEXT[:100], 3)
+    assert (counted.n_tokens, again.prompt_cache_hit_tokens) == (before, 100)
+    assert again.prompt_logprobs == first.prompt_logprobs
+    assert first.topk_prompt_logprobs is not None
+    assert again.topk_prompt_logprobs is not None
+    pairs = list(zip(first.topk_prompt_logprobs, again.topk_prompt_logprobs, strict=True))
+    assert all(five is not None and three == five[:3] for five, three in pairs[1:])
+    assert score(counted.client, TEXT[:100], 6).prompt_cache_hit_tokens == 0, "six were not asked for"
+
+
+def test_what_a_user_does_to_a_response_stays_there(counted: Counted) -> None:
+    first = score(counted.client, TEXT[:100], 2)
+    expected = first.prompt_logprobs
+    assert first.prompt_logprobs_np is not None
+    first.prompt_logprobs_np[:] = 0
+    assert score(counted.client, TEXT[:100], 2).prompt_logprobs == expected
+
+
+def test_a_score_that_shares_little_is_that_of_a_fresh_client(
+    counted: Counted, fresh: SamplingClient
+) -> None:
+    counted.client.compute_logprobs(prompt(TEXT[:200])).result()
+    counted.client.sample(prompt(TEXT[300:500]), 3, GREEDY).result()
+    tokens = prompt(TEXT[:90], TEXT[500:800])
+    assert counted.client.compute_logprobs(tokens).result() == fresh.compute_logprobs(tokens).result()
+
+
+@pytest.mark.parametrize("architecture", ["mamba", "jamba"])
+class TestStates:
+    """Recurrent states cannot step back; a copy is kept where requests part."""
+
+    @pytest.fixture
+    def path(self, architecture: Architecture, tmp_path: Path) -> Path:
+        return write_random_model(tmp_path / "tiny.gguf", architecture)
+
+    def test_requests_that_arrive_together(self, counted: Counted, fresh: SamplingClient) -> None:
+        prompts = [prompt(TEXT[:1000], [n, 7, 8, n]) for n in range(6)]
+        blocker = counted.client.sample(prompt(TEXT[1000:1100]), 1, GREEDY)  # the others wait together
+        futures = [counted.client.sample(p, 2, GREEDY) for p in prompts]
+        blocker.result()
+        responses = [future.result() for future in futures]
+        assert sum(response.prompt_cache_hit_tokens == 1000 for response in responses) >= 4
+        for p, response in zip(prompts, responses, strict=True):
+            expected = fresh.sample(p, 1, GREEDY).result().sequences[0]
+            assert response.sequences[1].logprobs == pytest.approx(expected.logprobs, abs=1e-2)
+
+    def test_scores_of_a_shared_context(self, counted: Counted, fresh: SamplingClient) -> None:
+        prompts = [prompt(TEXT[:500], [n, 7, 8, n]) for n in range(6)]
+        blocker = counted.client.sample(prompt(TEXT[1000:1100]), 1, GREEDY)
+        futures = [counted.client.compute_logprobs(p) for p in prompts]
+        blocker.result()
+        scores = [future.result() for future in futures]
+        assert counted.n_tokens < 3 * 504 + 200
+        for p, score in zip(prompts, scores, strict=True):
+            expected = fresh.compute_logprobs(p).result()
+            assert np.allclose(np.array(score[1:]), np.array(expected[1:]), atol=1e-2)
+
+    def test_a_turn_starts_where_the_last_ended(self, counted: Counted) -> None:
+        reply = counted.client.sample(prompt(TEXT[:300]), 1, GREEDY).result().sequences[0].tokens
+        response = counted.client.sample(prompt(TEXT[:300], reply, [1, 2, 3]), 1, GREEDY).result()
+        assert response.prompt_cache_hit_tokens == 300 + len(reply) - 1
+
+    def test_the_same_prompt_again(self, counted: Counted) -> None:
+        first, again = (counted.client.sample(prompt(TEXT[:300]), 2, GREEDY).result() for _ in range(2))
+        assert again.prompt_cache_hit_tokens == 300
+        assert [s.tokens for s in again.sequences] == [s.tokens for s in first.sequences]
 
 
 def test_a_full_cache_makes_room(counted: Counted, fresh: SamplingClient) -> None:
@@ -123,7 +191,7 @@ def test_a_full_cache_makes_room(counted: Counted, fresh: SamplingClient) -> Non
         assert response.sequences[0].logprobs == pytest.approx(expected.logprobs, abs=1e-3)
 
 
-def test_is_off_unless_asked_for(path: Path) -> None:
-    client = ServiceClient(n_ctx=2048).create_sampling_client(base_model=str(path))
+def test_can_be_switched_off(path: Path) -> None:
+    client = ServiceClient(n_ctx=2048, prefix_cache=False).create_sampling_client(base_model=str(path))
     for _ in range(2):
         assert client.sample(prompt(TEXT[:200]), 2, GREEDY).result().prompt_cache_hit_tokens == 0

@@ -93,7 +93,7 @@ class SamplingClient:
             Request(
                 prompt=self._prompt_tokens(prompt),
                 future=future,
-                assemble=lambda outcome: types.logprobs_to_list(outcome.logprobs),
+                assemble=lambda outcome: types.logprobs_to_list(outcome.scores.logprobs),
                 prompt_logprobs=True,
             )
         )
@@ -158,11 +158,11 @@ def _response_maker(include_logprobs: bool, topk: int) -> Callable[[Outcome], ty
             types.SampledSequence(sample.stop_reason, sample.tokens, sample.logprobs)
             for sample in outcome.samples
         ]
-        alternatives = None
+        scores, alternatives = outcome.scores, None
         if topk:
-            outcome.topk_logprobs[0] = types.NO_LOGPROB  # nothing comes before position 0
-            alternatives = types.TopkLogprobs(outcome.topk_ids, outcome.topk_logprobs)
-        logprobs = outcome.logprobs if include_logprobs else None
+            scores.topk_logprobs[0] = types.NO_LOGPROB  # nothing comes before position 0
+            alternatives = types.TopkLogprobs(scores.topk_ids, scores.topk_logprobs)
+        logprobs = scores.logprobs if include_logprobs else None
         return types.SampleResponse(sequences, logprobs, alternatives, outcome.n_cached)
 
     return respond

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tinker_local.engine import prefix_cache
 from tinker_local.engine.prefix_cache import PrefixCache, common_prefix
+from tinker_local.engine.scores import Scores
 
 
 def tokens_of(*tokens: int) -> NDArray[np.int32]:
@@ -57,17 +59,30 @@ def test_random_operations(seed: int) -> None:
                 cache.remove(victim)
                 del cells[victim]
         assert cache.n_cells == len({cell for c in cells.values() for cell, _ in c})
+        at_work = [c for s, c in cells.items() if s not in idle]
+        assert cache.n_pinned == len({cell for c in at_work for cell, _ in c})
     for sequence in list(cells):
         cache.remove(sequence)
-    assert cache.n_cells == 0
+    assert (cache.n_cells, cache.n_pinned) == (0, 0)
     assert cache.match(tokens_of(1)).length == 0
 
 
-def start(cache: PrefixCache, sequence: int, tokens: NDArray[np.int32], **options: bool) -> int:
-    match = cache.match(tokens, **options)
+def start(cache: PrefixCache, sequence: int, tokens: NDArray[np.int32]) -> int:
+    match = cache.match(tokens)
     cache.attach(sequence, match)
     cache.extend(sequence, tokens[match.length :])
     return match.length
+
+
+def scores_of(*logprobs: float, k: int = 2) -> Scores:
+    n = len(logprobs)
+    ids = np.arange(n * k, dtype=np.int32).reshape(n, k)
+    return Scores(np.array(logprobs, np.float32), ids, ids.astype(np.float32))
+
+
+def known(cache: PrefixCache, tokens: NDArray[np.int32], k: int = 0) -> list[float]:
+    pieces = cache.known_scores(cache.match_scored(tokens, k))
+    return [x for piece in pieces for x in piece.logprobs.tolist()][1:]
 
 
 def test_the_least_recently_used_goes_first() -> None:
@@ -95,18 +110,65 @@ def test_what_adds_nothing_is_not_kept() -> None:
 
 def test_scored_prefixes() -> None:
     cache = PrefixCache()
-    cache.attach(0, cache.match(tokens_of()))
-    cache.extend(0, tokens_of(1, 2, 3), np.array([np.nan, -1, -2], np.float32))
+    cache.attach(0, cache.nothing)
+    cache.extend(0, tokens_of(1, 2, 3), scores_of(np.nan, -1, -2))
     cache.extend(0, tokens_of(4, 5))
     wanted = tokens_of(1, 2, 3, 4, 5, 6)
     assert cache.match(wanted).length == 5
-    match = cache.match(wanted, scored=True)
-    assert match.length == 3
-    assert cache.logprobs(match).tolist()[1:] == [-1, -2]
-    match = cache.match(tokens_of(1, 2, 9), scored=True)
-    assert cache.logprobs(match).tolist()[1:] == [-1]
-    cache.attach(1, match)  # splits the node
-    assert cache.logprobs(cache.match(wanted, scored=True)).tolist()[1:] == [-1, -2]
+    match = cache.match_scored(wanted, 0)
+    assert (match.length, match.n_scored) == (5, 3)
+    assert known(cache, wanted) == [-1, -2]
+    assert known(cache, tokens_of(1, 2, 9)) == [-1]
+    assert known(cache, wanted, k=2) == [-1, -2]
+    assert known(cache, wanted, k=3) == [], "only two alternatives were found"
+    cache.attach(1, cache.match_scored(tokens_of(1, 2, 9), 0))  # splits the node
+    assert known(cache, wanted) == [-1, -2]
+
+
+def test_scores_are_taken_from_the_copy_that_has_them() -> None:
+    cache = PrefixCache()
+    for sequence, scores in enumerate([None, scores_of(np.nan, -1, -2), None]):
+        cache.attach(sequence, cache.nothing)
+        cache.extend(sequence, tokens_of(1, 2, 3), scores)
+    assert known(cache, tokens_of(1, 2, 3, 4)) == [-1, -2]
+
+
+def test_the_parts_of_a_piece_of_scores() -> None:
+    scores = Scores.unknown(5, 1)
+    scores.write(0, [scores_of(0.0, -1), scores_of(-2, -3, -4).part(0, 2)])
+    assert scores.logprobs[:4].tolist() == [0, -1, -2, -3]
+    assert np.isnan(scores.logprobs[4])
+    assert scores.topk_ids.tolist() == [[0], [2], [0], [2], [0]]
+
+
+def test_pinned_cells_are_those_of_sequences_at_work() -> None:
+    cache = PrefixCache()
+    start(cache, 0, tokens_of(1, 2, 3))
+    assert cache.n_pinned == 3
+    assert cache.rest(0)
+    assert cache.n_pinned == 0
+    match = cache.match(tokens_of(1, 2, 9))
+    assert cache.n_unpinned(match) == 2
+    cache.attach(1, match)
+    assert (cache.n_pinned, cache.n_cells) == (2, 3)
+    assert cache.n_unpinned(cache.match(tokens_of(1, 2, 3))) == 1
+    cache.remove(1)
+    assert cache.n_pinned == 0
+
+
+def test_rows_are_kept_at_the_end_of_a_node_and_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = np.zeros(8, np.float32)
+    monkeypatch.setattr(prefix_cache, "_ROWS_BYTES", 2 * row.nbytes)
+    cache = PrefixCache()
+    for sequence in range(3):
+        start(cache, sequence, tokens_of(sequence, 1, 2))
+        cache.keep_row(sequence, row)
+    assert cache.match(tokens_of(0, 1, 2)).row is None, "the oldest went"
+    assert cache.match(tokens_of(1, 1, 2)).row is row
+    assert cache.match(tokens_of(1, 1)).row is None
+    cache.attach(3, cache.match(tokens_of(1, 1)))  # splits the node
+    assert cache.match(tokens_of(1, 1)).row is None
+    assert cache.match(tokens_of(1, 1, 2)).row is row
 
 
 def test_states_are_matched_where_a_sequence_ends() -> None:

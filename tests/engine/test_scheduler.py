@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import collections.abc
 import itertools
 import random
-from collections.abc import Sequence
 from concurrent.futures import Future
 
 import numpy as np
 import pytest
 
 from tinker_local.engine.scheduler import MIN_CHUNK, Scheduler, chunk_length
-from tinker_local.engine.sequence import Prompt, Request
+from tinker_local.engine.sequence import Prompt, Request, Sample, Sequence
 from tinker_local.engine.step import Copy, Remove, Step
 
 N_CELLS, N_SEQUENCES, N_BATCH, N_ROWS = 2048, 8, 512, 256
+ROW = np.zeros(400, np.float32)
 _seeds = itertools.count()
 
 
@@ -46,7 +47,7 @@ class SimulatedContext:
         """Cells that sequences share count once."""
         return len({cell for cells in self.sequences.values() for cell in cells})
 
-    def edit(self, edits: Sequence[Remove | Copy]) -> None:
+    def edit(self, edits: collections.abc.Sequence[Remove | Copy]) -> None:
         for edit in edits:
             if isinstance(edit, Remove):
                 self.sequences.pop(edit.sequence, None)
@@ -60,16 +61,19 @@ class SimulatedContext:
         self.edit(step.edits)
         n_tokens = len(step.samples) + sum(c.stop - c.start for c in step.chunks)
         n_rows = len(step.samples) + sum(c.n_rows for c in step.chunks)
-        assert 0 < n_tokens <= N_BATCH
+        assert n_tokens <= N_BATCH
+        assert n_tokens or step.kept
         assert n_rows <= N_ROWS
-        assert len({s.sequence for s in step.samples}) == len(step.samples)
+        ids = [s.id for s in step.samples] + [c.sequence.id for c in step.chunks]
+        assert len(set(ids)) == len(ids)
         for sample in step.samples:
-            known = sample.prompt.request.prompt.tolist() + sample.tokens
-            self._append(sample.sequence, id(sample), known[:-1], known[-1:])
+            known = sample.tokens.tolist()
+            assert sample.n_computed == len(known) - 1
+            self._append(sample.id, id(sample), known[:-1], known[-1:])
         for chunk in step.chunks:
-            tokens = chunk.prompt.request.prompt.tolist()
-            new = tokens[chunk.start : chunk.stop]
-            self._append(chunk.prompt.sequence, id(chunk.prompt), tokens[: chunk.start], new)
+            known = chunk.sequence.tokens.tolist()
+            assert chunk.tokens.tolist() == known[chunk.start : chunk.stop]
+            self._append(chunk.sequence.id, id(chunk.sequence), known[: chunk.start], chunk.tokens.tolist())
         assert self.n_cells <= N_CELLS
 
     def _append(self, sequence: int, owner: int, before: list[int], new: list[int]) -> None:
@@ -79,13 +83,25 @@ class SimulatedContext:
 
 
 def draw(step: Step, rng: random.Random, p_stop: float) -> None:
-    for sample in step.samples:
-        sample.append(rng.choice([1, 2]), -1.0, lambda _: (rng.random() < p_stop, b""))
+    """What the engine does with a step's logits."""
+    drawing: list[Sample] = list(step.samples)
+    for prompt in step.kept:
+        if prompt.n_remaining == 0:
+            drawing += begin(prompt)
     for chunk in step.chunks:
         if chunk.is_last:
-            for sample in chunk.prompt.samples:
-                if sample.stop_reason is None:
-                    sample.append(rng.choice([1, 2]), -1.0, lambda _: (rng.random() < p_stop, b""))
+            drawing += begin(chunk.sequence)
+        if isinstance(chunk.sequence, Prompt) and chunk.n_rows:
+            at_snapshot = chunk.stop == chunk.sequence.snapshot_at
+            chunk.sequence.row = ROW if chunk.is_last or at_snapshot else None
+    for sample in drawing:
+        sample.append(rng.choice([1, 2]), -1.0, lambda _: (rng.random() < p_stop, b""))
+
+
+def begin(sequence: Sequence) -> list[Sample]:
+    if isinstance(sequence, Sample):
+        return [sequence]
+    return [s for s in sequence.prompt.samples if not (s.drawn or s.stop_reason)]
 
 
 def run_to_end(
@@ -132,11 +148,12 @@ def context(whole_only: bool) -> SimulatedContext:
 
 def assert_everything_returned(scheduler: Scheduler, context: SimulatedContext) -> None:
     """Nothing is reserved, the cells add up, and a request that needs them all still fits."""
-    assert scheduler._reserved == 0
-    assert not scheduler._held
+    assert scheduler._n_open == 0
+    assert not any((scheduler._active, scheduler._reading, scheduler._running, scheduler._unplaced))
+    assert scheduler._cache.n_pinned == 0
     assert scheduler._cache.n_cells <= N_CELLS
     idle = list(scheduler._cache._idle)
-    assert sorted(idle + scheduler._free_sequences) == list(range(N_SEQUENCES))
+    assert sorted(idle + scheduler._free_ids) == list(range(N_SEQUENCES))
     scheduler.add(make_request(N_CELLS - 20, 3, 21))
     assert len(run_to_end(scheduler, context)) == 1
     context.edit(scheduler._edits)
@@ -151,7 +168,7 @@ def test_every_sample_gets_its_tokens(
 ) -> None:
     scheduler.add(make_request(100, n_samples, max_tokens))
     (prompt,) = run_to_end(scheduler, context)
-    assert [len(s.tokens) for s in prompt.samples] == [max_tokens] * n_samples
+    assert [len(s.drawn) for s in prompt.samples] == [max_tokens] * n_samples
     assert all(s.stop_reason == "length" for s in prompt.samples)
     assert_everything_returned(scheduler, context)
 
@@ -163,10 +180,47 @@ def test_random_load_finishes_within_the_cells(
     rng = random.Random(seed)
     for _ in range(60):
         n_prompt = rng.choice([1, 5, 63, 64, 65, 200, 700, 1500])
-        max_tokens = rng.randint(0, N_CELLS - n_prompt if rng.random() < 0.1 else 40)
+        max_tokens = rng.randint(0, N_CELLS - n_prompt if rng.random() < 0.3 else 40)
         n_samples, scored, n_shared = rng.randint(0, 12), rng.random() < 0.5, rng.choice([0, 40, 600])
         scheduler.add(make_request(n_prompt, n_samples, max_tokens, scored=scored, n_shared=n_shared))
     assert len(run_to_end(scheduler, context, p_stop=0.05, seed=seed)) == 60
+    assert_everything_returned(scheduler, context)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_large_limits_do_not_keep_others_waiting(
+    scheduler: Scheduler, context: SimulatedContext, seed: int
+) -> None:
+    """Samples that may grow to the end of the context, and seldom do, run side by side."""
+    for _ in range(10):
+        scheduler.add(make_request(100, 1, N_CELLS - 100))
+    rng, most, done = random.Random(seed), 0, list[Prompt]()
+    while scheduler.has_work:
+        step = scheduler.schedule()
+        most = max(most, len(step.samples))
+        context.run(step)
+        draw(step, rng, 0.01)
+        done += scheduler.advance(step)
+    assert len(done) == 10
+    assert most >= 6
+    assert_everything_returned(scheduler, context)
+
+
+def test_the_oldest_is_never_paused(scheduler: Scheduler, context: SimulatedContext) -> None:
+    for _ in range(8):
+        scheduler.add(make_request(40, 1, N_CELLS - 40))
+    first: Prompt | None = None
+    for _ in range(N_CELLS - 39):
+        step = scheduler.schedule()
+        first = first or min(step.prompts, key=lambda prompt: prompt.order)
+        assert first in step.prompts, "the oldest was paused"
+        context.run(step)
+        draw(step, random.Random(0), 0)
+        done = scheduler.advance(step)
+        if first.is_done:
+            break
+    assert done == [first]
+    assert len(run_to_end(scheduler, context)) == 7
     assert_everything_returned(scheduler, context)
 
 

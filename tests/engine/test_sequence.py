@@ -49,7 +49,7 @@ def generate(rule: StopRule, tokens: list[int], max_tokens: int = 99) -> Sample:
 def test_stops(rule: StopRule, tokens: list[int], stops_after: int | None) -> None:
     sample = generate(rule, tokens)
     assert sample.stop_reason == ("stop" if stops_after else None)
-    assert sample.tokens == tokens[:stops_after]
+    assert sample.drawn == tokens[:stops_after]
 
 
 def test_length_stops_where_nothing_else_does() -> None:

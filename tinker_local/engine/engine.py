@@ -18,8 +18,8 @@ from tinker_local import kernels
 from tinker_local.engine.cpu import default_threads
 from tinker_local.engine.llama import Context, load_model
 from tinker_local.engine.scheduler import Scheduler
-from tinker_local.engine.sequence import Outcome, Request, Sample
-from tinker_local.engine.step import Chunk, Copy, Step
+from tinker_local.engine.sequence import Outcome, Prompt, Request, Sample
+from tinker_local.engine.step import Copy, Step
 from tinker_local.errors import InternalServerError, RequestFailedError, TinkerError
 from tinker_local.options import Options
 
@@ -172,26 +172,45 @@ class _Loop:
                 self._context.copy_sequence(edit.source, edit.target, edit.length)
             else:
                 self._context.remove_sequence(edit.sequence)
-        n_tokens, n_rows = _fill(self._context, step)
-        self._context.decode(n_tokens)
-        self._read(step, self._context.logits(n_rows))
+        for prompt in step.kept:
+            self._go_on_from_row(prompt)
+        if step.samples or step.chunks:
+            n_tokens, n_rows = _fill(self._context, step)
+            self._context.decode(n_tokens)
+            self._read(step, self._context.logits(n_rows))
+
+    def _go_on_from_row(self, prompt: Prompt) -> None:
+        """Use the row that was kept after a prompt's cached tokens."""
+        row = prompt.row
+        if row is None:
+            return
+        if prompt.n_remaining:
+            _score(prompt, prompt.n_computed, row[None], self._context.n_threads)
+        else:
+            self._draw([(sample, 0) for sample in _not_begun(prompt)], row[None])
 
     def _read(self, step: Step, logits: NDArray[np.float32]) -> None:
         """Turn the rows of logits into numbers: first the samples' rows, then the chunks'."""
         row = len(step.samples)
         drawing = [(sample, index) for index, sample in enumerate(step.samples)]
         for chunk in step.chunks:
-            end = row + chunk.n_rows
-            if chunk.prompt.request.scores_prompt:
-                _score(chunk, logits[row:end], self._context.n_threads)
-            if chunk.is_last:
-                open_samples = (s for s in chunk.prompt.samples if s.stop_reason is None)
-                drawing += [(sample, end - 1) for sample in open_samples]
+            end, sequence = row + chunk.n_rows, chunk.sequence
+            if isinstance(sequence, Sample):
+                drawing += [(sequence, end - 1)] if chunk.is_last else []
+            elif isinstance(sequence, Prompt) and chunk.n_rows:
+                if sequence.request.scores_prompt:
+                    first = chunk.stop - chunk.n_rows + 1
+                    _score(sequence, first, logits[row:end], self._context.n_threads)
+                if chunk.is_last:
+                    drawing += [(sample, end - 1) for sample in _not_begun(sequence)]
+                if chunk.is_last or chunk.stop == sequence.snapshot_at:
+                    sequence.row = logits[end - 1].copy()
             row = end
-        if drawing:
-            self._draw(drawing, logits)
+        self._draw(drawing, logits)
 
     def _draw(self, drawing: list[tuple[Sample, int]], logits: NDArray[np.float32]) -> None:
+        if not drawing:
+            return
         samples = [sample for sample, _ in drawing]
         requests = [sample.prompt.request for sample in samples]
         draws = kernels.sample_rows(
@@ -202,7 +221,7 @@ class _Loop:
             top_p=np.array([r.top_p for r in requests], np.float32),
             seed=np.array([r.seed for r in requests], np.uint64),
             sample=np.array([s.index for s in samples], np.uint64),
-            position=np.array([s.position for s in samples], np.uint64),
+            position=np.array([s.length for s in samples], np.uint64),
             n_threads=self._context.n_threads,
         )
         drawn = zip(
@@ -257,39 +276,42 @@ class _Loop:
 def _fill(context: Context, step: Step) -> tuple[int, int]:
     """Write a step into the context's batch; return its numbers of tokens and flagged rows."""
     batch, n = context.batch, len(step.samples)
-    batch.tokens[:n] = [sample.tokens[-1] for sample in step.samples]
-    batch.positions[:n] = [sample.position - 1 for sample in step.samples]
-    batch.sequences[:n] = [sample.sequence for sample in step.samples]
+    batch.tokens[:n] = [sample.drawn[-1] for sample in step.samples]
+    batch.positions[:n] = [sample.n_computed for sample in step.samples]
+    batch.sequences[:n] = [sample.id for sample in step.samples]
     batch.flags[:n] = 1
     n_rows = n
     for chunk in step.chunks:
         end = n + chunk.stop - chunk.start
-        batch.tokens[n:end] = chunk.prompt.request.prompt[chunk.start : chunk.stop]
+        batch.tokens[n:end] = chunk.tokens
         batch.positions[n:end] = np.arange(chunk.start, chunk.stop)
-        batch.sequences[n:end] = chunk.prompt.sequence
+        batch.sequences[n:end] = chunk.sequence.id
         batch.flags[n:end] = 0
         batch.flags[end - chunk.n_rows : end] = 1
         n, n_rows = end, n_rows + chunk.n_rows
     return n, n_rows
 
 
-def _score(chunk: Chunk, logits: NDArray[np.float32], n_threads: int) -> None:
-    """Score the tokens that a chunk's rows predict: those one position later."""
-    prompt, request = chunk.prompt, chunk.prompt.request
-    targets = request.prompt[chunk.start + 1 : chunk.stop + 1]
-    if len(targets) == 0:  # a prompt of one token
+def _not_begun(prompt: Prompt) -> list[Sample]:
+    return [sample for sample in prompt.samples if not (sample.drawn or sample.stop_reason)]
+
+
+def _score(prompt: Prompt, first: int, logits: NDArray[np.float32], n_threads: int) -> None:
+    """Score tokens of a prompt from ``first`` on, each by the row of logits before it."""
+    targets = prompt.tokens[first : first + len(logits)]
+    if len(targets) == 0:  # only the row after the last token
         return
-    scores = kernels.score_rows(
+    found = kernels.score_rows(
         logits[: len(targets)],
         targets=targets,
-        topk=request.topk_prompt_logprobs,
+        topk=prompt.request.topk_prompt_logprobs,
         n_threads=n_threads,
     )
-    scored = slice(chunk.start + 1, chunk.start + 1 + len(targets))
-    prompt.logprobs[scored] = scores.target_logprobs
-    if scores.topk_ids is not None:
-        prompt.topk_ids[scored] = scores.topk_ids
-        prompt.topk_logprobs[scored] = scores.topk_logprobs
+    scored = slice(first, first + len(targets))
+    prompt.scores.logprobs[scored] = found.target_logprobs
+    if found.topk_ids is not None:
+        prompt.scores.topk_ids[scored] = found.topk_ids
+        prompt.scores.topk_logprobs[scored] = found.topk_logprobs
 
 
 def _resolve(request: Request, outcome: Outcome | Exception) -> None:

@@ -1,8 +1,10 @@
 """Which prefixes are in the KV cache: a radix tree over the tokens of its sequences.
 
 A node is a run of cells that the same sequences share. Every sequence holds the nodes from the root
-to the one where it ends; a node without holders is gone, and its cells with it. Two children of a node
-may begin with the same tokens, when they were computed twice. Knows nothing of requests or llama.cpp.
+to the one where it ends; a node without holders is gone, and its cells with it. A sequence is at work,
+and pins its nodes, or idle: kept for later ones to start from until its room is needed. Two children of
+a node may begin with the same tokens, when they were computed twice. Knows nothing of requests or
+llama.cpp.
 """
 
 from __future__ import annotations
@@ -13,19 +15,33 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from tinker_local.engine.scores import Scores
+
 Tokens = NDArray[np.int32]
-Logprobs = NDArray[np.float32]
+Row = NDArray[np.float32]
+
+_ROWS_BYTES = 64 << 20  # rows of logits that are kept, all together
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A run of tokens, the sequences that hold it, and the tokens' log-probabilities if known."""
+    """A run of tokens.
+
+    Attributes:
+        tokens: int32 (n,).
+        scores: theirs, if known.
+        row: the logits after the last token, float32 (n_vocab,), if kept.
+        holders: sequences that hold the cells.
+        pins: how many of them are at work.
+    """
 
     tokens: Tokens
-    logprobs: Logprobs | None
+    scores: Scores | None
     parent: Node | None
     holders: set[int]
+    pins: int
     children: list[Node] = field(default_factory=list)
+    row: Row | None = None
 
     @property
     def path(self) -> Iterator[Node]:
@@ -38,10 +54,10 @@ class Node:
     def split(self, length: int) -> Node:
         """Cut the node after ``length`` tokens; return its first part."""
         assert self.parent is not None
-        logprobs = self.logprobs
-        head = Node(self.tokens[:length], None, self.parent, set(self.holders), [self])
-        if logprobs is not None:
-            head.logprobs, self.logprobs = logprobs[:length], logprobs[length:]
+        head = Node(self.tokens[:length], None, self.parent, set(self.holders), self.pins, [self])
+        if self.scores is not None:
+            head.scores = self.scores.part(0, length)
+            self.scores = self.scores.part(length, len(self.tokens))
         self.parent.children[self.parent.children.index(self)] = head
         self.tokens, self.parent = self.tokens[length:], head
         return head
@@ -49,11 +65,28 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The longest cached prefix of some tokens: it ends ``offset`` tokens into ``node``."""
+    """A cached prefix of some tokens: it ends ``offset`` tokens into ``node``.
+
+    Attributes:
+        n_scored: how many of its tokens, from the first, have known scores.
+        source: the sequence to copy it from, -1 for any that holds it.
+    """
 
     length: int
     node: Node
     offset: int
+    n_scored: int = 0
+    source: int = -1
+
+    @property
+    def ends_node(self) -> bool:
+        """Whether it takes all of its last node."""
+        return self.offset == len(self.node.tokens)
+
+    @property
+    def row(self) -> Row | None:
+        """The logits after its last token, if they were kept."""
+        return self.node.row if self.ends_node else None
 
 
 class PrefixCache:
@@ -65,62 +98,118 @@ class PrefixCache:
 
     def __init__(self, *, whole_only: bool = False) -> None:
         self._whole_only = whole_only
-        self._root = Node(np.empty(0, np.int32), None, None, set())
+        self._root = Node(np.empty(0, np.int32), None, None, set(), 0)
         self._ends: dict[int, Node] = {}
-        self._idle: dict[int, None] = {}  # sequences nobody works on, least recently used first
+        self._idle: dict[int, None] = {}  # least recently used first
+        self._rows: dict[Node, None] = {}  # nodes with a row, the oldest first
         self.n_cells = 0
+        self.n_pinned = 0  # cells that cannot be evicted
 
-    def match(self, tokens: Tokens, *, scored: bool = False) -> Match:
-        """Return the longest cached prefix of ``tokens``; only through scored nodes if ``scored``."""
-        best = Match(0, self._root, 0)
-        for match in _matches(self._root, tokens):
-            node, usable = match.node, True
-            if scored:
-                usable = all(above.logprobs is not None for above in node.path)
-            if self._whole_only:
-                usable = match.offset == len(node.tokens) and bool(self._ending_at(node))
-            if usable and match.length > best.length:
-                best = match
-        return best
+    @property
+    def nothing(self) -> Match:
+        """The match of no tokens."""
+        return Match(0, self._root, 0)
+
+    def match(self, tokens: Tokens) -> Match:
+        """Return the longest cached prefix of ``tokens`` that a sequence can start from."""
+        return max(self._starts(tokens), key=lambda match: match.length, default=self.nothing)
+
+    def match_scored(self, tokens: Tokens, k: int) -> Match:
+        """Return the one with the most tokens whose scores, with ``k`` alternatives, are known.
+
+        Where sequences are only copied as a whole, it has its last row as well, for the next token's
+        score.
+        """
+        matches = self._starts(tokens, k)
+        if self._whole_only:
+            matches = (m for m in matches if m.n_scored == m.length and m.row is not None)
+        return max(matches, key=lambda m: (m.n_scored, m.length), default=self.nothing)
+
+    def known_scores(self, match: Match) -> list[Scores]:
+        """Return the scores of a match's first ``n_scored`` tokens, in pieces."""
+        pieces, length = list[Scores](), 0
+        for node in reversed(list(match.node.path)):
+            if length < match.n_scored and node.scores is not None:
+                pieces.append(node.scores.part(0, match.n_scored - length))
+                length += len(pieces[-1])
+        return pieces
+
+    def whole(self, sequence: int) -> Match:
+        """Return all of a sequence as a match."""
+        node = self._ends[sequence]
+        length = sum(len(above.tokens) for above in node.path)
+        return Match(length, node, len(node.tokens), source=sequence)
+
+    def shortened(self, match: Match, length: int) -> Match:
+        """Return the first ``length`` tokens of a match."""
+        node, excess, offset = match.node, match.length - length, match.offset
+        while excess >= offset and node.parent is not None:
+            excess -= offset
+            node = node.parent
+            offset = len(node.tokens)
+        return Match(length, node, offset - excess, min(length, match.n_scored))
+
+    def n_unpinned(self, match: Match) -> int:
+        """Return how many cells of a match would become pinned by starting from it."""
+        cells = sum(len(node.tokens) for node in match.node.path if not node.pins)
+        return cells if match.node.pins else cells - len(match.node.tokens) + match.offset
 
     def attach(self, sequence: int, match: Match) -> int:
-        """Let a new sequence hold a matched prefix; return the sequence to copy it from, or -1."""
+        """Let a new sequence start from a match; return the sequence to copy it from, or -1."""
         node = match.node
         if match.offset < len(node.tokens):
             node = node.split(match.offset)
-        source = self._source(node)
+        source = match.source if match.source >= 0 else self._source(node)
         self._ends[sequence] = node
         for above in node.path:
             above.holders.add(sequence)
+            self._pin(above, 1)
         if source in self._idle:  # used just now
             self._idle[source] = self._idle.pop(source)
         return source
 
-    def extend(self, sequence: int, tokens: Tokens, logprobs: Logprobs | None = None) -> None:
-        """Add cells of its own to the end of a sequence."""
+    def extend(self, sequence: int, tokens: Tokens, scores: Scores | None = None) -> None:
+        """Add cells of its own to the end of a sequence at work."""
         if len(tokens):
             end = self._ends[sequence]
-            node = Node(tokens, logprobs, end, {sequence})
+            node = Node(tokens, scores, end, {sequence}, 0)
             end.children.append(node)
             self._ends[sequence] = node
             self.n_cells += len(tokens)
+            self._pin(node, 1)
+
+    def keep_row(self, sequence: int, row: Row) -> None:
+        """Keep the logits after a sequence's last token, while there is room for them."""
+        node = self._ends[sequence]
+        if node.parent is None:
+            return
+        node.row = row
+        self._rows[node] = self._rows.pop(node, None)
+        while len(self._rows) * row.nbytes > _ROWS_BYTES:
+            self._forget_row(next(iter(self._rows)))
 
     def rest(self, sequence: int) -> bool:
         """Nobody works on a sequence any more: keep it for others. False if it adds nothing."""
         end = self._ends[sequence]
         if end.parent is None or (not self._whole_only and len(end.holders) > 1) or self._is_double(end):
             return False
+        for node in end.path:
+            self._pin(node, -1)
         self._idle[sequence] = None
         return True
 
     def remove(self, sequence: int) -> None:
         """Forget a sequence, and the cells that only it holds."""
+        at_work = sequence not in self._idle
         self._idle.pop(sequence, None)
         for node in list(self._ends.pop(sequence).path):
+            if at_work:
+                self._pin(node, -1)
             node.holders.discard(sequence)
             if not node.holders and node.parent is not None:
                 node.parent.children.remove(node)
                 self.n_cells -= len(node.tokens)
+                self._forget_row(node)
 
     def evict(self) -> int | None:
         """Remove the least recently used idle sequence and return it; None if there is none."""
@@ -129,28 +218,19 @@ class PrefixCache:
             self.remove(sequence)
         return sequence
 
-    def logprobs(self, match: Match) -> Logprobs:
-        """Return the log-probabilities along a match of scored nodes."""
-        if match.length == 0:
-            return np.empty(0, np.float32)
-        parts = [node.logprobs for node in match.node.path if node.logprobs is not None]
-        parts[0] = parts[0][: match.offset]
-        return np.concatenate(parts[::-1])
+    def _pin(self, node: Node, change: int) -> None:
+        before = node.pins
+        node.pins += change
+        self.n_pinned += len(node.tokens) * (bool(node.pins) - bool(before))
 
-    def shortened(self, match: Match, length: int) -> Match:
-        """Return the first ``length`` tokens of a match."""
-        node, excess = match.node, match.length - length
-        offset = match.offset
-        while excess >= offset and node.parent is not None:
-            excess -= offset
-            node = node.parent
-            offset = len(node.tokens)
-        return Match(length, node, offset - excess)
+    def _forget_row(self, node: Node) -> None:
+        node.row = None
+        self._rows.pop(node, None)
 
-    def whole(self, sequence: int) -> Match:
-        """Return all of a sequence as a match."""
-        node = self._ends[sequence]
-        return Match(sum(len(above.tokens) for above in node.path), node, len(node.tokens))
+    def _starts(self, tokens: Tokens, k: int | None = None) -> Iterator[Match]:
+        for match in _matches(self._root, tokens, k):
+            if not self._whole_only or (match.ends_node and self._ending_at(match.node)):
+                yield match
 
     def _ending_at(self, node: Node) -> list[int]:
         """The idle sequences that end at a node: those at work may be further than the tree knows."""
@@ -161,23 +241,32 @@ class PrefixCache:
         return next(iter(sequences), -1)
 
     def _is_double(self, end: Node) -> bool:
-        """Whether other cells hold the same tokens."""
+        """Whether other cells hold the same tokens, and can be started from."""
         assert end.parent is not None
-        others = (m for m in _matches(end.parent, end.tokens) if end not in m.node.path)
-        return any(match.length == len(end.tokens) for match in others)
+        doubles = (m for m in _matches(end.parent, end.tokens) if m.length == len(end.tokens))
+        if self._whole_only:
+            return any(m.ends_node and self._ending_at(m.node) for m in doubles)
+        return any(end not in m.node.path for m in doubles)
 
 
-def _matches(start: Node, tokens: Tokens) -> Iterator[Match]:
-    """Every way down from a node along ``tokens``, to where it leaves them."""
-    stack = [(start, 0)]
+def _matches(start: Node, tokens: Tokens, k: int | None = None) -> Iterator[Match]:
+    """Every way down from a node along ``tokens``, to where it leaves them.
+
+    With ``k``, also how far the scores with at least that many alternatives go.
+    """
+    stack = [(start, 0, 0)]
     while stack:
-        node, length = stack.pop()
+        node, length, n_scored = stack.pop()
         for child in node.children:
             shared = common_prefix(child.tokens, tokens[length:])
-            if shared:
-                yield Match(length + shared, child, shared)
+            if not shared:
+                continue
+            known = n_scored == length and k is not None
+            known = known and child.scores is not None and child.scores.k >= (k or 0)
+            scored = length + shared if known else n_scored
+            yield Match(length + shared, child, shared, scored)
             if shared == len(child.tokens):
-                stack.append((child, length + shared))
+                stack.append((child, length + shared, scored))
 
 
 def common_prefix(one: Tokens, other: Tokens) -> int:

@@ -1,27 +1,32 @@
 """Which tokens go into the next batch, and which sequences and cells each request holds.
 
-First come, first served. A request is admitted when the KV cache has room for its prompt and for one
-of its samples in full, so that what was admitted can always finish. Further samples of it start as
-room allows. If prefixes are kept, what is finished stays in the cache until the room is needed. Knows
-nothing of llama.cpp: it says what to remove, copy and decode, and the engine does.
+First come, first served. What starts is given room for its tokens and for some growth; when the cells
+run out all the same, cached prefixes go first, then the youngest is paused and later computed again
+from what is still cached. The oldest always goes on, so everything finishes. Knows nothing of llama.cpp:
+it says what to remove, copy and decode, and the engine does.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
-from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tinker_local.engine.prefix_cache import Match, PrefixCache, common_prefix
-from tinker_local.engine.sequence import Prompt, Request, Sample
+from tinker_local.engine.prefix_cache import PrefixCache, common_prefix
+from tinker_local.engine.sequence import Prompt, Request, Sample, Sequence
+from tinker_local.engine.start import Start, start_of_prompt, start_of_sample
 from tinker_local.engine.step import Chunk, Copy, Remove, Step
 
 MIN_CHUNK = 64
 """llama.cpp's flash attention on CPUs runs another kernel below this many tokens, with other
 rounding. Longer prompts are never cut into pieces shorter than this, so that their numbers do not
 depend on where they were cut."""
+
+HEADROOM = 128
+"""Cells left for each running sample to grow into before another one starts: enough that pausing is
+rare, few enough that a large ``max_tokens`` does not keep others waiting."""
+
+N_NEIGHBOURS = 16
+"""Waiting requests that are looked at for a prefix worth a snapshot."""
 
 
 def chunk_length(n_remaining: int, room: int) -> int:
@@ -63,19 +68,27 @@ class Scheduler:
         self._keeps_prefixes = keeps_prefixes
         self._whole_only = whole_only
         self._cache = PrefixCache(whole_only=whole_only)
-        self._reserved = 0  # cells promised to requests and not in the cache yet
-        self._free_sequences = list(range(n_sequences - 1, -1, -1))
+        self._n_open = 0  # filled cells that the cache has not been told of
+        self._free_ids = list(range(n_sequences - 1, -1, -1))
         self._edits: list[Remove | Copy] = []
+        self._kept: list[Prompt] = []  # begun after a row that was kept, in the coming step
+        self._n_requests = 0
+        self._next: Prompt | None = None  # the first that waits, once it was looked at
         self._waiting: deque[Request] = deque()
-        self._reading: list[Prompt] = []  # admitted, their tokens not all evaluated
-        self._forking: list[Prompt] = []  # evaluated, with samples that have no sequence yet
+        self._active: dict[Prompt, None] = {}  # oldest first
+        self._unplaced: list[Prompt] = []  # active, with a part that has no sequence; oldest first
+        self._reading: list[Sequence] = []  # with more than a token to compute; oldest first
         self._running: list[Sample] = []
-        self._held: dict[Prompt, _Holding] = {}
 
     @property
     def has_work(self) -> bool:
         """Whether a step would compute anything."""
-        return bool(self._waiting or self._held)
+        return bool(self._waiting or self._active)
+
+    @property
+    def n_waiting(self) -> int:
+        """Requests that wait for room, in whole or in part."""
+        return len(self._waiting) + len(self._unplaced)
 
     def add(self, request: Request) -> None:
         """Queue a request."""
@@ -83,43 +96,47 @@ class Scheduler:
 
     def schedule(self) -> Step:
         """Start what has room, and choose the next step's tokens."""
-        self._fork()
-        if not self._forking:
-            self._admit()
-        step = Step(edits=self._edits, samples=list(self._running))
-        self._edits = []
+        self._place()
+        self._make_free(0)
+        step = Step()
         self._take_chunks(step)
+        step.kept = [p for p in self._kept if p.id >= 0 or p.n_remaining == 0]  # not paused since
+        step.samples, step.edits = list(self._running), self._edits
+        self._edits, self._kept = [], []
         return step
 
     def advance(self, step: Step) -> list[Prompt]:
         """Account for a decoded step whose tokens have been drawn; return the finished requests."""
+        for prompt in step.kept:
+            if prompt.n_remaining == 0:
+                self._finish_reading(prompt)
         for chunk in step.chunks:
-            chunk.prompt.n_evaluated = chunk.stop
-            if chunk.is_last:
-                self._finish_reading(chunk.prompt)
+            self._advance_reading(chunk)
+        self._n_open += len(step.samples)
         for sample in step.samples:
+            sample.n_computed += 1
             if sample.stop_reason:
                 self._running.remove(sample)
                 self._finish_sample(sample)
         done = [prompt for prompt in step.prompts if prompt.is_done]
         for prompt in done:
-            self._rest_all(prompt)
             self.release(prompt)
+        if not (self._active or self._keeps_prefixes):
+            self._forget_prefixes()
         return done
 
     def release(self, prompt: Prompt) -> None:
         """Take back everything a request holds, finished or not."""
-        holding = self._held.pop(prompt, None)
-        if holding is None:
+        if prompt not in self._active:
             return
-        self._reading = [p for p in self._reading if p is not prompt]
-        self._forking = [p for p in self._forking if p is not prompt]
+        del self._active[prompt]
+        self._unplaced = [p for p in self._unplaced if p is not prompt]
+        self._reading = [s for s in self._reading if s.prompt is not prompt]
         self._running = [s for s in self._running if s.prompt is not prompt]
-        self._reserved -= holding.cells
-        for sequence in holding.used:
-            self._cache.remove(sequence)
-            self._free(sequence)
-        self._free_sequences += holding.spare
+        for sequence in (prompt, *prompt.samples):
+            if sequence.id >= 0:
+                self._n_open -= sequence.n_computed - sequence.n_settled
+                self._drop(sequence)
 
     def drop_cancelled(self) -> list[Request]:
         """Forget the requests whose future was cancelled, and return them."""
@@ -128,94 +145,202 @@ class Scheduler:
         for request in self._waiting:  # asked once each: another thread may be cancelling just now
             (dropped if request.future.cancelled() else waiting).append(request)
         self._waiting = waiting
-        for prompt in [p for p in self._held if p.request.future.cancelled()]:
+        for prompt in [p for p in self._active if p.request.future.cancelled()]:
             self.release(prompt)
             dropped.append(prompt.request)
         return dropped
 
     def clear(self) -> list[Request]:
         """Forget all requests, and return them."""
-        dropped = [prompt.request for prompt in self._held] + list(self._waiting)
-        for prompt in list(self._held):
+        dropped = [prompt.request for prompt in self._active] + list(self._waiting)
+        for prompt in list(self._active):
             self.release(prompt)
         self._waiting.clear()
         return dropped
 
-    def _admit(self) -> None:
+    # -- starting -------------------------------------------------------------------------------
+
+    def _place(self) -> None:
+        """Give sequences to what has none: first the active requests, then those that wait."""
+        while self._unplaced:
+            if not self._place_parts(self._unplaced[0]):
+                return
+            self._unplaced.pop(0)
         while self._waiting:
-            prompt = self._place(self._waiting[0])
-            if prompt is None:
+            prompt = self._next_prompt()
+            if not self._start_prompt(prompt):
                 return
             self._waiting.popleft()
-            self._reading.append(prompt)
+            self._active[prompt] = None
 
-    def _place(self, request: Request) -> Prompt | None:
-        """Hold what a request needs to start; None if it has to wait."""
-        forks = request.num_samples > 1 and request.growth > 0
-        if not self._find_sequences(2 if forks else 1):
-            return None
-        match, known = self._usable_prefix(request)
-        if self._is_being_read(request, match.length):
-            return None
-        prompt = Prompt(request, self._free_sequences.pop(), match.length, known)
-        cells = prompt.n_remaining + request.growth
-        if not self._attach(prompt.sequence, match, cells):
-            return None
-        holding = self._held[prompt] = _Holding(cells, [prompt.sequence])
-        self._reserved += cells
-        if forks:
-            holding.spare.append(self._free_sequences.pop())
-        return prompt
+    def _next_prompt(self) -> Prompt:
+        request = self._waiting[0]
+        if self._next is None or self._next.request is not request:
+            self._next = Prompt(request, self._n_requests)
+            self._n_requests += 1
+        self._plan_snapshot(self._next)
+        return self._next
 
-    def _attach(self, sequence: int, match: Match, n_more: int) -> bool:
-        """Start a sequence from a cached prefix if there is room for ``n_more`` cells besides."""
-        source = self._cache.attach(sequence, match)
-        copy = Copy(source, sequence, match.length)
-        self._edits.append(copy)  # before what makes room, which may be its source
-        enough = self._find_cells(n_more)
-        if not enough:
-            self._cache.remove(sequence)
-            self._free_sequences.append(sequence)
-        if not enough or match.length == 0:
-            self._edits.remove(copy)
-        return enough
+    def _place_parts(self, prompt: Prompt) -> bool:
+        if not prompt.ready:  # paused while it was read
+            return self._start_prompt(prompt)
+        while prompt.ready:
+            if self._start_sample(prompt.ready[0]):
+                prompt.ready.popleft()
+            elif self._running or self._reading or not self._pause_youngest():
+                return False
+        if prompt.id >= 0:
+            self._rest(prompt)
+        return True
 
-    def _usable_prefix(self, request: Request) -> tuple[Match, NDArray[np.float32]]:
-        """Return the cached prefix to start from, and the log-probabilities known from before.
+    def _start_prompt(self, prompt: Prompt) -> bool:
+        if not self._find_id():
+            return False
+        start = self._find_start(prompt)
+        if self._is_being_read(prompt, start.match.length):
+            return False
+        n_scored = sum(map(len, start.scores))
+        complete = prompt.request.scores_prompt and n_scored == prompt.length and not prompt.samples
+        if not complete and not self._attach(prompt, start):
+            return False
+        prompt.scores.write(0, start.scores)
+        prompt.n_scored = max(prompt.n_scored, n_scored)
+        if prompt.n_cached < 0:
+            prompt.n_cached = start.match.length
+        if complete:
+            prompt.n_computed = prompt.n_settled = prompt.length
+        if complete or start.row is not None:
+            prompt.row = start.row
+            self._kept.append(prompt)
+        if prompt.n_remaining:
+            insort(self._reading, prompt, key=_age)
+        return True
 
-        At least the last token is computed again, for its row of logits. Where the prompt is scored,
-        so is the last token that has a known log-probability, for that of the next.
-        """
-        tokens, nothing = request.prompt, np.empty(0, np.float32)
-        scored = request.scores_prompt
-        if not self._keeps_prefixes or request.topk_prompt_logprobs or (scored and self._whole_only):
-            return self._cache.match(tokens[:0]), nothing
-        if not scored:
-            return self._cache.match(tokens[:-1]), nothing
-        match = self._cache.match(tokens, scored=True)
-        return self._cache.shortened(match, max(0, match.length - 1)), self._cache.logprobs(match)
+    def _start_sample(self, sample: Sample) -> bool:
+        prompt = sample.prompt
+        if self._takes_over(sample):
+            if not self._has_room(sample, prompt.length, 0):
+                return False
+            sample.id, prompt.id = prompt.id, -1
+            sample.n_computed = sample.n_settled = prompt.length
+        else:
+            if not self._find_id():
+                return False
+            start = self._find_start(sample)
+            if self._is_being_read(sample, start.match.length) or not self._attach(sample, start):
+                return False
+        if sample.n_remaining == 1:
+            self._running.append(sample)
+        else:
+            insort(self._reading, sample, key=_age)
+        return True
 
-    def _is_being_read(self, request: Request, n_cached: int) -> bool:
-        """Whether a prompt that is being read will soon offer a much longer prefix."""
-        if not self._keeps_prefixes or request.topk_prompt_logprobs or self._whole_only:
+    def _takes_over(self, sample: Sample) -> bool:
+        """Whether a sample goes on in its prompt's own sequence, since nobody else needs it."""
+        prompt = sample.prompt
+        if prompt.id < 0 or len(prompt.ready) > 1 or len(sample.drawn) > 1:
+            return False
+        return not (self._whole_only and self._keeps_prefixes and self._free_ids)
+
+    def _find_start(self, sequence: Sequence) -> Start:
+        if isinstance(sequence, Sample):
+            return start_of_sample(self._cache, sequence)
+        assert isinstance(sequence, Prompt)
+        is_new = sequence.n_cached < 0
+        if is_new and not self._keeps_prefixes:
+            return Start(self._cache.nothing)
+        start = start_of_prompt(self._cache, sequence)
+        if not is_new or 2 * start.match.length >= sequence.length:
+            return start
+        if sequence.request.scores_prompt and not self._active and len(self._waiting) == 1:
+            self._forget_prefixes()  # a score that shares little is that of the model run alone
+            return Start(self._cache.nothing)
+        return start if start.match.length >= MIN_CHUNK else Start(self._cache.nothing)
+
+    def _is_being_read(self, sequence: Sequence, n_cached: int) -> bool:
+        """Whether another that is being read will soon offer a much longer prefix."""
+        if isinstance(sequence, Prompt) and not self._keeps_prefixes:
             return False
         return any(
-            common_prefix(other.request.prompt, request.prompt) >= n_cached + MIN_CHUNK
-            and (other.request.scores_prompt or not request.scores_prompt)
+            n_cached + MIN_CHUNK <= self._n_to_share(other, sequence) > other.n_computed
             for other in self._reading
         )
 
-    def _find_cells(self, n: int) -> bool:
-        """Make ``n`` cells free, at the expense of what is only cached."""
-        while self._n_cells - self._cache.n_cells - self._reserved < n:
-            if not self._evict():
+    def _n_to_share(self, other: Sequence, sequence: Sequence) -> int:
+        """Tokens that ``sequence`` could start from when ``other`` has computed them."""
+        if isinstance(sequence, Prompt) and sequence.request.scores_prompt:
+            k = sequence.request.topk_prompt_logprobs
+            if not (isinstance(other, Prompt) and other.request.scores_prompt and other.scores.k >= k):
+                return 0
+        n_shared = common_prefix(other.tokens, sequence.tokens)
+        if not self._whole_only:
+            return n_shared
+        return other.snapshot_at if isinstance(other, Prompt) and other.snapshot_at <= n_shared else 0
+
+    def _plan_snapshot(self, prompt: Prompt) -> None:
+        """Where states cannot step back, one is kept where the next requests part from this one."""
+        if not (self._whole_only and self._keeps_prefixes):
+            return
+        neighbours = (self._waiting[i] for i in range(1, min(len(self._waiting), N_NEIGHBOURS)))
+        shared = (common_prefix(request.prompt, prompt.tokens) for request in neighbours)
+        at = min((n for n in shared if n >= MIN_CHUNK), default=0)
+        prompt.snapshot_at = at if at < prompt.length else 0
+
+    # -- cells and sequences --------------------------------------------------------------------
+
+    @property
+    def _n_free(self) -> int:
+        return self._n_cells - self._n_open - self._cache.n_cells
+
+    def _has_room(self, sequence: Sequence, n_cached: int, n_to_pin: int) -> bool:
+        """Whether a sequence can start without the others soon being short of cells."""
+        wanted = sum(s.n_remaining + min(HEADROOM, s.growth) for s in (*self._reading, *self._running))
+        own = sequence.length - n_cached + min(HEADROOM, sequence.growth)
+        return wanted + own + n_to_pin <= self._n_cells - self._n_open - self._cache.n_pinned
+
+    def _attach(self, sequence: Sequence, start: Start) -> bool:
+        """Begin a sequence with what is cached, if there is room for the rest."""
+        match = start.match
+        if not self._has_room(sequence, match.length, self._cache.n_unpinned(match)):
+            return False
+        sequence.id = self._free_ids.pop()
+        source = self._cache.attach(sequence.id, match)
+        if match.length:
+            self._edits.append(Copy(source, sequence.id, match.length))
+        sequence.n_computed = sequence.n_settled = match.length
+        return True
+
+    def _find_id(self) -> bool:
+        return bool(self._free_ids) or self._evict()
+
+    def _make_free(self, n_tokens: int, asker: Sequence | None = None) -> bool:
+        """Free cells for the running samples' next tokens and ``n_tokens`` more.
+
+        What is only cached goes first, then the youngest are paused. False if ``asker`` is the youngest.
+        """
+        while self._n_free < len(self._running) + n_tokens:
+            if not self._evict() and not self._pause_youngest(asker):
                 return False
         return True
 
-    def _find_sequences(self, n: int) -> bool:
-        while len(self._free_sequences) < n:
-            if not self._evict():
-                return False
+    def _pause_youngest(self, asker: Sequence | None = None) -> bool:
+        homes = (p for p in self._active if p.id >= 0 and p.n_remaining == 0)
+        placed = [*homes, *self._reading, *self._running]
+        youngest = max(placed, key=_age)
+        if len(placed) == 1 or youngest is asker:
+            return False
+        if youngest in self._reading:
+            self._reading.remove(youngest)
+        elif isinstance(youngest, Sample):
+            self._running.remove(youngest)
+        self._settle(youngest)
+        self._rest(youngest, keep=True)
+        if youngest.n_remaining:
+            youngest.n_computed = youngest.n_settled = 0
+        if isinstance(youngest, Sample):
+            youngest.prompt.ready.appendleft(youngest)
+        if youngest.prompt not in self._unplaced:
+            insort(self._unplaced, youngest.prompt, key=_age)
         return True
 
     def _evict(self) -> bool:
@@ -225,109 +350,105 @@ class Scheduler:
         self._free(sequence)
         return True
 
+    def _forget_prefixes(self) -> None:
+        while self._evict():
+            pass
+
     def _free(self, sequence: int) -> None:
         self._edits.append(Remove(sequence))
-        self._free_sequences.append(sequence)
+        self._free_ids.append(sequence)
 
-    def _finish_reading(self, prompt: Prompt) -> None:
-        self._reading.remove(prompt)
-        tokens = prompt.request.prompt[prompt.n_cached :]
-        logprobs = prompt.logprobs[prompt.n_cached :] if prompt.request.scores_prompt else None
-        self._settle(prompt, prompt.sequence, tokens, logprobs)
-        prompt.ready.extend(s for s in prompt.samples if s.stop_reason is None)
-        if prompt.ready:
-            self._held[prompt].slots = 1
-            self._forking.append(prompt)
+    def _settle(self, sequence: Sequence) -> None:
+        """Tell the cache of the cells that a sequence has filled."""
+        start, stop = sequence.n_settled, sequence.n_computed
+        scores = None
+        if self._keeps_prefixes and isinstance(sequence, Prompt) and sequence.request.scores_prompt:
+            scores = sequence.scores.part(start, stop).copy()  # the user gets the original
+        self._cache.extend(sequence.id, sequence.tokens[start:stop], scores)
+        self._n_open -= stop - start
+        sequence.n_settled = stop
 
-    def _settle(
-        self, prompt: Prompt, sequence: int, tokens: NDArray[np.int32], logprobs: NDArray[np.float32] | None
-    ) -> None:
-        """Cells that were reserved are filled: the cache counts them from now on."""
-        self._cache.extend(sequence, tokens, logprobs)
-        self._held[prompt].cells -= len(tokens)
-        self._reserved -= len(tokens)
+    def _rest(self, sequence: Sequence, *, keep: bool = False) -> None:
+        """Leave a sequence to the cache for others to start from, if it is of use to them."""
+        if (keep or self._keeps_prefixes) and self._cache.rest(sequence.id):
+            sequence.id = -1
+        else:
+            self._drop(sequence)
 
-    def _fork(self) -> None:
-        """Give sequences to samples that wait for one, as far as there is room."""
-        for prompt in list(self._forking):
-            holding = self._held[prompt]
-            while prompt.ready and (holding.slots or self._add_slot(prompt, holding)):
-                holding.slots -= 1
-                self._start(prompt.ready.popleft(), holding)
-            if prompt.ready:
-                return  # those behind wait their turn
-            self._forking.remove(prompt)
+    def _drop(self, sequence: Sequence) -> None:
+        self._cache.remove(sequence.id)
+        self._free(sequence.id)
+        sequence.id = -1
 
-    def _add_slot(self, prompt: Prompt, holding: _Holding) -> bool:
-        """Reserve room for one more sample at the same time, if there is any."""
-        needs_sequence = len(prompt.ready) > 1 and not holding.spare
-        if needs_sequence and not self._find_sequences(1):
-            return False
-        growth = prompt.request.growth
-        if not self._find_cells(growth):
-            return False
-        if needs_sequence:
-            holding.spare.append(self._free_sequences.pop())
-        self._reserved += growth
-        holding.cells += growth
-        holding.slots += 1
-        return True
-
-    def _start(self, sample: Sample, holding: _Holding) -> None:
-        prompt = sample.prompt
-        if prompt.ready:
-            sample.sequence = holding.spare.pop()
-            holding.used.append(sample.sequence)
-            self._cache.attach(sample.sequence, self._cache.whole(prompt.sequence))
-            self._edits.append(Copy(prompt.sequence, sample.sequence, len(prompt.request.prompt)))
-        else:  # the last one takes the prompt's own
-            sample.sequence = prompt.sequence
-        self._running.append(sample)
-
-    def _finish_sample(self, sample: Sample) -> None:
-        """Its tokens stay cached; its room goes to the next sample of its request, or back."""
-        prompt, holding = sample.prompt, self._held[sample.prompt]
-        fed = np.array(sample.tokens[:-1], np.int32)
-        self._settle(prompt, sample.sequence, fed, None)
-        unused = prompt.request.growth - len(fed)
-        holding.cells -= unused
-        self._reserved -= unused
-        self._rest(sample.sequence, holding)
-        if not prompt.ready:
-            self._free_sequences += holding.spare
-            holding.spare.clear()
-
-    def _rest_all(self, prompt: Prompt) -> None:
-        """Keep what a finished request still holds for later ones."""
-        holding = self._held[prompt]
-        for sequence in list(holding.used):
-            self._rest(sequence, holding)
-
-    def _rest(self, sequence: int, holding: _Holding) -> None:
-        holding.used.remove(sequence)
-        if not (self._keeps_prefixes and self._cache.rest(sequence)):
-            self._cache.remove(sequence)
-            self._free(sequence)
+    # -- reading and finishing ------------------------------------------------------------------
 
     def _take_chunks(self, step: Step) -> None:
-        room = self._n_batch - len(step.samples)
-        rows = self._n_rows - len(step.samples)
-        for prompt in self._reading:
-            scored = prompt.request.scores_prompt
-            length = chunk_length(prompt.n_remaining, min(room, rows) if scored else room)
-            if length == 0 or rows == 0:
+        """Share what the running samples leave of the batch among those being read, oldest first."""
+        room, rows = self._n_batch - len(self._running), self._n_rows - len(self._running)
+        taken = 0
+        for sequence in list(self._reading):
+            if sequence.id < 0:
+                continue  # paused to make room for an older one
+            n = self._next_chunk(sequence, room, rows)
+            if n == 0 or not self._make_free(taken + n, sequence):
                 return
-            chunk = Chunk(prompt, prompt.n_evaluated, prompt.n_evaluated + length)
+            chunk = Chunk.of(sequence, n)
             step.chunks.append(chunk)
-            room -= length
-            rows -= chunk.n_rows
+            taken, room, rows = taken + n, room - n, rows - chunk.n_rows
+
+    def _next_chunk(self, sequence: Sequence, room: int, rows: int) -> int:
+        start, n_remaining = sequence.n_computed, sequence.n_remaining
+        room = min(room, rows + max(0, sequence.first_row - start))
+        if isinstance(sequence, Prompt) and sequence.snapshot_at > start:
+            n_remaining = sequence.snapshot_at - start
+        return chunk_length(n_remaining, room)
+
+    def _advance_reading(self, chunk: Chunk) -> None:
+        sequence = chunk.sequence
+        sequence.n_computed = chunk.stop
+        self._n_open += chunk.stop - chunk.start
+        if isinstance(sequence, Prompt) and sequence.request.scores_prompt:
+            sequence.n_scored = max(sequence.n_scored, min(chunk.stop + 1, sequence.length))
+        self._settle(sequence)
+        if isinstance(sequence, Prompt) and chunk.stop == sequence.snapshot_at:
+            self._snapshot(sequence)
+        if chunk.is_last:
+            self._reading.remove(sequence)
+            self._finish_reading(sequence)
+
+    def _snapshot(self, prompt: Prompt) -> None:
+        if not self._find_id():
+            return
+        copy = self._free_ids.pop()
+        self._cache.attach(copy, self._cache.whole(prompt.id))
+        self._edits.append(Copy(prompt.id, copy, prompt.n_computed))
+        if prompt.row is not None:
+            self._cache.keep_row(copy, prompt.row)
+        if not self._cache.rest(copy):
+            self._cache.remove(copy)
+            self._free(copy)
+
+    def _finish_reading(self, sequence: Sequence) -> None:
+        if isinstance(sequence, Sample):
+            if sequence.stop_reason:
+                self._finish_sample(sequence)
+            else:
+                self._running.append(sequence)
+            return
+        assert isinstance(sequence, Prompt)
+        if sequence.row is not None and sequence.id >= 0 and self._keeps_prefixes:
+            self._cache.keep_row(sequence.id, sequence.row)
+        sequence.row = None
+        sequence.ready.extend(s for s in sequence.samples if s.stop_reason is None)
+        if sequence.ready and sequence not in self._unplaced:
+            insort(self._unplaced, sequence, key=_age)
+        elif not sequence.ready and sequence.id >= 0:
+            self._rest(sequence)
+
+    def _finish_sample(self, sample: Sample) -> None:
+        self._settle(sample)
+        self._rest(sample)
 
 
-@dataclass(slots=True)
-class _Holding:
-    """What one request holds: cells promised to it, sequences in use and in reserve, sample slots."""
-
-    cells: int
-    used: list[int]
-    spare: list[int] = field(default_factory=list)
-    slots: int = 0
+def _age(sequence: Sequence) -> tuple[int, int]:
+    return sequence.age

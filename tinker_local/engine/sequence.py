@@ -1,4 +1,4 @@
-"""The state of one request: a prompt being read, and the samples that continue it."""
+"""The state of one request: its prompt, and the samples that continue it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinker_local.engine.scores import Scores
 from tinker_local.types import StopReason
 
 Vocabulary = Callable[[int], tuple[bool, bytes]]
@@ -71,46 +72,104 @@ class Request:
         """Whether logits are wanted at every prompt position."""
         return self.prompt_logprobs or self.topk_prompt_logprobs > 0
 
-    @property
-    def growth(self) -> int:
-        """KV cells one sample can add to the prompt's: its last token is never fed back."""
-        return max(0, self.max_tokens - 1)
 
-
-class Prompt:
-    """A request's prompt in the KV cache, evaluated chunk by chunk.
+class Sequence:
+    """Tokens that have, or want, a place in the KV cache.
 
     Attributes:
-        sequence: the KV sequence that holds it.
-        n_cached: tokens that were in the cache already.
-        n_evaluated: tokens that are in the cache.
-        logprobs: float32 (n,), NaN where not scored; empty unless the request scores its prompt.
-        topk_ids, topk_logprobs: int32 and float32 (n, k), likewise; row 0 is never filled.
-        samples: all of the request's samples, in order.
-        ready: samples that have drawn their first token and wait for a sequence of their own.
+        prompt: the request it belongs to.
+        index: the sample's number, part of its random stream's key; -1 for the prompt itself.
+        id: its KV sequence, -1 while it has none.
+        n_computed: how many of its tokens are in that sequence.
+        n_settled: how many of those the prefix cache knows.
     """
 
-    def __init__(
-        self, request: Request, sequence: int, n_cached: int = 0, known: NDArray[np.float32] | None = None
-    ) -> None:
-        """``known``: log-probabilities of the first tokens, if the prompt is scored."""
-        self.request = request
-        self.sequence = sequence
-        self.n_cached = self.n_evaluated = n_cached
-        self.samples = [Sample(self, index) for index in range(request.num_samples)]
-        self.ready: deque[Sample] = deque()
-        length, k = len(request.prompt), request.topk_prompt_logprobs
-        scored = length if request.scores_prompt else 0
-        self.logprobs = np.full(scored, np.nan, np.float32)
-        if known is not None:
-            self.logprobs[: len(known)] = known
-        self.topk_ids = np.zeros((scored, k), np.int32)
-        self.topk_logprobs = np.zeros((scored, k), np.float32)
+    __slots__ = ("id", "index", "n_computed", "n_settled", "prompt")
+
+    def __init__(self, prompt: Prompt, index: int) -> None:
+        self.prompt = prompt
+        self.index = index
+        self.id = -1
+        self.n_computed = self.n_settled = 0
+
+    @property
+    def age(self) -> tuple[int, int]:
+        """Greater for what came later."""
+        return self.prompt.order, self.index
+
+    @property
+    def tokens(self) -> NDArray[np.int32]:
+        """All of its tokens, int32."""
+        raise NotImplementedError
+
+    @property
+    def length(self) -> int:
+        """Number of its tokens."""
+        raise NotImplementedError
 
     @property
     def n_remaining(self) -> int:
-        """Tokens still to be evaluated."""
-        return len(self.request.prompt) - self.n_evaluated
+        """Tokens still to be computed."""
+        return self.length - self.n_computed
+
+    @property
+    def first_row(self) -> int:
+        """Position from which on logits are wanted."""
+        return self.length - 1
+
+    @property
+    def growth(self) -> int:
+        """KV cells it can need beyond those of its present tokens."""
+        raise NotImplementedError
+
+
+class Prompt(Sequence):
+    """A request at work: first its prompt is computed, then samples continue it.
+
+    Attributes:
+        order: its place in the order of arrival.
+        n_cached: tokens that were in the cache when it began.
+        scores: of the prompt's tokens; empty unless the request scores them. Row 0 is never filled.
+        n_scored: how many of them are known, the first counting as one.
+        row: logits after its last computed token, float32 (n_vocab,), where kept for later.
+        snapshot_at: where its state is to be copied for others to start from, 0 for nowhere.
+        samples: all of the request's samples, in order.
+        ready: those that have drawn their first token and have no sequence.
+    """
+
+    def __init__(self, request: Request, order: int = 0) -> None:
+        super().__init__(self, -1)
+        self.request = request
+        self.order = order
+        self.n_cached = -1  # not begun
+        self.scores = Scores.unknown(
+            len(request.prompt) if request.scores_prompt else 0, request.topk_prompt_logprobs
+        )
+        self.n_scored = 0
+        self.row: NDArray[np.float32] | None = None
+        self.snapshot_at = 0
+        self.samples = [Sample(self, index) for index in range(request.num_samples)]
+        self.ready: deque[Sample] = deque()
+
+    @property
+    def tokens(self) -> NDArray[np.int32]:
+        """The prompt's tokens, int32."""
+        return self.request.prompt
+
+    @property
+    def length(self) -> int:
+        """Number of the prompt's tokens."""
+        return len(self.request.prompt)
+
+    @property
+    def first_row(self) -> int:
+        """Position from which on logits are wanted: those at i give the scores of token i + 1."""
+        return max(0, self.n_scored - 1) if self.request.scores_prompt else self.length - 1
+
+    @property
+    def growth(self) -> int:
+        """Cells that one of its samples can add."""
+        return max(0, self.samples[0].growth) if self.samples else 0
 
     @property
     def is_done(self) -> bool:
@@ -118,42 +177,48 @@ class Prompt:
         return self.n_remaining == 0 and all(sample.stop_reason for sample in self.samples)
 
 
-class Sample:
+class Sample(Sequence):
     """One continuation being generated.
 
     Attributes:
-        index: its number in the request; part of its random stream's key.
-        sequence: its KV sequence, -1 until it has one.
-        tokens, logprobs: what was drawn so far.
+        drawn, logprobs: what was drawn so far.
         stop_reason: None while it goes on.
     """
 
-    __slots__ = ("_tail", "index", "logprobs", "prompt", "sequence", "stop_reason", "tokens")
+    __slots__ = ("_tail", "drawn", "logprobs", "stop_reason")
 
     def __init__(self, prompt: Prompt, index: int) -> None:
-        self.prompt = prompt
-        self.index = index
-        self.sequence = -1
-        self.tokens: list[int] = []
+        super().__init__(prompt, index)
+        self.drawn: list[int] = []
         self.logprobs: list[float] = []
         self.stop_reason: StopReason | None = None if prompt.request.max_tokens else "length"
         self._tail = b""
 
     @property
-    def position(self) -> int:
-        """Position of the next token to draw; the last drawn one is fed at ``position - 1``."""
-        return len(self.prompt.request.prompt) + len(self.tokens)
+    def tokens(self) -> NDArray[np.int32]:
+        """The prompt's tokens and the drawn ones, int32."""
+        return np.concatenate([self.prompt.tokens, np.array(self.drawn, np.int32)])
+
+    @property
+    def length(self) -> int:
+        """Number of tokens so far, which is the position of the next one to draw."""
+        return self.prompt.length + len(self.drawn)
+
+    @property
+    def growth(self) -> int:
+        """Cells it can still add; the last token is never fed back."""
+        return self.prompt.request.max_tokens - 1 - len(self.drawn)
 
     def append(self, token: int, logprob: float, vocabulary: Vocabulary) -> None:
         """Take a drawn token, and stop if it completes the sample.
 
         ``vocabulary`` tells of a token whether it ends a generation, and its bytes.
         """
-        self.tokens.append(token)
+        self.drawn.append(token)
         self.logprobs.append(logprob)
         if self._stops_at(token, vocabulary):
             self.stop_reason = "stop"
-        elif len(self.tokens) >= self.prompt.request.max_tokens:
+        elif len(self.drawn) >= self.prompt.request.max_tokens:
             self.stop_reason = "length"
 
     def _stops_at(self, token: int, vocabulary: Vocabulary) -> bool:
@@ -185,12 +250,10 @@ class SampleOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the engine found for a request; arrays as in ``Prompt`` and ``Sample``."""
+    """What the engine found for a request; ``scores`` and ``n_cached`` as in ``Prompt``."""
 
     samples: list[SampleOutcome]
-    logprobs: NDArray[np.float32]
-    topk_ids: NDArray[np.int32]
-    topk_logprobs: NDArray[np.float32]
+    scores: Scores
     n_cached: int
 
     @classmethod
@@ -199,9 +262,9 @@ class Outcome:
         samples = [
             SampleOutcome(
                 sample.stop_reason or "length",
-                np.array(sample.tokens, np.int32),
+                np.array(sample.drawn, np.int32),
                 np.array(sample.logprobs, np.float32),
             )
             for sample in prompt.samples
         ]
-        return cls(samples, prompt.logprobs, prompt.topk_ids, prompt.topk_logprobs, prompt.n_cached)
+        return cls(samples, prompt.scores, prompt.n_cached)

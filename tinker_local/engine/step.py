@@ -4,28 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tinker_local.engine.sequence import Prompt, Sample
+import numpy as np
+from numpy.typing import NDArray
+
+from tinker_local.engine.sequence import Prompt, Sample, Sequence
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Tokens ``start`` to ``stop`` of a prompt, next in line."""
+    """Tokens ``start`` to ``stop`` of a sequence, next in line.
 
-    prompt: Prompt
+    Attributes:
+        tokens: int32 (stop - start,).
+        n_rows: how many of them, from the last, want their row of logits.
+        is_last: whether the sequence is complete after it.
+    """
+
+    sequence: Sequence
     start: int
     stop: int
+    tokens: NDArray[np.int32]
+    n_rows: int
+    is_last: bool
 
-    @property
-    def is_last(self) -> bool:
-        """Whether the prompt is complete after it."""
-        return self.stop == len(self.prompt.request.prompt)
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of logits somebody needs: all if the prompt is scored, else only the last token's."""
-        if self.prompt.request.scores_prompt:
-            return self.stop - self.start
-        return int(self.is_last)
+    @classmethod
+    def of(cls, sequence: Sequence, n_tokens: int) -> Chunk:
+        """The next ``n_tokens`` of a sequence."""
+        start = sequence.n_computed
+        stop = start + n_tokens
+        n_rows = max(0, stop - max(start, sequence.first_row))
+        return cls(sequence, start, stop, sequence.tokens[start:stop], n_rows, stop == sequence.length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +56,17 @@ class Copy:
 class Step:
     """One ``llama_decode``: first one token of each sample, then the chunks.
 
-    ``edits`` of the cache come before it, in their order.
+    ``edits`` of the cache come before it, in their order. The prompts in ``kept`` start after a
+    token whose row of logits was kept, so that nothing is computed for it.
     """
 
     edits: list[Remove | Copy] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
+    kept: list[Prompt] = field(default_factory=list)
 
     @property
     def prompts(self) -> set[Prompt]:
         """The requests with a part in this step."""
-        return {s.prompt for s in self.samples} | {c.prompt for c in self.chunks}
+        sequences = [*self.samples, *(chunk.sequence for chunk in self.chunks), *self.kept]
+        return {sequence.prompt for sequence in sequences}

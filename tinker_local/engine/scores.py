@@ -1,0 +1,54 @@
+"""Log-probabilities of a run of tokens, and of the most probable ones in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the model gives n tokens.
+
+    Attributes:
+        logprobs: float32 (n,), natural logarithms; NaN where not (yet) known.
+        topk_ids, topk_logprobs: int32 and float32 (n, k), best first.
+    """
+
+    logprobs: NDArray[np.float32]
+    topk_ids: NDArray[np.int32]
+    topk_logprobs: NDArray[np.float32]
+
+    @classmethod
+    def unknown(cls, n: int, k: int) -> Scores:
+        """Room for the scores of ``n`` tokens with ``k`` alternatives."""
+        return cls(np.full(n, np.nan, np.float32), np.zeros((n, k), np.int32), np.zeros((n, k), np.float32))
+
+    def __len__(self) -> int:
+        return len(self.logprobs)
+
+    @property
+    def k(self) -> int:
+        """Alternatives a token."""
+        return int(self.topk_ids.shape[1])
+
+    def part(self, start: int, stop: int) -> Scores:
+        """Return a view of tokens ``start`` to ``stop``."""
+        at = slice(start, stop)
+        return Scores(self.logprobs[at], self.topk_ids[at], self.topk_logprobs[at])
+
+    def copy(self) -> Scores:
+        """Return the same in memory of its own."""
+        return Scores(self.logprobs.copy(), self.topk_ids.copy(), self.topk_logprobs.copy())
+
+    def write(self, start: int, parts: Iterable[Scores]) -> None:
+        """Copy other scores, which have at least as many alternatives, in line from ``start``."""
+        for part in parts:
+            at = slice(start, start + len(part))
+            self.logprobs[at] = part.logprobs
+            self.topk_ids[at] = part.topk_ids[:, : self.k]
+            self.topk_logprobs[at] = part.topk_logprobs[:, : self.k]
+            start += len(part)
