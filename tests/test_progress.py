@@ -226,3 +226,38 @@ def test_ctrl_c_leaves_the_client_usable(waits: str, model_path: Path) -> None:
     assert (status, output) == (0, "interrupted\n3\n"), errors
     assert errors == "" or waits == "track with a bar"
     assert "Traceback" not in errors
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
+def test_ctrl_c_ends_the_command_line(model_path: Path) -> None:
+    status, output, errors, seconds = interrupted(
+        [
+            sys.executable,
+            "-c",
+            COMMAND,
+            "sample",
+            "Once",
+            "--max-tokens",
+            "3000",
+            "--model",
+            str(model_path),
+        ],
+        "generating",
+    )
+    assert (status, output, errors) == (130, "", "interrupted\n")
+    assert seconds < 20  # about 0.3
+
+
+COMMAND = """
+from tinker_local.cli import app
+from tinker_local.sampling_client import SamplingClient
+
+submit = SamplingClient._sample
+
+def sample(*arguments, **named):
+    print("generating", flush=True)
+    return submit(*arguments, **named)
+
+SamplingClient._sample = sample
+app()
+"""
