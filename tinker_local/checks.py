@@ -18,6 +18,7 @@ MAX_TOPK = 1024
 """Most alternatives a request may ask for at each position."""
 MAX_SAMPLES = 65_536
 """Most continuations a request may ask for."""
+_AT_THE_END = StopRule()
 _TINY, _HUGE = 1e-37, 3e38  # the kernels compute with float32
 
 
@@ -151,7 +152,7 @@ def seed(value: Any) -> int:
 def stop_rule(stop: Any, n_vocab: int) -> StopRule:
     """Return what ``SamplingParams.stop`` means; see there."""
     if stop is None:
-        return StopRule()
+        return _AT_THE_END
     if isinstance(stop, str):
         return StopRule(strings=(_stop_string(stop),))
     if isinstance(stop, bytes | dict | set) or not hasattr(stop, "__iter__"):

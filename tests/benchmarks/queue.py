@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import multiprocessing
 import os
 import time
 import tracemalloc
@@ -103,26 +104,33 @@ def finish(client: SamplingClient, submit: Submit, given: list[ModelInput]) -> N
     print(f"all {times[-1]:.2f} s")
 
 
+SUBMIT: dict[str, Callable[[SamplingClient], Submit]] = {
+    "sample": lambda client: lambda prompt: client.sample(prompt, 1, PARAMS),
+    "compute_logprobs": lambda client: client.compute_logprobs,
+}
+
+
+def run(kind: str, model: str, n_requests: int, length: int, n_finish: int) -> None:
+    client = ServiceClient(n_ctx=N_CTX).create_sampling_client(base_model=model)
+    submit, given = SUBMIT[kind](client), prompts(n_requests, length)
+    print(f"\n{n_requests} requests of {length} tokens, for each")
+    measure(kind, client, submit, given)
+    list_owners(kind, client, submit, given[:N_TRACED])
+    finish(client, submit, given[:n_finish])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model", nargs="?", default=ModelStore.default_name)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--prompt-length", type=int, default=50)
-    parser.add_argument("--finish", type=int, default=200)
-    arguments = parser.parse_args()
-    service = ServiceClient(n_ctx=N_CTX)
-    client = service.create_sampling_client(base_model=arguments.model)
-    kinds: dict[str, Submit] = {
-        "sample": lambda prompt: client.sample(prompt, 1, PARAMS),
-        "compute_logprobs": client.compute_logprobs,
-    }
-    given = prompts(arguments.requests, arguments.prompt_length)
-    print(f"{len(given)} requests of {arguments.prompt_length} tokens, for each")
-    for name, submit in kinds.items():
-        measure(name, client, submit, given)
-    for name, submit in kinds.items():
-        list_owners(name, client, submit, given[:N_TRACED])
-    finish(client, kinds["sample"], given[: arguments.finish])
+    parser.add_argument("--finish", type=int, default=100)
+    given = parser.parse_args()
+    for kind in SUBMIT:  # each in a process of its own: memory freed by one would serve the other
+        arguments = (kind, given.model, given.requests, given.prompt_length, given.finish)
+        process = multiprocessing.get_context("spawn").Process(target=run, args=arguments)
+        process.start()
+        process.join()
 
 
 if __name__ == "__main__":
