@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
+import tracemalloc
 
 import pytest
 
@@ -89,3 +90,26 @@ def test_errors_reach_those_who_wait() -> None:
     future.set_exception(ValueError("x"))
     with pytest.raises(ValueError, match="x"):
         asyncio.run(future.result_async())
+
+
+def test_a_future_is_small() -> None:
+    tracemalloc.start()
+    futures: list[APIFuture[int]] = [APIFuture() for _ in range(1000)]
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size / len(futures) < 700  # 393; a concurrent Future takes 1,600
+
+
+def test_many_threads_wait_for_one_future() -> None:
+    for _ in range(200):
+        future: APIFuture[int] = APIFuture()
+        results: list[int] = []
+        threads = [
+            threading.Thread(target=lambda f=future, r=results: r.append(f.result(9))) for _ in range(4)
+        ]  # type: ignore[misc]
+        for thread in threads:
+            thread.start()
+        future.set_result(5)
+        for thread in threads:
+            thread.join()
+        assert results == [5] * 4

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+import tinker_local
+from tinker_local import SamplingClient
 from tinker_local.cli import app
 from tinker_local.options import Options
 
@@ -28,6 +31,18 @@ def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(lines) == 4 + 8
     assert all(line.split()[0] in ("stop", "length") for line in lines[:4])
     assert all(float(line.split()[0]) < 0 for line in lines[4:])
+
+
+def test_the_batch_runs(capsys: pytest.CaptureFixture[str], client: SamplingClient) -> None:
+    names: dict[str, Any] = {
+        "tinker": tinker_local,
+        "client": client,
+        "prompt": tinker_local.ModelInput.from_ints([1000, 1001]),
+        "params": tinker_local.SamplingParams(max_tokens=2),
+    }
+    exec(compile(block("batch"), "README.md", "exec"), names)
+    assert set(capsys.readouterr().out.split()) <= {"stop", "length"}
+    assert len(names["responses"]) == 100
 
 
 def test_the_sample_command_ends_in_a_sentence() -> None:

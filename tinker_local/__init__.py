@@ -17,6 +17,7 @@ from tinker_local.errors import (
     TinkerError,
 )
 from tinker_local.futures import APIFuture
+from tinker_local.progress import track
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.service_client import ServiceClient
 from tinker_local.tokenizer import Tokenizer
@@ -54,5 +55,6 @@ __all__ = [
     "TinkerError",
     "Tokenizer",
     "TopkLogprobs",
+    "track",
     "types",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ MAX_TOPK = 1024
 """Most alternatives a request may ask for at each position."""
 MAX_SAMPLES = 65_536
 """Most continuations a request may ask for."""
+_AT_THE_END = StopRule()
 _TINY, _HUGE = 1e-37, 3e38  # the kernels compute with float32
 
 
@@ -80,10 +82,9 @@ def token_ids(given: Sequence[Any], n_vocab: int) -> NDArray[np.int32]:
         array = np.asarray(given)
     except (OverflowError, ValueError):
         array = np.asarray(given, dtype=object)
-    if array.ndim == 1 and array.dtype.kind in "iu" and not _has_bool(given):
-        wrong = np.flatnonzero((array < 0) | (array >= n_vocab))
-        if len(wrong) == 0:
-            return np.ascontiguousarray(array, np.int32)
+    is_plain = array.ndim == 1 and array.dtype.kind in "iu" and not _has_bool(given, array)
+    if is_plain and len(array) and array.min() >= 0 and array.max() < n_vocab:
+        return np.ascontiguousarray(array, np.int32)
     for position, token in enumerate(given):
         token_id(token, f"prompt token {position}", n_vocab)
     return np.array([operator.index(token) for token in given], np.int32)
@@ -97,9 +98,11 @@ def token_id(value: Any, name: str, n_vocab: int) -> int:
     return token
 
 
-def _has_bool(given: Sequence[Any]) -> bool:
+def _has_bool(given: Sequence[Any], array: NDArray[Any]) -> bool:
     # numpy reads [1, True] as two ints
-    return not isinstance(given, np.ndarray) and any(type(token) is bool for token in given)
+    if isinstance(given, np.ndarray):
+        return False
+    return any(isinstance(token, bool | np.bool_) for token in compress(given, (array <= 1).tolist()))
 
 
 def generation_length(max_tokens: Any, n_prompt: int, n_ctx: int) -> int:
@@ -149,7 +152,7 @@ def seed(value: Any) -> int:
 def stop_rule(stop: Any, n_vocab: int) -> StopRule:
     """Return what ``SamplingParams.stop`` means; see there."""
     if stop is None:
-        return StopRule()
+        return _AT_THE_END
     if isinstance(stop, str):
         return StopRule(strings=(_stop_string(stop),))
     if isinstance(stop, bytes | dict | set) or not hasattr(stop, "__iter__"):

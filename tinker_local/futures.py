@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Generator
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -17,6 +18,10 @@ class APIFuture(Future[T]):
     ``as_completed`` take it as they take any future. Cancelling it, or the task that awaits it,
     frees what the request held at the engine's next step.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._condition = _Condition()  # type: ignore[assignment]
 
     def __await__(self) -> Generator[Any, None, T]:
         return asyncio.wrap_future(self).__await__()
@@ -41,6 +46,36 @@ class APIFuture(Future[T]):
     async def coroutine(self) -> T:
         """Await the result as a coroutine, for ``asyncio.create_task`` and its like."""
         return await self
+
+
+class _Condition:
+    """What ``Future`` needs of a ``threading.Condition``, without its 1.2 KB until somebody waits.
+
+    Of a large batch, few futures are ever waited for one by one.
+    """
+
+    __slots__ = ("_lock", "_waiting")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._waiting: threading.Condition | None = None
+
+    def __enter__(self) -> bool:
+        return self._lock.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._lock.__exit__(*error)
+
+    def notify_all(self) -> None:
+        if self._waiting is not None:
+            self._waiting.notify_all()
+
+    def __getattr__(self, name: str) -> Any:
+        # all else is the real one's, made with the lock held
+        with self._lock:
+            if self._waiting is None:
+                self._waiting = threading.Condition(self._lock)
+        return getattr(self._waiting, name)
 
 
 __all__ = ["APIFuture"]

@@ -6,6 +6,7 @@ import secrets
 import threading
 import weakref
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ class SamplingClient:
             Request(
                 prompt=self._prompt_tokens(prompt),
                 future=future,
-                assemble=lambda outcome: types.logprobs_to_list(outcome.scores.logprobs),
+                assemble=_logprobs,
                 prompt_logprobs=True,
             )
         )
@@ -152,6 +153,11 @@ class SamplingClient:
         return f"SamplingClient({str(self._engine.model.path)!r}, n_ctx={self._engine.n_ctx})"
 
 
+def _logprobs(outcome: Outcome) -> list[float | None]:
+    return types.logprobs_to_list(outcome.scores.logprobs)
+
+
+@cache
 def _response_maker(include_logprobs: bool, topk: int) -> Callable[[Outcome], types.SampleResponse]:
     def respond(outcome: Outcome) -> types.SampleResponse:
         sequences = [

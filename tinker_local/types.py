@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -58,7 +59,7 @@ class ModelInput(BaseModel):
 
     def to_ints(self) -> list[int]:
         """Return the token ids of all chunks in one list."""
-        return [token for chunk in self.chunks for token in chunk.tokens]
+        return list(chain.from_iterable(chunk.tokens for chunk in self.chunks))
 
     @property
     def length(self) -> int:
