@@ -97,9 +97,8 @@ def _value(handle: Any, key: str) -> tuple[int | None, str | None]:
 
 
 def is_adapter(path: Path) -> bool:
-    """Whether a GGUF file holds an adapter and not a whole model.
-
-    Raises:
-        BadRequestError: it is no GGUF file, or is cut off in its head.
-    """
-    return GgufFile(path).text("general.type") == "adapter"
+    """Whether a file says that it holds an adapter and not a whole model; a broken file says nothing."""
+    try:
+        return GgufFile(path).text("general.type") == "adapter"
+    except BadRequestError:
+        return False

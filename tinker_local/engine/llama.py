@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tinker_local.engine.adapter_file import check_adapter
 from tinker_local.engine.devices import device_pointers
+from tinker_local.engine.gguf_file import is_adapter
 from tinker_local.engine.log import log
 from tinker_local.errors import BadRequestError, InternalServerError
 from tinker_local.options import KvType
@@ -60,11 +61,7 @@ class Model:
         log.clear()
         handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not handle:
-            raise BadRequestError(
-                f"llama.cpp cannot load {path} ({path.stat().st_size:,} bytes): "
-                f"{log.last_errors() or 'no reason given'}. Is the file complete, and a model that "
-                f"the installed llama-cpp-python {llama_cpp.__version__} knows?"
-            )
+            raise _refusal(path, log.last_errors() or "no reason given")
         self.path = path
         self.handle: Any = handle
         self.adapters_lock = threading.RLock()  # a finalizer may want it while its own thread has it
@@ -134,6 +131,17 @@ class Model:
         return token if token >= 0 else None
 
 
+def _refusal(path: Path, reason: str) -> BadRequestError:
+    if is_adapter(path):
+        return BadRequestError(
+            f"{path} is an adapter and no model: give it as model_path, with a base_model"
+        )
+    return BadRequestError(
+        f"llama.cpp cannot load {path} ({path.stat().st_size:,} bytes): {reason}. Is the file complete, "
+        f"and a model that the installed llama-cpp-python {llama_cpp.__version__} knows?"
+    )
+
+
 def _written(room: int, write: Callable[[Any, int], int]) -> bytes:
     """Return what ``write(buffer, room)`` writes; where the room is too small it says how much it needs."""
     while True:
@@ -195,11 +203,12 @@ class Adapter:
         self.path = path
         self.model = model
         self.handle: Any = handle
-        self._free = weakref.finalize(self, _free_adapter, model.adapters_lock, handle)
+        self._free = weakref.finalize(self, _free_adapter, handle, model)
 
 
-def _free_adapter(lock: threading.RLock, handle: Any) -> None:
-    with lock:
+def _free_adapter(handle: Any, model: Model) -> None:
+    """Free an adapter. A finalizer that holds the model keeps it from being freed first."""
+    with model.adapters_lock:
         llama_cpp.llama_adapter_lora_free(handle)
 
 
@@ -317,8 +326,7 @@ class Context:
         self._memory: Any = llama_cpp.llama_get_memory(handle)
         self._view: NDArray[np.float32] = np.empty((0, model.n_vocab), np.float32)
         self._address = 0
-        self.close = weakref.finalize(self, llama_cpp.llama_free, handle)
-        self._adapter = adapter  # must outlive the context
+        self.close = weakref.finalize(self, _free_context, handle, model, adapter)
         self._is_reserved = adapter is None
         if adapter is not None:
             self._apply(adapter, lora_scale)
@@ -368,3 +376,8 @@ class Context:
     def remove_sequence(self, sequence: int) -> None:
         """Forget a sequence."""
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+
+def _free_context(handle: Any, *_used: object) -> None:
+    """Free a context. A finalizer that holds the model and adapter keeps them from being freed first."""
+    llama_cpp.llama_free(handle)
