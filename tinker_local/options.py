@@ -52,9 +52,9 @@ class Options(BaseModel):
     )
     n_ubatch: int | None = Field(
         default=None,
-        ge=64,
+        ge=192,  # 64 running samples and two chunks of a prompt: with less a prompt could wait for ever
         le=2**16,
-        description="Tokens computed at once, at least 64. More can be faster on a GPU and needs more "
+        description="Tokens computed at once, at least 192. More can be faster on a GPU and needs more "
         "memory. Unset: 512.",
     )
     kv_offload: bool = Field(

@@ -28,7 +28,7 @@ class ServiceClient:
         n_gpu_layers: layers kept on the GPU by Metal and CUDA builds of llama-cpp-python. None: all.
         devices: devices to compute on besides the CPU: llama.cpp's names with commas between
             ("CUDA0,CUDA1"), or "none" for the CPU alone. None: all there are.
-        n_ubatch: tokens computed at once, at least 64. None: 512.
+        n_ubatch: tokens computed at once, at least 192. None: 512.
         kv_offload: keep the KV cache on the device of its layer (None), or in main memory (False).
         kv_type: number format of the KV cache: "f16" (None), "f32" or "q8_0".
         flash_attn: use flash attention. None: llama.cpp decides.
