@@ -8,6 +8,7 @@ jamba   hybrid: recurrent and attention layers in turn
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -42,17 +43,24 @@ def write_random_model(
     *,
     quantization: Quantization = Quantization.F32,
     seed: int = 0,
+    tied: bool = True,
+    added: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Path:
-    """Write a model with tied embeddings and a byte-level vocabulary."""
+    """Write a model with a byte-level vocabulary; its embeddings are its output matrix where ``tied``.
+
+    ``added`` holds what is added to the random weights, under their names: a merged adapter's part.
+    """
     shape = shape or Shape()
     writer = gguf.GGUFWriter(path, architecture)
     _add_hyperparameters(writer, architecture, shape)
     _add_vocabulary(writer, shape.n_vocab)
-    tensors = _Tensors(writer, quantization, np.random.default_rng(seed))
+    tensors = _Tensors(writer, quantization, np.random.default_rng(seed), added or {})
     tensors.matrix("token_embd", shape.n_vocab, shape.n_embd)
     tensors.ones("output_norm", shape.n_embd)
     for layer in range(shape.n_layer):
         _add_layer(tensors, architecture, shape, layer)
+    if not tied:
+        tensors.matrix("output", shape.n_vocab, shape.n_embd)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -61,11 +69,18 @@ def write_random_model(
 
 
 class _Tensors:
-    def __init__(self, writer: gguf.GGUFWriter, kind: Quantization, rng: np.random.Generator) -> None:
-        self._writer, self._kind, self._rng = writer, kind, rng
+    def __init__(
+        self,
+        writer: gguf.GGUFWriter,
+        kind: Quantization,
+        rng: np.random.Generator,
+        added: Mapping[str, NDArray[np.float32]],
+    ) -> None:
+        self._writer, self._kind, self._rng, self._added = writer, kind, rng, added
 
     def matrix(self, name: str, rows: int, columns: int) -> None:
         weights = self._rng.standard_normal((rows, columns), np.float32) * np.float32(columns**-0.5)
+        weights += self._added.get(f"{name}.weight", np.float32(0))
         data: NDArray[np.generic] = gguf.quants.quantize(weights, self._kind)
         self._writer.add_tensor(f"{name}.weight", data, raw_dtype=self._kind)
 
@@ -73,6 +88,7 @@ class _Tensors:
         self._writer.add_tensor(f"{name}.weight", np.ones(n, np.float32))
 
     def float32(self, name: str, values: NDArray[np.float32]) -> None:
+        values = values + self._added.get(name, np.float32(0))
         self._writer.add_tensor(name, np.ascontiguousarray(values, np.float32))
 
     def random(self, *shape: int) -> NDArray[np.float32]:

@@ -144,6 +144,14 @@ def top_k(value: Any, n_vocab: int) -> int:
     return -1 if number >= n_vocab else number
 
 
+def lora_scale(value: Any) -> float:
+    """Return a finite number."""
+    number = _real(value, "lora_scale")
+    if not abs(number) <= _HUGE:
+        raise BadRequestError(f"lora_scale is {value!r}; it must be a finite number")
+    return number
+
+
 def seed(value: Any) -> int:
     """Return the low 64 bits of an int seed."""
     return integer(value, "seed", -(2**63)) & (2**64 - 1)

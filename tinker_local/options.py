@@ -44,6 +44,23 @@ class Options(BaseModel):
         ge=-1,
         description="Layers kept on the GPU by Metal and CUDA builds of llama-cpp-python. Unset: all (-1).",
     )
+    devices: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Devices to compute on besides the CPU: llama.cpp's names with commas between, such as "
+        "CUDA0,CUDA1, or none for the CPU alone. Unset: all there are.",
+    )
+    n_ubatch: int | None = Field(
+        default=None,
+        ge=192,  # 64 running samples and two chunks of a prompt: with less a prompt could wait for ever
+        le=2**16,
+        description="Tokens computed at once, at least 192. More can be faster on a GPU and needs more "
+        "memory. Unset: 512.",
+    )
+    kv_offload: bool = Field(
+        default=True,
+        description="Keep the KV cache on the device of its layer. Without, it stays in main memory.",
+    )
     kv_type: KvType = Field(
         default="f16",
         description="Number format of the KV cache. q8_0 halves its memory and needs flash attention.",

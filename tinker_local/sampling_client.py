@@ -7,7 +7,6 @@ import threading
 import weakref
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,23 +16,24 @@ from tinker_local import checks, types
 from tinker_local.engine.engine import Engine
 from tinker_local.engine.sequence import Outcome, Request
 from tinker_local.futures import APIFuture
-from tinker_local.model_store import check_gguf
 from tinker_local.options import Options
 from tinker_local.tokenizer import Tokenizer
+from tinker_local.weights import Weights
 
 
 class SamplingClient:
     """Samples from and scores with one model. Get one from ``ServiceClient.create_sampling_client``.
 
     Methods may be called from any thread and any event loop. A client can be pickled: the other
-    process opens the same file with the same options.
+    process opens the same files with the same options.
 
     Bad input raises ``BadRequestError`` before anything is computed, and the client stays usable.
     """
 
-    def __init__(self, engine: Engine, options: Options) -> None:
+    def __init__(self, engine: Engine, options: Options, weights: Weights) -> None:
         self._engine = engine
         self._options = options
+        self._weights = weights
         self._tokenizer = Tokenizer(engine.model)
 
     def sample(
@@ -147,10 +147,10 @@ class SamplingClient:
         return checks.prompt_tokens(prompt, self._engine.model.n_vocab, self._engine.n_ctx)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self._engine.model.path, self._options)
+        return _reopen, (self._weights, self._options)
 
     def __repr__(self) -> str:
-        return f"SamplingClient({str(self._engine.model.path)!r}, n_ctx={self._engine.n_ctx})"
+        return f"SamplingClient({str(self._weights)!r}, n_ctx={self._engine.n_ctx})"
 
 
 def _logprobs(outcome: Outcome) -> list[float | None]:
@@ -174,17 +174,17 @@ def _response_maker(include_logprobs: bool, topk: int) -> Callable[[Outcome], ty
     return respond
 
 
-_reopened: weakref.WeakValueDictionary[tuple[Path, Options], Engine] = weakref.WeakValueDictionary()
+_reopened: weakref.WeakValueDictionary[tuple[Weights, Options], Engine] = weakref.WeakValueDictionary()
 _reopened_lock = threading.Lock()
 
 
-def _reopen(path: Path, options: Options) -> SamplingClient:
-    """Unpickle a client; those of one model in a process share an engine."""
+def _reopen(weights: Weights, options: Options) -> SamplingClient:
+    """Unpickle a client; those of the same weights in a process share an engine."""
     with _reopened_lock:
-        engine = _reopened.get((path, options))
+        engine = _reopened.get((weights, options))
         if engine is None:
-            engine = _reopened[path, options] = Engine.open(check_gguf(path), options)
-    return SamplingClient(engine, options)
+            engine = _reopened[weights, options] = weights.open(options)
+    return SamplingClient(engine, options, weights)
 
 
 __all__ = ["SamplingClient"]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tinker_local.engine.engine import Engine
-from tinker_local.errors import BadRequestError, RequestFailedError
+from tinker_local.errors import RequestFailedError
 from tinker_local.model_store import ModelStore
 from tinker_local.options import KvType, LogprobsMode, Options
 from tinker_local.sampling_client import SamplingClient
+from tinker_local.weights import Weights
 
 
 class ServiceClient:
@@ -26,6 +26,10 @@ class ServiceClient:
             request. None: the model's training context, at most 8,192.
         n_threads: threads llama.cpp computes with. None: the physical cores.
         n_gpu_layers: layers kept on the GPU by Metal and CUDA builds of llama-cpp-python. None: all.
+        devices: devices to compute on besides the CPU: llama.cpp's names with commas between
+            ("CUDA0,CUDA1"), or "none" for the CPU alone. None: all there are.
+        n_ubatch: tokens computed at once, at least 192. None: 512.
+        kv_offload: keep the KV cache on the device of its layer (None), or in main memory (False).
         kv_type: number format of the KV cache: "f16" (None), "f32" or "q8_0".
         flash_attn: use flash attention. None: llama.cpp decides.
         logprobs_mode: "sampling" (None) reports sampled tokens under the distribution they were
@@ -41,8 +45,8 @@ class ServiceClient:
     Raises:
         BadRequestError: an option has an impossible value.
 
-    A ServiceClient shares weights with every other of the process, and one KV cache a model among
-    its SamplingClients. It can be used as a context manager, which closes it.
+    A ServiceClient shares weights with every other of the process, and one KV cache a model (and
+    adapter) among its SamplingClients. It can be used as a context manager, which closes it.
     """
 
     def __init__(
@@ -53,6 +57,9 @@ class ServiceClient:
         n_ctx: int | None = None,
         n_threads: int | None = None,
         n_gpu_layers: int | None = None,
+        devices: str | None = None,
+        n_ubatch: int | None = None,
+        kv_offload: bool | None = None,
         kv_type: KvType | None = None,
         flash_attn: bool | None = None,
         logprobs_mode: LogprobsMode | None = None,
@@ -65,6 +72,9 @@ class ServiceClient:
                 "n_ctx": n_ctx,
                 "n_threads": n_threads,
                 "n_gpu_layers": n_gpu_layers,
+                "devices": devices,
+                "n_ubatch": n_ubatch,
+                "kv_offload": kv_offload,
                 "kv_type": kv_type,
                 "flash_attn": flash_attn,
                 "logprobs_mode": logprobs_mode,
@@ -73,40 +83,51 @@ class ServiceClient:
             }
         )
         self._store = ModelStore(self._options.models_dir)
-        self._engines: dict[Path, Engine] = {}
+        self._engines: dict[Weights, Engine] = {}
         self._lock = threading.Lock()
         self._closed = False
 
     def create_sampling_client(
-        self, model_path: str | None = None, base_model: str | None = None
+        self,
+        model_path: str | None = None,
+        base_model: str | None = None,
+        *,
+        lora_scale: float = 1.0,
     ) -> SamplingClient:
-        """Open a model.
+        """Open a model, or a model with an adapter on it.
 
         Args:
-            model_path: fine-tuned weights, ``tinker://...``; not supported by this version.
+            model_path: the path of a GGUF file: a LoRA adapter for ``base_model``, or a whole model.
+                ``tinker://...`` is not supported by this version.
             base_model: the name of a known model (``tinker-local models`` lists them) or the path
                 of a GGUF file.
+            lora_scale: what the adapter adds counts this many times: the update of a weight is
+                lora_scale * alpha / rank * B A, with the file's alpha (without one: lora_scale * B A).
+                0 gives the base's numbers.
+
+        Clients of one base share its weights in memory; each adapter and scale has a KV cache of its
+        own.
 
         Raises:
             ValueError: neither is given.
             NotFoundError: there is no such model; the message lists what there is.
-            BadRequestError: the file cannot be used as a model; the message says why.
+            BadRequestError: a file cannot be used, or the arguments do not go together; the message
+                says why.
         """
-        if not model_path and not base_model:
-            raise ValueError("create_sampling_client needs model_path or base_model")
-        if model_path:
-            raise BadRequestError(
-                f"model_path is {model_path!r}: fine-tuned weights cannot be opened by this version; "
-                "give base_model a model's name or the path of a GGUF file"
-            )
-        path = self._store.resolve(os.fspath(base_model or ""))
-        return SamplingClient(self._engine(path.resolve()), self._options)
+        weights = Weights.find(self._store, model_path, base_model, lora_scale)
+        return SamplingClient(self._engine(weights), self._options, weights)
 
     async def create_sampling_client_async(
-        self, model_path: str | None = None, base_model: str | None = None
+        self,
+        model_path: str | None = None,
+        base_model: str | None = None,
+        *,
+        lora_scale: float = 1.0,
     ) -> SamplingClient:
         """``create_sampling_client`` as a coroutine; the event loop runs on while it loads."""
-        return await asyncio.to_thread(self.create_sampling_client, model_path, base_model)
+        return await asyncio.to_thread(
+            self.create_sampling_client, model_path, base_model, lora_scale=lora_scale
+        )
 
     def close(self) -> None:
         """Free the models. Unfinished requests get a RequestFailedError. Closing twice is fine."""
@@ -130,13 +151,13 @@ class ServiceClient:
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self._options,)
 
-    def _engine(self, path: Path) -> Engine:
+    def _engine(self, weights: Weights) -> Engine:
         with self._lock:
             if self._closed:
                 raise RequestFailedError("the ServiceClient was closed; make a new one")
-            if path not in self._engines:
-                self._engines[path] = Engine.open(path, self._options)
-            return self._engines[path]
+            if weights not in self._engines:
+                self._engines[weights] = weights.open(self._options)
+            return self._engines[weights]
 
 
 def _reopen(options: Options) -> ServiceClient:

@@ -19,29 +19,33 @@ from tinker_local.service_client import ServiceClient
 
 @dataclass(frozen=True, slots=True)
 class ChosenModel:
-    """The model a command was given, and the options to run it with."""
+    """The model a command was given, the adapter to put on it, and the options to run it with."""
 
     name: str
+    adapter: str | None
+    lora_scale: float
     options: Mapping[str, Any]
 
     def open(self) -> SamplingClient:
         """Open it."""
-        return ServiceClient(**self.options).create_sampling_client(base_model=self.name)
+        service = ServiceClient(**self.options)
+        return service.create_sampling_client(self.adapter, self.name, lora_scale=self.lora_scale)
 
 
 def runs_a_model(command: Callable[..., None]) -> Callable[..., None]:
     """Make a command of a function whose first parameter is a ``ChosenModel``.
 
-    In its place the command gets ``--model`` and an option for each field of ``Options``.
+    In its place the command gets ``--model``, ``--adapter``, ``--lora-scale`` and an option for each
+    field of ``Options``.
     """
 
-    def run(model: str, **given: Any) -> None:
+    def run(model: str, adapter: str | None, lora_scale: float, **given: Any) -> None:
         options = {name: given.pop(name) for name in Options.model_fields}
         with reported_errors():
-            command(ChosenModel(model, options), **given)
+            command(ChosenModel(model, adapter, lora_scale, options), **given)
 
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    parameters = [*own, _model_parameter(), *map(option_parameter, Options.model_fields)]
+    parameters = [*own, *_model_parameters(), *map(option_parameter, Options.model_fields)]
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -61,9 +65,15 @@ def option(name: str, panel: str | None = None) -> Any:
     return typer.Option(help=help, envvar=variable, rich_help_panel=panel)
 
 
-def _model_parameter() -> inspect.Parameter:
-    option = typer.Option(help="A known model's name, or the path of a GGUF file.")
-    return _parameter("model", Annotated[str, option], ModelStore.default_name)
+def _model_parameters() -> list[inspect.Parameter]:
+    model = typer.Option(help="A known model's name, or the path of a GGUF file.")
+    adapter = typer.Option(metavar="FILE", help="A GGUF file with a LoRA to put on the model.")
+    scale = typer.Option(help="How many times what the LoRA adds counts.")
+    return [
+        _parameter("model", Annotated[str, model], ModelStore.default_name),
+        _parameter("adapter", Annotated[str | None, adapter], None),
+        _parameter("lora_scale", Annotated[float, scale], 1.0),
+    ]
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tinker_local import kernels
 from tinker_local.engine.cpu import default_threads
-from tinker_local.engine.llama import Context, load_model
+from tinker_local.engine.llama import Context, load_adapter, load_model
 from tinker_local.engine.scheduler import Scheduler
 from tinker_local.engine.sequence import Outcome, Prompt, Request, Sample
 from tinker_local.engine.step import Copy, Step
@@ -52,23 +52,39 @@ class Engine:
         thread.start()
 
     @classmethod
-    def open(cls, path: Path, options: Options) -> Engine:
+    def open(
+        cls,
+        path: Path,
+        options: Options,
+        adapter_path: Path | None = None,
+        lora_scale: float = 1.0,
+    ) -> Engine:
         """Load a GGUF file (or share its weights, if they are loaded) and make a context on it.
 
+        Args:
+            path: the model's file.
+            options: how to open it.
+            adapter_path: a LoRA to put on it.
+            lora_scale: how strongly; see ``Context``.
+
         Raises:
-            BadRequestError: llama.cpp does not accept the file.
+            BadRequestError: llama.cpp does not accept a file, or the LoRA is for another model.
             InternalServerError: the context cannot be made, for example for want of memory.
         """
-        model = load_model(path, options.n_gpu_layers)
+        model = load_model(path, options.n_gpu_layers, options.devices)
+        n_batch = options.n_ubatch or _N_BATCH
         context = Context(
             model,
             n_ctx=options.n_ctx or min(model.n_ctx_train, _DEFAULT_N_CTX),
             n_sequences=_N_STATES if model.is_recurrent else _N_SEQUENCES,
-            n_batch=_N_BATCH,
-            n_rows=min(_N_BATCH, max(_MIN_ROWS, _LOGITS_FLOATS // model.n_vocab)),
+            n_batch=n_batch,
+            n_rows=min(n_batch, max(_MIN_ROWS, _LOGITS_FLOATS // model.n_vocab)),
             n_threads=options.n_threads or default_threads(),
             kv_type=options.kv_type,
             flash_attn=options.flash_attn,
+            kv_offload=options.kv_offload,
+            adapter=load_adapter(model, adapter_path) if adapter_path else None,
+            lora_scale=lora_scale,
         )
         return cls(context, keeps_prefixes=options.prefix_cache)
 

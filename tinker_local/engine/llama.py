@@ -1,17 +1,14 @@
 """The one door to llama.cpp: models, contexts and batches with Python lifetimes.
 
 Everything here is a thin, typed face of ``llama.h``. Nothing in it knows of requests or sampling.
-llama.cpp's own messages go to the logger ``tinker_local.llama`` (its "info" as DEBUG).
 """
 
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -20,6 +17,10 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
+from tinker_local.engine.adapter_file import check_adapter
+from tinker_local.engine.devices import device_pointers
+from tinker_local.engine.gguf_file import is_adapter
+from tinker_local.engine.log import log
 from tinker_local.errors import BadRequestError, InternalServerError
 from tinker_local.options import KvType
 
@@ -27,14 +28,7 @@ _KV_TYPES: dict[str, int] = {"f32": 0, "f16": 1, "q8_0": 8}  # enum ggml_type
 _FLASH_ATTN: dict[bool | None, int] = {None: -1, False: 0, True: 1}  # enum llama_flash_attn_type
 _TEMPLATE_ROOM = 1 << 20  # longest metadata string that is read, in bytes
 
-_LOG_LEVELS = {  # enum ggml_log_level; its "info" is chatter to a Python user
-    1: logging.DEBUG,
-    2: logging.DEBUG,
-    3: logging.WARNING,
-    4: logging.ERROR,
-}
-
-logger = logging.getLogger("tinker_local.llama")
+llama_cpp.llama_backend_init()
 
 
 class DecodeError(InternalServerError):
@@ -42,43 +36,9 @@ class DecodeError(InternalServerError):
 
     def __init__(self, code: int) -> None:
         meaning = {1: "no room in the KV cache", 2: "aborted", -1: "invalid batch"}
-        said = f"; llama.cpp said: {_log.last_errors()}" if _log.last_errors() else ""
+        said = f"; llama.cpp said: {log.last_errors()}" if log.last_errors() else ""
         super().__init__(f"llama_decode returned {code} ({meaning.get(code, 'computation failed')}){said}")
         self.code = code
-
-
-class _Log:
-    """Joins llama.cpp's pieces of messages to lines, and remembers the last errors."""
-
-    def __init__(self) -> None:
-        self._line = threading.local()
-        self._errors: deque[str] = deque(maxlen=4)
-
-    def receive(self, level: int, text: bytes, _user_data: object) -> None:
-        if level in _LOG_LEVELS:  # 5 continues the line before it
-            self._line.level, self._line.text = _LOG_LEVELS[level], ""
-        line = getattr(self._line, "text", "") + text.decode("utf-8", "replace")
-        self._line.text = line
-        if line.endswith("\n") and line.strip():
-            self._emit(getattr(self._line, "level", logging.DEBUG), line.strip())
-            self._line.text = ""
-
-    def _emit(self, level: int, line: str) -> None:
-        if level >= logging.ERROR:
-            self._errors.append(line)
-        logger.log(level, "%s", line)
-
-    def clear(self) -> None:
-        self._errors.clear()
-
-    def last_errors(self) -> str:
-        return "; ".join(self._errors)
-
-
-_log = _Log()
-_log_callback = llama_cpp.llama_log_callback(_log.receive)  # llama.cpp keeps only a bare pointer
-llama_cpp.llama_log_set(_log_callback, ctypes.c_void_p(0))
-llama_cpp.llama_backend_init()
 
 
 class Model:
@@ -90,21 +50,21 @@ class Model:
         n_vocab: number of token ids.
         n_ctx_train: tokens the model was trained to read.
         is_recurrent: whether it keeps a state for each sequence, in all its layers or in some.
+        adapters_lock: held by whoever changes or reads llama.cpp's list of the model's adapters.
     """
 
-    def __init__(self, path: Path, n_gpu_layers: int) -> None:
+    def __init__(self, path: Path, n_gpu_layers: int, devices: str | None = None) -> None:
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
-        _log.clear()
+        pointers = device_pointers(devices)
+        params.devices = ctypes.cast(pointers, ctypes.c_void_p) if pointers else None
+        log.clear()
         handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not handle:
-            raise BadRequestError(
-                f"llama.cpp cannot load {path} ({path.stat().st_size:,} bytes): "
-                f"{_log.last_errors() or 'no reason given'}. Is the file complete, and a model that "
-                f"the installed llama-cpp-python {llama_cpp.__version__} knows?"
-            )
+            raise _refusal(path, log.last_errors() or "no reason given")
         self.path = path
         self.handle: Any = handle
+        self.adapters_lock = threading.RLock()  # a finalizer may want it while its own thread has it
         self._free = weakref.finalize(self, llama_cpp.llama_model_free, handle)
         self._vocab: Any = llama_cpp.llama_model_get_vocab(handle)
         self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
@@ -171,6 +131,17 @@ class Model:
         return token if token >= 0 else None
 
 
+def _refusal(path: Path, reason: str) -> BadRequestError:
+    if is_adapter(path):
+        return BadRequestError(
+            f"{path} is an adapter and no model: give it as model_path, with a base_model"
+        )
+    return BadRequestError(
+        f"llama.cpp cannot load {path} ({path.stat().st_size:,} bytes): {reason}. Is the file complete, "
+        f"and a model that the installed llama-cpp-python {llama_cpp.__version__} knows?"
+    )
+
+
 def _written(room: int, write: Callable[[Any, int], int]) -> bytes:
     """Return what ``write(buffer, room)`` writes; where the room is too small it says how much it needs."""
     while True:
@@ -185,20 +156,80 @@ _models: weakref.WeakValueDictionary[tuple[object, ...], Model] = weakref.WeakVa
 _models_lock = threading.Lock()
 
 
-def load_model(path: Path, n_gpu_layers: int) -> Model:
+def load_model(path: Path, n_gpu_layers: int, devices: str | None = None) -> Model:
     """Open a GGUF file, or share the model if this process has it open already.
 
+    Args:
+        path: the file.
+        n_gpu_layers: layers kept on the devices; -1 for all.
+        devices: names of the devices, with commas between; "none" for the CPU alone; None for all.
+
     Raises:
-        BadRequestError: llama.cpp does not accept the file; the message has its words.
+        BadRequestError: llama.cpp does not accept the file, in its words; or there is no such device.
     """
-    path = path.resolve()
-    stat = path.stat()
-    key = (path, stat.st_mtime_ns, stat.st_size, n_gpu_layers)
+    path, version = _file_version(path)
+    key = (path, version, n_gpu_layers, devices)
     with _models_lock:
         model = _models.get(key)
         if model is None:
-            model = _models[key] = Model(path, n_gpu_layers)
+            model = _models[key] = Model(path, n_gpu_layers, devices)
     return model
+
+
+def _file_version(path: Path) -> tuple[Path, tuple[int, int]]:
+    """Return the resolved path, and what changes when the file does."""
+    path = path.resolve()
+    stat = path.stat()
+    return path, (stat.st_mtime_ns, stat.st_size)
+
+
+class Adapter:
+    """A LoRA over a model's weights. Get one from ``load_adapter``.
+
+    Attributes:
+        path: the file.
+        model: the base.
+        handle: llama.cpp's pointer.
+    """
+
+    def __init__(self, model: Model, path: Path) -> None:
+        check_adapter(path, model.path)
+        with model.adapters_lock:
+            log.clear()
+            handle = llama_cpp.llama_adapter_lora_init(model.handle, os.fsencode(path))
+            reason = log.last_errors() or "no reason given"
+        if not handle:
+            raise BadRequestError(f"llama.cpp cannot put the adapter {path} on {model.path}: {reason}")
+        self.path = path
+        self.model = model
+        self.handle: Any = handle
+        self._free = weakref.finalize(self, _free_adapter, handle, model)
+
+
+def _free_adapter(handle: Any, model: Model) -> None:
+    """Free an adapter. A finalizer that holds the model keeps it from being freed first."""
+    with model.adapters_lock:
+        llama_cpp.llama_adapter_lora_free(handle)
+
+
+_adapters: weakref.WeakValueDictionary[tuple[object, ...], Adapter] = weakref.WeakValueDictionary()
+_adapters_lock = threading.Lock()
+
+
+def load_adapter(model: Model, path: Path) -> Adapter:
+    """Open a GGUF file with a LoRA for ``model``, or share it if that model has it open already.
+
+    Raises:
+        BadRequestError: the file is not a LoRA for this model, or one that llama.cpp would apply only
+            in part; the message has the reason.
+    """
+    path, version = _file_version(path)
+    key = (id(model), path, version)  # an adapter keeps its model alive, so the id stays the model's
+    with _adapters_lock:
+        adapter = _adapters.get(key)
+        if adapter is None:
+            adapter = _adapters[key] = Adapter(model, path)
+    return adapter
 
 
 class Batch:
@@ -233,6 +264,10 @@ class Batch:
 class Context:
     """A KV cache over a model's weights, shared by up to ``n_sequences`` sequences.
 
+    With an ``adapter``, each weight W that it has factors A and B for counts as W + c B A, where
+    c = ``lora_scale`` * alpha / rank, or ``lora_scale`` where the file's alpha is 0 or missing
+    (``get_scale`` in llama.cpp's ``llama-adapter.h``). At ``lora_scale`` 0 llama.cpp leaves it out.
+
     Attributes:
         n_ctx: most tokens one sequence may hold: what was asked for, at most the model's training
             context.
@@ -253,7 +288,12 @@ class Context:
         n_threads: int,
         kv_type: KvType = "f16",
         flash_attn: bool | None = None,
+        kv_offload: bool = True,
+        adapter: Adapter | None = None,
+        lora_scale: float = 1.0,
     ) -> None:
+        if adapter is not None and adapter.model is not model:
+            raise ValueError(f"the adapter {adapter.path} was loaded for another model")
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_batch = params.n_ubatch = n_batch
@@ -262,15 +302,17 @@ class Context:
         params.n_threads = params.n_threads_batch = n_threads
         params.type_k = params.type_v = _KV_TYPES[kv_type]
         params.flash_attn_type = _FLASH_ATTN[flash_attn]
+        params.offload_kqv = kv_offload
         params.kv_unified = True  # sequences of one prompt share its cells
         params.no_perf = True
-        _log.clear()
-        handle = llama_cpp.llama_init_from_model(model.handle, params)
+        log.clear()
+        with model.adapters_lock:
+            handle = llama_cpp.llama_init_from_model(model.handle, params)
         if not handle:
             raise InternalServerError(
                 f"llama.cpp cannot make a context of n_ctx={n_ctx}, kv_type={kv_type!r}, "
                 f"flash_attn={flash_attn} for {model.path}: "
-                f"{_log.last_errors() or 'no reason given'}. A smaller n_ctx needs less memory."
+                f"{log.last_errors() or 'no reason given'}. A smaller n_ctx needs less memory."
             )
         self.model = model
         self.n_threads = n_threads
@@ -284,7 +326,14 @@ class Context:
         self._memory: Any = llama_cpp.llama_get_memory(handle)
         self._view: NDArray[np.float32] = np.empty((0, model.n_vocab), np.float32)
         self._address = 0
-        self.close = weakref.finalize(self, llama_cpp.llama_free, handle)
+        self.close = weakref.finalize(self, _free_context, handle, model, adapter)
+        self._is_reserved = adapter is None
+        if adapter is not None:
+            self._apply(adapter, lora_scale)
+
+    def _apply(self, adapter: Adapter, scale: float) -> None:
+        handles = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter.handle)
+        llama_cpp.llama_set_adapters_lora(self._handle, handles, 1, (ctypes.c_float * 1)(scale))
 
     def decode(self, n_tokens: int) -> None:
         """Run the first ``n_tokens`` of ``batch``, with the GIL released.
@@ -293,7 +342,12 @@ class Context:
             DecodeError: llama.cpp did not compute the batch.
         """
         self.batch.struct.n_tokens = n_tokens
-        code = llama_cpp.llama_decode(self._handle, self.batch.struct)
+        if self._is_reserved:
+            code = llama_cpp.llama_decode(self._handle, self.batch.struct)
+        else:  # llama.cpp makes room for the adapter's part of the graph, and walks the model's adapters
+            with self.model.adapters_lock:
+                code = llama_cpp.llama_decode(self._handle, self.batch.struct)
+            self._is_reserved = True
         if code != 0:
             raise DecodeError(code)
 
@@ -322,3 +376,8 @@ class Context:
     def remove_sequence(self, sequence: int) -> None:
         """Forget a sequence."""
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+
+def _free_context(handle: Any, *_used: object) -> None:
+    """Free a context. A finalizer that holds the model and adapter keeps them from being freed first."""
+    llama_cpp.llama_free(handle)

@@ -1,0 +1,55 @@
+"""llama.cpp's own messages: they go to the logger ``tinker_local.llama`` (its "info" as DEBUG)."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+from collections import deque
+
+import llama_cpp
+
+_LOG_LEVELS = {  # enum ggml_log_level; its "info" is chatter to a Python user
+    1: logging.DEBUG,
+    2: logging.DEBUG,
+    3: logging.WARNING,
+    4: logging.ERROR,
+}
+
+logger = logging.getLogger("tinker_local.llama")
+
+
+class Log:
+    """Joins llama.cpp's pieces of messages to lines, and remembers the last errors."""
+
+    def __init__(self) -> None:
+        self._line = threading.local()
+        self._errors: deque[str] = deque(maxlen=4)
+
+    def receive(self, level: int, text: bytes, _user_data: object) -> None:
+        """Take a piece of a message; llama.cpp calls this."""
+        if level in _LOG_LEVELS:  # 5 continues the line before it
+            self._line.level, self._line.text = _LOG_LEVELS[level], ""
+        line = getattr(self._line, "text", "") + text.decode("utf-8", "replace")
+        self._line.text = line
+        if line.endswith("\n") and line.strip():
+            self._emit(getattr(self._line, "level", logging.DEBUG), line.strip())
+            self._line.text = ""
+
+    def _emit(self, level: int, line: str) -> None:
+        if level >= logging.ERROR:
+            self._errors.append(line)
+        logger.log(level, "%s", line)
+
+    def clear(self) -> None:
+        """Forget the errors so far."""
+        self._errors.clear()
+
+    def last_errors(self) -> str:
+        """Return the errors since ``clear``, at most four, in one line; empty if there were none."""
+        return "; ".join(self._errors)
+
+
+log = Log()
+_callback = llama_cpp.llama_log_callback(log.receive)  # llama.cpp keeps only a bare pointer
+llama_cpp.llama_log_set(_callback, ctypes.c_void_p(0))
