@@ -18,6 +18,7 @@ from tinker_local.errors import (
 )
 from tinker_local.futures import APIFuture
 from tinker_local.progress import track
+from tinker_local.queue_state import QueueState, QueueStateObserver
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.service_client import ServiceClient
 from tinker_local.tokenizer import Tokenizer
@@ -45,6 +46,8 @@ __all__ = [
     "InternalServerError",
     "ModelInput",
     "NotFoundError",
+    "QueueState",
+    "QueueStateObserver",
     "RequestFailedError",
     "SampleResponse",
     "SampledSequence",

@@ -74,9 +74,16 @@ class Options(BaseModel):
         "under the plain model's (raw).",
     )
     prefix_cache: bool = Field(
-        default=False,
+        default=True,
         description="Keep what is finished in the KV cache until the room is needed, and start from the "
-        "longest prefix there. Numbers then vary in their last bits with what ran before.",
+        "longest prefix there. Without, a request on an idle engine gives the same bits each time.",
+    )
+    n_contexts: int = Field(
+        default=4,
+        ge=1,
+        le=4096,
+        description="KV caches kept in memory, one for each model or adapter that was opened. Beyond it, "
+        "those idle longest are released, and made again on use. Unset: 4.",
     )
     models_dir: Path | None = Field(
         default=None,

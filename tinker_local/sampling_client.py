@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 import weakref
@@ -13,15 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinker_local import checks, types
+from tinker_local.engine.context_limit import ContextLimit
 from tinker_local.engine.engine import Engine
 from tinker_local.engine.sequence import Outcome, Request
 from tinker_local.futures import APIFuture
 from tinker_local.options import Options
+from tinker_local.queue_state import QueueState, QueueStateObserver
 from tinker_local.tokenizer import Tokenizer
 from tinker_local.weights import Weights
 
+logger = logging.getLogger(__name__)
 
-class SamplingClient:
+
+class SamplingClient(QueueStateObserver):
     """Samples from and scores with one model. Get one from ``ServiceClient.create_sampling_client``.
 
     Methods may be called from any thread and any event loop. A client can be pickled: the other
@@ -35,6 +40,7 @@ class SamplingClient:
         self._options = options
         self._weights = weights
         self._tokenizer = Tokenizer(engine.model)
+        engine.observe(self)
 
     def sample(
         self,
@@ -108,6 +114,10 @@ class SamplingClient:
         """Return the tokenizer of the model file."""
         return self._tokenizer
 
+    def on_queue_state_change(self, queue_state: QueueState, queue_state_reason: str | None) -> None:
+        """Called when requests begin or cease to wait for room; logs it. Override it to do more."""
+        logger.info("%s: %s", queue_state.value, queue_state_reason or "no request waits")
+
     def _sample(
         self,
         prompt: types.ModelInput,
@@ -176,6 +186,7 @@ def _response_maker(include_logprobs: bool, topk: int) -> Callable[[Outcome], ty
 
 _reopened: weakref.WeakValueDictionary[tuple[Weights, Options], Engine] = weakref.WeakValueDictionary()
 _reopened_lock = threading.Lock()
+_reopened_limit = cache(ContextLimit)
 
 
 def _reopen(weights: Weights, options: Options) -> SamplingClient:
@@ -183,7 +194,9 @@ def _reopen(weights: Weights, options: Options) -> SamplingClient:
     with _reopened_lock:
         engine = _reopened.get((weights, options))
         if engine is None:
-            engine = _reopened[weights, options] = weights.open(options)
+            engine = _reopened[weights, options] = weights.open(
+                options, _reopened_limit(options.n_contexts)
+            )
     return SamplingClient(engine, options, weights)
 
 

@@ -8,6 +8,7 @@ import threading
 from types import TracebackType
 from typing import Any
 
+from tinker_local.engine.context_limit import ContextLimit
 from tinker_local.engine.engine import Engine
 from tinker_local.errors import RequestFailedError
 from tinker_local.model_store import ModelStore
@@ -35,8 +36,10 @@ class ServiceClient:
         logprobs_mode: "sampling" (None) reports sampled tokens under the distribution they were
             drawn from, "raw" under the plain model's.
         prefix_cache: keep what is finished in the KV cache until the room is needed, and start from
-            the longest prefix there. Off (None), because numbers then vary in their last bits with
-            what ran before, and with them, now and then, a token drawn with the same seed.
+            the longest prefix there (None). False: a request on an idle engine gives the same bits
+            each time.
+        n_contexts: KV caches kept in memory, of models and adapters that were opened; those that were
+            idle longest are released beyond it, and made again on use. None: 4.
         models_dir: where GGUF files are found by name.
 
     An option that is None is taken from the environment (``TINKER_LOCAL_N_CTX`` and so on), else it
@@ -64,6 +67,7 @@ class ServiceClient:
         flash_attn: bool | None = None,
         logprobs_mode: LogprobsMode | None = None,
         prefix_cache: bool | None = None,
+        n_contexts: int | None = None,
         models_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         del user_metadata, project_id
@@ -79,10 +83,12 @@ class ServiceClient:
                 "flash_attn": flash_attn,
                 "logprobs_mode": logprobs_mode,
                 "prefix_cache": prefix_cache,
+                "n_contexts": n_contexts,
                 "models_dir": models_dir,
             }
         )
         self._store = ModelStore(self._options.models_dir)
+        self._limit = ContextLimit(self._options.n_contexts)
         self._engines: dict[Weights, Engine] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -134,8 +140,9 @@ class ServiceClient:
         with self._lock:
             self._closed = True
             engines, self._engines = self._engines, {}
-        for engine in engines.values():
-            engine.close()
+        interrupted = [engine.close() for engine in engines.values()]
+        if any(interrupted):
+            raise KeyboardInterrupt
 
     def __enter__(self) -> ServiceClient:
         return self
@@ -156,7 +163,7 @@ class ServiceClient:
             if self._closed:
                 raise RequestFailedError("the ServiceClient was closed; make a new one")
             if weights not in self._engines:
-                self._engines[weights] = weights.open(self._options)
+                self._engines[weights] = weights.open(self._options, self._limit)
             return self._engines[weights]
 
 

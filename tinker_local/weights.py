@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinker_local import checks
+from tinker_local.engine.context_limit import ContextLimit
 from tinker_local.engine.engine import Engine
 from tinker_local.engine.gguf_file import is_adapter
 from tinker_local.errors import BadRequestError
@@ -62,15 +63,15 @@ class Weights:
         assert path is not None
         return cls(path)
 
-    def open(self, options: Options) -> Engine:
-        """Open them.
+    def open(self, options: Options, limit: ContextLimit) -> Engine:
+        """Open them; ``limit`` says how many contexts stay in memory.
 
         Raises:
             NotFoundError: a file is gone.
             BadRequestError: llama.cpp does not accept a file, or the LoRA is for another model.
         """
         adapter = self.adapter_path and check_gguf(self.adapter_path)
-        return Engine.open(check_gguf(self.path), options, adapter, self.lora_scale)
+        return Engine.open(check_gguf(self.path), options, adapter, self.lora_scale, limit)
 
     def __str__(self) -> str:
         if self.adapter_path is None:

@@ -319,6 +319,8 @@ class Context:
         self.n_sequences = n_sequences
         self.n_ctx = min(n_ctx, model.n_ctx_train)
         self.n_cells = int(llama_cpp.llama_n_ctx(handle))
+        if llama_cpp.llama_model_is_recurrent(model.handle):
+            self.n_cells = n_sequences * n_ctx  # a state takes the same room for any number of tokens
         self.n_batch = int(llama_cpp.llama_n_batch(handle))
         self.n_rows = min(n_rows, self.n_batch)
         self.batch = Batch(self.n_batch)

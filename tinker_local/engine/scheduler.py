@@ -125,10 +125,10 @@ class Scheduler:
             self._forget_prefixes()
         return done
 
-    def release(self, prompt: Prompt) -> None:
-        """Take back everything a request holds, finished or not."""
+    def release(self, prompt: Prompt) -> bool:
+        """Take back everything a request holds, finished or not. False if it was released before."""
         if prompt not in self._active:
-            return
+            return False
         del self._active[prompt]
         self._unplaced = [p for p in self._unplaced if p is not prompt]
         self._reading = [s for s in self._reading if s.prompt is not prompt]
@@ -137,6 +137,7 @@ class Scheduler:
             if sequence.id >= 0:
                 self._n_open -= sequence.n_computed - sequence.n_settled
                 self._drop(sequence)
+        return True
 
     def drop_cancelled(self) -> list[Request]:
         """Forget the requests whose future was cancelled, and return them."""

@@ -1,0 +1,235 @@
+"""The loop that keeps one llama.cpp context busy: schedule, run, finish."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from queue import SimpleQueue
+
+from tinker_local import kernels
+from tinker_local.engine.context_limit import ContextLimit
+from tinker_local.engine.cores import Share, cores
+from tinker_local.engine.llama import Context
+from tinker_local.engine.runner import Runner
+from tinker_local.engine.scheduler import Scheduler
+from tinker_local.engine.sequence import Outcome, Request
+from tinker_local.engine.step import Step
+from tinker_local.errors import InternalServerError, RequestFailedError, TinkerError
+from tinker_local.queue_state import QueueState, QueueStateObserver
+
+_POOL_THREADS = 4
+
+logger = logging.getLogger(__name__)
+
+
+class Loop:
+    """What runs on an engine's thread.
+
+    It knows its owner only while requests are unfinished, so that an engine nobody uses can go.
+
+    Args:
+        context: the first context. It is released when ``limit`` says so, and made again for new work.
+        make_context: makes another like it.
+        limit: what its context counts towards.
+        keeps_prefixes: whether finished sequences stay in the KV cache.
+
+    Attributes:
+        closing: set this, and wake the loop, to end it.
+        ended: set as its last act.
+        observers: those to tell when requests begin or cease to wait.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        make_context: Callable[[], Context],
+        limit: ContextLimit,
+        *,
+        keeps_prefixes: bool,
+    ) -> None:
+        self.closing = False
+        self.ended = threading.Event()
+        self.observers: weakref.WeakSet[QueueStateObserver] = weakref.WeakSet()
+        self._inbox: SimpleQueue[tuple[Request, object] | None] = SimpleQueue()  # None only wakes
+        self._make_context = make_context
+        self._limit = limit
+        self._make_scheduler = partial(
+            Scheduler,
+            context.n_cells,
+            context.n_sequences,
+            context.n_batch,
+            context.n_rows,
+            keeps_prefixes=keeps_prefixes,
+            whole_only=context.model.is_recurrent,
+        )
+        self._scheduler = self._make_scheduler()
+        self._share = Share()
+        self._cancellations = self._release_asked = False
+        self._queue_state = QueueState.ACTIVE
+        self._owner: object = None
+        self._n_unfinished = 0
+        self._pool = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix="tinker-local-results")
+        self._context: Context | None = None
+        self._use(context)
+
+    def submit(self, request: Request, owner: object) -> None:
+        """Queue a request, which keeps ``owner`` alive until it is finished."""
+        self._inbox.put((request, owner))
+
+    def wake(self) -> None:
+        """Let the loop look at what has been set."""
+        self._inbox.put(None)
+
+    def notice_cancellation(self, future: Future[object]) -> None:
+        """Drop the request of a future that was cancelled; to be added to it as a callback."""
+        if future.cancelled() and not self._cancellations:
+            self._cancellations = True
+            self.wake()
+
+    def ask_to_release(self) -> None:
+        """Free the context soon, unless there is work again."""
+        self._release_asked = True
+        self.wake()
+
+    def run(self) -> None:
+        """Work until ``closing`` is set."""
+        while not self.closing:
+            self._receive()
+            if self._cancellations:
+                self._drop_cancelled()
+            if self._release_asked:
+                self._release()
+            if self._scheduler.has_work and not self.closing:
+                self._step()
+        self._shut_down()
+        self.ended.set()
+
+    def _receive(self) -> None:
+        """Take the mail; wait for it only when there is nothing to compute."""
+        if self._inbox.empty() and not self._scheduler.has_work:
+            if self._context is not None:
+                self._limit.idle(self)
+            self._take(self._inbox.get())
+            self._limit.busy(self)
+        while not self._inbox.empty():
+            self._take(self._inbox.get())
+
+    def _take(self, mail: tuple[Request, object] | None) -> None:
+        if mail is not None:
+            request, self._owner = mail
+            self._n_unfinished += 1
+            self._scheduler.add(request)
+
+    def _drop_cancelled(self) -> None:
+        self._cancellations = False
+        for request in self._scheduler.drop_cancelled():
+            self._forget_one()
+            request.future.set_running_or_notify_cancel()
+
+    def _step(self) -> None:
+        try:
+            if self._context is None:
+                self._use(self._make_context())
+        except TinkerError as error:
+            self._fail_all(error)
+            return
+        step = self._scheduler.schedule()
+        self._tell_observers()
+        try:
+            with cores.turn(self._share):
+                self._runner.run(step)
+            for prompt in self._scheduler.advance(step):
+                self._finish(prompt.request, Outcome.of(prompt))
+        except Exception as error:
+            self._fail(step, error)
+
+    def _finish(self, request: Request, outcome: Outcome | Exception) -> None:
+        """Resolve a request's future on the thread pool, where callbacks cannot hold up the loop."""
+        self._on_pool(_resolve, request, outcome)
+        self._forget_one()
+
+    def _forget_one(self) -> None:
+        self._n_unfinished -= 1
+        if not self._n_unfinished:
+            self._owner = None
+
+    def _on_pool(self, function: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._pool.submit(function, *arguments)
+        except RuntimeError:  # the interpreter is leaving and has shut its pools down
+            function(*arguments)
+
+    def _fail(self, step: Step, error: Exception) -> None:
+        """End the requests of a step that could not be computed; the others go on."""
+        if isinstance(error, kernels.LogitsError):
+            error = InternalServerError(f"the model's logits cannot be used: {error}")
+        elif not isinstance(error, TinkerError):
+            logger.exception("a step of the engine failed")
+            error = InternalServerError(f"the engine failed: {error!r}")
+        for prompt in step.prompts:
+            if self._scheduler.release(prompt):
+                self._finish(prompt.request, error)
+
+    def _fail_all(self, error: Exception) -> None:
+        for request in self._scheduler.clear():
+            self._finish(request, error)
+
+    def _tell_observers(self) -> None:
+        n_waiting = self._scheduler.n_waiting
+        state = QueueState.PAUSED_CAPACITY if n_waiting else QueueState.ACTIVE
+        if state is self._queue_state:
+            return
+        self._queue_state = state
+        reason = f"{n_waiting} requests wait for room in the KV cache" if n_waiting else None
+        for observer in list(self.observers):
+            self._on_pool(_tell, observer, state, reason)
+
+    # -- the context's life ---------------------------------------------------------------------
+
+    def _use(self, context: Context) -> None:
+        self._limit.opened()
+        self._context = context
+        self._runner = Runner(context)
+
+    def _release(self) -> None:
+        self._release_asked = False
+        if self._scheduler.has_work:
+            self._limit.opened()  # it was counted no more when this was asked
+        elif self._context is not None:
+            self._context.close()
+            self._context = None
+            self._scheduler = self._make_scheduler()  # whose prefix cache is empty
+
+    def _shut_down(self) -> None:
+        while not self._inbox.empty():
+            self._take(self._inbox.get())
+        self._fail_all(RequestFailedError("the client was closed before this request finished"))
+        self._pool.shutdown(wait=False)
+        if self._context is not None:
+            self._context.close()
+            if not self._release_asked:
+                self._limit.closed(self)
+
+
+def _resolve(request: Request, outcome: Outcome | Exception) -> None:
+    future = request.future
+    if not future.set_running_or_notify_cancel():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+        return
+    try:
+        future.set_result(request.assemble(outcome))
+    except Exception as error:
+        future.set_exception(error)
+
+
+def _tell(observer: QueueStateObserver, state: QueueState, reason: str | None) -> None:
+    try:
+        observer.on_queue_state_change(state, reason)
+    except Exception:
+        logger.exception("an observer of the queue's state failed")

@@ -1,0 +1,175 @@
+"""Runs a step: a batch for llama.cpp, and its logits turned into numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinker_local import kernels
+from tinker_local.engine.llama import Context
+from tinker_local.engine.sequence import Prompt, Sample
+from tinker_local.engine.step import Copy, Step
+
+
+@dataclass(slots=True)
+class _Parameters:
+    """How each of some samples draws its next token; arrays of shape (n,)."""
+
+    temperature: NDArray[np.float32]
+    top_k: NDArray[np.int32]
+    top_p: NDArray[np.float32]
+    seed: NDArray[np.uint64]
+    sample: NDArray[np.uint64]
+    position: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, samples: list[Sample]) -> _Parameters:
+        requests = [sample.prompt.request for sample in samples]
+        return cls(
+            np.array([r.temperature for r in requests], np.float32),
+            np.array([r.top_k for r in requests], np.int32),
+            np.array([r.top_p for r in requests], np.float32),
+            np.array([r.seed for r in requests], np.uint64),
+            np.array([s.index for s in samples], np.uint64),
+            np.array([s.length for s in samples], np.uint64),
+        )
+
+
+class Runner:
+    """Gives a context's logits to the samples and prompts that wait for them."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._drawn_before: list[Sample] = []
+        self._parameters = _Parameters.of([])
+
+    def run(self, step: Step) -> None:
+        """Change the KV cache, decode, draw and score.
+
+        Raises:
+            DecodeError: llama.cpp did not compute the batch.
+            kernels.LogitsError: a row of logits is no distribution.
+        """
+        for edit in step.edits:
+            if isinstance(edit, Copy):
+                self._context.copy_sequence(edit.source, edit.target, edit.length)
+            else:
+                self._context.remove_sequence(edit.sequence)
+        for prompt in step.kept:
+            self._go_on_from_row(prompt)
+        if step.samples or step.chunks:
+            n_tokens, n_rows = _fill(self._context, step)
+            self._context.decode(n_tokens)
+            self._read(step, self._context.logits(n_rows))
+
+    def _go_on_from_row(self, prompt: Prompt) -> None:
+        """Use the row that was kept after a prompt's cached tokens."""
+        row = prompt.row
+        if row is None:
+            return
+        if prompt.n_remaining:
+            _score(prompt, prompt.n_computed, row[None], self._context.n_threads)
+        else:
+            self._draw([(sample, 0) for sample in _not_begun(prompt)], row[None])
+
+    def _read(self, step: Step, logits: NDArray[np.float32]) -> None:
+        """Turn the rows of logits into numbers: first the samples' rows, then the chunks'."""
+        row = len(step.samples)
+        drawing = [(sample, index) for index, sample in enumerate(step.samples)]
+        for chunk in step.chunks:
+            end, sequence = row + chunk.n_rows, chunk.sequence
+            if isinstance(sequence, Sample):
+                drawing += [(sequence, end - 1)] if chunk.is_last else []
+            elif isinstance(sequence, Prompt) and chunk.n_rows:
+                if sequence.request.scores_prompt:
+                    first = chunk.stop - chunk.n_rows + 1
+                    _score(sequence, first, logits[row:end], self._context.n_threads)
+                if chunk.is_last:
+                    drawing += [(sample, end - 1) for sample in _not_begun(sequence)]
+                if chunk.is_last or chunk.stop == sequence.snapshot_at:
+                    sequence.row = logits[end - 1].copy()
+            row = end
+        self._draw(drawing, logits)
+
+    def _draw(self, drawing: list[tuple[Sample, int]], logits: NDArray[np.float32]) -> None:
+        if not drawing:
+            return
+        samples = [sample for sample, _ in drawing]
+        parameters = self._draw_parameters(samples)
+        draws = kernels.sample_rows(
+            logits,
+            rows=np.array([row for _, row in drawing], np.int32),
+            temperature=parameters.temperature,
+            top_k=parameters.top_k,
+            top_p=parameters.top_p,
+            seed=parameters.seed,
+            sample=parameters.sample,
+            position=parameters.position,
+            n_threads=self._context.n_threads,
+        )
+        drawn = zip(
+            samples,
+            draws.tokens.tolist(),
+            draws.logprobs.tolist(),
+            draws.raw_logprobs.tolist(),
+            strict=True,
+        )
+        for sample, token, logprob, raw_logprob in drawn:
+            request = sample.prompt.request
+            sample.append(
+                token,
+                raw_logprob if request.raw_logprobs else logprob,
+                self._context.model.describe,
+            )
+            if request.on_token is not None:
+                request.on_token(sample.index, token)
+
+    def _draw_parameters(self, samples: list[Sample]) -> _Parameters:
+        if samples == self._drawn_before:  # each has drawn one token since
+            self._parameters.position += np.uint64(1)
+        else:
+            self._drawn_before, self._parameters = samples, _Parameters.of(samples)
+        return self._parameters
+
+
+def _fill(context: Context, step: Step) -> tuple[int, int]:
+    """Write a step into the context's batch; return its numbers of tokens and flagged rows."""
+    batch, n = context.batch, len(step.samples)
+    batch.tokens[:n] = [sample.drawn[-1] for sample in step.samples]
+    batch.positions[:n] = [sample.n_computed for sample in step.samples]
+    batch.sequences[:n] = [sample.id for sample in step.samples]
+    batch.flags[:n] = 1
+    n_rows = n
+    for chunk in step.chunks:
+        end = n + chunk.stop - chunk.start
+        batch.tokens[n:end] = chunk.tokens
+        batch.positions[n:end] = np.arange(chunk.start, chunk.stop)
+        batch.sequences[n:end] = chunk.sequence.id
+        batch.flags[n:end] = 0
+        batch.flags[end - chunk.n_rows : end] = 1
+        n, n_rows = end, n_rows + chunk.n_rows
+    return n, n_rows
+
+
+def _not_begun(prompt: Prompt) -> list[Sample]:
+    return [sample for sample in prompt.samples if not (sample.drawn or sample.stop_reason)]
+
+
+def _score(prompt: Prompt, first: int, logits: NDArray[np.float32], n_threads: int) -> None:
+    """Score tokens of a prompt from ``first`` on, each by the row of logits before it."""
+    targets = prompt.tokens[first : first + len(logits)]
+    if len(targets) == 0:  # only the row after the last token
+        return
+    found = kernels.score_rows(
+        logits[: len(targets)],
+        targets=targets,
+        topk=prompt.request.topk_prompt_logprobs,
+        n_threads=n_threads,
+    )
+    scored = slice(first, first + len(targets))
+    prompt.scores.logprobs[scored] = found.target_logprobs
+    if found.topk_ids is not None:
+        prompt.scores.topk_ids[scored] = found.topk_ids
+        prompt.scores.topk_logprobs[scored] = found.topk_logprobs
