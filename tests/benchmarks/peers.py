@@ -3,7 +3,7 @@
     python -m tests.benchmarks.peers [--rounds N] [--only score|samples|transformers]
 
 score         a prompt of 512 tokens with top-20 at each position: llama-cpp-python's ``Llama`` with
-              ``logits_all``, ``echo`` and ``logprobs=20``
+              ``logits_all``, ``echo`` and ``logprobs=20``, half a minute each time; on all three files
 samples       8 continuations of 64 tokens after 128: ``Llama``, one after the other (it finds the prompt
               in its cache after the first), on the Q4_1 and the BF16 file
 transformers  both kinds of work in bfloat16, against ours on the BF16 file (needs torch and accelerate)
@@ -23,7 +23,7 @@ from typing import Any
 
 import llama_cpp
 
-from tests.benchmarks.requantized import default_model
+from tests.benchmarks.requantized import TYPES, default_model
 from tests.benchmarks.timing import alternate
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
 from tinker_local.engine.cpu import default_threads
@@ -83,12 +83,12 @@ def open_llama(path: Path, *, logits_all: bool) -> llama_cpp.Llama:
     )
 
 
-def score_llama(llama: llama_cpp.Llama, tokens: list[int]) -> float:
+def score_llama(llama: llama_cpp.Llama, text: str, n_tokens: int) -> float:
     llama.reset()  # or it would find the prompt in its cache
     start = time.perf_counter()
-    response: Any = llama.create_completion(tokens, max_tokens=1, echo=True, logprobs=TOP)
+    response: Any = llama.create_completion(text, max_tokens=1, echo=True, logprobs=TOP)
     seconds = time.perf_counter() - start
-    assert response["usage"]["prompt_tokens"] == len(tokens)
+    assert response["usage"]["prompt_tokens"] == n_tokens
     return seconds
 
 
@@ -111,16 +111,17 @@ def sample_llama(llama: llama_cpp.Llama, tokens: list[int]) -> float:
     return (time.perf_counter() - start) / n_tokens * N_SAMPLES * N_NEW
 
 
-def compare_scoring(rounds: int) -> None:
-    client, text = open_ours(default_model())
-    llama = open_llama(default_model(), logits_all=True)
+def compare_scoring(kind: str, rounds: int) -> None:
+    client, text = open_ours(default_model(kind))
+    llama = open_llama(default_model(kind), logits_all=True)
     tokens = text[:N_SCORED]
+    words = client.get_tokenizer().decode(tokens)  # with ``echo`` it takes nothing but text
     report(
-        f"score {N_SCORED} with top-{TOP}, Q4_1: llama-cpp-python",
+        f"score {N_SCORED} with top-{TOP}, {kind.upper()}: llama-cpp-python",
         N_SCORED,
         20,
         lambda: score_ours(client, tokens),
-        lambda: score_llama(llama, tokens),
+        lambda: score_llama(llama, words, len(tokens)),
         rounds,
     )
 
@@ -225,7 +226,8 @@ def main() -> None:
     if arguments.only in (None, "transformers"):
         compare_transformers(arguments.rounds)
     if arguments.only in (None, "score"):
-        compare_scoring(arguments.rounds)
+        for kind in TYPES:
+            compare_scoring(kind, arguments.rounds)
 
 
 if __name__ == "__main__":
