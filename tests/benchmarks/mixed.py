@@ -9,7 +9,7 @@ an engine of its own that keeps nothing. llama.cpp rounds differently with other
 near-ties part: for each parting, the gap is how far the less probable of the two tokens is below the
 most probable one of all, in nats, where they part.
 
-Resident memory is read from ``/proc`` as requests finish. A thousand take about ten minutes on two
+Resident memory is read from ``/proc`` as requests finish. A thousand take 10 to 15 minutes on two
 cores; on a busy machine, more.
 """
 
