@@ -1,9 +1,9 @@
 """Ours against the bare llama.cpp loop: scoring a prompt, and decoding 1, 8 and 32 samples.
 
-    python -m tests.benchmarks.engine [MODEL.gguf | --random-vocabulary N] [--rounds N]
+    python -m tests.benchmarks.engine [MODEL.gguf | --type bf16 | --random-vocabulary N] [--rounds N]
 
 ``--random-vocabulary 262144`` makes a random Q8_0 model of about the shape of Gemma 3 270M, in which
-logits are most of the work.
+logits are most of the work. ``--type`` takes the default model as q4_1 (as it is), bf16 or q4_0.
 
 Both run interleaved in one process on the same file, with the same threads and context size; the bare
 loop is ``llama_decode`` on a prepared batch and nothing else. Prints median tokens/s, the median of the
@@ -14,7 +14,6 @@ disturbs least; 1.00 is the bare loop's speed.
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.bare_loop import BareLoop
+from tests.benchmarks.requantized import TYPES, default_model
+from tests.benchmarks.timing import alternate
 from tests.random_model import Quantization, Shape, write_random_model
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
 from tinker_local.model_store import ModelStore
@@ -71,17 +72,9 @@ def decode_bare(bare: BareLoop, tokens: list[int], n_samples: int) -> float:
 def compare(
     name: str, n_tokens: int, ours: Callable[[], float], bare: Callable[[], float], rounds: int
 ) -> None:
-    ours(), bare()  # warm up
-    pairs = []
-    for number in range(rounds):  # in turn, so that a machine growing slower favours neither
-        if number % 2:
-            pairs.append((ours(), bare()))
-        else:
-            pairs.append((bare(), ours())[::-1])
-    times = list(zip(*pairs, strict=True))
-    rates = [n_tokens / statistics.median(column) for column in times]
-    ratio, best = statistics.median(b / a for a, b in pairs), min(times[1]) / min(times[0])
-    print(f"{name:30s} {rates[0]:8.1f} {rates[1]:8.1f} {ratio:10.3f} {best:10.3f}", flush=True)
+    pairs = alternate(ours, bare, rounds)
+    rates = f"{n_tokens / pairs.ours:8.1f} {n_tokens / pairs.other:8.1f}"
+    print(f"{name:30s} {rates} {pairs.ratio:10.3f} {pairs.fastest:10.3f}", flush=True)
 
 
 def measure(path: Path, rounds: int) -> None:
@@ -109,12 +102,14 @@ def measure(path: Path, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("model", nargs="?", default=ModelStore.default_name)
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("--type", choices=TYPES, default="q4_1")
     parser.add_argument("--random-vocabulary", type=int, metavar="N")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     if arguments.random_vocabulary is None:
-        measure(ModelStore().resolve(arguments.model), arguments.rounds)
+        given, kind = arguments.model, arguments.type
+        measure(ModelStore().resolve(given) if given else default_model(kind), arguments.rounds)
         return
     shape = Shape(arguments.random_vocabulary, n_embd=640, n_layer=18, n_head=5, n_head_kv=1, n_ff=2048)
     with tempfile.TemporaryDirectory() as directory:

