@@ -7,8 +7,6 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class Share:
@@ -23,46 +21,59 @@ class Share:
 class Cores:
     """The machine's cores. Two contexts computing at once would only get in each other's way.
 
-    The next turn goes to whoever waits and has used least. Time in which a context did not want to
-    compute is not saved up (start-time fair queueing, Goyal et al., 1996).
+    A context takes them before each step and leaves them when it has no work. Whoever waits and has used
+    less is let in between two steps. Time in which a context had no work is not saved up (start-time
+    fair queueing, Goyal et al., 1996).
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._is_taken = False
-        self._now = 0.0  # where the one whose turn it is began, in its own seconds
-        self._waiting: list[tuple[float, int, threading.Event]] = []
+        self._holder: Share | None = None
+        self._since = 0.0  # when the holder's time was last counted
+        self._now = 0.0  # what the last holder had used by then
+        self._waiting: list[tuple[float, int, Share, threading.Event]] = []
         self._tickets = itertools.count()
 
-    @contextmanager
-    def turn(self, share: Share) -> Iterator[None]:
-        """Wait for a turn, and hold it."""
-        start = self._take(share)
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            share.used = start + time.perf_counter() - began
-            self._pass_on()
-
-    def _take(self, share: Share) -> float:
+    def take(self, share: Share) -> None:
+        """Wait for a turn; whoever has it keeps it, unless another waits that has used less."""
         with self._lock:
-            start = max(share.used, self._now)
-            if not self._is_taken:
-                self._is_taken, self._now = True, start
-                return start
+            self._count()
+            if self._holder is None:
+                share.used = max(share.used, self._now)
+                self._holder = share
+            if self._holder is not share:
+                share.used = max(share.used, self._least())
+            elif not (self._waiting and self._waiting[0][0] < share.used):
+                return
             called = threading.Event()
-            heapq.heappush(self._waiting, (start, next(self._tickets), called))
+            heapq.heappush(self._waiting, (share.used, next(self._tickets), share, called))
+            if self._holder is share:
+                self._pass_on()
         called.wait()
-        return start
+
+    def leave(self, share: Share) -> None:
+        """Give the turn back, if it is this one's."""
+        with self._lock:
+            if self._holder is share:
+                self._count()
+                self._pass_on()
+
+    def _count(self) -> None:
+        now = time.perf_counter()
+        if self._holder is not None:
+            self._holder.used += now - self._since
+            self._now = self._holder.used
+        self._since = now
+
+    def _least(self) -> float:
+        """The least that anybody has used who has work."""
+        return min(self._now, self._waiting[0][0]) if self._waiting else self._now
 
     def _pass_on(self) -> None:
-        with self._lock:
-            if self._waiting:
-                self._now, _, called = heapq.heappop(self._waiting)
-                called.set()
-            else:
-                self._is_taken = False
+        self._holder = None
+        if self._waiting:
+            _, _, self._holder, called = heapq.heappop(self._waiting)
+            called.set()
 
 
 cores = Cores()

@@ -104,13 +104,16 @@ class Loop:
             if self._release_asked:
                 self._release()
             if self._scheduler.has_work and not self.closing:
+                cores.take(self._share)
                 self._step()
+        cores.leave(self._share)
         self._shut_down()
         self.ended.set()
 
     def _receive(self) -> None:
         """Take the mail; wait for it only when there is nothing to compute."""
         if self._inbox.empty() and not self._scheduler.has_work:
+            cores.leave(self._share)
             if self._context is not None:
                 self._limit.idle(self)
             self._take(self._inbox.get())
@@ -140,8 +143,7 @@ class Loop:
         step = self._scheduler.schedule()
         self._tell_observers()
         try:
-            with cores.turn(self._share):
-                self._runner.run(step)
+            self._runner.run(step)
             for prompt in self._scheduler.advance(step):
                 self._finish(prompt.request, Outcome.of(prompt))
         except Exception as error:
