@@ -148,16 +148,16 @@ def context(whole_only: bool) -> SimulatedContext:
 
 def assert_everything_returned(scheduler: Scheduler, context: SimulatedContext) -> None:
     """Nothing is reserved, the cells add up, and a request that needs them all still fits."""
-    assert scheduler._n_open == 0
+    assert scheduler._cells._n_open == 0
     assert not any((scheduler._active, scheduler._reading, scheduler._running, scheduler._unplaced))
-    assert scheduler._cache.n_pinned == 0
-    assert scheduler._cache.n_cells <= N_CELLS
-    idle = list(scheduler._cache._idle)
-    assert sorted(idle + scheduler._free_ids) == list(range(N_SEQUENCES))
+    assert scheduler._cells.cache.n_pinned == 0
+    assert scheduler._cells.cache.n_cells <= N_CELLS
+    idle = list(scheduler._cells.cache._idle)
+    assert sorted(idle + scheduler._cells._free_ids) == list(range(N_SEQUENCES))
     scheduler.add(make_request(N_CELLS - 20, 3, 21))
     assert len(run_to_end(scheduler, context)) == 1
-    context.edit(scheduler._edits)
-    assert context.n_cells == scheduler._cache.n_cells, "the account differs from the cells"
+    context.edit(scheduler._cells.take_edits())
+    assert context.n_cells == scheduler._cells.cache.n_cells, "the account differs from the cells"
 
 
 @pytest.mark.parametrize(

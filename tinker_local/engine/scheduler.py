@@ -11,10 +11,11 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 
-from tinker_local.engine.prefix_cache import PrefixCache, common_prefix
+from tinker_local.engine.cells import Cells
+from tinker_local.engine.prefix_cache import common_prefix
 from tinker_local.engine.sequence import Prompt, Request, Sample, Sequence
 from tinker_local.engine.start import Start, start_of_prompt, start_of_sample
-from tinker_local.engine.step import Chunk, Copy, Remove, Step
+from tinker_local.engine.step import Chunk, Step
 
 MIN_CHUNK = 64
 """llama.cpp's flash attention on CPUs runs another kernel below this many tokens, with other
@@ -41,7 +42,7 @@ def chunk_length(n_remaining: int, room: int) -> int:
 
 
 class Scheduler:
-    """Queues of requests, and the account of sequences and KV cells.
+    """Queues of requests, and who gets which room when.
 
     Args:
         n_cells: cells of the KV cache.
@@ -62,15 +63,11 @@ class Scheduler:
         keeps_prefixes: bool = False,
         whole_only: bool = False,
     ) -> None:
-        self._n_cells = n_cells
         self._n_batch = n_batch
         self._n_rows = n_rows
         self._keeps_prefixes = keeps_prefixes
         self._whole_only = whole_only
-        self._cache = PrefixCache(whole_only=whole_only)
-        self._n_open = 0  # filled cells that the cache has not been told of
-        self._free_ids = list(range(n_sequences - 1, -1, -1))
-        self._edits: list[Remove | Copy] = []
+        self._cells = Cells(n_cells, n_sequences, keeps_prefixes=keeps_prefixes, whole_only=whole_only)
         self._kept: list[Prompt] = []  # begun after a row that was kept, in the coming step
         self._n_requests = 0
         self._next: Prompt | None = None  # the first that waits, once it was looked at
@@ -101,8 +98,8 @@ class Scheduler:
         step = Step()
         self._take_chunks(step)
         step.kept = [p for p in self._kept if p.id >= 0 or p.n_remaining == 0]  # not paused since
-        step.samples, step.edits = list(self._running), self._edits
-        self._edits, self._kept = [], []
+        step.samples, step.edits = list(self._running), self._cells.take_edits()
+        self._kept = []
         return step
 
     def advance(self, step: Step) -> list[Prompt]:
@@ -112,17 +109,16 @@ class Scheduler:
                 self._finish_reading(prompt)
         for chunk in step.chunks:
             self._advance_reading(chunk)
-        self._n_open += len(step.samples)
         for sample in step.samples:
-            sample.n_computed += 1
+            self._cells.advance(sample, 1)
             if sample.stop_reason:
                 self._running.remove(sample)
-                self._finish_sample(sample)
+                self._cells.rest(sample)
         done = [prompt for prompt in step.prompts if prompt.is_done]
         for prompt in done:
             self.release(prompt)
         if not (self._active or self._keeps_prefixes):
-            self._forget_prefixes()
+            self._cells.forget_prefixes()
         return done
 
     def release(self, prompt: Prompt) -> bool:
@@ -135,8 +131,7 @@ class Scheduler:
         self._running = [s for s in self._running if s.prompt is not prompt]
         for sequence in (prompt, *prompt.samples):
             if sequence.id >= 0:
-                self._n_open -= sequence.n_computed - sequence.n_settled
-                self._drop(sequence)
+                self._cells.drop(sequence)
         return True
 
     def drop_cancelled(self) -> list[Request]:
@@ -191,11 +186,11 @@ class Scheduler:
             elif self._running or self._reading or not self._pause_youngest():
                 return False
         if prompt.id >= 0:
-            self._rest(prompt)
+            self._cells.rest(prompt)
         return True
 
     def _start_prompt(self, prompt: Prompt) -> bool:
-        if not self._find_id():
+        if not self._cells.find_id():
             return False
         start = self._find_start(prompt)
         if self._is_being_read(prompt, start.match.length):
@@ -222,10 +217,9 @@ class Scheduler:
         if self._takes_over(sample):
             if not self._has_room(sample, prompt.length, 0):
                 return False
-            sample.id, prompt.id = prompt.id, -1
-            sample.n_computed = sample.n_settled = prompt.length
+            self._cells.take_over(sample)
         else:
-            if not self._find_id():
+            if not self._cells.find_id():
                 return False
             start = self._find_start(sample)
             if self._is_being_read(sample, start.match.length) or not self._attach(sample, start):
@@ -241,22 +235,22 @@ class Scheduler:
         prompt = sample.prompt
         if prompt.id < 0 or len(prompt.ready) > 1 or len(sample.drawn) > 1:
             return False
-        return not (self._whole_only and self._keeps_prefixes and self._free_ids)
+        return not (self._whole_only and self._keeps_prefixes and self._cells.has_free_id)
 
     def _find_start(self, sequence: Sequence) -> Start:
         if isinstance(sequence, Sample):
-            return start_of_sample(self._cache, sequence)
+            return start_of_sample(self._cells.cache, sequence)
         assert isinstance(sequence, Prompt)
         is_new = sequence.n_cached < 0
         if is_new and not self._keeps_prefixes:
-            return Start(self._cache.nothing)
-        start = start_of_prompt(self._cache, sequence)
+            return Start(self._cells.cache.nothing)
+        start = start_of_prompt(self._cells.cache, sequence)
         if not is_new or 2 * start.match.length >= sequence.length:
             return start
         if sequence.request.scores_prompt and not self._active and len(self._waiting) == 1:
-            self._forget_prefixes()  # a score that shares little is that of the model run alone
-            return Start(self._cache.nothing)
-        return start if start.match.length >= MIN_CHUNK else Start(self._cache.nothing)
+            self._cells.forget_prefixes()  # a score that shares little is that of the model run alone
+            return Start(self._cells.cache.nothing)
+        return start if start.match.length >= MIN_CHUNK else Start(self._cells.cache.nothing)
 
     def _is_being_read(self, sequence: Sequence, n_cached: int) -> bool:
         """Whether another that is being read will soon offer a much longer prefix."""
@@ -287,40 +281,29 @@ class Scheduler:
         at = min((n for n in shared if n >= MIN_CHUNK), default=0)
         prompt.snapshot_at = at if at < prompt.length else 0
 
-    # -- cells and sequences --------------------------------------------------------------------
-
-    @property
-    def _n_free(self) -> int:
-        return self._n_cells - self._n_open - self._cache.n_cells
+    # -- room -----------------------------------------------------------------------------------
 
     def _has_room(self, sequence: Sequence, n_cached: int, n_to_pin: int) -> bool:
         """Whether a sequence can start without the others soon being short of cells."""
         wanted = sum(s.n_remaining + min(HEADROOM, s.growth) for s in (*self._reading, *self._running))
         own = sequence.length - n_cached + min(HEADROOM, sequence.growth)
-        return wanted + own + n_to_pin <= self._n_cells - self._n_open - self._cache.n_pinned
+        return wanted + own + n_to_pin <= self._cells.n_available
 
     def _attach(self, sequence: Sequence, start: Start) -> bool:
         """Begin a sequence with what is cached, if there is room for the rest."""
         match = start.match
-        if not self._has_room(sequence, match.length, self._cache.n_unpinned(match)):
+        if not self._has_room(sequence, match.length, self._cells.cache.n_unpinned(match)):
             return False
-        sequence.id = self._free_ids.pop()
-        source = self._cache.attach(sequence.id, match)
-        if match.length:
-            self._edits.append(Copy(source, sequence.id, match.length))
-        sequence.n_computed = sequence.n_settled = match.length
+        self._cells.attach(sequence, match)
         return True
-
-    def _find_id(self) -> bool:
-        return bool(self._free_ids) or self._evict()
 
     def _make_free(self, n_tokens: int, asker: Sequence | None = None) -> bool:
         """Free cells for the running samples' next tokens and ``n_tokens`` more.
 
         What is only cached goes first, then the youngest are paused. False if ``asker`` is the youngest.
         """
-        while self._n_free < len(self._running) + n_tokens:
-            if not self._evict() and not self._pause_youngest(asker):
+        while self._cells.n_free < len(self._running) + n_tokens:
+            if not self._cells.evict() and not self._pause_youngest(asker):
                 return False
         return True
 
@@ -334,8 +317,7 @@ class Scheduler:
             self._reading.remove(youngest)
         elif isinstance(youngest, Sample):
             self._running.remove(youngest)
-        self._settle(youngest)
-        self._rest(youngest, keep=True)
+        self._cells.rest(youngest, keep=True)
         if youngest.n_remaining:
             youngest.n_computed = youngest.n_settled = 0
         if isinstance(youngest, Sample):
@@ -343,43 +325,6 @@ class Scheduler:
         if youngest.prompt not in self._unplaced:
             insort(self._unplaced, youngest.prompt, key=_age)
         return True
-
-    def _evict(self) -> bool:
-        sequence = self._cache.evict()
-        if sequence is None:
-            return False
-        self._free(sequence)
-        return True
-
-    def _forget_prefixes(self) -> None:
-        while self._evict():
-            pass
-
-    def _free(self, sequence: int) -> None:
-        self._edits.append(Remove(sequence))
-        self._free_ids.append(sequence)
-
-    def _settle(self, sequence: Sequence) -> None:
-        """Tell the cache of the cells that a sequence has filled."""
-        start, stop = sequence.n_settled, sequence.n_computed
-        scores = None
-        if self._keeps_prefixes and isinstance(sequence, Prompt) and sequence.request.scores_prompt:
-            scores = sequence.scores.part(start, stop).copy()  # the user gets the original
-        self._cache.extend(sequence.id, sequence.tokens[start:stop], scores)
-        self._n_open -= stop - start
-        sequence.n_settled = stop
-
-    def _rest(self, sequence: Sequence, *, keep: bool = False) -> None:
-        """Leave a sequence to the cache for others to start from, if it is of use to them."""
-        if (keep or self._keeps_prefixes) and self._cache.rest(sequence.id):
-            sequence.id = -1
-        else:
-            self._drop(sequence)
-
-    def _drop(self, sequence: Sequence) -> None:
-        self._cache.remove(sequence.id)
-        self._free(sequence.id)
-        sequence.id = -1
 
     # -- reading and finishing ------------------------------------------------------------------
 
@@ -406,49 +351,32 @@ class Scheduler:
 
     def _advance_reading(self, chunk: Chunk) -> None:
         sequence = chunk.sequence
-        sequence.n_computed = chunk.stop
-        self._n_open += chunk.stop - chunk.start
+        self._cells.advance(sequence, chunk.stop - chunk.start)
         if isinstance(sequence, Prompt) and sequence.request.scores_prompt:
             sequence.n_scored = max(sequence.n_scored, min(chunk.stop + 1, sequence.length))
-        self._settle(sequence)
+        self._cells.settle(sequence)
         if isinstance(sequence, Prompt) and chunk.stop == sequence.snapshot_at:
-            self._snapshot(sequence)
+            self._cells.keep_copy(sequence)
         if chunk.is_last:
             self._reading.remove(sequence)
             self._finish_reading(sequence)
 
-    def _snapshot(self, prompt: Prompt) -> None:
-        if not self._find_id():
-            return
-        copy = self._free_ids.pop()
-        self._cache.attach(copy, self._cache.whole(prompt.id))
-        self._edits.append(Copy(prompt.id, copy, prompt.n_computed))
-        if prompt.row is not None:
-            self._cache.keep_row(copy, prompt.row)
-        if not self._cache.rest(copy):
-            self._cache.remove(copy)
-            self._free(copy)
-
     def _finish_reading(self, sequence: Sequence) -> None:
         if isinstance(sequence, Sample):
             if sequence.stop_reason:
-                self._finish_sample(sequence)
+                self._cells.rest(sequence)
             else:
                 self._running.append(sequence)
             return
         assert isinstance(sequence, Prompt)
         if sequence.row is not None and sequence.id >= 0 and self._keeps_prefixes:
-            self._cache.keep_row(sequence.id, sequence.row)
+            self._cells.cache.keep_row(sequence.id, sequence.row)
         sequence.row = None
         sequence.ready.extend(s for s in sequence.samples if s.stop_reason is None)
         if sequence.ready and sequence not in self._unplaced:
             insort(self._unplaced, sequence, key=_age)
         elif not sequence.ready and sequence.id >= 0:
-            self._rest(sequence)
-
-    def _finish_sample(self, sample: Sample) -> None:
-        self._settle(sample)
-        self._rest(sample)
+            self._cells.rest(sequence)
 
 
 def _age(sequence: Sequence) -> tuple[int, int]:
