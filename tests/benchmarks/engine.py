@@ -78,7 +78,7 @@ def compare(
 
 
 def measure(path: Path, rounds: int) -> None:
-    client = ServiceClient(n_ctx=N_CTX).create_sampling_client(base_model=str(path))
+    client = ServiceClient(n_ctx=N_CTX, prefix_cache=False).create_sampling_client(base_model=str(path))
     bare = BareLoop(path, n_ctx=N_CTX, n_sequences=64)
     rng = np.random.default_rng(0)
     tokens = rng.integers(10, bare.n_vocab - 10, N_SCORED).tolist()
