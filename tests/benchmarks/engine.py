@@ -13,7 +13,6 @@ disturbs least; 1.00 is the bare loop's speed.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.bare_loop import BareLoop
-from tests.benchmarks.requantized import TYPES, default_model
+from tests.benchmarks.requantized import command_line, default_model
 from tests.benchmarks.timing import alternate
 from tests.random_model import Quantization, Shape, write_random_model
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
@@ -101,9 +100,8 @@ def measure(path: Path, rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("model", nargs="?")
-    parser.add_argument("--type", choices=TYPES, default="q4_1")
     parser.add_argument("--random-vocabulary", type=int, metavar="N")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()

@@ -15,8 +15,6 @@ cores; on a busy machine, more.
 
 from __future__ import annotations
 
-import argparse
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -27,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.requantized import TYPES, default_model
+from tests.benchmarks.memory import resident
+from tests.benchmarks.requantized import command_line, default_model
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
 
 ROOT = Path(__file__).parents[2]
@@ -88,8 +87,7 @@ def submit(client: SamplingClient, job: Job) -> Future[Any]:
 
 
 def resident_mib() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return resident() / 2**20
 
 
 @dataclass
@@ -211,8 +209,7 @@ def measure(path: Path, n_requests: int, *, prefix_cache: bool) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--type", choices=TYPES, default="q4_1")
+    parser = command_line(__doc__)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--no-prefix-cache", action="store_true")
     arguments = parser.parse_args()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import gc
 import multiprocessing
-import os
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.memory import resident
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient, track
 from tinker_local.model_store import ModelStore
 
@@ -30,12 +30,6 @@ N_TRACED = 10_000  # tracing makes everything slow
 PARAMS = SamplingParams(max_tokens=8, stop=[])
 
 Submit = Callable[[ModelInput], Future[Any]]
-
-
-def resident() -> int:
-    """Bytes of memory this process has (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def prompts(count: int, length: int) -> list[ModelInput]:

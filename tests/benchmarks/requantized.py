@@ -6,6 +6,7 @@ files. BF16 only spells the 4-bit numbers out, which makes it good for timing an
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 from collections import Counter
@@ -30,6 +31,13 @@ def default_model(kind: str = "q4_1") -> Path:
     if not target.exists():
         requantize(source, target, kind)
     return target
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of arguments with ``--type``, for ``default_model``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--type", choices=TYPES, default="q4_1")
+    return parser
 
 
 def requantize(source: Path, target: Path, kind: str) -> None:

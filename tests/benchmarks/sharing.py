@@ -14,7 +14,6 @@ Both clients are asked in turn; a shared prefix is never left from the round bef
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks.requantized import TYPES, default_model
+from tests.benchmarks.requantized import command_line, default_model
 from tests.benchmarks.timing import Pairs, alternate
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
 
@@ -134,8 +133,7 @@ def measure(path: Path, n_completions: int, n_turns: int, rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--type", choices=TYPES, default="q4_1")
+    parser = command_line(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--completions", type=int, default=256)
     parser.add_argument("--turns", type=int, default=10)

@@ -10,7 +10,6 @@ long each part took in one process, and the slowest imports.
 
 from __future__ import annotations
 
-import argparse
 import re
 import statistics
 import subprocess
@@ -18,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks.requantized import TYPES, default_model
+from tests.benchmarks.requantized import command_line, default_model
 from tests.benchmarks.timing import alternate
 from tinker_local.engine.cpu import default_threads
 
@@ -144,8 +143,7 @@ def profile(path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--type", choices=TYPES, default="q4_1")
+    parser = command_line(__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()

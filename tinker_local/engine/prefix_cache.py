@@ -147,7 +147,7 @@ class PrefixCache:
             excess -= offset
             node = node.parent
             offset = len(node.tokens)
-        return Match(length, node, offset - excess, min(length, match.n_scored))
+        return Match(length, node, offset - excess)
 
     def n_unpinned(self, match: Match) -> int:
         """Return how many cells of a match would become pinned by starting from it."""

@@ -322,9 +322,12 @@ class Scheduler:
             youngest.n_computed = youngest.n_settled = 0
         if isinstance(youngest, Sample):
             youngest.prompt.ready.appendleft(youngest)
-        if youngest.prompt not in self._unplaced:
-            insort(self._unplaced, youngest.prompt, key=_age)
+        self._unplace(youngest.prompt)
         return True
+
+    def _unplace(self, prompt: Prompt) -> None:
+        if prompt not in self._unplaced:
+            insort(self._unplaced, prompt, key=_age)
 
     # -- reading and finishing ------------------------------------------------------------------
 
@@ -373,9 +376,9 @@ class Scheduler:
             self._cells.cache.keep_row(sequence.id, sequence.row)
         sequence.row = None
         sequence.ready.extend(s for s in sequence.samples if s.stop_reason is None)
-        if sequence.ready and sequence not in self._unplaced:
-            insort(self._unplaced, sequence, key=_age)
-        elif not sequence.ready and sequence.id >= 0:
+        if sequence.ready:
+            self._unplace(sequence)
+        elif sequence.id >= 0:
             self._cells.rest(sequence)
 
 

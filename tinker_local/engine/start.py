@@ -17,7 +17,7 @@ class Start:
         match: the cells to start from.
         row: the logits after them, if they were kept; else there is a token left whose row says what
             comes next.
-        scores: of the first ``match.n_scored`` tokens, in pieces, if the prompt is scored.
+        scores: those that are known, from the first token on, in pieces, if the prompt is scored.
     """
 
     match: Match
