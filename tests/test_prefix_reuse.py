@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +25,28 @@ class Counted:
         service = ServiceClient(n_ctx=2048, kv_type="f32", flash_attn=False, prefix_cache=True)
         self.client: SamplingClient = service.create_sampling_client(base_model=str(path))
         self.n_tokens = 0
+        self._may_decode = threading.Event()
+        self._may_decode.set()
         context = self.client._engine._loop._context
         decode = context.decode
 
         def count(n_tokens: int) -> None:
+            self._may_decode.wait(60)
             self.n_tokens += n_tokens
             decode(n_tokens)
 
         context.decode = count  # type: ignore[method-assign]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """What is submitted inside has all arrived before any of it is computed."""
+        self._may_decode.clear()
+        blocker = self.client.sample(prompt(TEXT[1000:1100]), 1, GREEDY)
+        try:
+            yield
+        finally:
+            self._may_decode.set()
+            blocker.result()
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +166,8 @@ class TestStates:
 
     def test_requests_that_arrive_together(self, counted: Counted, fresh: SamplingClient) -> None:
         prompts = [prompt(TEXT[:1000], [n, 7, 8, n]) for n in range(6)]
-        blocker = counted.client.sample(prompt(TEXT[1000:1100]), 1, GREEDY)  # the others wait together
-        futures = [counted.client.sample(p, 2, GREEDY) for p in prompts]
-        blocker.result()
+        with counted.held():
+            futures = [counted.client.sample(p, 2, GREEDY) for p in prompts]
         responses = [future.result() for future in futures]
         assert sum(response.prompt_cache_hit_tokens == 1000 for response in responses) >= 4
         for p, response in zip(prompts, responses, strict=True):
@@ -160,9 +176,8 @@ class TestStates:
 
     def test_scores_of_a_shared_context(self, counted: Counted, fresh: SamplingClient) -> None:
         prompts = [prompt(TEXT[:500], [n, 7, 8, n]) for n in range(6)]
-        blocker = counted.client.sample(prompt(TEXT[1000:1100]), 1, GREEDY)
-        futures = [counted.client.compute_logprobs(p) for p in prompts]
-        blocker.result()
+        with counted.held():
+            futures = [counted.client.compute_logprobs(p) for p in prompts]
         scores = [future.result() for future in futures]
         assert counted.n_tokens < 3 * 504 + 200
         for p, score in zip(prompts, scores, strict=True):
