@@ -3,7 +3,7 @@
     python -m tests.benchmarks.sharing [--type q4_1] [--rounds N] [--completions N] [--turns N]
 
 completions    256 completions of 8 tokens, each scored after the same 1,000 tokens, all submitted
-               together; against scoring each whole prompt with nothing shared, of which 8 are timed
+               together; against scoring each whole prompt with nothing shared, of which 4 are timed
                (one after the other) and the time is scaled up
 conversations  4 conversations of 10 turns, interleaved turn by turn: about 20 tokens of a user, then 24
                sampled; prints the tokens computed at each turn beside those that are new, and the whole
@@ -26,7 +26,7 @@ from tests.benchmarks.timing import Pairs, alternate
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
 
 N_CTX = 8192
-N_CONTEXT, N_COMPLETION, N_ALONE = 1000, 8, 8
+N_CONTEXT, N_COMPLETION, N_ALONE = 1000, 8, 4
 N_CONVERSATIONS, N_USER, N_REPLY = 4, 20, 24
 RNG = np.random.default_rng(0)
 
@@ -124,17 +124,16 @@ def measure(path: Path, n_completions: int, n_turns: int, rounds: int) -> None:
         ServiceClient(n_ctx=N_CTX, prefix_cache=kept).create_sampling_client(base_model=str(path))
         for kept in (True, False)
     )
-    print(path.name)
-    talk = conversations(sharing, alone, n_turns, rounds)
+    print(f"{path.name:44s} {'shared':>8s} {'alone':>8s} {'ratio':>8s} {'goal':>6s}  (seconds)", flush=True)
     scores = completions(sharing, alone, n_completions, rounds)
-    print(f"{'seconds':44s} {'shared':>8s} {'alone':>8s} {'ratio':>8s} {'goal':>6s}")
-    report(f"{N_CONVERSATIONS} conversations of {n_turns} turns", talk)
     report(f"{n_completions} x {N_COMPLETION} after the same {N_CONTEXT} (alone: scaled)", scores, "25.0")
+    talk = conversations(sharing, alone, n_turns, rounds)
+    report(f"{N_CONVERSATIONS} conversations of {n_turns} turns", talk)
 
 
 def main() -> None:
     parser = command_line(__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--completions", type=int, default=256)
     parser.add_argument("--turns", type=int, default=10)
     arguments = parser.parse_args()

@@ -1,0 +1,177 @@
+"""What every family says: its settings and its tensors, in llama.cpp's names."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+from convert.config import Config
+from convert.errors import CheckpointError
+from convert.tensor import Array, Tensor
+
+Value = str | bool | int | float | Sequence[int] | Sequence[float] | Sequence[bool] | Sequence[str]
+"""A value of GGUF metadata. Integers are written as uint32, floats as float32."""
+
+Rows = NDArray[np.intp]
+"""Which row of the source becomes each row of the target, in order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One tensor of the GGUF file and where it comes from.
+
+    Attributes:
+        name: in llama.cpp's words, ``blk.0.attn_q.weight``.
+        shape: rows first (GGUF's own order is the reverse).
+        sources: the checkpoint's tensors that go into it.
+        pieces: gives its numbers in order along the first axis, in one array or several.
+        is_matrix: stored in the file's type; else in float32, whatever the file's type.
+        raw_type: the pieces are bytes that already are in this type.
+        rows: for a matrix that is one source's rows in another order, that order; a LoRA's B follows it.
+        is_transposed: the source has inputs first (GPT-2).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    sources: tuple[str, ...]
+    pieces: Callable[[], Iterator[Array]]
+    is_matrix: bool
+    raw_type: gguf.GGMLQuantizationType | None = None
+    rows: Rows | None = None
+    is_transposed: bool = False
+
+
+class Architecture(ABC):
+    """A family of models. A subclass is a module of its own, mostly a table of names.
+
+    Args:
+        config: the settings of the model's text part.
+        tensors: the checkpoint's tensors by name.
+    """
+
+    names: ClassVar[tuple[str, ...]]
+    """Entries of config.json's ``architectures`` that this class converts."""
+
+    gguf_name: ClassVar[str]
+    """llama.cpp's name, ``general.architecture``."""
+
+    ignored: ClassVar[tuple[str, ...]] = ()
+    """Patterns (``fnmatch``) of tensors that are no part of the computation: inverse frequencies, masks."""
+
+    def __init__(self, config: Config, tensors: Mapping[str, Tensor]) -> None:
+        self.config, self._source = config, tensors
+        self.n_layers = config.integer("num_hidden_layers")
+
+    @abstractmethod
+    def metadata(self) -> dict[str, Value]:
+        """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
+
+    @abstractmethod
+    def targets(self) -> Iterator[Target]:
+        """Yield every tensor of the GGUF file."""
+
+    # -- what a family's table is written with ----------------------------------------------------
+
+    def has(self, source: str) -> bool:
+        """Whether the checkpoint has a tensor."""
+        return source in self._source
+
+    def tensor(self, source: str) -> Tensor:
+        """Return a tensor of the checkpoint. Raises CheckpointError if it is missing."""
+        try:
+            return self._source[source]
+        except KeyError:
+            raise CheckpointError(f"the checkpoint has no tensor {source}, which the model needs") from None
+
+    def take(
+        self,
+        name: str,
+        source: str,
+        *,
+        rows: Rows | None = None,
+        transposed: bool = False,
+        add: float = 0.0,
+        is_matrix: bool | None = None,
+    ) -> Target:
+        """Return a target that is one source, perhaps with its rows in another order.
+
+        Args:
+            rows: the source's row for each row of the target.
+            transposed: the source has inputs first.
+            add: is added to every number (Gemma's norms).
+            is_matrix: None for whatever has two axes or more.
+        """
+        tensor = self.tensor(source)
+        shape = tensor.shape[::-1] if transposed else tensor.shape
+        if rows is not None:
+            if rows.max(initial=0) >= shape[0]:
+                raise CheckpointError(
+                    f"tensor {source} has {shape[0]} rows; config.json needs {rows.max() + 1}"
+                )
+            shape = (len(rows), *shape[1:])
+
+        def pieces() -> Iterator[Array]:
+            array = tensor.array()
+            array = array.T if transposed else array
+            array = array if rows is None else array[rows]
+            yield array.astype(np.float32) + np.float32(add) if add else array
+
+        matrix = len(shape) > 1 if is_matrix is None else is_matrix
+        return Target(name, shape, (source,), pieces, matrix, rows=rows, is_transposed=transposed)
+
+    def stack(self, name: str, sources: Sequence[str], *, rows: Rows | None = None) -> Target:
+        """Return a target with one more axis in front: the experts, one source each."""
+        tensors = [self.tensor(source) for source in sources]
+        shapes = {tensor.shape for tensor in tensors}
+        if len(shapes) != 1:
+            raise CheckpointError(f"the tensors of {name} differ in shape: {sorted(shapes)}")
+        shape = shapes.pop()
+        n_rows = shape[0] if rows is None else len(rows)
+
+        def pieces() -> Iterator[Array]:
+            for tensor in tensors:
+                array = tensor.array()
+                yield (array if rows is None else array[rows])[None]
+
+        return Target(
+            name, (len(tensors), n_rows, *shape[1:]), tuple(sources), pieces, is_matrix=True, rows=rows
+        )
+
+    def compute(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        sources: Sequence[str],
+        function: Callable[[], Array | Iterator[Array]],
+        *,
+        is_matrix: bool = True,
+        raw_type: gguf.GGMLQuantizationType | None = None,
+    ) -> Target:
+        """Return a target that a function makes, at once or piece by piece along the first axis."""
+
+        def pieces() -> Iterator[Array]:
+            made = function()
+            if isinstance(made, np.ndarray):
+                yield made
+            else:
+                yield from made
+
+        return Target(name, shape, tuple(sources), pieces, is_matrix, raw_type)
+
+
+def rotary_rows(n_heads: int, head_size: int) -> Rows:
+    """Return the order that turns Hugging Face's rotary halves into llama.cpp's neighbouring pairs.
+
+    For the architectures whose rotation llama.cpp computes on pairs (``LLAMA_ROPE_TYPE_NORM``).
+    """
+    rows = np.arange(n_heads * head_size).reshape(n_heads, 2, head_size // 2)
+    return rows.swapaxes(1, 2).reshape(-1)
+
+
+__all__ = ["Architecture", "Rows", "Target", "Value", "rotary_rows"]

@@ -1,0 +1,136 @@
+"""config.json: settings as families ask for them, and a watch over those nobody asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from convert.errors import CheckpointError, UnsupportedError
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "attention_bias": (False,),
+    "attention_multiplier": (None, 1.0),
+    "attn_logit_softcapping": (None,),
+    "clip_qkv": (None,),
+    "embedding_multiplier": (None, 1.0),
+    "final_logit_softcapping": (None,),
+    "logit_scale": (None, 1.0),
+    "logits_scaling": (None, 1.0),
+    "mlp_bias": (False,),
+    "partial_rotary_factor": (None, 1.0),
+    "pretraining_tp": (None, 0, 1),
+    "qk_layernorm": (None, False),
+    "quantization_config": (None,),
+    "residual_multiplier": (None, 1.0),
+    "rope_scaling": (None,),
+    "sliding_window": (None,),
+    "use_qk_norm": (None, False),
+}
+"""Settings that change the computation, with the values that leave it as it is. A family that has not
+asked for one of these cannot express any other value of it."""
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary position embedding: base frequency, share of the head that turns, and its scaling.
+
+    ``scaling`` is empty for the plain kind, else has ``rope_type`` and its parameters, whichever
+    version of transformers wrote them.
+    """
+
+    theta: float
+    partial: float = 1.0
+    scaling: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """``default``, ``linear``, ``llama3``, ``yarn``, ``longrope``, ..."""
+        return str(self.scaling.get("rope_type", "default"))
+
+
+class Config:
+    """The settings of one model; remembers which were read.
+
+    Args:
+        values: config.json, or the ``text_config`` in it.
+        where: the file's name in messages.
+    """
+
+    def __init__(self, values: Mapping[str, Any], where: str = "config.json") -> None:
+        self._values, self._where = values, where
+        self._read: set[str] = set()
+
+    def __contains__(self, key: str) -> bool:
+        return self._values.get(key) is not None
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a setting, or ``default`` if it is missing or null."""
+        self._read.add(key)
+        value = self._values.get(key)
+        return default if value is None else value
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        """Return a positive or zero integer. Raises CheckpointError if it is missing or something else."""
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise CheckpointError(f"{self._where}: {key} must be a number of at least 0, not {value!r}")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """Return a number. Raises CheckpointError if it is missing or something else."""
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise CheckpointError(f"{self._where}: {key} must be a number, not {value!r}")
+        return float(value)
+
+    def expect(self, key: str, *allowed: Any, missing: bool = True) -> None:
+        """Refuse every value of a setting but those llama.cpp computes with.
+
+        Args:
+            missing: whether the setting may be absent; say False where transformers' default is
+                something else.
+        """
+        value = self.get(key)
+        if (value is None and missing) or value in allowed:
+            return
+        raise UnsupportedError(
+            f"{self._where}: {key} is {value!r}; llama.cpp's architecture for this model computes with "
+            f"{' or '.join(map(repr, allowed))} only"
+        )
+
+    def section(self, key: str) -> Config:
+        """Return a nested table of settings."""
+        value = self.get(key)
+        if not isinstance(value, Mapping):
+            raise CheckpointError(f"{self._where}: {key} must be a table, not {value!r}")
+        return Config(value, f"{self._where}: {key}")
+
+    def rope(self, layer_type: str | None = None, default_theta: float = 10000.0) -> Rope:
+        """Return the rotary settings: ``rope_parameters`` of transformers 5, or what came before.
+
+        Args:
+            layer_type: the entry to take where transformers 5 keeps one for each type of layer.
+        """
+        merged: dict[str, Any] = dict(self.get("rope_scaling", {}))
+        parameters = self.get("rope_parameters", {})
+        if layer_type is not None and isinstance(parameters.get(layer_type), Mapping):
+            parameters = parameters[layer_type]
+        merged.update({k: v for k, v in parameters.items() if v is not None})
+        theta = merged.pop("rope_theta", None) or self.get("rope_theta", default_theta)
+        partial = merged.pop("partial_rotary_factor", None) or self.get("partial_rotary_factor", 1.0)
+        if "type" in merged:
+            merged.setdefault("rope_type", merged.pop("type"))
+        if merged.get("rope_type", "default") == "default":
+            merged = {}
+        return Rope(float(theta), float(partial), merged)
+
+    def refuse_unread(self, neutral: Mapping[str, Iterable[Any]] = NEUTRAL) -> None:
+        """Refuse settings that change the computation and that nobody has read."""
+        for key, values in neutral.items():
+            value = self._values.get(key)
+            if key not in self._read and value is not None and value not in tuple(values):
+                raise UnsupportedError(
+                    f"{self._where}: {key} is {value!r}, which llama.cpp's architecture for this model "
+                    "cannot express"
+                )

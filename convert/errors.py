@@ -1,0 +1,20 @@
+"""Why a conversion was refused.
+
+ConversionError
+├── CheckpointError     a file of the source is missing, malformed, or disagrees with another
+└── UnsupportedError    the source is sound, but llama.cpp or this converter cannot express it
+"""
+
+from __future__ import annotations
+
+
+class ConversionError(Exception):
+    """Base of every error the converter raises on purpose; nothing has been left behind."""
+
+
+class CheckpointError(ConversionError):
+    """A file of the source is missing, malformed, or disagrees with another; the message names it."""
+
+
+class UnsupportedError(ConversionError):
+    """The source is sound, but llama.cpp or this converter cannot express what it says."""

@@ -1,0 +1,66 @@
+"""A tensor of a checkpoint, where it lies on disk: nothing is read until its array is touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    name: np.dtype(dtype)
+    for name, dtype in {
+        "F64": np.float64,
+        "F32": np.float32,
+        "F16": np.float16,
+        "BF16": ml_dtypes.bfloat16,
+        "F8_E4M3": ml_dtypes.float8_e4m3fn,
+        "F8_E5M2": ml_dtypes.float8_e5m2,
+        "F8_E8M0": ml_dtypes.float8_e8m0fnu,
+        "I64": np.int64,
+        "I32": np.int32,
+        "I16": np.int16,
+        "I8": np.int8,
+        "U64": np.uint64,
+        "U32": np.uint32,
+        "U16": np.uint16,
+        "U8": np.uint8,
+        "BOOL": np.bool_,
+    }.items()
+}
+"""safetensors' names of number formats (https://huggingface.co/docs/safetensors)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A tensor in a safetensors file.
+
+    Attributes:
+        name: its name in the checkpoint.
+        shape: rows first.
+        dtype: safetensors' name of its number format, a key of ``DTYPES``.
+        file: the file it lies in.
+        offset: of its first byte from the start of the file.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    file: Path
+    offset: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes on disk."""
+        return int(np.prod(self.shape, dtype=np.int64)) * DTYPES[self.dtype].itemsize
+
+    def array(self) -> Array:
+        """Return its numbers as a read-only memory map, in their own format."""
+        if not self.n_bytes:
+            return np.empty(self.shape, DTYPES[self.dtype])
+        return np.memmap(self.file, DTYPES[self.dtype], mode="r", offset=self.offset, shape=self.shape)
