@@ -78,6 +78,12 @@ class Options(BaseModel):
         description="Keep what is finished in the KV cache until the room is needed, and start from the "
         "longest prefix there. Without, a request on an idle engine gives the same bits each time.",
     )
+    batch_invariant: bool = Field(
+        default=False,
+        description="Give every request the same bits as if it ran alone, and sampled tokens those of "
+        "compute_logprobs, on the CPU. n_ctx is then the tokens of each running sequence; there are "
+        "as many of these as fit a share of the memory.",
+    )
     n_contexts: int = Field(
         default=4,
         ge=1,
@@ -95,6 +101,11 @@ class Options(BaseModel):
     def _check_together(self) -> Options:
         if self.kv_type == "q8_0" and self.flash_attn is False:
             raise ValueError("kv_type='q8_0' needs flash attention, and flash_attn is False")
+        if self.batch_invariant and (self.flash_attn or self.kv_type == "q8_0"):
+            raise ValueError(
+                "batch_invariant computes attention without flash attention, whose kernels depend on the "
+                f"batch; leave out flash_attn={self.flash_attn}, and kv_type={self.kv_type!r} if it is q8_0"
+            )
         return self
 
     @field_validator("models_dir")

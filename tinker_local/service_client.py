@@ -38,6 +38,9 @@ class ServiceClient:
         prefix_cache: keep what is finished in the KV cache until the room is needed, and start from
             the longest prefix there (None). False: a request on an idle engine gives the same bits
             each time.
+        batch_invariant: give every request the same bits as if it ran alone, and sampled tokens those of
+            ``compute_logprobs``, on the CPU; ``n_ctx`` is then the tokens of each running sequence.
+            None: False.
         n_contexts: KV caches kept in memory, of models and adapters that were opened; those that were
             idle longest are released beyond it, and made again on use. None: 4.
         models_dir: where GGUF files are found by name.
@@ -67,6 +70,7 @@ class ServiceClient:
         flash_attn: bool | None = None,
         logprobs_mode: LogprobsMode | None = None,
         prefix_cache: bool | None = None,
+        batch_invariant: bool | None = None,
         n_contexts: int | None = None,
         models_dir: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -83,6 +87,7 @@ class ServiceClient:
                 "flash_attn": flash_attn,
                 "logprobs_mode": logprobs_mode,
                 "prefix_cache": prefix_cache,
+                "batch_invariant": batch_invariant,
                 "n_contexts": n_contexts,
                 "models_dir": models_dir,
             }

@@ -8,7 +8,7 @@ from typing import Any
 from tinker_local.engine.ggml import bind
 from tinker_local.errors import BadRequestError
 
-_CPU = 0  # enum ggml_backend_dev_type
+_CPU, ACCELERATOR = 0, 3  # enum ggml_backend_dev_type; the latter computes beside the CPU (BLAS, AMX)
 
 _count = bind("ggml_backend_dev_count", ctypes.c_size_t)
 _get = bind("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
@@ -20,6 +20,11 @@ def devices() -> dict[str, int]:
     """Return the devices of this machine and build: llama.cpp's pointers, by its names (``CUDA0``)."""
     found = (_get(index) for index in range(_count()))
     return {_name(device).decode(): device for device in found if _type(device) != _CPU}
+
+
+def kinds() -> dict[str, int]:
+    """Return the type (enum ggml_backend_dev_type) of each of ``devices``."""
+    return {name: _type(device) for name, device in devices().items()}
 
 
 def device_pointers(names: str | None) -> Any:

@@ -12,9 +12,13 @@ from pathlib import Path
 
 from tinker_local.engine.context_limit import ContextLimit
 from tinker_local.engine.cpu import default_threads
+from tinker_local.engine.invariance import find_rule
+from tinker_local.engine.invariant_runner import InvariantRunner
 from tinker_local.engine.llama import Context, load_adapter, load_model
 from tinker_local.engine.loop import Loop
+from tinker_local.engine.runner import Runner
 from tinker_local.engine.sequence import Request
+from tinker_local.engine.streams import invariant_shape, refuse_devices
 from tinker_local.errors import RequestFailedError
 from tinker_local.options import Options
 from tinker_local.queue_state import QueueStateObserver
@@ -43,9 +47,12 @@ class Engine:
         self, make_context: Callable[[], Context], limit: ContextLimit, *, keeps_prefixes: bool
     ) -> None:
         context = make_context()  # at once, so that what cannot be made is said at once
+        make_runner: Callable[[Context], Runner] = Runner
+        if context.has_streams:
+            make_runner = partial(InvariantRunner, rule=find_rule(context))
         self.model = context.model
         self.n_ctx = context.n_ctx
-        self._loop = Loop(context, make_context, limit, keeps_prefixes=keeps_prefixes)
+        self._loop = Loop(context, make_context, make_runner, limit, keeps_prefixes=keeps_prefixes)
         self._pid = os.getpid()
         thread = threading.Thread(target=self._loop.run, name="tinker-local-engine", daemon=True)
         self.close = weakref.finalize(self, _stop, self._loop, thread)
@@ -72,22 +79,34 @@ class Engine:
         Raises:
             BadRequestError: llama.cpp does not accept a file, or the LoRA is for another model.
             InternalServerError: the context cannot be made, for example for want of memory.
+
+        With ``options.batch_invariant`` also BadRequestError: the mode cannot be had with this model,
+        these devices or this machine.
         """
+        if options.batch_invariant:
+            refuse_devices(options.devices)
         model = load_model(path, options.n_gpu_layers, options.devices)
-        n_batch = options.n_ubatch or _N_BATCH
+        n_ctx = options.n_ctx or min(model.n_ctx_train, _DEFAULT_N_CTX)
+        n_batch, n_sequences = (
+            options.n_ubatch or _N_BATCH,
+            _N_STATES if model.is_recurrent else _N_SEQUENCES,
+        )
+        if options.batch_invariant:
+            n_batch, n_sequences = invariant_shape(model, n_ctx, n_batch, options.kv_type)
         make_context = partial(
             Context,
             model,
-            n_ctx=options.n_ctx or min(model.n_ctx_train, _DEFAULT_N_CTX),
-            n_sequences=_N_STATES if model.is_recurrent else _N_SEQUENCES,
+            n_ctx=n_ctx,
+            n_sequences=n_sequences,
             n_batch=n_batch,
             n_rows=min(n_batch, max(_MIN_ROWS, _LOGITS_FLOATS // model.n_vocab)),
             n_threads=options.n_threads or default_threads(),
             kv_type=options.kv_type,
-            flash_attn=options.flash_attn,
+            flash_attn=False if options.batch_invariant else options.flash_attn,
             kv_offload=options.kv_offload,
             adapter=load_adapter(model, adapter_path) if adapter_path else None,
             lora_scale=lora_scale,
+            streams=options.batch_invariant,
         )
         return cls(make_context, limit, keeps_prefixes=options.prefix_cache)
 

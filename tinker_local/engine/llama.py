@@ -28,6 +28,9 @@ _KV_TYPES: dict[str, int] = {"f32": 0, "f16": 1, "q8_0": 8}  # enum ggml_type
 _FLASH_ATTN: dict[bool | None, int] = {None: -1, False: 0, True: 1}  # enum llama_flash_attn_type
 _TEMPLATE_ROOM = 1 << 20  # longest metadata string that is read, in bytes
 
+STREAM_MARGIN = 16
+"""Cells of a stream beyond those of its longest sequence, for tokens that are soon removed again."""
+
 llama_cpp.llama_backend_init()
 
 
@@ -74,6 +77,18 @@ class Model:
         )
         if self.n_vocab == 0 or not llama_cpp.llama_model_has_decoder(handle):
             raise BadRequestError(f"{path} is not a language model: it has no vocabulary or decoder")
+
+    @property
+    def kv_numbers(self) -> int:
+        """Numbers that attention keeps of a token, at most: keys and values of all layers."""
+        handle = self.handle
+        n_heads = int(llama_cpp.llama_model_n_head_kv(handle))
+        usual = int(llama_cpp.llama_model_n_embd(handle)) // max(
+            1, int(llama_cpp.llama_model_n_head(handle))
+        )
+        architecture = self.metadata("general.architecture")
+        lengths = (self.metadata(f"{architecture}.attention.{of}_length") for of in ("key", "value"))
+        return int(llama_cpp.llama_model_n_layer(handle)) * n_heads * sum(int(n or usual) for n in lengths)
 
     def metadata(self, key: str) -> str | None:
         """Return a metadata value of the GGUF as text, None if the key is not there."""
@@ -264,6 +279,9 @@ class Batch:
 class Context:
     """A KV cache over a model's weights, shared by up to ``n_sequences`` sequences.
 
+    With ``streams``, each sequence has cells of its own, which it fills from the first on, and copies
+    are real copies; the weights are then used by the CPU alone and flash attention is off.
+
     With an ``adapter``, each weight W that it has factors A and B for counts as W + c B A, where
     c = ``lora_scale`` * alpha / rank, or ``lora_scale`` where the file's alpha is 0 or missing
     (``get_scale`` in llama.cpp's ``llama-adapter.h``). At ``lora_scale`` 0 llama.cpp leaves it out.
@@ -275,6 +293,7 @@ class Context:
             count once.
         n_batch: most tokens of one ``decode``.
         n_rows: most flagged tokens of one ``decode``.
+        has_streams: whether each sequence has cells of its own.
     """
 
     def __init__(
@@ -291,11 +310,12 @@ class Context:
         kv_offload: bool = True,
         adapter: Adapter | None = None,
         lora_scale: float = 1.0,
+        streams: bool = False,
     ) -> None:
         if adapter is not None and adapter.model is not model:
             raise ValueError(f"the adapter {adapter.path} was loaded for another model")
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = n_ctx
+        params.n_ctx = n_sequences * (n_ctx + STREAM_MARGIN) if streams else n_ctx
         params.n_batch = params.n_ubatch = n_batch
         params.n_outputs_max = n_rows
         params.n_seq_max = n_sequences
@@ -303,7 +323,8 @@ class Context:
         params.type_k = params.type_v = _KV_TYPES[kv_type]
         params.flash_attn_type = _FLASH_ATTN[flash_attn]
         params.offload_kqv = kv_offload
-        params.kv_unified = True  # sequences of one prompt share its cells
+        params.kv_unified = not streams  # if so, sequences of one prompt share its cells
+        params.swa_full = streams  # the position is the cell, also behind a sliding window
         params.no_perf = True
         log.clear()
         with model.adapters_lock:
@@ -319,10 +340,11 @@ class Context:
         self.n_sequences = n_sequences
         self.n_ctx = min(n_ctx, model.n_ctx_train)
         self.n_cells = int(llama_cpp.llama_n_ctx(handle))
-        if llama_cpp.llama_model_is_recurrent(model.handle):
-            self.n_cells = n_sequences * n_ctx  # a state takes the same room for any number of tokens
+        if streams or llama_cpp.llama_model_is_recurrent(model.handle):
+            self.n_cells = n_sequences * n_ctx  # a stream or a state has room for any number of tokens
         self.n_batch = int(llama_cpp.llama_n_batch(handle))
         self.n_rows = min(n_rows, self.n_batch)
+        self.has_streams = streams
         self.batch = Batch(self.n_batch)
         self._handle: Any = handle
         self._memory: Any = llama_cpp.llama_get_memory(handle)
@@ -370,10 +392,31 @@ class Context:
     def copy_sequence(self, source: int, target: int, length: int) -> None:
         """Make ``target`` hold the first ``length`` tokens of ``source``; they share the cells.
 
-        A recurrent state has no parts: of such a model the whole sequence is copied.
+        A recurrent state has no parts: of such a model the whole sequence is copied. With streams the
+        cells are copied.
         """
+        if self.has_streams:
+            self._copy_stream(source, target)
+            self.truncate_sequence(target, length)
+            return
         end = -1 if self.model.is_recurrent else length
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, end)
+
+    def _copy_stream(self, source: int, target: int) -> None:
+        """By way of main memory: ``llama_memory_seq_cp`` would copy unused cells too, ten times as long."""
+        size = int(llama_cpp.llama_state_seq_get_size(self._handle, source))
+        state = (ctypes.c_uint8 * size)()
+        llama_cpp.llama_state_seq_get_data(self._handle, state, size, source)
+        if not llama_cpp.llama_state_seq_set_data(self._handle, state, size, target):
+            raise InternalServerError(f"llama.cpp cannot copy a sequence of {size:,} bytes")
+
+    def truncate_sequence(self, sequence: int, length: int) -> None:
+        """Forget a sequence's tokens from position ``length`` on."""
+        llama_cpp.llama_memory_seq_rm(self._memory, sequence, length, -1)
+
+    def sequence_length(self, sequence: int) -> int:
+        """Return how many tokens a sequence holds."""
+        return int(llama_cpp.llama_memory_seq_pos_max(self._memory, sequence)) + 1
 
     def remove_sequence(self, sequence: int) -> None:
         """Forget a sequence."""

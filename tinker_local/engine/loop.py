@@ -34,6 +34,7 @@ class Loop:
     Args:
         context: the first context. It is released when ``limit`` says so, and made again for new work.
         make_context: makes another like it.
+        make_runner: makes what runs steps on a context.
         limit: what its context counts towards.
         keeps_prefixes: whether finished sequences stay in the KV cache.
 
@@ -47,6 +48,7 @@ class Loop:
         self,
         context: Context,
         make_context: Callable[[], Context],
+        make_runner: Callable[[Context], Runner],
         limit: ContextLimit,
         *,
         keeps_prefixes: bool,
@@ -55,7 +57,7 @@ class Loop:
         self.ended = threading.Event()
         self.observers: weakref.WeakSet[QueueStateObserver] = weakref.WeakSet()
         self._inbox: SimpleQueue[tuple[Request, object] | None] = SimpleQueue()  # None only wakes
-        self._make_context = make_context
+        self._make_context, self._make_runner = make_context, make_runner
         self._limit = limit
         self._make_scheduler = partial(
             Scheduler,
@@ -65,6 +67,7 @@ class Loop:
             context.n_rows,
             keeps_prefixes=keeps_prefixes,
             whole_only=context.model.is_recurrent,
+            apart=context.has_streams,
         )
         self._scheduler = self._make_scheduler()
         self._share = Share()
@@ -195,7 +198,7 @@ class Loop:
     def _use(self, context: Context) -> None:
         self._limit.opened()
         self._context = context
-        self._runner = Runner(context)
+        self._runner = self._make_runner(context)
 
     def _release(self) -> None:
         self._release_asked = False

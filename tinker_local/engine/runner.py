@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tinker_local import kernels
 from tinker_local.engine.llama import Context
 from tinker_local.engine.sequence import Prompt, Sample
-from tinker_local.engine.step import Copy, Step
+from tinker_local.engine.step import Chunk, Copy, Step
 
 
 @dataclass(slots=True)
@@ -60,9 +60,13 @@ class Runner:
         for prompt in step.kept:
             self._go_on_from_row(prompt)
         if step.samples or step.chunks:
-            n_tokens, n_rows = _fill(self._context, step)
-            self._context.decode(n_tokens)
-            self._read(step, self._context.logits(n_rows))
+            self._compute(step)
+
+    def _compute(self, step: Step) -> None:
+        """Decode a step's tokens, all together, and read their rows."""
+        n_tokens, n_rows = _fill(self._context, step)
+        self._context.decode(n_tokens)
+        self._read(step, self._context.logits(n_rows))
 
     def _go_on_from_row(self, prompt: Prompt) -> None:
         """Use the row that was kept after a prompt's cached tokens."""
@@ -79,19 +83,24 @@ class Runner:
         row = len(step.samples)
         drawing = [(sample, index) for index, sample in enumerate(step.samples)]
         for chunk in step.chunks:
-            end, sequence = row + chunk.n_rows, chunk.sequence
-            if isinstance(sequence, Sample):
-                drawing += [(sequence, end - 1)] if chunk.is_last else []
-            elif isinstance(sequence, Prompt) and chunk.n_rows:
-                if sequence.request.scores_prompt:
-                    first = chunk.stop - chunk.n_rows + 1
-                    _score(sequence, first, logits[row:end], self._context.n_threads)
-                if chunk.is_last:
-                    drawing += [(sample, end - 1) for sample in _not_begun(sequence)]
-                if chunk.is_last or chunk.stop == sequence.snapshot_at:
-                    sequence.row = logits[end - 1].copy()
-            row = end
+            drawing += self._read_chunk(chunk, row, logits)
+            row += chunk.n_rows
         self._draw(drawing, logits)
+
+    def _read_chunk(self, chunk: Chunk, row: int, logits: NDArray[np.float32]) -> list[tuple[Sample, int]]:
+        """Score a chunk whose first row is ``row``; return the samples that can draw, with their rows."""
+        sequence, last = chunk.sequence, row + chunk.n_rows - 1
+        if isinstance(sequence, Sample):
+            return [(sequence, last)] if chunk.is_last else []
+        assert isinstance(sequence, Prompt)
+        if not chunk.n_rows:
+            return []
+        if sequence.request.scores_prompt:
+            first = chunk.stop - chunk.n_rows + 1
+            _score(sequence, first, logits[row : last + 1], self._context.n_threads)
+        if chunk.is_last or chunk.stop == sequence.snapshot_at:
+            sequence.row = logits[last].copy()
+        return [(sample, last) for sample in _not_begun(sequence)] if chunk.is_last else []
 
     def _draw(self, drawing: list[tuple[Sample, int]], logits: NDArray[np.float32]) -> None:
         if not drawing:

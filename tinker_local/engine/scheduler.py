@@ -30,15 +30,15 @@ N_NEIGHBOURS = 16
 """Waiting requests that are looked at for a prefix worth a snapshot."""
 
 
-def chunk_length(n_remaining: int, room: int) -> int:
+def chunk_length(n_remaining: int, room: int, unit: int = MIN_CHUNK) -> int:
     """Return how many of a prompt's remaining tokens to take when ``room`` are free.
 
-    All of them if they fit; else a multiple of ``MIN_CHUNK`` that leaves at least ``MIN_CHUNK``.
+    All of them if they fit; else a multiple of ``unit`` that leaves at least ``unit``.
     """
     if n_remaining <= room:
         return n_remaining
-    length = room - room % MIN_CHUNK
-    return length if n_remaining - length >= MIN_CHUNK else max(0, length - MIN_CHUNK)
+    length = room - room % unit
+    return length if n_remaining - length >= unit else max(0, length - unit)
 
 
 class Scheduler:
@@ -51,6 +51,8 @@ class Scheduler:
         n_rows: most rows of logits of a step.
         keeps_prefixes: finished sequences stay for later requests to start from.
         whole_only: sequences can only be copied as a whole (recurrent and hybrid models).
+        apart: samples and chunks are decoded apart from each other, and come out in the same bits
+            whatever is cached.
     """
 
     def __init__(
@@ -62,7 +64,10 @@ class Scheduler:
         *,
         keeps_prefixes: bool = False,
         whole_only: bool = False,
+        apart: bool = False,
     ) -> None:
+        self._apart = apart
+        self._unit = min(MIN_CHUNK, n_batch)
         self._n_batch = n_batch
         self._n_rows = n_rows
         self._keeps_prefixes = keeps_prefixes
@@ -110,7 +115,7 @@ class Scheduler:
         for chunk in step.chunks:
             self._advance_reading(chunk)
         for sample in step.samples:
-            self._cells.advance(sample, 1)
+            self._cells.advance(sample, sample.n_remaining - 1)  # the last drawn is still to be computed
             if sample.stop_reason:
                 self._running.remove(sample)
                 self._cells.rest(sample)
@@ -247,7 +252,8 @@ class Scheduler:
         start = start_of_prompt(self._cells.cache, sequence)
         if not is_new or 2 * start.match.length >= sequence.length:
             return start
-        if sequence.request.scores_prompt and not self._active and len(self._waiting) == 1:
+        is_alone = not (self._active or self._apart) and len(self._waiting) == 1
+        if sequence.request.scores_prompt and is_alone:
             self._cells.forget_prefixes()  # a score that shares little is that of the model run alone
             return Start(self._cells.cache.nothing)
         return start if start.match.length >= MIN_CHUNK else Start(self._cells.cache.nothing)
@@ -333,7 +339,8 @@ class Scheduler:
 
     def _take_chunks(self, step: Step) -> None:
         """Share what the running samples leave of the batch among those being read, oldest first."""
-        room, rows = self._n_batch - len(self._running), self._n_rows - len(self._running)
+        n_taken = 0 if self._apart else len(self._running)
+        room, rows = self._n_batch - n_taken, self._n_rows - n_taken
         taken = 0
         for sequence in list(self._reading):
             if sequence.id < 0:
@@ -350,7 +357,7 @@ class Scheduler:
         room = min(room, rows + max(0, sequence.first_row - start))
         if isinstance(sequence, Prompt) and sequence.snapshot_at > start:
             n_remaining = sequence.snapshot_at - start
-        return chunk_length(n_remaining, room)
+        return chunk_length(n_remaining, room, self._unit)
 
     def _advance_reading(self, chunk: Chunk) -> None:
         sequence = chunk.sequence

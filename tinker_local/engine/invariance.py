@@ -1,0 +1,196 @@
+"""Batch invariance: how tokens have to be computed for each to come out in the same bits every time.
+
+llama.cpp's CPU code picks its kernels by shape, and kernels add in different orders. What a token's
+logits may depend on, and what is done about it:
+
+- Attention multiplies each head's queries by the keys, and weights by the values, one sequence at a time.
+  For a single query it takes dot products, for several a blocked product (``llamafile_sgemm``: from 2 rows
+  on x86, from 4 or 8 on arm64). So each sequence has at least ``per_sequence`` tokens in every batch.
+- Weights multiply all tokens of a micro-batch together, the last layer and the output matrix the flagged
+  ones. The same choice there, and repacked weights (``ggml-cpu/repack.cpp``) take rows in fours, with the
+  rest one by one. So both numbers are at least ``n_rows``, and multiples of ``multiple``.
+- Within a kernel each number is a sum of its own in a fixed order, whatever the tiles and threads.
+- That order runs over the cells of the cache, where other sequences' cells would shift it. So each sequence
+  has a stream of cells, in which its position is the cell; cells beyond its end add exact zeros.
+- Flash attention splits work by the number of queries and cells, so it is off. Experts take their tokens
+  one by one (``ggml_compute_forward_mul_mat_id``). GPUs and BLAS choose by shape too and give no promise.
+
+Which numbers a machine and a model need is found by ``find_rule``, which measures bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinker_local.engine.llama import Context
+from tinker_local.errors import BadRequestError
+
+MAX_TOKENS = 16
+"""Most tokens of a sequence in a batch of samples; a stream has this many cells to spare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What the tokens of a batch have to satisfy.
+
+    Attributes:
+        per_sequence: tokens of each sequence, at least.
+        n_rows: tokens of all sequences together, and flagged ones, at least.
+        multiple: what both are a multiple of.
+    """
+
+    per_sequence: int
+    n_rows: int
+    multiple: int
+
+    def padded(self, n: int) -> int:
+        """Return the smallest number of tokens or flags that is allowed and not below ``n``."""
+        return max(self.n_rows, -(-n // self.multiple) * self.multiple)
+
+    def allows(self, n_sequences: int, n_tokens: int) -> bool:
+        """Whether so many sequences may have so many tokens each."""
+        total = n_sequences * n_tokens
+        return n_tokens >= self.per_sequence and self.padded(total) == total
+
+    @lru_cache(maxsize=4096)  # noqa: B019 - rules are few and live as long as the process
+    def shape(self, n_sequences: int, n_tokens: int, most_sequences: int) -> tuple[int, int]:
+        """Return the smallest batch, in sequences and tokens of each, that is no less than asked for."""
+        widths = range(n_sequences, min(n_sequences + self.multiple, most_sequences + 1))
+        lengths = range(n_tokens, max(n_tokens, self.n_rows) + self.multiple + 1)
+        allowed = [(w, t) for w in widths for t in lengths if self.allows(w, t)]
+        return min(allowed, key=lambda shape: shape[0] * shape[1])
+
+
+RULES = (Rule(2, 2, 1), Rule(2, 8, 4), Rule(8, 8, 4))
+"""From the cheapest: x86, x86 with weights repacked into fours whose rest has another kernel, arm64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """As many tokens for each of some neighbouring streams, next in line there.
+
+    Attributes:
+        first: the first stream.
+        tokens: int32 (n_streams, n_tokens).
+        starts: int32 (n_streams,), the position of the first token of each.
+        wanted: bool (n_streams, n_tokens), whose logits are wanted.
+    """
+
+    first: int
+    tokens: NDArray[np.int32]
+    starts: NDArray[np.int32]
+    wanted: NDArray[np.bool_]
+
+    def decode(self, context: Context, rule: Rule) -> NDArray[np.intp]:
+        """Compute the block; return each token's row of logits, (n_streams, n_tokens), -1 for none.
+
+        Raises:
+            DecodeError: llama.cpp did not compute it.
+        """
+        n_streams, n_tokens = self.tokens.shape
+        assert rule.allows(n_streams, n_tokens), (rule, self.tokens.shape)
+        batch, n = context.batch, n_streams * n_tokens
+        streams = np.arange(self.first, self.first + n_streams)
+        flags = self._flags(rule)
+        batch.tokens[:n] = self.tokens.ravel()
+        batch.positions[:n] = (self.starts[:, None] + np.arange(n_tokens)).ravel()
+        batch.sequences[:n] = np.repeat(streams, n_tokens)
+        batch.flags[:n] = flags
+        context.decode(n)
+        return np.where(flags, np.cumsum(flags) - 1, -1).reshape(self.tokens.shape)
+
+    def _flags(self, rule: Rule) -> NDArray[np.bool_]:
+        flags = self.wanted.ravel().copy()
+        n_wanted = int(flags.sum())
+        if n_wanted:
+            spare = np.flatnonzero(~flags)
+            flags[spare[len(spare) - (rule.padded(n_wanted) - n_wanted) :]] = True
+        return flags
+
+
+def find_rule(context: Context) -> Rule:
+    """Return the cheapest rule under which this machine gives one model's logits in the same bits.
+
+    Some forty random tokens are computed at once, and again in pieces beside another sequence. Uses the
+    context's first three streams and leaves them empty.
+
+    Raises:
+        BadRequestError: no rule holds.
+    """
+    tokens = np.random.default_rng(0).integers(0, context.model.n_vocab, _N_CHECKED, np.int32)
+    n_at_once = min(_N_CHECKED, context.n_batch, context.n_rows)
+    try:
+        expected = np.concatenate(
+            [
+                _logits(context, RULES[-1], 0, start, tokens[start : start + n_at_once])
+                for start in range(0, _N_CHECKED, n_at_once)
+            ]
+        )
+        for rule in RULES:
+            if all(np.array_equal(row, expected[at]) for at, row in _in_pieces(context, rule, tokens)):
+                return rule
+            _clear(context, 1, 2)
+    finally:
+        _clear(context, 0, 1, 2)
+    raise BadRequestError(
+        f"batch_invariant: on this machine and build of llama-cpp-python, {context.model.path.name} gives "
+        "logits that depend on what is computed together, in every way that was tried; the mode cannot be "
+        "had with it"
+    )
+
+
+_N_CHECKED = 40  # allowed by every rule, and more than the 32 from which BLAS would take over
+_PIECES = (5, 1, 3, 2, 9, 4, 16)
+
+
+def _in_pieces(
+    context: Context, rule: Rule, tokens: NDArray[np.int32]
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Compute tokens in stream 1 in small pieces; give positions and their rows."""
+    start = 0
+    for number, n in enumerate(_PIECES):
+        piece = tokens[start : start + n]
+        if number % 2:
+            yield from ((start + i, row) for i, row in enumerate(_logits(context, rule, 1, start, piece)))
+        else:
+            yield from ((start + i, row) for i, row in enumerate(_beside(context, rule, start, piece)))
+        start += n
+
+
+def _logits(
+    context: Context, rule: Rule, stream: int, start: int, tokens: NDArray[np.int32]
+) -> NDArray[np.float32]:
+    """Compute tokens of one stream alone; copies of their rows."""
+    return _padded(context, rule, stream, np.array([start], np.int32), tokens[None])
+
+
+def _beside(context: Context, rule: Rule, start: int, tokens: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Compute tokens of stream 1 while stream 2 computes others; copies of the former's rows."""
+    starts = np.array([start, context.sequence_length(2)], np.int32)
+    return _padded(context, rule, 1, starts, np.stack([tokens, tokens[::-1]]))
+
+
+def _padded(
+    context: Context, rule: Rule, first: int, starts: NDArray[np.int32], tokens: NDArray[np.int32]
+) -> NDArray[np.float32]:
+    n_streams, n = tokens.shape
+    _, length = rule.shape(n_streams, max(n, rule.per_sequence), n_streams)
+    padded = np.zeros((n_streams, length), np.int32)
+    padded[:, :n] = tokens
+    wanted = np.zeros(padded.shape, np.bool_)
+    wanted[0, :n] = True
+    rows = Block(first, padded, starts, wanted).decode(context, rule)
+    logits = context.logits(int(rows.max()) + 1)[rows[0, :n]].copy()
+    for stream, start in enumerate(starts, first):
+        context.truncate_sequence(stream, int(start) + n)
+    return logits
+
+
+def _clear(context: Context, *streams: int) -> None:
+    for stream in streams:
+        context.remove_sequence(stream)
