@@ -4,6 +4,7 @@ llama   plain attention
 gemma3  sliding-window attention in five of six layers
 mamba   recurrent
 jamba   hybrid: recurrent and attention layers in turn
+qwen3moe  plain attention and a mixture of experts, of which two of four serve each token
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-Architecture = Literal["llama", "gemma3", "mamba", "jamba"]
+Architecture = Literal["llama", "gemma3", "mamba", "jamba", "qwen3moe"]
 Quantization = gguf.GGMLQuantizationType
 
 ARCHITECTURES: tuple[Architecture, ...] = ("llama", "gemma3", "mamba", "jamba")
+"""One for each kind of memory."""
+
 SLIDING_WINDOW = 32
+N_EXPERTS, N_USED = 4, 2
 STATE, CONVOLUTION, TIME_RANK = 16, 4, 8  # of the recurrent layers
 
 
@@ -84,6 +88,11 @@ class _Tensors:
         data: NDArray[np.generic] = gguf.quants.quantize(weights, self._kind)
         self._writer.add_tensor(f"{name}.weight", data, raw_dtype=self._kind)
 
+    def experts(self, name: str, rows: int, columns: int) -> None:
+        weights = self.random(N_EXPERTS, rows, columns) * np.float32(columns**-0.5)
+        data: NDArray[np.generic] = gguf.quants.quantize(weights, self._kind)
+        self._writer.add_tensor(f"{name}.weight", data, raw_dtype=self._kind)
+
     def ones(self, name: str, n: int) -> None:
         self._writer.add_tensor(f"{name}.weight", np.ones(n, np.float32))
 
@@ -112,10 +121,15 @@ def _add_hyperparameters(writer: gguf.GGUFWriter, architecture: Architecture, sh
     if architecture != "mamba":
         writer.add_head_count_kv(kv_heads if architecture == "jamba" else shape.n_head_kv)
         writer.add_rope_dimension_count(shape.n_embd // shape.n_head)
-    if architecture == "gemma3":
+    if architecture in ("gemma3", "qwen3moe"):
         writer.add_key_length(shape.n_embd // shape.n_head)
         writer.add_value_length(shape.n_embd // shape.n_head)
+    if architecture == "gemma3":
         writer.add_sliding_window(SLIDING_WINDOW)
+    if architecture == "qwen3moe":
+        writer.add_expert_count(N_EXPERTS)
+        writer.add_expert_used_count(N_USED)
+        writer.add_expert_feed_forward_length(shape.n_ff)
     if architecture in ("mamba", "jamba"):
         writer.add_ssm_conv_kernel(CONVOLUTION)
         writer.add_ssm_inner_size(2 * shape.n_embd)
@@ -130,13 +144,21 @@ def _add_layer(tensors: _Tensors, architecture: Architecture, shape: Shape, laye
         _add_recurrence(tensors, block, shape, normed=architecture == "jamba")
     else:
         _add_attention(tensors, block, shape)
-    if architecture == "gemma3":
+    if architecture in ("gemma3", "qwen3moe"):
         for norm in ("attn_q_norm", "attn_k_norm"):
             tensors.ones(f"{block}.{norm}", shape.n_embd // shape.n_head)
+    if architecture == "gemma3":
         for norm in ("post_attention_norm", "post_ffw_norm"):
             tensors.ones(f"{block}.{norm}", shape.n_embd)
     if architecture != "mamba":
         tensors.ones(f"{block}.ffn_norm", shape.n_embd)
+    if architecture == "qwen3moe":
+        router = tensors.random(N_EXPERTS, shape.n_embd) * np.float32(shape.n_embd**-0.5)
+        tensors.float32(f"{block}.ffn_gate_inp.weight", router)
+        tensors.experts(f"{block}.ffn_gate_exps", shape.n_ff, shape.n_embd)
+        tensors.experts(f"{block}.ffn_up_exps", shape.n_ff, shape.n_embd)
+        tensors.experts(f"{block}.ffn_down_exps", shape.n_embd, shape.n_ff)
+    elif architecture != "mamba":
         tensors.matrix(f"{block}.ffn_gate", shape.n_ff, shape.n_embd)
         tensors.matrix(f"{block}.ffn_up", shape.n_ff, shape.n_embd)
         tensors.matrix(f"{block}.ffn_down", shape.n_embd, shape.n_ff)

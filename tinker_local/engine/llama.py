@@ -34,6 +34,11 @@ STREAM_MARGIN = 16
 llama_cpp.llama_backend_init()
 
 
+def stream_cells(n_ctx: int) -> int:
+    """Return the cells of a stream for sequences of ``n_ctx`` tokens; llama.cpp wants a multiple of 256."""
+    return -(-(n_ctx + STREAM_MARGIN) // 256) * 256
+
+
 class DecodeError(InternalServerError):
     """``llama_decode`` refused or failed a batch; ``code`` is what it returned."""
 
@@ -315,7 +320,7 @@ class Context:
         if adapter is not None and adapter.model is not model:
             raise ValueError(f"the adapter {adapter.path} was loaded for another model")
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = n_sequences * (n_ctx + STREAM_MARGIN) if streams else n_ctx
+        params.n_ctx = n_sequences * stream_cells(n_ctx) if streams else n_ctx
         params.n_batch = params.n_ubatch = n_batch
         params.n_outputs_max = n_rows
         params.n_seq_max = n_sequences
@@ -403,7 +408,13 @@ class Context:
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, end)
 
     def _copy_stream(self, source: int, target: int) -> None:
-        """By way of main memory: ``llama_memory_seq_cp`` would copy unused cells too, ten times as long."""
+        """By way of main memory: ``llama_memory_seq_cp`` copies unused cells too, and takes ten times as long.
+
+        It leaves out what lies behind a sliding window, though, so that a position would not be its cell.
+        """
+        if llama_cpp.llama_model_n_swa(self.model.handle):
+            llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+            return
         size = int(llama_cpp.llama_state_seq_get_size(self._handle, source))
         state = (ctypes.c_uint8 * size)()
         llama_cpp.llama_state_seq_get_data(self._handle, state, size, source)

@@ -67,7 +67,7 @@ class Scheduler:
         apart: bool = False,
     ) -> None:
         self._apart = apart
-        self._unit = min(MIN_CHUNK, n_batch)
+        self._unit = min(MIN_CHUNK, n_batch // 3)  # so that two always fit
         self._n_batch = n_batch
         self._n_rows = n_rows
         self._keeps_prefixes = keeps_prefixes

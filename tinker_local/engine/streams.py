@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from tinker_local.engine.devices import ACCELERATOR, kinds
-from tinker_local.engine.llama import STREAM_MARGIN, Model
+from tinker_local.engine.llama import Model, stream_cells
 from tinker_local.errors import BadRequestError
 from tinker_local.options import KvType
 
@@ -39,13 +39,14 @@ def invariant_shape(model: Model, n_ctx: int, n_batch: int, kv_type: KvType) -> 
             f"batch_invariant: {model.path.name} is a recurrent or hybrid model, whose states cannot "
             "give back a token; the mode cannot be had with it"
         )
-    stream = model.kv_numbers * _BYTES[kv_type] * (n_ctx + STREAM_MARGIN)
+    stream = model.kv_numbers * _BYTES[kv_type] * stream_cells(n_ctx)
     memory = _main_memory()
     n_streams = max(_USUAL, memory // _USUAL_SHARE // stream)
     n_streams = min(n_streams, memory // _LARGEST_SHARE // stream)
+    most = _MOST
     if any(kind == ACCELERATOR for kind in kinds().values()):
-        n_batch = _N_BATCH_BESIDE_BLAS
-    return n_batch // 8 * 8, max(_FEWEST, min(_MOST, n_streams // 4 * 4))
+        n_batch, most = _N_BATCH_BESIDE_BLAS, _USUAL
+    return n_batch // 8 * 8, max(_FEWEST, min(most, n_streams // 4 * 4))
 
 
 def _main_memory() -> int:
