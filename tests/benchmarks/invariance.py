@@ -7,7 +7,7 @@ check       N requests (1,000: prompts of 1 to 1,500 tokens, 1 to 8 samples, mix
             every third one scored) alone in order on a fresh client, and shuffled from 16 threads, with the
             prefix cache and with fewer streams than samples: every token and float is compared, and every
             token sampled at temperature 1 with ``compute_logprobs``
-cost        the mode against the default: scoring 512 and 2,048 tokens, decoding 1, 8 and 32 samples, in turn
+cost        the mode against the default, in turn: scoring 512 and 2,048 tokens, decoding 1, 8, 32 samples
 repetition  the same for one sample that copies source code with a name changed
 variation   without the mode: sampled against scored log-probabilities, and greedy continuations of 64
             tokens alone against among others
@@ -94,7 +94,7 @@ def check(path: Path, n_requests: int) -> None:
     n_tokens, n_apart = sampled_against_scored(crowded, asked, expected)
     print(
         f"{path.name}: {n_requests} requests, {middle - start:.0f} s alone, {end - middle:.0f} s together; "
-        f"{len(differ)} differ; of {n_tokens} tokens sampled at temperature 1, {n_apart} are scored otherwise",
+        f"{len(differ)} differ; {n_tokens} tokens sampled at temperature 1, {n_apart} are scored otherwise",
         flush=True,
     )
 

@@ -408,9 +408,8 @@ class Context:
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, end)
 
     def _copy_stream(self, source: int, target: int) -> None:
-        """By way of main memory: ``llama_memory_seq_cp`` copies unused cells too, and takes ten times as long.
-
-        It leaves out what lies behind a sliding window, though, so that a position would not be its cell.
+        """By way of main memory: ``llama_memory_seq_cp`` copies unused cells too, and takes ten times as
+        long. That way leaves out what lies behind a sliding window, though, and the cells move.
         """
         if llama_cpp.llama_model_n_swa(self.model.handle):
             llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
