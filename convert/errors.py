@@ -2,7 +2,8 @@
 
 ConversionError
 ├── CheckpointError     a file of the source is missing, malformed, or disagrees with another
-└── UnsupportedError    the source is sound, but llama.cpp or this converter cannot express it
+├── UnsupportedError    the source is sound, but llama.cpp or this converter cannot express it
+└── LlamaError          llama.cpp refused a file that was made, or failed while it made one
 """
 
 from __future__ import annotations
@@ -18,3 +19,7 @@ class CheckpointError(ConversionError):
 
 class UnsupportedError(ConversionError):
     """The source is sound, but llama.cpp or this converter cannot express what it says."""
+
+
+class LlamaError(ConversionError):
+    """llama.cpp refused a file that was made, or failed while it made one; the message has its words."""
