@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import gguf
@@ -58,15 +59,19 @@ class Architecture(ABC):
     names: ClassVar[tuple[str, ...]]
     """Entries of config.json's ``architectures`` that this class converts."""
 
-    gguf_name: ClassVar[str]
-    """llama.cpp's name, ``general.architecture``."""
+    gguf_name: str
+    """llama.cpp's name, ``general.architecture``. A class variable, unless the config decides."""
 
     ignored: ClassVar[tuple[str, ...]] = ()
     """Patterns (``fnmatch``) of tensors that are no part of the computation: inverse frequencies, masks."""
 
     def __init__(self, config: Config, tensors: Mapping[str, Tensor]) -> None:
         self.config, self._source = config, tensors
-        self.n_layers = config.integer("num_hidden_layers")
+
+    @cached_property
+    def n_layers(self) -> int:
+        """Layers, ``blk.0`` and up."""
+        return self.config.integer("num_hidden_layers")
 
     @abstractmethod
     def metadata(self) -> dict[str, Value]:
@@ -142,6 +147,10 @@ class Architecture(ABC):
         return Target(
             name, (len(tensors), n_rows, *shape[1:]), tuple(sources), pieces, is_matrix=True, rows=rows
         )
+
+    def constant(self, name: str, array: Array) -> Target:
+        """Return a target that follows from the config alone; it stays float32."""
+        return self.compute(name, array.shape, (), lambda: array, is_matrix=False)
 
     def compute(
         self,
