@@ -18,7 +18,8 @@ class Llama(Transformer):
     def check(self) -> None:
         """Refuse what llama.cpp's architecture cannot express."""
         self.config.get("pretraining_tp")  # splits the same sums
-        self.config.expect(*self.activation)
+        key, names = self.activation
+        self.config.expect(key, *names)
         self.config.expect("attention_bias", False, True)
         self.config.expect("mlp_bias", False, True)
 

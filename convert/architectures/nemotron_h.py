@@ -106,7 +106,8 @@ class NemotronH(Decoder):
         config.expect("mamba_hidden_act", "silu")
         config.expect("use_bias", False)
         config.expect("mamba_proj_bias", False)
-        config.expect("time_step_limit", [0.0, float("inf")])
+        infinite = {"__float__": "Infinity"}  # as transformers 5 writes it
+        config.expect("time_step_limit", [0.0, float("inf")], [0.0, infinite])
         config.expect("attention_bias", False, True)
         config.expect("mlp_bias", False, *([True] if "moe" not in self.kinds else []))
         if {"mlp", "moe"} <= set(self.kinds):
