@@ -58,8 +58,8 @@ class Model:
             ) from error
         _refuse_left_over(checkpoint, architecture, targets)
         return cls(
-            family.gguf_name,
-            {f"{family.gguf_name}.{key}": value for key, value in metadata.items()},
+            architecture.gguf_name,
+            {f"{architecture.gguf_name}.{key}": value for key, value in metadata.items()},
             targets,
         )
 

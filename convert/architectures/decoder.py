@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
-
-import numpy as np
 
 from convert.architectures.architecture import Architecture, Target
 
@@ -33,27 +30,14 @@ class Decoder(Architecture):
         found = (prefix for prefix in self.prefixes if self.has(f"{prefix}{self.embedding}"))
         return next(found, self.prefixes[0])
 
+    @property
+    def tied(self) -> bool:
+        """Whether the output matrix is the token embeddings."""
+        return bool(self.config.get("tie_word_embeddings", self.is_tied))
+
     def embeddings(self) -> Iterator[Target]:
-        """Yield the token embeddings, and the output matrix where it is another one.
-
-        A tied checkpoint may contain the output matrix all the same. If it differs, transformers 5 does
-        not tie them; nor do we.
-        """
-        source = f"{self.prefix}{self.embedding}"
-        head = next(filter(self.has, self.heads), None)
-        embeddings = self.take("token_embd.weight", source)
-        tied = self.config.get("tie_word_embeddings", self.is_tied)
-        if tied and head is not None and self.is_copy(head, source):
-            yield replace(embeddings, sources=(source, head))
-            return
-        yield embeddings
-        if head is not None or not tied:
-            yield self.take("output.weight", head or self.heads[0])
-
-    def is_copy(self, source: str, other: str) -> bool:
-        """Whether two tensors are the same, bit for bit."""
-        ours, theirs = self.tensor(source), self.tensor(other)
-        if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
-            return False
-        pairs = zip(ours.array(), theirs.array(), strict=True)
-        return all(np.array_equal(a.view(np.uint8), b.view(np.uint8)) for a, b in pairs)
+        """Yield the token embeddings, and the output matrix where it is another one."""
+        yield self.take("token_embd.weight", f"{self.prefix}{self.embedding}")
+        if not self.tied:
+            head = next(filter(self.has, self.heads), self.heads[0])
+            yield self.take("output.weight", head)

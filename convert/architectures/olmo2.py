@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from convert.architectures.architecture import Target
 from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, Transformer
@@ -31,7 +30,6 @@ class Olmo2(Transformer):
 
     def embeddings(self) -> Iterator[Target]:
         """Yield the token embeddings and the output matrix, which llama.cpp's olmo2 wants even if tied."""
-        found = list(super().embeddings())
-        yield from found
-        if len(found) == 1:
-            yield replace(found[0], name="output.weight")
+        yield from super().embeddings()
+        if self.tied:
+            yield self.take("output.weight", f"{self.prefix}{self.embedding}")
