@@ -94,6 +94,14 @@ class Architecture(ABC):
         except KeyError:
             raise CheckpointError(f"the checkpoint has no tensor {source}, which the model needs") from None
 
+    def expect_shape(self, source: str, shape: tuple[int, ...]) -> None:
+        """Raise CheckpointError if a tensor has another shape than the settings give it."""
+        found = self.tensor(source).shape
+        if found != shape:
+            raise CheckpointError(
+                f"tensor {source} has the shape {found}; by config.json it would be {shape}"
+            )
+
     def take(
         self,
         name: str,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from convert.architectures.architecture import Target, Value
@@ -49,6 +49,18 @@ class Gpt2(Decoder):
             "attention.layer_norm_epsilon": config.number("layer_norm_epsilon", 1e-5),
         }
 
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each matrix in the checkpoint, inputs first."""
+        width = self.config.integer("n_embd")
+        inner = self.config.integer("n_inner", 4 * width)
+        return {
+            "attn_qkv": (width, 3 * width),
+            "attn_output": (width, width),
+            "ffn_up": (width, inner),
+            "ffn_down": (inner, width),
+        }
+
     def targets(self) -> Iterator[Target]:
         """Yield every tensor of the GGUF file."""
         yield from self.embeddings()
@@ -56,10 +68,10 @@ class Gpt2(Decoder):
         yield from self.pair("output_norm", f"{self.prefix}ln_f")
         for i in range(self.n_layers):
             for name, source in (NORMS | MATRICES).items():
-                transposed = name in MATRICES
-                yield from self.pair(
-                    f"blk.{i}.{name}", f"{self.prefix}h.{i}.{source}", transposed=transposed
-                )
+                theirs = f"{self.prefix}h.{i}.{source}"
+                if name in MATRICES:
+                    self.expect_shape(f"{theirs}.weight", self.shapes[name])
+                yield from self.pair(f"blk.{i}.{name}", theirs, transposed=name in MATRICES)
 
     def pair(self, target: str, source: str, *, transposed: bool = False) -> Iterator[Target]:
         """Yield a weight and its bias."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 from convert.architectures.architecture import Target
 from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, Transformer
@@ -27,6 +28,12 @@ class Olmo2(Transformer):
         """Refuse what llama.cpp's architecture cannot express."""
         super().check()
         self.expect_usual_heads()
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each part of a layer."""
+        usual = super().shapes
+        return {**usual, "attn_q_norm": usual["attn_q"][:1], "attn_k_norm": usual["attn_k"][:1]}
 
     def embeddings(self) -> Iterator[Target]:
         """Yield the token embeddings and the output matrix, which llama.cpp's olmo2 wants even if tied."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 
 from convert.architectures.transformer import PRE_NORMS, Transformer
 from convert.config import Rope
@@ -26,6 +28,12 @@ class Phi3(Transformer):
         """Refuse what llama.cpp's architecture cannot express."""
         super().check()
         self.expect_usual_heads()
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each part of a layer."""
+        inner, width = super().shapes["ffn_up"]
+        return {**super().shapes, "ffn_up": (2 * inner, width)}
 
     def read_rope(self) -> Rope:
         """Return the rotation; older files call long-rope ``su`` or ``yarn``."""

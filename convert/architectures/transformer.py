@@ -161,12 +161,15 @@ class Transformer(Decoder):
 
     def part(self, name: str, target: str, source: str) -> Iterator[Target]:
         """Yield one part of a layer: its weight, and its bias where there is one."""
+        shape = self.shapes.get(name, (self._size("hidden_size"),))
+        self.expect_shape(f"{source}.weight", shape)
         if name.endswith("_norm"):
             yield self.norm(target, source)
             return
         rows = self.rows.get(name)
         yield self.take(f"{target}.weight", f"{source}.weight", rows=rows)
         if self.has_bias(name):
+            self.expect_shape(f"{source}.bias", shape[:1])
             yield self.take(f"{target}.bias", f"{source}.bias", rows=rows)
 
     def norm(self, target: str, source: str) -> Target:
@@ -176,6 +179,24 @@ class Transformer(Decoder):
     def has_bias(self, name: str) -> bool:
         """Whether a part of a layer has a bias."""
         return False
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each part of a layer; what is missing here has the hidden size."""
+        width, inner = self._size("hidden_size"), self._size("intermediate_size")
+        n_q, n_kv = self.n_heads * self.head_size, self.n_heads_kv * self.head_size
+        return {
+            "attn_q": (n_q, width),
+            "attn_k": (n_kv, width),
+            "attn_v": (n_kv, width),
+            "attn_qkv": (n_q + 2 * n_kv, width),
+            "attn_output": (width, n_q),
+            "attn_q_norm": (self.head_size,),
+            "attn_k_norm": (self.head_size,),
+            "ffn_gate": (inner, width),
+            "ffn_up": (inner, width),
+            "ffn_down": (width, inner),
+        }
 
     @cached_property
     def rows(self) -> Mapping[str, Rows]:
