@@ -21,7 +21,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "logits_scaling": (None, 1.0),
     "mlp_bias": (False,),
     "partial_rotary_factor": (None, 1.0),
-    "pretraining_tp": (None, 0, 1),
     "qk_layernorm": (None, False),
     "quantization_config": (None,),
     "residual_multiplier": (None, 1.0),

@@ -17,7 +17,6 @@ class Llama(Transformer):
 
     def check(self) -> None:
         """Refuse what llama.cpp's architecture cannot express."""
-        self.config.get("pretraining_tp")  # splits the same sums
         key, names = self.activation
         self.config.expect(key, *names)
         self.config.expect("attention_bias", False, True)
