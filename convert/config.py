@@ -140,8 +140,13 @@ class Config:
         """
         merged: dict[str, Any] = dict(self._table("rope_scaling"))
         parameters = self._table("rope_parameters")
-        if layer_type is not None and isinstance(parameters.get(layer_type), Mapping):
-            parameters = parameters[layer_type]
+        if any(isinstance(value, Mapping) for value in parameters.values()):
+            if layer_type is None:
+                raise UnsupportedError(
+                    f"{self._where}: rope_parameters has a rotation for each of {', '.join(parameters)}; "
+                    "llama.cpp's architecture for this model has one for all layers"
+                )
+            parameters = parameters.get(layer_type) or {}
         merged.update({k: v for k, v in parameters.items() if v is not None})
         merged.setdefault("rope_theta", self.get("rope_theta", default_theta))
         merged.setdefault("partial_rotary_factor", self.get("partial_rotary_factor", 1.0))

@@ -177,6 +177,16 @@ REFUSED: list[tuple[Settings, Settings, str]] = [
     (published.QWEN2_5_0_5B, {"head_dim": 128}, "head_dim"),
     (published.QWEN2_5_0_5B, {"rope_scaling": published.LLAMA_3_2_1B["rope_scaling"]}, "llama3"),
     (published.QWEN3_4B, {"attention_bias": True}, "attention_bias"),
+    (
+        published.QWEN3_4B,
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_theta": 1e6},
+                "sliding_attention": {"rope_theta": 1e4},
+            }
+        },
+        "rope_parameters",
+    ),
     (published.GEMMA_2_27B, {"query_pre_attn_scalar": 128}, "query_pre_attn_scalar"),
     (published.GEMMA_2_27B, {"attn_logit_softcapping": None}, "attn_logit_softcapping"),
     (published.GEMMA_2_27B, {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
