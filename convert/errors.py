@@ -2,7 +2,8 @@
 
 ConversionError
 ├── CheckpointError     a file of the source is missing, malformed, or disagrees with another
-└── UnsupportedError    the source is sound, but llama.cpp or this converter cannot express it
+├── UnsupportedError    the source is sound, but llama.cpp or this converter cannot express it
+└── VerificationError   the written file does not do what the source does
 """
 
 from __future__ import annotations
@@ -18,3 +19,7 @@ class CheckpointError(ConversionError):
 
 class UnsupportedError(ConversionError):
     """The source is sound, but llama.cpp or this converter cannot express what it says."""
+
+
+class VerificationError(ConversionError):
+    """The written file does not do what the source does; the message names the first difference."""
