@@ -97,16 +97,18 @@ class Config:
         return default if value is None else value
 
     def integer(self, key: str, default: int | None = None) -> int:
-        """Return a positive or zero integer. Raises CheckpointError if it is missing or something else."""
+        """Return an integer from 0 to 2**31 - 1. Raises CheckpointError if it is missing or another thing."""
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise CheckpointError(f"{self._where}: {key} must be a number of at least 0, not {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+            raise CheckpointError(
+                f"{self._where}: {key} must be an integer from 0 to 2**31 - 1, not {value!r:.60}"
+            )
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """Return a number. Raises CheckpointError if it is missing or something else."""
+        """Return a finite number. Raises CheckpointError if it is missing or something else."""
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
             raise CheckpointError(f"{self._where}: {key} must be a number, not {value!r}")
         return float(value)
 

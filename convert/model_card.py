@@ -9,6 +9,9 @@ from convert.directory import find_file
 
 _MOST_BYTES = 1 << 16
 _FRONT_MATTER = re.compile(r"---\s*\n(.*?)\n---", re.DOTALL)
+_VALUE = (
+    r"(?:[ \t]*|[ \t]*\n[ \t]*- +)([^\s\[\]#]\S*)[ \t]*(?:#.*)?$"  # on the line, or the one entry of a list
+)
 
 
 def read_model_card(directory: Path) -> dict[str, str]:
@@ -25,9 +28,7 @@ def read_model_card(directory: Path) -> dict[str, str]:
     match = _FRONT_MATTER.match(text)
     found = {}
     for key in ("license", "license_name", "license_link", "base_model"):
-        line = match and re.search(
-            rf"^{key}:(?:[ \t]*|[ \t]*\n[ \t]*- +)([^\s\[\]#][^\n#]*)$", match[1], re.MULTILINE
-        )
-        if line and (value := line[1].strip().strip("'\"")):
+        line = match and re.search(rf"^{key}:{_VALUE}", match[1], re.MULTILINE)
+        if line and (value := line[1].strip("'\"")):
             found[key] = value[:500]
     return found

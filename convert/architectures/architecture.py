@@ -187,6 +187,8 @@ def rotary_rows(n_heads: int, head_size: int) -> Rows:
 
     For the architectures whose rotation llama.cpp computes on pairs (``LLAMA_ROPE_TYPE_NORM``).
     """
+    if n_heads * head_size > 1 << 24:
+        raise CheckpointError(f"config.json: no model has {n_heads} heads of size {head_size}")
     rows = np.arange(n_heads * head_size).reshape(n_heads, 2, head_size // 2)
     return rows.swapaxes(1, 2).reshape(-1)
 
