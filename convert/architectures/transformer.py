@@ -10,7 +10,7 @@ from convert.architectures.architecture import Rows, Target, Value, rotary_rows
 from convert.architectures.decoder import Decoder
 from convert.architectures.rotary import rope_factors, rope_metadata
 from convert.config import Rope
-from convert.errors import UnsupportedError
+from convert.errors import CheckpointError, UnsupportedError
 
 ATTENTION = {
     "attn_q": "self_attn.q_proj",
@@ -62,7 +62,10 @@ class Transformer(Decoder):
     @cached_property
     def n_heads(self) -> int:
         """Heads of the queries."""
-        return max(1, self._size("num_attention_heads"))
+        n_heads = self._size("num_attention_heads")
+        if n_heads == 0:
+            raise CheckpointError("config.json: num_attention_heads must be a number of at least 1, not 0")
+        return n_heads
 
     @cached_property
     def n_heads_kv(self) -> int:
@@ -152,6 +155,7 @@ class Transformer(Decoder):
     def targets(self) -> Iterator[Target]:
         """Yield every tensor of the GGUF file."""
         yield from self.embeddings()
+        self.expect_shape(f"{self.prefix}norm.weight", (self._size("hidden_size"),))
         yield self.norm("output_norm", f"{self.prefix}norm")
         for name, factors in rope_factors(self.rope, self.n_rotated).items():
             yield self.constant(name, factors)
