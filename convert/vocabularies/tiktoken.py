@@ -72,8 +72,9 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
         try:
             encoded, rank = line.split()
             token = base64.b64decode(encoded, validate=True)
-            if ranks.setdefault(token, int(rank)) != len(ranks) - 1 or not token:
+            if int(rank) != len(ranks) or token in ranks or not token:
                 raise ValueError("ranks must count up from 0, each token once")
+            ranks[token] = int(rank)
         except (ValueError, binascii.Error) as error:
             raise CheckpointError(f"{path}: line {number} is no token and rank: {error}") from error
     if not ranks:
