@@ -92,7 +92,10 @@ PIECES = {
     "scripts": [chr(c) for c in range(0x370, 0x3100, 3) if unicodedata.category(chr(c)) != "Cn"],
     "east": [chr(code) for code in (*range(0x3000, 0x3100), *range(0x4E00, 0x4F00))],
     "astral": [chr(c) for c in range(0x10000, 0x20000, 41) if unicodedata.category(chr(c)) != "Cn"],
-    "words": ["'s", "'LL", "'ſ", "'T", "\r\n", "\n\n", "   ", "\t", " x", "Aa", "É", "é", "é", "中", "々", "123", "٣", "½", "/", "!", "_", "हि", "ที่", "👍🏽"],
+    "words": [
+        "'s", "'LL", "'ſ", "'T", "\r\n", "\n\n", "   ", "\t", " x", "Aa",
+        "É", "é", "é", "中", "々", "123", "٣", "½", "/", "!", "_", "हि", "ที่", "👍🏽",
+    ],
     "code": list("abcxyzABCXYZ01239 \n\t.,;:(){}[]<>=+-*/'\"_#$%&!?@^~|\\`"),
 }  # fmt: skip
 
@@ -140,7 +143,6 @@ WRONG = [
     ("gpt-oss", "gpt-4o"),
     ("olmo2", "default"),
     ("kimi-k2", "tekken"),
-    ("tekken", "qwen2"),
 ]
 
 

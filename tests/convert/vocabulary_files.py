@@ -10,7 +10,7 @@ from convert.vocabulary import Vocabulary
 
 
 def write_vocabulary(path: Path, vocabulary: Vocabulary, **changed: object) -> Path:
-    """Write a file for llama.cpp's ``vocab_only``; ``changed`` has other values by the last word of a key."""
+    """Write a file for llama.cpp's ``vocab_only``; ``changed`` has other values by a key's last word."""
     writer = gguf.GGUFWriter(path, "llama")
     for key, value in vocabulary.metadata().items():
         value = changed.get(key.rpartition(".")[2], value)
