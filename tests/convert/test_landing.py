@@ -64,6 +64,21 @@ def test_signals(large: Path, tmp_path: Path, number: int, status: int, outtype:
     assert left == [] or number == signal.SIGKILL
 
 
+def test_what_stops_it_while_llama_cpp_quantizes(tmp_path: Path) -> None:
+    write_llama(tmp_path / "tiny")
+    reached: list[float] = []
+
+    def stop(done: int, total: int) -> None:
+        if done > 0.6 * total:
+            reached.append(done / total)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert_checkpoint(tmp_path / "tiny", tmp_path / "x.gguf", outtype="q4_0", on_progress=stop)
+    assert len(reached) == 1
+    assert names(tmp_path) == ["tiny"]
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 30
     while not condition():
