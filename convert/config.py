@@ -97,7 +97,7 @@ class Config:
         return default if value is None else value
 
     def integer(self, key: str, default: int | None = None) -> int:
-        """Return an integer from 0 to 2**31 - 1. Raises CheckpointError if it is missing or another thing."""
+        """Return an integer from 0 to 2**31 - 1. Raises CheckpointError if it is anything else."""
         value = self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
             raise CheckpointError(

@@ -49,7 +49,7 @@ def parse_json(text: bytes, where: str) -> dict[str, Any]:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise CheckpointError(f"{where} is not JSON: {reason}") from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{where} holds no table but a {type(value).__name__}")
+        raise CheckpointError(f"{where} holds a {type(value).__name__} where a table is needed")
     return value
 
 

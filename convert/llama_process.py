@@ -48,6 +48,7 @@ class LlamaProcess:
             errors="replace",
         )
         self._on_line = on_line
+        self._error: BaseException | None = None
         self._last: deque[str] = deque(maxlen=50)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -61,9 +62,11 @@ class LlamaProcess:
             self.wait()
 
     def wait(self) -> str:
-        """Wait for its end and return the last line it wrote. Raises as ``check``."""
+        """Wait for its end and return the last line it wrote. Raises as ``check``, or what ``on_line`` raised."""
         status = self._process.wait()
         self._reader.join()
+        if self._error:
+            raise self._error
         lines = list(self._last)
         if status == _REFUSED:
             raise LlamaError(lines[-1])
@@ -85,8 +88,16 @@ class LlamaProcess:
             for line in lines:
                 if line.strip():
                     self._last.append(line.strip())
-                    if self._on_line:
-                        self._on_line(line)
+                    if self._on_line and not self._error:
+                        self._tell(line)
+
+    def _tell(self, line: str) -> None:
+        assert self._on_line is not None
+        try:
+            self._on_line(line)
+        except BaseException as error:  # is raised where the process is waited for
+            self._error = error
+            self._process.kill()
 
 
 @contextmanager

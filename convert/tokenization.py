@@ -1,12 +1,17 @@
-"""The proof that a converted vocabulary is the source's: the same ids for every text of the hard corpus."""
+"""The proof that a converted vocabulary is the source's: the same ids for every text of the hard corpus.
+
+Where llama.cpp is known to do otherwise (``Limit``), the source's tokenizer is changed to do as llama.cpp
+does and must then give llama.cpp's ids; such texts are reported. Any other difference is an error.
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +50,8 @@ class TokenizationReport:
 
     Attributes:
         n_texts: texts compared, each with special tokens read as such and as plain text.
-        differences: where llama.cpp is known not to do as the source does.
-        other_ends: texts of tokens at which llama.cpp ends a generation and generation_config.json does not.
+        differences: texts with other ids where special tokens are read as such, as tinker-local does.
+        other_ends: tokens at which llama.cpp ends a generation and generation_config.json does not.
     """
 
     n_texts: int
@@ -55,16 +60,13 @@ class TokenizationReport:
 
     @property
     def is_exact(self) -> bool:
-        """Whether every text has the same ids, special tokens being read as such."""
+        """Whether every text has the source's ids."""
         return not self.differences
 
     @property
     def reasons(self) -> dict[str, int]:
         """The reasons of the differences, with the number of texts."""
-        reasons: dict[str, int] = {}
-        for difference in self.differences:
-            reasons[difference.reason] = reasons.get(difference.reason, 0) + 1
-        return reasons
+        return dict(Counter(difference.reason for difference in self.differences))
 
 
 def check_tokenization(
@@ -84,22 +86,27 @@ def check_tokenization(
         CheckpointError: the ``tokenizers`` library refuses the source.
     """
     texts = list(dict.fromkeys([*texts, *_added_texts(vocabulary)]))
-    if vocabulary.table.normalize is not None:  # what is excused below must hold in its composed form
-        texts = list(dict.fromkeys([*texts, *map(vocabulary.table.normalize, texts)]))
-    oracle = load_oracle(vocabulary.table)
     written = _tokenize(path, texts) if model is None else loaded.tokenize_all(model, texts)
-    differences = []
-    for plain in (False, True):
-        limits = [*vocabulary.table.limits, *(plain_limits(vocabulary) if plain else [])]
-        oracle.encode_special_tokens = plain
-        ids = _expected(oracle, vocabulary, texts)
-        given = written["plain" if plain else "parsed"]
-        found = _differences(path, texts, ids, given, limits)
-        differences += [] if plain else found
-    _check_ends(path, vocabulary, written["eog"])
-    others = sorted(set(written["eog"]) - {*vocabulary.generation_ids, vocabulary.end.eos})
-    ends = tuple(vocabulary.tokens[i] for i in others)
-    return TokenizationReport(len(texts), tuple(differences), ends)
+    ends = frozenset(written["eog"])
+    _check_ends(path, vocabulary, ends)
+    oracle = load_oracle(vocabulary.table)
+    parsed = _Reading(vocabulary, texts, written["parsed"], plain=False)
+    plain = _Reading(vocabulary, texts, written["plain"], plain=True)
+    for reading in (parsed, plain):
+        reading.compare(oracle)
+    for limit in vocabulary.table.limits:
+        if limit.change is not None and (parsed.left or plain.left):
+            limit.change(oracle)
+        for reading in (parsed, plain):
+            reading.explain(limit, oracle)
+    for limit in plain_limits(vocabulary):
+        plain.explain(limit, oracle)
+    for reading in (parsed, plain):
+        reading.refuse_left(path)
+    others = sorted(ends - {*vocabulary.generation_ids, vocabulary.end.eos})
+    return TokenizationReport(
+        len(texts), tuple(parsed.differences), tuple(vocabulary.tokens[i] for i in others)
+    )
 
 
 def _added_texts(vocabulary: Vocabulary) -> Iterator[str]:
@@ -109,34 +116,52 @@ def _added_texts(vocabulary: Vocabulary) -> Iterator[str]:
         yield f"a{token.text}b{token.text}{token.text}\n{token.text} c"
 
 
-def _expected(oracle: Tokenizer, vocabulary: Vocabulary, texts: Sequence[str]) -> list[list[int]]:
-    before = [vocabulary.bos] if vocabulary.adds_bos else []
-    after = [vocabulary.end.eos] if vocabulary.adds_eos else []
-    encodings = oracle.encode_batch_fast(list(texts), add_special_tokens=False)
-    return [[*before, *encoding.ids, *after] for encoding in encodings]
+@dataclass
+class _Reading:
+    """One way of reading the texts: special tokens as such, or as plain text."""
 
+    vocabulary: Vocabulary
+    texts: Sequence[str]
+    written: Sequence[list[int]]
+    plain: bool
+    source: list[list[int]] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
 
-def _differences(
-    path: Path,
-    texts: Sequence[str],
-    source: Sequence[list[int]],
-    written: Sequence[list[int]],
-    limits: Sequence[Limit],
-) -> list[Difference]:
-    differences = []
-    for text, ids, given in zip(texts, source, written, strict=True):
-        if ids == given:
-            continue
-        reason = next((limit.reason for limit in limits if limit.applies(text)), None)
-        if reason is None:
+    def compare(self, oracle: Tokenizer) -> None:
+        """Note which texts have other ids."""
+        self.source = self._ids(oracle, self.texts)
+        self.left = [i for i, ids in enumerate(self.source) if ids != self.written[i]]
+
+    def explain(self, limit: Limit, oracle: Tokenizer) -> None:
+        """Put down to a limit what it explains, the tokenizer having been changed as it says."""
+        left = [i for i in self.left if limit.applies(self.texts[i])]
+        if limit.change is not None:
+            ids = self._ids(oracle, [self.texts[i] for i in left])
+            left = [i for i, given in zip(left, ids, strict=True) if given == self.written[i]]
+        self.differences += [
+            Difference(self.texts[i], self.source[i], self.written[i], limit.reason) for i in left
+        ]
+        self.left = [i for i in self.left if i not in left]
+
+    def refuse_left(self, path: Path) -> None:
+        """Raise VerificationError if a difference is left that nothing explains."""
+        for i in self.left:
+            how = ", special tokens being read as plain text," if self.plain else ""
             raise VerificationError(
-                f"{path} tokenizes {text!r} as {given}, and the source's tokenizer as {ids}"
+                f"{path}: llama.cpp tokenizes {self.texts[i]!r}{how} as {self.written[i]}, "
+                f"and the source's tokenizer as {self.source[i]}"
             )
-        differences.append(Difference(text, ids, given, reason))
-    return differences
+
+    def _ids(self, oracle: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+        oracle.encode_special_tokens = self.plain
+        before = [self.vocabulary.bos] if self.vocabulary.adds_bos else []
+        after = [self.vocabulary.end.eos] if self.vocabulary.adds_eos else []
+        encodings = oracle.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [[*before, *encoding.ids, *after] for encoding in encodings]
 
 
-def _check_ends(path: Path, vocabulary: Vocabulary, ends: Sequence[int]) -> None:
+def _check_ends(path: Path, vocabulary: Vocabulary, ends: frozenset[int]) -> None:
     for token_id in vocabulary.generation_ids:
         if token_id not in ends:
             raise VerificationError(
@@ -156,9 +181,8 @@ def _tokenize(path: Path, texts: Sequence[str]) -> dict[str, Any]:
             f"{path}: llama.cpp has not tokenized the corpus in {SECONDS:.0f} s"
         ) from error
     if done.returncode != 0:
-        reason = done.stderr.decode("utf-8", "replace").strip().splitlines() or [
-            f"status {done.returncode}"
-        ]
-        raise VerificationError(f"{path}: llama.cpp fails on the vocabulary: {reason[-1]}")
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        reason = said[-1] if said else f"the process ended with {done.returncode}"
+        raise VerificationError(f"{path}: llama.cpp fails on the vocabulary: {reason}")
     result: dict[str, Any] = json.loads(done.stdout)
     return result

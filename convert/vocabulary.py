@@ -1,18 +1,19 @@
 """The vocabulary of a checkpoint, as a GGUF file has it.
 
-tokenizer.json is what transformers runs and what a fine-tune's added tokens are in, so it decides wherever it
-is there; tokenizer.model and tiktoken.model are read where it is not.
+tokenizer.json is what transformers runs, and what a fine-tune's added tokens are in, so it decides where
+there is one; tokenizer.model and tiktoken.model are read where there is none.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gguf import TokenType
+from tokenizers import Tokenizer
 
 from convert.architectures.architecture import Value
 from convert.errors import CheckpointError, UnsupportedError
@@ -121,7 +122,7 @@ def read_vocabulary(directory: Path, config: Mapping[str, Any], n_rows: int) -> 
     bos = special.named("bos")
     tokens = _rows(table, n_rows)
     adds_bos, adds_eos = _adds(table, special, bos, eos)
-    table.limits += [*_strip_limits(table)]
+    table.limits += _added_limits(table)
     return Vocabulary(
         table,
         tokens,
@@ -186,8 +187,8 @@ def _check_texts(table: TokenTable, n_rows: int) -> None:
     beyond = max(table.texts)
     if beyond >= n_rows:
         raise CheckpointError(
-            f"{table.path}: the token {table.texts[beyond]!r} has the id {beyond}, and the model has rows for "
-            f"ids below {n_rows}: tokenizer and weights are not of the same model"
+            f"{table.path}: the token {table.texts[beyond]!r} has the id {beyond}, and the model has rows "
+            f"for ids below {n_rows}: tokenizer and weights are not of the same model"
         )
     seen: dict[str, int] = {}
     for token_id, text in table.texts.items():
@@ -216,7 +217,7 @@ def _rows(table: TokenTable, n_rows: int) -> list[str]:
 
 
 def _adds(table: TokenTable, special: SpecialIds, bos: int | None, eos: int) -> tuple[bool, bool]:
-    """Return whether BOS and EOS are put around a text: tokenizer_config.json, else the tokenizer's file."""
+    """Return whether BOS and EOS are put around a text: tokenizer_config.json decides, else the file."""
     flags = special.flag("add_bos_token"), special.flag("add_eos_token")
     if flags != (None, None):
         return bool(flags[0]) and bos is not None, bool(flags[1])
@@ -225,25 +226,29 @@ def _adds(table: TokenTable, special: SpecialIds, bos: int | None, eos: int) -> 
     if table.before not in ([], [bos]) or table.after not in ([], [eos]):
         texts = [[table.texts.get(i, i) for i in ids] for ids in (table.before, table.after)]
         raise UnsupportedError(
-            f"{table.path}: it puts {texts[0]} before a text and {texts[1]} after it; llama.cpp can put only "
-            "the BOS token before and the EOS token after"
+            f"{table.path}: it puts {texts[0]} before a text and {texts[1]} after it; llama.cpp can put "
+            "only BOS before and EOS after"
         )
     return bool(table.before), bool(table.after)
 
 
-def _strip_limits(table: TokenTable) -> list[Limit]:
-    left = [re.escape(token.text) for token in table.added.values() if token.strips_left]
-    right = [re.escape(token.text) for token in table.added.values() if token.strips_right]
-    parts = [rf"\s(?:{'|'.join(left)})"] * bool(left) + [rf"(?:{'|'.join(right)})\s"] * bool(right)
-    if not parts:
-        return []
-    pattern = re.compile("|".join(parts))
-    return [
-        Limit(
-            "the source drops spaces beside some special tokens, llama.cpp only after those of Phi-3",
-            lambda text: pattern.search(text) is not None,
-        )
-    ]
+def _added_limits(table: TokenTable) -> list[Limit]:
+    """Return what llama.cpp does not do with added tokens: it finds them in the text as it is."""
+    strip = [token for token in table.added.values() if token.strips_left or token.strips_right]
+    normalized = [token for token in table.added.values() if token.is_normalized]
+    limits = []
+    if strip:
+        reason = "llama.cpp does not drop the spaces beside some special tokens (but after those of Phi-3)"
+        limits.append(Limit(reason, lambda tokenizer: _find_plainly(tokenizer, strip)))
+    if normalized:
+        reason = "llama.cpp looks for added tokens before it puts a space in front"
+        limits.append(Limit(reason, lambda tokenizer: _find_plainly(tokenizer, normalized)))
+    return limits
+
+
+def _find_plainly(tokenizer: Tokenizer, tokens: Iterable[AddedToken]) -> None:
+    for token in tokens:
+        token.add_to(tokenizer, plainly=True)
 
 
 def plain_limits(vocabulary: Vocabulary) -> list[Limit]:
@@ -252,7 +257,7 @@ def plain_limits(vocabulary: Vocabulary) -> list[Limit]:
     return [
         Limit(
             "llama.cpp decides by some tokens' text whether they are special",
-            lambda text: any(token in text for token in changed),
+            applies=lambda text: any(token in text for token in changed),
         )
     ]
 

@@ -11,17 +11,66 @@ from dataclasses import dataclass
 
 from convert.errors import UnsupportedError
 
-KNOWN_TEXTS = frozenset("""
-    <|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s>
-    <|eom_id|> <EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response>
-    <\uff5cend\u2581of\u2581sentence\uff5c> [e~[
-""".split())  # fmt: skip
+KNOWN_TEXTS = frozenset(
+    (
+        "<|eot_id|>",
+        "<|im_end|>",
+        "<|end|>",
+        "<|return|>",
+        "<|call|>",
+        "<|flush|>",
+        "<|calls|>",
+        "<end_of_turn>",
+        "<|endoftext|>",
+        "</s>",
+        "<|eom_id|>",
+        "<EOT>",
+        "_<EOT>",
+        "[EOT]",
+        "[EOS]",
+        "<|end_of_text|>",
+        "<end_of_utterance>",
+        "<eos>",
+        "<turn|>",
+        "<|tool_response>",
+        "<\uff5cend\u2581of\u2581sentence\uff5c>",
+        "[e~[",
+    )
+)
 FILL_IN_TEXTS = (
     ("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
     ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
     ("<|file_sep|>",),
 )
 """Of each kind llama.cpp takes one; a vocabulary has hardly ever two."""
+FILL_IN_OTHERS = frozenset(
+    (
+        "<|fim_prefix|>",
+        "<fim-prefix>",
+        "<fim_prefix>",
+        "<PRE>",
+        "\u2581<PRE>",
+        "<|code_prefix|>",
+        "<|prefix|>",
+        "<|fim_suffix|>",
+        "<fim-suffix>",
+        "<fim_suffix>",
+        "<SUF>",
+        "\u2581<SUF>",
+        "<|code_suffix|>",
+        "<|suffix|>",
+        "<|fim_middle|>",
+        "<fim-middle>",
+        "<fim_middle>",
+        "<MID>",
+        "\u2581<MID>",
+        "<|code_middle|>",
+        "<|middle|>",
+        "<\uff5cfim\u2581begin\uff5c>",
+        "<\uff5cfim\u2581hole\uff5c>",
+        "<\uff5cfim\u2581end\uff5c>",
+    )
+)
 ALWAYS_RENDERED = frozenset(("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"))
 """llama.cpp makes these user-defined, so that they are found in any text."""
 
@@ -61,8 +110,8 @@ def end_of_generation(texts: Mapping[int, str], eos: int, wanted: Iterable[int])
     lost = left[2:] + [token_id for token_id in wanted if token_id in excepted]
     if lost:
         raise UnsupportedError(
-            f"generation_config.json ends a generation at {[texts[i] for i in lost]} as well, for which a GGUF "
-            "file has no room; leave out of eos_token_id what the model does not need"
+            f"generation_config.json ends a generation at {[texts[i] for i in lost]} as well, for which a "
+            "GGUF file has no room; leave out of eos_token_id what the model does not need"
         )
     eot, eom = (*left, None, None)[:2]
     return EndOfGeneration(eos, eot, eom, frozenset((known | {eos, *left}) - excepted))
@@ -80,17 +129,9 @@ def _excepted(texts: Iterable[str]) -> set[str]:
     return excepted
 
 
-def changed_by_llama_cpp(texts: Iterable[str]) -> set[str]:
+def changed_by_llama_cpp(texts: Iterable[str]) -> frozenset[str]:
     """Return the texts whose token llama.cpp makes control or user-defined, whatever the file says."""
     known = (
         KNOWN_TEXTS | ALWAYS_RENDERED | {text for kind in FILL_IN_TEXTS for text in kind} | FILL_IN_OTHERS
     )
     return known.intersection(texts)
-
-
-FILL_IN_OTHERS = frozenset("""
-    <|fim_prefix|> <fim-prefix> <fim_prefix> <PRE> \u2581<PRE> <|code_prefix|> <|prefix|>
-    <|fim_suffix|> <fim-suffix> <fim_suffix> <SUF> \u2581<SUF> <|code_suffix|> <|suffix|>
-    <|fim_middle|> <fim-middle> <fim_middle> <MID> \u2581<MID> <|code_middle|> <|middle|>
-    <\uff5cfim\u2581begin\uff5c> <\uff5cfim\u2581hole\uff5c> <\uff5cfim\u2581end\uff5c>
-""".split())  # fmt: skip

@@ -1,8 +1,8 @@
 """A program: load a GGUF file's vocabulary in llama.cpp and tokenize the texts that come in.
 
 It is run as a process of its own, since llama.cpp ends the process at some files. Standard input has a JSON
-list of texts, standard output a table: ``eog``, the ids that end a generation; and for each text its ids with
-special tokens read as such (``parsed``), and as plain text (``plain``).
+list of texts, standard output a table: ``eog``, the ids that end a generation; and for each text its ids,
+with special tokens read as such (``parsed``) and as plain text (``plain``).
 """
 
 import ctypes

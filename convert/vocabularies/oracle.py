@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gguf import TokenType
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from convert.errors import CheckpointError
 from convert.vocabularies.splits import KIMI_K2
@@ -28,10 +28,7 @@ def load_oracle(table: TokenTable) -> Tokenizer:
     known = oracle.get_added_tokens_decoder()
     for token_id, token in sorted(table.added.items()):
         if token_id not in known:
-            oracle.add_tokens([AddedToken(
-                token.text, special=token.is_special, normalized=token.is_normalized,
-                lstrip=token.strips_left, rstrip=token.strips_right,
-            )])  # fmt: skip
+            token.add_to(oracle)
         if oracle.token_to_id(token.text) != token_id:
             raise CheckpointError(
                 f"{table.path}: {token.text!r} has the id {token_id}, but the tokenizers library gives it "

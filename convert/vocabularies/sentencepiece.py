@@ -12,7 +12,7 @@ from pathlib import Path
 from gguf import TokenType
 
 from convert.errors import CheckpointError, UnsupportedError
-from convert.vocabularies.token_table import AddedToken, TokenTable
+from convert.vocabularies.token_table import SPACE, AddedToken, TokenTable
 
 PIECES, TRAINER, NORMALIZER = 1, 2, 3
 TEXT, SCORE, KIND = 1, 2, 3
@@ -66,6 +66,8 @@ def _add_piece(table: TokenTable, message: dict[int, Value]) -> None:
     token_id = len(table.texts)
     text = _bytes(message.get(TEXT, b"")).decode()
     kind = TokenType(int(message.get(KIND, TokenType.NORMAL)))
+    if kind == TokenType.USER_DEFINED:  # found in the text before its spaces are replaced
+        text = text.replace(SPACE, " ")
     table.texts[token_id] = text
     table.scores[token_id] = float(message.get(SCORE, 0.0))
     if kind in (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN):

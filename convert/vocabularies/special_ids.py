@@ -36,12 +36,11 @@ class SpecialIds:
             self._ids[directory / "config.json: text_config"] = text_config
 
     def named(self, name: str) -> int | None:
-        """Return the id of "bos", "eos", "pad", "unk", ...: by its text, else by a config's id; None if no
-        file names one.
+        """Return the id of "bos", "eos" or "pad": by its text, else a config's id; None if there is none.
 
         Raises:
             CheckpointError: the text or id is no token.
-        """  # noqa: D205
+        """
         for path, values in self._names.items():
             token = values.get(f"{name}_token")
             text = token.get("content") if isinstance(token, Mapping) else token
@@ -63,7 +62,7 @@ class SpecialIds:
         """
         for path, values in self._ids.items():
             value = values.get(f"{name}_token_id")
-            ids = value if isinstance(value, list) else [value]
+            ids: list[Any] = value if isinstance(value, list) else [value]
             if value is None or value == -1:  # -1 is how older configs say none
                 continue
             for token_id in ids:

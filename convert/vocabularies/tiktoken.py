@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ def read_tiktoken(path: Path, n_rows: int) -> TokenTable:
     config = read_json_if_any(path.with_name("tokenizer_config.json"))
     if not _is_kimi(config):
         raise UnsupportedError(
-            f"{path}: how texts are split stands in the tokenizer's own code, which is not run; only Kimi's "
-            f"is known, and tokenizer_config.json names {config.get('tokenizer_class')!r}"
+            f"{path}: how texts are split stands in the tokenizer's own code, which is not run; only that "
+            f"of Kimi is known, and tokenizer_config.json names {config.get('tokenizer_class')!r}"
         )
     ranks = _read_ranks(path)
     split = next(split for split in SPLITS if split.name == "kimi-k2")
@@ -48,7 +49,7 @@ def read_tiktoken(path: Path, n_rows: int) -> TokenTable:
         path, "gpt2", split.name, {rank: as_characters(data) for data, rank in ranks.items()}
     )
     table.merges = _merges(path, ranks)
-    table.limits = [*split.limits, _long_runs()]
+    table.limits = [*split.limits(), _long_runs()]
     missing = missing_bytes(set(table.texts.values()))
     if missing:
         raise CheckpointError(f"{path}: there are no tokens for the bytes {missing.hex(' ')}")
@@ -71,8 +72,9 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
         try:
             encoded, rank = line.split()
             token = base64.b64decode(encoded, validate=True)
-            if ranks.setdefault(token, int(rank)) != len(ranks) - 1 or not token:
+            if int(rank) != len(ranks) or token in ranks or not token:
                 raise ValueError("ranks must count up from 0, each token once")
+            ranks[token] = int(rank)
         except (ValueError, binascii.Error) as error:
             raise CheckpointError(f"{path}: line {number} is no token and rank: {error}") from error
     if not ranks:
@@ -88,8 +90,8 @@ def _merges(path: Path, ranks: Mapping[bytes, int]) -> list[str]:
         parts = _parts(token, rank, ranks)
         if len(parts) != 2:
             raise UnsupportedError(
-                f"{path}: lower ranks turn the token {token!r} into {parts}, not into two parts, so that no "
-                "merge makes it"
+                f"{path}: lower ranks turn the token {token!r} into {parts}, which are not two parts, so "
+                "that no merge makes it"
             )
         merges.append(" ".join(map(as_characters, parts)))
     return merges
@@ -99,7 +101,7 @@ def _parts(token: bytes, below: int, ranks: Mapping[bytes, int]) -> list[bytes]:
     """Return what a token's bytes come to when only lower ranks are joined."""
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
-        joined = [ranks.get(left + right, below) for left, right in zip(parts, parts[1:], strict=False)]
+        joined = [ranks.get(left + right, below) for left, right in pairwise(parts)]
         lowest = min(joined)
         if lowest >= below:
             break
@@ -124,5 +126,5 @@ def _add_reserved(table: TokenTable, config: Mapping[str, Any], first: int, n_ro
 def _long_runs() -> Limit:
     return Limit(
         f"Kimi's own code cuts runs of more than {LONGEST_RUN:,} characters, llama.cpp does not",
-        lambda text: len(text) > LONGEST_RUN,
+        applies=lambda text: len(text) > LONGEST_RUN,
     )

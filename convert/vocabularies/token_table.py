@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import tokenizers
 from gguf import TokenType
+from tokenizers import Tokenizer
 
 from convert.errors import CheckpointError
 
@@ -17,26 +19,56 @@ SPACE = "▁"
 
 @dataclass(frozen=True)
 class Limit:
-    """A condition under which llama.cpp cannot tokenize as the source does.
+    """Something that the source does and llama.cpp does not.
+
+    A text that has other ids in llama.cpp is put down to it if the source's tokenizer, changed to do as
+    llama.cpp does, has the same ids; where the library cannot be changed so, if the text is such a one.
 
     Attributes:
         reason: what differs, for people.
-        applies: whether a text meets the condition.
+        change: makes the source's tokenizer do as llama.cpp does.
+        applies: whether it can matter to a text.
     """
 
     reason: str
-    applies: Callable[[str], bool]
+    change: Callable[[Tokenizer], None] | None = None
+    applies: Callable[[str], bool] = lambda _text: True
+
+
+LITERAL_SPACE = Limit("llama.cpp takes a written ▁ for a space", applies=lambda text: SPACE in text)
 
 
 @dataclass(frozen=True)
 class AddedToken:
-    """A token that is found in the text before anything else happens to it."""
+    """A token that is found in the text before anything else happens to it.
+
+    Attributes:
+        text: what is looked for.
+        is_special: it is no part of the text for people.
+        is_normalized: it is looked for in the normalized text.
+        strips_left, strips_right: it swallows the spaces beside it.
+    """
 
     text: str
     is_special: bool = True
     is_normalized: bool = False
     strips_left: bool = False
     strips_right: bool = False
+
+    def add_to(self, tokenizer: Tokenizer, *, plainly: bool = False) -> None:
+        """Add it to a tokenizer of the library, or change it there.
+
+        Args:
+            plainly: to be found in the text as it is, and with nothing but itself.
+        """
+        added = tokenizers.AddedToken(
+            self.text,
+            special=self.is_special,
+            normalized=self.is_normalized and not plainly,
+            lstrip=self.strips_left and not plainly,
+            rstrip=self.strips_right and not plainly,
+        )
+        tokenizer.add_tokens([added])
 
 
 @dataclass
@@ -56,7 +88,6 @@ class TokenTable:
         before, after: ids put around a text, None if the file does not say.
         unk: the id for what is in no vocabulary.
         space_prefix: whether a space is put before a text ("llama").
-        normalize: what the source makes of a text before it splits it, and llama.cpp does not.
         limits: where llama.cpp differs.
     """
 
@@ -72,7 +103,6 @@ class TokenTable:
     after: list[int] | None = None
     unk: int | None = None
     space_prefix: bool = False
-    normalize: Callable[[str], str] | None = None
     limits: list[Limit] = field(default_factory=list)
 
     def add(self, token_id: int, token: AddedToken) -> None:
@@ -91,9 +121,11 @@ class TokenTable:
             self.kinds[token_id] = TokenType.CONTROL
         elif not self._is_merged(token_id):
             self.kinds[token_id] = TokenType.USER_DEFINED
+        elif LITERAL_SPACE not in self.limits:
+            self.limits.append(LITERAL_SPACE)
 
     def _is_merged(self, token_id: int) -> bool:
-        """Whether it is a run of spaces that the merges give too: only a normal token is decoded to spaces."""
+        """Whether it is a run of spaces that merges make too; only a normal one is decoded to spaces."""
         text = self.texts[token_id]
         return self.model == "llama" and text.strip(SPACE) == "" and token_id in self.scores
 

@@ -1,8 +1,8 @@
 """``tokenizer.json``: what the ``tokenizers`` library runs, and so what a fine-tune was trained with.
 
-Two kinds of BPE are known in it. The byte-level one keeps its merges ("gpt2" in llama.cpp). SentencePiece's,
-with ▁ for a space and tokens for bytes, becomes "llama", which merges by score: the score of a token is the
-negative of the rank of the merge that makes it.
+Two kinds of BPE are known in it. The byte-level one keeps its merges ("gpt2" in llama.cpp). That of
+SentencePiece, with ▁ for a space and tokens for bytes, becomes "llama", which merges by score: the score of
+a token is the negative of the rank of the merge that makes it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from gguf import TokenType
 from tokenizers import Tokenizer
+from tokenizers import normalizers as normal
 
 from convert.errors import CheckpointError, UnsupportedError
 from convert.json_file import read_json
@@ -72,18 +73,19 @@ def _byte_level(
         _refuse_unreached(path, texts, merges, split.name)
     table = TokenTable(path, "gpt2", split.name, texts)
     table.merges = [f"{left} {right}" for left, right in merges]
-    table.limits = list(split.limits)
+    table.limits = split.limits()
     unk = file["model"].get("unk_token")
     table.unk = next((i for i, text in texts.items() if text == unk), None)
     missing = missing_bytes(set(texts.values()))
     if missing:
         table.limits.append(
             Limit(
-                f"the vocabulary has no token for the bytes {missing.hex(' ')}",
-                lambda text: any(byte in missing for byte in text.encode()),
+                f"the vocabulary has no token for the bytes {missing.hex(' ')}, and llama.cpp does not "
+                "join what is around them",
+                applies=lambda text: any(byte in missing for byte in text.encode()),
             )
         )
-    _watch_normalizer(table, _parts(path, file, "normalizer", "normalizers"), pipeline)
+    _watch_normalizer(table, _parts(path, file, "normalizer", "normalizers"))
     return table
 
 
@@ -98,8 +100,8 @@ def _sentencepiece(
     lacking = [byte for byte in BYTES if byte not in ids]
     if lacking:
         raise UnsupportedError(
-            f"{path}: the vocabulary lacks {lacking[0]} and {len(lacking) - 1} more of the 256 byte tokens; "
-            "llama.cpp ends the process at a character that needs one"
+            f"{path}: the vocabulary lacks {lacking[0]} and {len(lacking) - 1} more of the 256 byte "
+            "tokens; llama.cpp ends the process at a character that needs one"
         )
     table = TokenTable(path, "llama", "default", texts)
     for rank, (left, right) in enumerate(merges):
@@ -109,7 +111,7 @@ def _sentencepiece(
     normalizers = _parts(path, file, "normalizer", "normalizers")
     table.space_prefix = _space_prefix(table, normalizers, pre_tokenizers)
     others = [n for n in normalizers if n.get("type") not in ("Prepend", "Replace")]
-    _watch_normalizer(table, others, None)
+    _watch_normalizer(table, others)
     return table
 
 
@@ -138,21 +140,16 @@ def _metaspace_prefix(table: TokenTable, metaspace: Mapping[str, Any]) -> bool:
     scheme = metaspace.get("prepend_scheme", default)
     if scheme == "never":
         return False
-    table.limits.append(
-        Limit(
-            "llama.cpp puts a space before a text that begins with one, too",
-            lambda text: text.startswith((" ", SPACE)),
-        )
-    )
+    reason = "puts a space before a text that begins with one, too"
     if scheme == "first":
-        specials = table.added
-        table.limits.append(
-            Limit(
-                "llama.cpp puts a space after every special token, the source only before a whole text",
-                lambda text: any(token.text in text for token in specials.values()),
-            )
-        )
+        reason += ", and after every special token instead of before a whole text only"
+    table.limits.append(Limit(f"llama.cpp {reason}", _prefix_always))
     return True
+
+
+def _prefix_always(tokenizer: Tokenizer) -> None:
+    tokenizer.pre_tokenizer = None
+    tokenizer.normalizer = normal.Sequence([normal.Prepend(SPACE), normal.Replace(" ", SPACE)])
 
 
 # -- parts of the file ----------------------------------------------------------------------------
@@ -215,24 +212,15 @@ def _add_tokens(table: TokenTable, file: Mapping[str, Any]) -> None:
     entries = file.get("added_tokens") or []
     if not isinstance(entries, list):
         raise CheckpointError(f"{table.path}: added_tokens must be a list, not {entries!r:.80}")
-    prepends = any(
-        part.get("type") == "Prepend" for part in _parts(table.path, file, "normalizer", "normalizers")
-    )
     ids = {text: token_id for token_id, text in table.texts.items()}
     for entry in entries:
         token_id, token = read_added(table.path, entry)
         if ids.setdefault(token.text, token_id) != token_id:
             raise CheckpointError(
-                f"{table.path}: {token.text!r} has the id {ids[token.text]} and, in added_tokens, {token_id}"
+                f"{table.path}: {token.text!r} has the id {ids[token.text]} and, as an added token, "
+                f"{token_id}"
             )
         table.add(token_id, token)
-        if token.is_normalized and prepends:
-            table.limits.append(
-                Limit(
-                    f"the source finds the added token {token.text!r} only after a space",
-                    lambda text, sought=token.text: sought in text,
-                )
-            )
 
 
 def read_added(path: Path, entry: object, token_id: object = None) -> tuple[int, AddedToken]:
@@ -298,29 +286,35 @@ def _around(single: Sequence[Any], special: Mapping[str, Any]) -> tuple[list[int
 def _pipeline(path: Path, file: Mapping[str, Any]) -> Any:
     """Return the file's normalizer and pre-tokenizer around an empty vocabulary."""
     parts = {key: file.get(key) for key in ("normalizer", "pre_tokenizer")}
-    empty = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": [], **parts}
+    empty: dict[str, Any] = {
+        "model": {"type": "BPE", "vocab": {}, "merges": []},
+        "added_tokens": [],
+        **parts,
+    }
     try:
         return Tokenizer.from_str(json.dumps(empty))
     except Exception as error:  # the library raises nothing more precise
         raise CheckpointError(f"{path}: the tokenizers library does not understand it: {error}") from error
 
 
-def _watch_normalizer(table: TokenTable, normalizers: list[dict[str, Any]], pipeline: Any) -> None:
+def _watch_normalizer(table: TokenTable, normalizers: list[dict[str, Any]]) -> None:
     kinds = [str(part.get("type")) for part in normalizers]
     if not kinds:
         return
-    if kinds != ["NFC"] or pipeline is None:
+    if kinds != ["NFC"] or table.model != "gpt2":
         raise UnsupportedError(
-            f"{table.path}: llama.cpp does not normalize texts, and this tokenizer does ({', '.join(kinds)})"
+            f"{table.path}: llama.cpp does not normalize texts, this tokenizer does ({', '.join(kinds)})"
         )
-    normalize = pipeline.normalizer.normalize_str
-    table.normalize = normalize
     table.limits.append(
         Limit(
-            "the source composes characters first (NFC), llama.cpp does not: give it composed texts",
-            lambda text: normalize(text) != text,
+            "llama.cpp does not compose characters first (NFC): give it texts that are composed",
+            _drop_normalizer,
         )
     )
+
+
+def _drop_normalizer(tokenizer: Tokenizer) -> None:
+    tokenizer.normalizer = None
 
 
 def _refuse_unreached(
@@ -336,6 +330,6 @@ def _refuse_unreached(
     for encoding, token_id in zip(reached.encode_batch(list(texts.values())), texts, strict=True):
         if encoding.ids != [token_id] and len(texts[token_id]) > 1:
             raise UnsupportedError(
-                f"{path}: the merges do not make the token {texts[token_id]!r}, so that ignore_merges matters, "
-                f"and llama.cpp has no pre-tokenizer like {name} with that rule the other way"
+                f"{path}: the merges do not make the token {texts[token_id]!r}, so that ignore_merges "
+                f"matters, and llama.cpp has no pre-tokenizer like {name} with that rule the other way"
             )

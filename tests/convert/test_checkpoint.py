@@ -58,7 +58,11 @@ def test_reads_whole_and_sharded(tmp_path: Path, n_shards: int) -> None:
     [
         (lambda d: (d / "config.json").unlink(), CheckpointError, "has no config.json"),
         (lambda d: (d / "config.json").write_text("{"), CheckpointError, "config.json is not JSON"),
-        (lambda d: (d / "config.json").write_text("[]"), CheckpointError, "holds no table but a list"),
+        (
+            lambda d: (d / "config.json").write_text("[]"),
+            CheckpointError,
+            "holds a list where a table is needed",
+        ),
         (lambda d: (d / "config.json").write_bytes(b"\xff{}"), CheckpointError, "is not JSON"),
         (lambda d: (d / "config.json").write_text("[" * 10**5), CheckpointError, "nested too deeply"),
         (lambda d: link(d / "config.json", "nowhere"), CheckpointError, "config.json cannot be read"),

@@ -14,10 +14,13 @@ import pytest
 
 from convert import CheckpointError, ConversionError, UnsupportedError, convert_checkpoint
 from convert.file_types import FILE_TYPES, NEED_A_MATRIX
+from convert.quantize import quantize
 from tests.convert.expected import expected_arrays, numbers, read_gguf
 from tests.random_checkpoints.plain import CONFIG, Tensors, write_llama, write_weights
 from tinker_local import ModelInput, SamplingParams, ServiceClient
 
+MXFP4 = gguf.GGMLQuantizationType.MXFP4
+DOWN_0 = "blk.0.ffn_down.weight"
 DIRECT = ("f32", "bf16", "f16", "q8_0")
 
 
@@ -303,3 +306,22 @@ def test_sources_that_are_none(tmp_path: Path, source: str, said: str) -> None:
 def test_a_name_of_hugging_face_says_how_to_get_it() -> None:
     with pytest.raises(ConversionError, match="hf download org/name"):
         convert_checkpoint("org/name")
+
+
+def test_tensors_that_the_quantizer_leaves_alone(tmp_path: Path) -> None:
+    write_llama(tmp_path / "tiny", hidden_size=256, intermediate_size=512, num_hidden_layers=1)
+    source = convert_checkpoint(tmp_path / "tiny", tmp_path / "x-q4_0.gguf", outtype="q4_0")
+    quantize(source, tmp_path / "y.gguf", FILE_TYPES["q5_1"], kept=[(DOWN_0, 2)])
+    (_, before), (_, after) = read_gguf(source), read_gguf(tmp_path / "y.gguf")
+    assert np.array_equal(after[DOWN_0].data, before[DOWN_0].data)
+    assert after["blk.0.ffn_up.weight"].tensor_type == gguf.GGMLQuantizationType.Q5_1
+
+
+def test_mxfp4_stays(tmp_path: Path) -> None:
+    write_llama(tmp_path / "tiny", hidden_size=256, intermediate_size=512, num_hidden_layers=1)
+    whole = convert_checkpoint(tmp_path / "tiny", tmp_path / "x.gguf")
+    quantize(whole, tmp_path / "m.gguf", FILE_TYPES["q8_0"], kept=[(DOWN_0, int(MXFP4))])
+    again = convert_checkpoint(tmp_path / "m.gguf", tmp_path / "n.gguf", outtype="q4_k_m")
+    (_, before), (_, after) = read_gguf(tmp_path / "m.gguf"), read_gguf(again)
+    assert before[DOWN_0].tensor_type == after[DOWN_0].tensor_type == MXFP4
+    assert np.array_equal(before[DOWN_0].data, after[DOWN_0].data)

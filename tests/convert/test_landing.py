@@ -49,21 +49,34 @@ def test_whatever_stops_it(tmp_path: Path, error: type[BaseException], outtype: 
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )
-def test_signals(tmp_path: Path, number: int, status: int, outtype: str) -> None:
-    settings = {"hidden_size": 1024, "intermediate_size": 8192, "num_hidden_layers": 8}
-    write_llama(tmp_path / "tiny", **settings)
-    command = [sys.executable, "-m", "convert", str(tmp_path / "tiny"), "-o", str(tmp_path / "x.gguf")]
+def test_signals(large: Path, tmp_path: Path, number: int, status: int, outtype: str) -> None:
+    command = [sys.executable, "-m", "convert", str(large), "-o", str(tmp_path / "x.gguf")]
     process = subprocess.Popen(
         [*command, "--type", outtype, "--no-verify"], stderr=subprocess.PIPE, text=True
     )
-    wait_for(lambda: any(tmp_path.glob(".x-*/**/x.gguf")))
+    wait_for(lambda: any(tmp_path.glob(".x-*.part/x.gguf")))
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert process.returncode == status
     assert "Traceback" not in said
     left = names(tmp_path)
     assert "x.gguf" not in left
-    assert left == ["tiny"] or number == signal.SIGKILL
+    assert left == [] or number == signal.SIGKILL
+
+
+def test_what_stops_it_while_llama_cpp_quantizes(tmp_path: Path) -> None:
+    write_llama(tmp_path / "tiny")
+    reached: list[float] = []
+
+    def stop(done: int, total: int) -> None:
+        if done > 0.6 * total:
+            reached.append(done / total)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert_checkpoint(tmp_path / "tiny", tmp_path / "x.gguf", outtype="q4_0", on_progress=stop)
+    assert len(reached) == 1
+    assert names(tmp_path) == ["tiny"]
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -83,7 +83,7 @@ def test_headers_that_lie(tmp_path: Path, header: dict[str, Any], said: str) -> 
         (b"{}", 2**64 - 1, "at most 100000000"),
         (b"{}", 100_000_001, "at most 100000000"),
         (b"{}", 4000, "cut off: its header has 4000 bytes"),
-        (b"[]", None, "holds no table"),
+        (b"[]", None, "holds a list where a table is needed"),
         (b"{}", 1, "not JSON"),
         (b"", None, "48 bytes|not JSON"),
         (b'{"a": 1', None, "not JSON"),

@@ -113,6 +113,18 @@ def write_safetensors(path: Path, tensors: Tensors) -> None:
     write_raw(path, json.dumps({"__metadata__": {"format": "pt"}, **header}).encode(), bytes(data))
 
 
+def write_zeros(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Write bfloat16 zeros: a hole, where the file system knows them."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        start, end = end, end + 2 * int(np.prod(shape))
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    write_raw(path, text, b"")
+    with path.open("r+b") as file:
+        file.truncate(8 + len(text) + end)
+
+
 def write_raw(path: Path, header: bytes, data: bytes, length: int | None = None) -> None:
     """Write a header and data as they are; ``length``: what the file says of its header."""
     path.write_bytes(struct.pack("<Q", len(header) if length is None else length) + header + data)

@@ -123,11 +123,15 @@ def _byte_level(recipe: Kind, vocab_size: int) -> Tokenizer:
 def _sentencepiece(recipe: Kind, vocab_size: int) -> Tokenizer:
     """BPE over characters, bytes for those it does not know; spaces are written ▁."""
     tokenizer = Tokenizer(models.BPE(unk_token=recipe.unk, fuse_unk=True, byte_fallback=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")  # so that ▁ starts a piece
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(
+        Regex("▁+(?=▁)|▁?[^▁]+|▁+"), "isolated"
+    )  # ▁ starts a piece
     tokenizer = _train(tokenizer, recipe, vocab_size, [])
     tokenizer.pre_tokenizer = None
     replace = normalizers.Replace(" ", "▁")
     if recipe.sentencepiece == "first":
+        tokenizer.normalizer = None
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     elif recipe.sentencepiece == "prepend":
         tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), replace])
