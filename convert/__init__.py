@@ -1,1 +1,20 @@
-"""Saved weights to GGUF. This version has the command's place but converts nothing yet."""
+"""Saved weights to GGUF: Hugging Face model directories, and GGUF files to another type."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from convert.errors import CheckpointError, ConversionError, UnsupportedError
+
+if TYPE_CHECKING:
+    from convert.convert import convert_checkpoint
+
+__all__ = ["CheckpointError", "ConversionError", "UnsupportedError", "convert_checkpoint"]
+
+
+def __getattr__(name: str) -> Any:  # the converter is imported when it is used
+    if name == "convert_checkpoint":
+        from convert.convert import convert_checkpoint
+
+        return convert_checkpoint
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

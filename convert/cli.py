@@ -2,19 +2,112 @@
 
 from __future__ import annotations
 
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from convert.errors import ConversionError
+from convert.file_types import FILE_TYPES
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", re.IGNORECASE)
+_TYPES = f"{', '.join(FILE_TYPES)}; auto keeps the precision of each matrix."
+
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A checkpoint directory or a GGUF file.")],
+    source: Annotated[Path, typer.Argument(help="A Hugging Face model directory, or a GGUF file.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file. Unset: by its name in the models directory."),
+    ] = None,
+    type: Annotated[str, typer.Option("--type", "-t", help=_TYPES)] = "bf16",
+    name: Annotated[str | None, typer.Option(help="The model's: NAME or ORGANISATION/NAME.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an output that is there.")] = False,
+    verify: Annotated[bool, typer.Option(help="Check the result with llama.cpp and the tokenizer.")] = True,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Compare log-probabilities with transformers afterwards; needs it and torch.",
+        ),
+    ] = False,
+    split_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Write files of at most this size: 5GB, 500MB.")
+    ] = None,
 ) -> None:
-    """Convert saved weights to GGUF (not in this version)."""
+    """Convert a model to a GGUF file."""
+    start = time.monotonic()
+    limit = None if split_size is None else _parse_size(split_size)
+    with _reported_errors():
+        from convert.convert import convert_checkpoint
+        from convert.landing import format_bytes
+        from convert.progress import shown_progress
+
+        with shown_progress(source.name) as on_progress:
+            path = convert_checkpoint(
+                source,
+                output,
+                outtype=type,
+                name=name,
+                force=force,
+                verify=verify,
+                split_size=limit,
+                on_progress=on_progress,
+            )
+        seconds = time.monotonic() - start
+        typer.echo(f"{path}  {format_bytes(_size(path))}  {type.lower()}  {seconds:.1f} s")
+        if compare:
+            _compare(path, source)
+
+
+def _compare(path: Path, source: Path) -> None:
+    from convert.compare import compare_logprobs
+
+    found = compare_logprobs(path, source)
     typer.echo(
-        f"error: this version of tinker-local cannot convert {source} yet. Until it does, llama.cpp's "
-        "own convert_hf_to_gguf.py makes GGUF files that it runs.",
-        err=True,
+        f"log-probabilities of {found.n_tokens} tokens differ from transformers' by {found.mean:.2g} on "
+        f"average, at most by {found.largest:.2g}"
     )
-    raise typer.Exit(1)
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of all parts of the model that it begins."""
+    from convert.landing import parts_of
+
+    return sum(part.stat().st_size for part in parts_of(path))
+
+
+def _parse_size(text: str) -> int:
+    match = _SIZE.fullmatch(text.strip())
+    size = match and int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
+    if not size:
+        raise typer.BadParameter(f"{text!r} is no size; write 5GB or 500MB", param_hint="--split-size")
+    return size
+
+
+@contextmanager
+def _reported_errors() -> Iterator[None]:
+    """Print errors as one line on standard error, and leave with status 1; 130 and 143 for signals."""
+
+    def leave(number: int, _frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, leave) if in_main else None
+    try:
+        yield
+    except ConversionError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing was left behind", err=True)
+        raise typer.Exit(130) from None
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,16 +16,17 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "clip_qkv": (None,),
     "embedding_multiplier": (None, 1.0),
     "final_logit_softcapping": (None,),
+    "is_causal": (None, True),
     "logit_scale": (None, 1.0),
     "logits_scaling": (None, 1.0),
     "mlp_bias": (False,),
     "partial_rotary_factor": (None, 1.0),
-    "pretraining_tp": (None, 0, 1),
     "qk_layernorm": (None, False),
     "quantization_config": (None,),
     "residual_multiplier": (None, 1.0),
     "rope_scaling": (None,),
     "sliding_window": (None,),
+    "use_bidirectional_attention": (None, False),
     "use_qk_norm": (None, False),
 }
 """Settings that change the computation, with the values that leave it as it is. A family that has not
@@ -47,6 +49,30 @@ class Rope:
     def kind(self) -> str:
         """``default``, ``linear``, ``llama3``, ``yarn``, ``longrope``, ..."""
         return str(self.scaling.get("rope_type", "default"))
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """Return a positive parameter of the scaling. Raises CheckpointError if it is something else."""
+        value = self.scaling.get(key)
+        value = default if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise CheckpointError(
+                f"config.json: {key} of the {self.kind} rotary scaling must be a positive number, not "
+                f"{value!r}"
+            )
+        return float(value)
+
+    def numbers(self, key: str, count: int) -> list[float]:
+        """Return a list of ``count`` positive numbers of the scaling. Raises CheckpointError otherwise."""
+        values = self.scaling.get(key)
+        numeric = isinstance(values, list) and all(
+            isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < math.inf for v in values
+        )
+        if not isinstance(values, list) or not numeric or len(values) != count:
+            raise CheckpointError(
+                f"config.json: {key} of the {self.kind} rotary scaling must be a list of {count} positive "
+                f"numbers, one for each pair of the head, not {_short(values)}"
+            )
+        return [float(value) for value in values]
 
 
 class Config:
@@ -71,16 +97,18 @@ class Config:
         return default if value is None else value
 
     def integer(self, key: str, default: int | None = None) -> int:
-        """Return a positive or zero integer. Raises CheckpointError if it is missing or something else."""
+        """Return an integer from 0 to 2**31 - 1. Raises CheckpointError if it is anything else."""
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise CheckpointError(f"{self._where}: {key} must be a number of at least 0, not {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+            raise CheckpointError(
+                f"{self._where}: {key} must be an integer from 0 to 2**31 - 1, not {value!r:.60}"
+            )
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """Return a number. Raises CheckpointError if it is missing or something else."""
+        """Return a finite number. Raises CheckpointError if it is missing or something else."""
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
             raise CheckpointError(f"{self._where}: {key} must be a number, not {value!r}")
         return float(value)
 
@@ -112,18 +140,36 @@ class Config:
         Args:
             layer_type: the entry to take where transformers 5 keeps one for each type of layer.
         """
-        merged: dict[str, Any] = dict(self.get("rope_scaling", {}))
-        parameters = self.get("rope_parameters", {})
-        if layer_type is not None and isinstance(parameters.get(layer_type), Mapping):
-            parameters = parameters[layer_type]
+        merged: dict[str, Any] = dict(self._table("rope_scaling"))
+        parameters = self._table("rope_parameters")
+        if any(isinstance(value, Mapping) for value in parameters.values()):
+            if layer_type is None:
+                raise UnsupportedError(
+                    f"{self._where}: rope_parameters has a rotation for each of {', '.join(parameters)}; "
+                    "llama.cpp's architecture for this model has one for all layers"
+                )
+            parameters = parameters.get(layer_type) or {}
         merged.update({k: v for k, v in parameters.items() if v is not None})
-        theta = merged.pop("rope_theta", None) or self.get("rope_theta", default_theta)
-        partial = merged.pop("partial_rotary_factor", None) or self.get("partial_rotary_factor", 1.0)
-        if "type" in merged:
-            merged.setdefault("rope_type", merged.pop("type"))
-        if merged.get("rope_type", "default") == "default":
-            merged = {}
-        return Rope(float(theta), float(partial), merged)
+        merged.setdefault("rope_theta", self.get("rope_theta", default_theta))
+        merged.setdefault("partial_rotary_factor", self.get("partial_rotary_factor", 1.0))
+        merged.setdefault("rope_type", merged.pop("type", "default"))
+        length = self.get("original_max_position_embeddings")
+        if length is not None:  # transformers 5 lets this one win over the scaling's own
+            merged["original_max_position_embeddings"] = length
+        merged.setdefault("original_max_position_embeddings", self.get("max_position_embeddings"))
+        read = Rope(1.0, 1.0, merged)
+        theta, partial = read.number("rope_theta"), read.number("partial_rotary_factor")
+        return Rope(theta, partial, {} if read.kind == "default" else merged)
+
+    def _table(self, key: str) -> Mapping[str, Any]:
+        value = self.get(key, {})
+        if not isinstance(value, Mapping):
+            raise CheckpointError(f"{self._where}: {key} must be a table, not {value!r}")
+        return value
+
+    def gives(self, key: str) -> bool:
+        """Whether the file has a setting, if only as null: transformers' default may be another."""
+        return key in self._values
 
     def refuse_unread(self, neutral: Mapping[str, Iterable[Any]] = NEUTRAL) -> None:
         """Refuse settings that change the computation and that nobody has read."""
@@ -134,3 +180,8 @@ class Config:
                     f"{self._where}: {key} is {value!r}, which llama.cpp's architecture for this model "
                     "cannot express"
                 )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else f"{text[:60]}... ({len(value)} entries)"

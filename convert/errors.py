@@ -2,7 +2,9 @@
 
 ConversionError
 ├── CheckpointError     a file of the source is missing, malformed, or disagrees with another
-└── UnsupportedError    the source is sound, but llama.cpp or this converter cannot express it
+├── UnsupportedError    the source is sound, but llama.cpp or this converter cannot express it
+├── LlamaError          llama.cpp failed on a file that it was to quantize or to score
+└── VerificationError   the written file does not do what the source does
 """
 
 from __future__ import annotations
@@ -18,3 +20,11 @@ class CheckpointError(ConversionError):
 
 class UnsupportedError(ConversionError):
     """The source is sound, but llama.cpp or this converter cannot express what it says."""
+
+
+class LlamaError(ConversionError):
+    """llama.cpp failed on a file that it was to quantize or to score; the message has its words."""
+
+
+class VerificationError(ConversionError):
+    """The written file does not do what the source does; the message names the first difference."""

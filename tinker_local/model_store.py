@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from convert.file_types import FILE_TYPES
+from convert.models_directory import in_checkout, models_directory, split_type
 from tinker_local.errors import BadRequestError, NotFoundError
 
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent
 _MAGIC = b"GGUF"
+_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-\d{5}")
+_TYPES = tuple(FILE_TYPES)  # the most exact first
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,8 @@ class CatalogEntry:
 class KnownModel:
     """A model that can be asked for by name, and its file if it is here.
 
-    ``extra`` names the extra of tinker-local that installs a missing one.
+    ``extra`` names the extra of tinker-local that installs a missing one; ``type`` is the number format
+    that the file's name ends in.
     """
 
     name: str
@@ -42,14 +47,24 @@ class KnownModel:
     path: Path | None = None
     license: str | None = None
     extra: str | None = None
+    type: str | None = None
 
     def answers_to(self, name: str) -> bool:
         """Whether ``name`` means this model; case does not matter."""
         return name.casefold() in {other.casefold() for other in (self.name, *self.aliases)}
 
+    @property
+    def exactness(self) -> int:
+        """Larger for more exact types of a model."""
+        return -_TYPES.index(self.type) if self.type else 1
+
 
 class ModelStore:
     """The models of this machine: GGUF files in one directory, and those that packages carry.
+
+    ``ORG/NAME-TYPE.gguf`` in the directory is found as ``ORG/NAME-TYPE``, ``NAME-TYPE``, ``ORG/NAME`` and
+    ``NAME``; without ORG or TYPE, by what there is. Where a name without a type means several files, it
+    is the most exact of them; without an organisation, it must be the only one of that name.
 
     Args:
         directory: where the files are; None for ``models/`` in a checkout of tinker-local, else
@@ -60,7 +75,7 @@ class ModelStore:
     """The embedded model that serves when the command line is given none."""
 
     def __init__(self, directory: Path | None = None) -> None:
-        self.directory = directory or _default_directory()
+        self.directory = directory or models_directory()
 
     def models(self) -> list[KnownModel]:
         """Return what can be used or installed: the directory's files, then the catalogue."""
@@ -75,16 +90,17 @@ class ModelStore:
         Raises:
             NotFoundError: nothing of that name; the message says where it was looked for, what is
                 there, and how to install a known model that is missing.
-            BadRequestError: it is there but is not a GGUF file.
+            BadRequestError: it is there but is not a GGUF file, or models of several organisations have
+                this name.
         """
         path = Path(name).expanduser()
         if path.exists():
             return check_gguf(path)
         if path.suffix == ".gguf" or name.startswith((".", "/", "~")):
             raise NotFoundError(f"there is no file {name} (from {Path.cwd()})")
-        for model in self.models():
-            if model.answers_to(name):
-                return check_gguf(self._installed(model))
+        for models in (self._files(), self._catalogued()):
+            if found := [model for model in models if model.answers_to(name)]:
+                return check_gguf(self._installed(_choose(name, found)))
         raise NotFoundError(
             f"no model is called {name!r}: it is not a path from {Path.cwd()}, not a GGUF file in "
             f"{self.directory}, and not in the catalogue. There are: "
@@ -100,9 +116,11 @@ class ModelStore:
         return model.path
 
     def _files(self) -> Iterator[KnownModel]:
-        if self.directory.is_dir():
-            for path in sorted(self.directory.glob("*.gguf")):
-                yield KnownModel(path.stem, path=path)
+        for pattern in ("*.gguf", "*/*.gguf"):
+            for path in sorted(self.directory.glob(pattern)):
+                part = _PART.fullmatch(path.stem)
+                if part is None or int(part["number"]) == 1:  # llama.cpp opens the others itself
+                    yield _known(path, self.directory, part["stem"] if part else path.stem)
 
     def _catalogued(self) -> Iterator[KnownModel]:
         for entry in read_catalog():
@@ -112,8 +130,7 @@ class ModelStore:
 
 def read_catalog() -> list[CatalogEntry]:
     """Read the models known by name, from the checkout or the installed package."""
-    in_checkout = _CHECKOUT / "models" / "catalog.toml"
-    path = in_checkout if _is_checkout() else _PACKAGE / "catalog.toml"
+    path = _CHECKOUT / "models" / "catalog.toml" if in_checkout() else _PACKAGE / "catalog.toml"
     tables = tomllib.loads(path.read_text(encoding="utf-8"))["model"]
     return [CatalogEntry(**{**table, "aliases": tuple(table["aliases"])}) for table in tables]
 
@@ -133,7 +150,7 @@ def find_in_distribution(name: str) -> Path | None:
 
 def install_command(extra: str) -> str:
     """Return the one command that installs an extra into the Python that is running."""
-    target = f"-e '{_CHECKOUT}[{extra}]'" if _is_checkout() else f"'tinker-local[{extra}]'"
+    target = f"-e '{_CHECKOUT}[{extra}]'" if in_checkout() else f"'tinker-local[{extra}]'"
     return f"{sys.executable} -m pip install {target}"
 
 
@@ -162,20 +179,26 @@ def check_gguf(path: Path) -> Path:
     return path
 
 
-def _is_checkout() -> bool:
-    return (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "models").is_dir()
+def _known(path: Path, directory: Path, stem: str) -> KnownModel:
+    """Return the model of a file; ``stem``: its name, less what makes it a part."""
+    plain, type = split_type(stem)
+    organisation = path.parent.relative_to(directory).name
+    names = [stem, plain]
+    if organisation:
+        names = [f"{organisation}/{stem}", stem, f"{organisation}/{plain}", plain]
+    name, *aliases = dict.fromkeys(names)
+    return KnownModel(name, tuple(aliases), path, type=type)
 
 
-def _default_directory() -> Path:
-    if _is_checkout():
-        return _CHECKOUT / "models"
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return base / "tinker-local" / "models"
+def _choose(name: str, models: list[KnownModel]) -> KnownModel:
+    """Return what a name means, of those that answer to it."""
+    named = [model for model in models if model.name.casefold() == name.casefold()]
+    places = {model.path and model.path.parent for model in models}
+    if len(places) > 1 and not named:
+        raise BadRequestError(
+            f"{name!r} could be any of {', '.join(model.name for model in models)}; say the whole name"
+        )
+    return max(named or models, key=lambda model: model.exactness)
 
 
 __all__ = ["KnownModel", "ModelStore"]

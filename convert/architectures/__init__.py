@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from convert.architectures.architecture import Architecture, Target
-from convert.architectures.llama import Llama
+from convert.architectures.gemma import Gemma2, Gemma3
+from convert.architectures.gpt2 import Gpt2
+from convert.architectures.llama import Llama, Mistral, SmolLM3
+from convert.architectures.nemotron_h import NemotronH
+from convert.architectures.olmo2 import Olmo2
+from convert.architectures.phi3 import Phi3
+from convert.architectures.qwen import Qwen2, Qwen3
 from convert.errors import UnsupportedError
 
-FAMILIES: tuple[type[Architecture], ...] = (Llama,)
+FAMILIES: tuple[type[Architecture], ...] = (
+    Gemma2,
+    Gemma3,
+    Gpt2,
+    Llama,
+    Mistral,
+    NemotronH,
+    Olmo2,
+    Phi3,
+    Qwen2,
+    Qwen3,
+    SmolLM3,
+)
 
 
 def find_architecture(name: str) -> type[Architecture]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import gguf
@@ -58,15 +59,19 @@ class Architecture(ABC):
     names: ClassVar[tuple[str, ...]]
     """Entries of config.json's ``architectures`` that this class converts."""
 
-    gguf_name: ClassVar[str]
-    """llama.cpp's name, ``general.architecture``."""
+    gguf_name: str
+    """llama.cpp's name, ``general.architecture``. A class variable, unless the config decides."""
 
     ignored: ClassVar[tuple[str, ...]] = ()
     """Patterns (``fnmatch``) of tensors that are no part of the computation: inverse frequencies, masks."""
 
     def __init__(self, config: Config, tensors: Mapping[str, Tensor]) -> None:
         self.config, self._source = config, tensors
-        self.n_layers = config.integer("num_hidden_layers")
+
+    @cached_property
+    def n_layers(self) -> int:
+        """Layers, ``blk.0`` and up."""
+        return self.config.integer("num_hidden_layers")
 
     @abstractmethod
     def metadata(self) -> dict[str, Value]:
@@ -88,6 +93,14 @@ class Architecture(ABC):
             return self._source[source]
         except KeyError:
             raise CheckpointError(f"the checkpoint has no tensor {source}, which the model needs") from None
+
+    def expect_shape(self, source: str, shape: tuple[int, ...]) -> None:
+        """Raise CheckpointError if a tensor has another shape than the settings give it."""
+        found = self.tensor(source).shape
+        if found != shape:
+            raise CheckpointError(
+                f"tensor {source} has the shape {found}; by config.json it would be {shape}"
+            )
 
     def take(
         self,
@@ -143,6 +156,10 @@ class Architecture(ABC):
             name, (len(tensors), n_rows, *shape[1:]), tuple(sources), pieces, is_matrix=True, rows=rows
         )
 
+    def constant(self, name: str, array: Array) -> Target:
+        """Return a target that follows from the config alone; it stays float32."""
+        return self.compute(name, array.shape, (), lambda: array, is_matrix=False)
+
     def compute(
         self,
         name: str,
@@ -170,6 +187,8 @@ def rotary_rows(n_heads: int, head_size: int) -> Rows:
 
     For the architectures whose rotation llama.cpp computes on pairs (``LLAMA_ROPE_TYPE_NORM``).
     """
+    if n_heads * head_size > 1 << 24:
+        raise CheckpointError(f"config.json: no model has {n_heads} heads of size {head_size}")
     rows = np.arange(n_heads * head_size).reshape(n_heads, 2, head_size // 2)
     return rows.swapaxes(1, 2).reshape(-1)
 

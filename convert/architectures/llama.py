@@ -1,95 +1,73 @@
-"""Llama 2 and 3.x, and what is Llama in the file: SmolLM2, Mistral, Yi."""
+"""Llama 2 and 3.x, and what is Llama in the file: SmolLM2, Mistral, Yi; SmolLM3."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import numpy as np
-
-from convert.architectures.architecture import Architecture, Target, Value, rotary_rows
+from convert.architectures.transformer import ATTENTION, GATED_MLP, Transformer
 from convert.config import Rope
 from convert.errors import UnsupportedError
-from convert.tensor import Array
-
-MATRICES = {
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
 
 
-class Llama(Architecture):
+class Llama(Transformer):
     """Pre-norm transformer with rotary positions, grouped queries and a gated MLP."""
 
-    names = ("LlamaForCausalLM", "MistralForCausalLM")
+    names = ("LlamaForCausalLM",)
     gguf_name = "llama"
-    ignored = ("*.rotary_emb.inv_freq",)
+    rope_kinds = ("linear", "llama3", "yarn", "longrope")
+    rotates_pairs = True
 
-    def metadata(self) -> dict[str, Value]:
-        """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
-        config, rope = self.config, self.config.rope()
-        config.expect("hidden_act", "silu")
-        self.n_heads = config.integer("num_attention_heads")
-        self.n_heads_kv = config.integer("num_key_value_heads", self.n_heads)
-        self.head_size = config.integer("head_dim", config.integer("hidden_size") // self.n_heads)
-        config.expect("attention_bias", False)
-        config.expect("mlp_bias", False)
-        values: dict[str, Value] = {
-            "context_length": config.integer("max_position_embeddings"),
-            "embedding_length": config.integer("hidden_size"),
-            "block_count": self.n_layers,
-            "feed_forward_length": config.integer("intermediate_size"),
-            "attention.head_count": self.n_heads,
-            "attention.head_count_kv": self.n_heads_kv,
-            "attention.key_length": self.head_size,
-            "attention.value_length": self.head_size,
-            "attention.layer_norm_rms_epsilon": config.number("rms_norm_eps"),
-            "rope.freq_base": rope.theta,
-            "rope.dimension_count": self.head_size,
-        }
-        return values
+    def check(self) -> None:
+        """Refuse what llama.cpp's architecture cannot express."""
+        key, names = self.activation
+        self.config.expect(key, *names)
+        self.config.expect("attention_bias", False, True)
+        self.config.expect("mlp_bias", False, True)
 
-    def targets(self) -> Iterator[Target]:
-        """Yield every tensor of the GGUF file."""
-        yield self.take("token_embd.weight", "model.embed_tokens.weight")
-        yield self.take("output_norm.weight", "model.norm.weight")
-        if not self.config.get("tie_word_embeddings", False):
-            yield self.take("output.weight", "lm_head.weight")
-        rope = self.config.rope()
-        if rope.kind == "llama3":
-            yield self.compute(
-                "rope_freqs.weight",
-                (self.head_size // 2,),
-                (),
-                lambda: llama3_factors(rope, self.head_size),
-                is_matrix=False,
+    def has_bias(self, name: str) -> bool:
+        """Whether a part of a layer has a bias."""
+        return bool(
+            (name in ATTENTION and self.config.get("attention_bias", False))
+            or (name in GATED_MLP and self.config.get("mlp_bias", False))
+        )
+
+
+class Mistral(Llama):
+    """Llama with a sliding window, which llama.cpp's architecture does not have."""
+
+    names = ("MistralForCausalLM",)
+
+    def window(self) -> int | None:
+        """Return the window; transformers takes 4096 where the file says nothing."""
+        if self.config.gives("sliding_window") and "sliding_window" not in self.config:
+            return None
+        return self.config.integer("sliding_window", 4096)
+
+
+class SmolLM3(Transformer):
+    """Llama without positions in every fourth layer."""
+
+    names = ("SmolLM3ForCausalLM",)
+    gguf_name = "smollm3"
+    rotates_pairs = True
+    is_tied = True
+
+    def check(self) -> None:
+        """Refuse what llama.cpp's architecture cannot express: layers without positions elsewhere."""
+        super().check()
+        self.config.get("no_rope_layer_interval")
+        turns = self.config.get("no_rope_layers") or [
+            (i + 1) % self.config.integer("no_rope_layer_interval", 4) for i in range(self.n_layers)
+        ]
+        if [bool(turn) for turn in turns[: self.n_layers]] != [i % 4 != 3 for i in range(self.n_layers)]:
+            raise UnsupportedError(
+                "config.json: no_rope_layers is another pattern than every fourth layer, the only one of "
+                "llama.cpp's smollm3"
             )
-        elif rope.kind != "default":
-            raise UnsupportedError(f"config.json: rope_type is {rope.kind!r}")
-        q_rows = rotary_rows(self.n_heads, self.head_size)
-        k_rows = rotary_rows(self.n_heads_kv, self.head_size)
-        for i in range(self.n_layers):
-            ours, theirs = f"blk.{i}.", f"model.layers.{i}."
-            yield self.take(f"{ours}attn_q.weight", f"{theirs}self_attn.q_proj.weight", rows=q_rows)
-            yield self.take(f"{ours}attn_k.weight", f"{theirs}self_attn.k_proj.weight", rows=k_rows)
-            yield self.take(f"{ours}attn_v.weight", f"{theirs}self_attn.v_proj.weight")
-            for name, source in (MATRICES | NORMS).items():
-                yield self.take(f"{ours}{name}.weight", f"{theirs}{source}.weight")
 
+    def read_rope(self) -> Rope:
+        """Return the rotation as the config has it."""
+        return self.config.rope(default_theta=2e6)
 
-def llama3_factors(rope: Rope, head_size: int) -> Array:
-    """Return what llama.cpp divides each rotary frequency by.
-
-    Llama 3.1's scaling: long waves are slowed by ``factor``, short ones left, between them a ramp
-    (transformers, ``modeling_rope_utils._compute_llama3_parameters``).
-
-    Returns:
-        float32, shape ``(head_size / 2,)``.
-    """
-    factor, low, high = (float(rope.scaling[k]) for k in ("factor", "low_freq_factor", "high_freq_factor"))
-    old_length = float(rope.scaling["original_max_position_embeddings"])
-    wave_length = 2 * np.pi * rope.theta ** (np.arange(0, head_size, 2) / head_size)
-    ramp = np.clip((old_length / wave_length - low) / (high - low), 0, 1)
-    return np.asarray(1 / ((1 - ramp) / factor + ramp), np.float32)
+    def window(self) -> int | None:
+        """Return the window of the layers without positions, if they have one."""
+        size = self.config.get("sliding_window")
+        return size if self.config.get("use_sliding_window", False) else None

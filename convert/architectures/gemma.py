@@ -1,0 +1,128 @@
+"""Gemma 2 and 3; of a vision-language checkpoint the text part."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import ClassVar
+
+from convert.architectures.architecture import Value
+from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, Sizes, Transformer
+from convert.config import Rope
+from convert.errors import UnsupportedError
+
+NORMS = {
+    "attn_norm": "input_layernorm",
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+
+
+class Gemma2(Transformer):
+    """Norms before and after each part, a sliding window in every other layer, soft-capped logits."""
+
+    names: ClassVar[tuple[str, ...]] = ("Gemma2ForCausalLM",)
+    gguf_name = "gemma2"
+    layer = NORMS | ATTENTION | GATED_MLP
+    rope_kinds = ("linear",)
+    activation = ("hidden_activation", ("gelu_pytorch_tanh", "gelu_new"))
+    added_to_norms = 1.0
+    is_tied = True
+    defaults: ClassVar[Sizes] = {"head_dim": 256, "num_key_value_heads": 4, "query_pre_attn_scalar": 256}
+    full_every = 2
+    """Every which layer sees everything, where the config does not say."""
+    largest = 46
+    """The layers of the size whose attention llama.cpp scales by a head's share of the hidden size."""
+
+    def check(self) -> None:
+        """Refuse what llama.cpp's architecture cannot express."""
+        super().check()
+        share = self._size("hidden_size") // self.n_heads
+        scale = share if self.n_layers == self.largest else self.head_size
+        if self._size("query_pre_attn_scalar") != scale:
+            raise UnsupportedError(
+                f"config.json: query_pre_attn_scalar is {self._size('query_pre_attn_scalar')}; llama.cpp's "
+                f"{self.gguf_name} computes with {scale} for {self.n_layers} layers"
+            )
+
+    @cached_property
+    def slides(self) -> list[bool]:
+        """Whether each layer sees a window only."""
+        every = self.config.integer("sliding_window_pattern", self.full_every)
+        usual = ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(self.n_layers)]
+        return [kind == "sliding_attention" for kind in self.config.get("layer_types", usual)]
+
+    def metadata(self) -> dict[str, Value]:
+        """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
+        values = super().metadata()
+        if any(self.slides):
+            values["attention.sliding_window"] = self._size("sliding_window")
+            values["attention.sliding_window_pattern"] = self.slides
+        return values | self.caps()
+
+    def caps(self) -> dict[str, Value]:
+        """Return the soft caps, which llama.cpp's gemma2 always applies."""
+        for key in ("attn_logit_softcapping", "final_logit_softcapping"):
+            if self.config.gives(key) and key not in self.config:
+                raise UnsupportedError(f"config.json: {key} is null; llama.cpp's gemma2 always applies one")
+        return {
+            "attn_logit_softcapping": self.config.number("attn_logit_softcapping", 50.0),
+            "final_logit_softcapping": self.config.number("final_logit_softcapping", 30.0),
+        }
+
+
+class Gemma3(Gemma2):
+    """Gemma 2 with normed queries and keys, and another rotation where the window slides."""
+
+    names = ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration")
+    gguf_name = "gemma3"
+    layer = NORMS | ATTENTION | HEAD_NORMS | GATED_MLP
+    # published vision-language files give only what differs from transformers' class
+    defaults: ClassVar[Sizes] = {
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-6,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+    }
+    full_every = 6
+    largest = 62
+    prefixes = ("model.", "model.language_model.", "language_model.model.")
+    heads: ClassVar[tuple[str, ...]] = ("lm_head.weight", "language_model.lm_head.weight")
+    ignored = (
+        *Gemma2.ignored,
+        "*vision_tower.*",
+        "*multi_modal_projector.*",
+    )
+
+    def read_rope(self) -> Rope:
+        """Return the rotation of the layers that see everything."""
+        return self.config.rope("full_attention", default_theta=1e6)
+
+    def metadata(self) -> dict[str, Value]:
+        """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
+        sliding = self.sliding_rope()
+        if sliding.kind != "default" or sliding.partial != 1:
+            raise UnsupportedError(
+                f"config.json: the rotary scaling of the sliding layers is {sliding.kind!r}; llama.cpp's "
+                "gemma3 turns them unscaled"
+            )
+        values = super().metadata()
+        return values | ({"rope.freq_base_swa": sliding.theta} if any(self.slides) else {})
+
+    def sliding_rope(self) -> Rope:
+        """Return the rotation of the layers whose window slides; ``rope_scaling`` is not for them."""
+        if "sliding_attention" in self.config.get("rope_parameters", {}):
+            return self.config.rope("sliding_attention")
+        return Rope(self.config.number("rope_local_base_freq", 10000.0))
+
+    def caps(self) -> dict[str, Value]:
+        """Return the soft cap of the output, if there is one."""
+        if "final_logit_softcapping" not in self.config:
+            return {}
+        return {"final_logit_softcapping": self.config.number("final_logit_softcapping")}

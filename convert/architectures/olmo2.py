@@ -1,0 +1,42 @@
+"""OLMo 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+from convert.architectures.architecture import Target
+from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, Transformer
+
+
+class Olmo2(Transformer):
+    """Norms behind each part, none before; queries and keys are normed over all heads at once."""
+
+    names = ("Olmo2ForCausalLM",)
+    gguf_name = "olmo2"
+    layer = (
+        ATTENTION
+        | HEAD_NORMS
+        | GATED_MLP
+        | {
+            "post_attention_norm": "post_attention_layernorm",
+            "post_ffw_norm": "post_feedforward_layernorm",
+        }
+    )
+
+    def check(self) -> None:
+        """Refuse what llama.cpp's architecture cannot express."""
+        super().check()
+        self.expect_usual_heads()
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each part of a layer."""
+        usual = super().shapes
+        return {**usual, "attn_q_norm": usual["attn_q"][:1], "attn_k_norm": usual["attn_k"][:1]}
+
+    def embeddings(self) -> Iterator[Target]:
+        """Yield the token embeddings and the output matrix, which llama.cpp's olmo2 wants even if tied."""
+        yield from super().embeddings()
+        if self.tied:
+            yield self.take("output.weight", f"{self.prefix}{self.embedding}")

@@ -1,0 +1,47 @@
+"""Phi-3, Phi-3.5 and Phi-4 (mini and 14B)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+
+from convert.architectures.transformer import PRE_NORMS, Transformer
+from convert.config import Rope
+
+
+class Phi3(Transformer):
+    """Llama's layers with fused matrices, perhaps a part of each head turning, perhaps long-rope."""
+
+    names = ("Phi3ForCausalLM",)
+    gguf_name = "phi3"
+    layer = PRE_NORMS | {
+        "attn_qkv": "self_attn.qkv_proj",
+        "attn_output": "self_attn.o_proj",
+        "ffn_up": "mlp.gate_up_proj",  # llama.cpp gates by the first half, as this has it
+        "ffn_down": "mlp.down_proj",
+    }
+    rope_kinds = ("longrope",)
+    partial_rotation = True
+
+    def check(self) -> None:
+        """Refuse what llama.cpp's architecture cannot express."""
+        super().check()
+        self.expect_usual_heads()
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each part of a layer."""
+        inner, width = super().shapes["ffn_up"]
+        return {**super().shapes, "ffn_up": (2 * inner, width)}
+
+    def read_rope(self) -> Rope:
+        """Return the rotation; older files call long-rope ``su`` or ``yarn``."""
+        rope = self.config.rope()
+        if rope.kind not in ("su", "yarn"):
+            return rope
+        return replace(rope, scaling={**rope.scaling, "rope_type": "longrope"})
+
+    def window(self) -> int | None:
+        """Return the window, which llama.cpp's architecture reads and leaves off."""
+        return self.config.integer("sliding_window") if "sliding_window" in self.config else None

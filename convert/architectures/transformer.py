@@ -1,0 +1,213 @@
+"""What the plain decoders have in common: layers of attention and MLP, named as Hugging Face names them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import ClassVar
+
+from convert.architectures.architecture import Rows, Target, Value, rotary_rows
+from convert.architectures.decoder import Decoder
+from convert.architectures.rotary import rope_factors, rope_metadata
+from convert.config import Rope
+from convert.errors import CheckpointError, UnsupportedError
+
+ATTENTION = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+}
+GATED_MLP = {"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+PRE_NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
+
+Sizes = Mapping[str, int | float]
+"""Settings that say how large a model is, by their names in config.json."""
+
+
+class Transformer(Decoder):
+    """A decoder with rotary positions. A family says what is particular about it in the class variables."""
+
+    layer: ClassVar[Mapping[str, str]] = PRE_NORMS | ATTENTION | GATED_MLP
+    """A layer's tensors: llama.cpp's name and the checkpoint's, both without ``.weight``."""
+
+    rope_kinds: ClassVar[tuple[str, ...]] = ("linear", "yarn")
+    """Scaled rotations that llama.cpp's architecture knows; the plain one goes without saying."""
+
+    rotates_pairs: ClassVar[bool] = False
+    """Whether llama.cpp turns neighbours (``LLAMA_ROPE_TYPE_NORM``), not halves."""
+
+    partial_rotation: ClassVar[bool] = False
+    """Whether a part of each head may be left as it is."""
+
+    activation: ClassVar[tuple[str, tuple[str, ...]]] = ("hidden_act", ("silu", "swish"))
+    """The setting that names the MLP's activation, and the names of the one llama.cpp computes."""
+
+    added_to_norms: ClassVar[float] = 0.0
+    """Gemma stores its norms' weights less 1."""
+
+    defaults: ClassVar[Sizes] = {}
+    """What transformers takes for a missing setting of the sizes, where published files leave it out."""
+
+    ignored: ClassVar[tuple[str, ...]] = ("*.rotary_emb.inv_freq",)
+
+    # -- sizes ------------------------------------------------------------------------------------
+
+    @cached_property
+    def n_layers(self) -> int:
+        """Layers."""
+        return self._size("num_hidden_layers")
+
+    @cached_property
+    def n_heads(self) -> int:
+        """Heads of the queries."""
+        n_heads = self._size("num_attention_heads")
+        if n_heads == 0:
+            raise CheckpointError("config.json: num_attention_heads must be a number of at least 1, not 0")
+        return n_heads
+
+    @cached_property
+    def n_heads_kv(self) -> int:
+        """Heads of the keys and values."""
+        return self.config.integer(
+            "num_key_value_heads", int(self.defaults.get("num_key_value_heads", self.n_heads))
+        )
+
+    @cached_property
+    def head_size(self) -> int:
+        """Numbers in a head."""
+        default = self.defaults.get("head_dim", self._size("hidden_size") // self.n_heads)
+        return self.config.integer("head_dim", int(default))
+
+    @cached_property
+    def n_rotated(self) -> int:
+        """Numbers of a head that turn."""
+        return int(self.head_size * self.rope.partial)
+
+    @cached_property
+    def rope(self) -> Rope:
+        """The rotation, of the kind this family can have."""
+        rope = self.read_rope()
+        if rope.kind not in ("default", "dynamic", *self.rope_kinds):
+            known = ", ".join(("default", "dynamic", *self.rope_kinds))
+            raise UnsupportedError(
+                f"config.json: the rotary scaling is {rope.kind!r}; llama.cpp's {self.gguf_name} knows "
+                f"{known}"
+            )
+        if rope.partial != 1 and not self.partial_rotation:
+            raise UnsupportedError(
+                f"config.json: partial_rotary_factor is {rope.partial:g}; llama.cpp's "
+                f"{self.gguf_name} turns whole heads"
+            )
+        return rope
+
+    def read_rope(self) -> Rope:
+        """Return the rotation as the config has it."""
+        return self.config.rope()
+
+    def _size(self, key: str) -> int:
+        default = self.defaults.get(key)
+        return self.config.integer(key, None if default is None else int(default))
+
+    # -- metadata ---------------------------------------------------------------------------------
+
+    def metadata(self) -> dict[str, Value]:
+        """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
+        self.check()
+        length = self._size("max_position_embeddings")
+        window = self.window()
+        return {
+            "context_length": length if window is None else min(length, window),
+            "embedding_length": self._size("hidden_size"),
+            "block_count": self.n_layers,
+            "feed_forward_length": self._size("intermediate_size"),
+            "attention.head_count": self.n_heads,
+            "attention.head_count_kv": self.n_heads_kv,
+            "attention.key_length": self.head_size,
+            "attention.value_length": self.head_size,
+            "attention.layer_norm_rms_epsilon": self.config.number(
+                "rms_norm_eps", self.defaults.get("rms_norm_eps")
+            ),
+            **rope_metadata(self.rope, self.n_rotated, length),
+        }
+
+    def check(self) -> None:
+        """Refuse what llama.cpp's architecture cannot express. A family adds its own."""
+        key, names = self.activation
+        self.config.expect(key, *names)
+        self.config.expect("attention_bias", False)
+        self.config.expect("mlp_bias", False)
+
+    def window(self) -> int | None:
+        """Return the sliding window of an architecture that has none in llama.cpp, or None.
+
+        The file's context length then is the window: that far, both are the same model.
+        """
+        return None
+
+    def expect_usual_heads(self) -> None:
+        """Refuse heads that are not the hidden size's share, where llama.cpp takes them for granted."""
+        self.config.expect("head_dim", self._size("hidden_size") // self.n_heads)
+
+    # -- tensors ----------------------------------------------------------------------------------
+
+    def targets(self) -> Iterator[Target]:
+        """Yield every tensor of the GGUF file."""
+        yield from self.embeddings()
+        self.expect_shape(f"{self.prefix}norm.weight", (self._size("hidden_size"),))
+        yield self.norm("output_norm", f"{self.prefix}norm")
+        for name, factors in rope_factors(self.rope, self.n_rotated).items():
+            yield self.constant(name, factors)
+        for i in range(self.n_layers):
+            for name, source in self.layer.items():
+                yield from self.part(name, f"blk.{i}.{name}", f"{self.prefix}layers.{i}.{source}")
+
+    def part(self, name: str, target: str, source: str) -> Iterator[Target]:
+        """Yield one part of a layer: its weight, and its bias where there is one."""
+        shape = self.shapes.get(name, (self._size("hidden_size"),))
+        self.expect_shape(f"{source}.weight", shape)
+        if name.endswith("_norm"):
+            yield self.norm(target, source)
+            return
+        rows = self.rows.get(name)
+        yield self.take(f"{target}.weight", f"{source}.weight", rows=rows)
+        if self.has_bias(name):
+            self.expect_shape(f"{source}.bias", shape[:1])
+            yield self.take(f"{target}.bias", f"{source}.bias", rows=rows)
+
+    def norm(self, target: str, source: str) -> Target:
+        """Return the weight of a norm."""
+        return self.take(f"{target}.weight", f"{source}.weight", add=self.added_to_norms)
+
+    def has_bias(self, name: str) -> bool:
+        """Whether a part of a layer has a bias."""
+        return False
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each part of a layer; what is missing here has the hidden size."""
+        width, inner = self._size("hidden_size"), self._size("intermediate_size")
+        n_q, n_kv = self.n_heads * self.head_size, self.n_heads_kv * self.head_size
+        return {
+            "attn_q": (n_q, width),
+            "attn_k": (n_kv, width),
+            "attn_v": (n_kv, width),
+            "attn_qkv": (n_q + 2 * n_kv, width),
+            "attn_output": (width, n_q),
+            "attn_q_norm": (self.head_size,),
+            "attn_k_norm": (self.head_size,),
+            "ffn_gate": (inner, width),
+            "ffn_up": (inner, width),
+            "ffn_down": (width, inner),
+        }
+
+    @cached_property
+    def rows(self) -> Mapping[str, Rows]:
+        """The order of rows of those parts whose order changes."""
+        if not self.rotates_pairs:
+            return {}
+        return {
+            "attn_q": rotary_rows(self.n_heads, self.head_size),
+            "attn_k": rotary_rows(self.n_heads_kv, self.head_size),
+        }

@@ -1,0 +1,200 @@
+"""``convert_checkpoint``: from a model directory or a GGUF file to a GGUF file."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from convert.checkpoint import Checkpoint
+from convert.errors import CheckpointError, ConversionError, UnsupportedError
+from convert.file_types import FileType, find_type
+from convert.gguf_output import GgufOutput
+from convert.landing import check_space, landing
+from convert.llama_process import LlamaProcess
+from convert.metadata import general_metadata
+from convert.model import Model
+from convert.models_directory import checked_name, models_directory, name_of_checkpoint, split_type
+from convert.quantize import quantize
+from convert.storage import main_type, plan_storage
+from convert.verify import checking
+from convert.vocabulary import read_vocabulary
+
+Progress = Callable[[int, int], None]
+"""Is called now and then with the bytes that are done and those that there are in all."""
+
+_MAGIC = b"GGUF"
+
+
+def convert_checkpoint(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    outtype: str = "bf16",
+    name: str | None = None,
+    force: bool = False,
+    verify: bool = True,
+    split_size: int | None = None,
+    on_progress: Progress | None = None,
+) -> Path:
+    """Convert a model to a GGUF file.
+
+    Tensors are read by memory map and written a block at a time. The result has its name only when it
+    is whole, checked and on disk.
+
+    Args:
+        source: a Hugging Face model directory, or a GGUF file to store in another type.
+        output: the file. None: ``NAME-TYPE.gguf`` in the models directory, under the model's
+            organisation where that is known, so that ``create_sampling_client(base_model=...)`` finds it
+            by its name.
+        outtype: ``f32``, ``bf16``, ``f16``, ``q8_0``, a type of llama.cpp's quantizer (``q4_k_m``, ...), or
+            ``auto``: each matrix in the precision it has. Norms, biases and whatever has one axis are
+            float32 in every type.
+        name: the model's, ``NAME`` or ``ORG/NAME``. None: from where the source lies.
+        force: replace an output that is there.
+        verify: check that llama.cpp takes the file and that it tokenizes as the source does.
+        split_size: most bytes of a file; the model is written in parts then, as llama.cpp reads them.
+        on_progress: is called with bytes done and bytes in all.
+
+    Returns:
+        The file, or the first part.
+
+    Raises:
+        CheckpointError: a file of the source is missing or malformed, or files disagree.
+        UnsupportedError: what the source says cannot be expressed.
+        ConversionError: the output cannot be written, or did not pass the checks. Nothing is left.
+    """
+    job = _Job(
+        None if output is None else Path(output),
+        name and checked_name(name),
+        force,
+        verify,
+        split_size,
+        on_progress or (lambda done, total: None),
+    )
+    path = Path(source)
+    if path.is_dir():
+        return job.convert(path, None if outtype.lower() == "auto" else find_type(outtype))
+    return job.requantize(_check_gguf(path), outtype)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What was asked for; see ``convert_checkpoint``."""
+
+    output: Path | None
+    name: str | None
+    force: bool
+    verify: bool
+    split_size: int | None
+    on_progress: Progress
+
+    def convert(self, directory: Path, type: FileType | None) -> Path:
+        """Convert a model directory; ``type`` None: each matrix in its own."""
+        checkpoint = Checkpoint.open(directory)
+        name = self.name or name_of_checkpoint(directory, checkpoint.config.get("_name_or_path"))
+        model = Model.of(checkpoint)
+        tensors = plan_storage(model.targets, checkpoint.tensors, type if type and type.is_direct else None)
+        type = type or main_type(tensors)
+        output = self.output or models_directory() / f"{name}-{type.name}.gguf"
+        vocabulary = read_vocabulary(directory, checkpoint.config, model.n_rows)
+        metadata = general_metadata(directory, model.architecture, name, type, vocabulary.fitting_name)
+        metadata |= {**model.metadata, **vocabulary.metadata()}
+        layout = GgufOutput.plan(metadata, tensors, self.split_size)
+        names = layout.file_names(output.stem)
+        with landing(output, force=self.force) as place:
+            if type.is_direct:
+                check_space(place, sum(layout.sizes))
+                self._write(layout, checkpoint, [place / name for name in names], sum(layout.sizes))
+            else:
+                self._write_and_quantize(layout, checkpoint, type, place, names)
+        return output if len(names) == 1 else output.with_name(names[0])
+
+    def requantize(self, source: Path, outtype: str) -> Path:
+        """Store a GGUF file in another type."""
+        if outtype.lower() == "auto":
+            raise UnsupportedError(
+                f"{source} has a type already; say which other it shall have with --type"
+            )
+        if self.split_size is not None:
+            raise UnsupportedError(
+                "a GGUF file cannot be split while its type changes; leave out --split-size"
+            )
+        type = find_type(outtype)
+        output = self.output or self._beside(source, type)
+        if output.exists() and output.samefile(source):
+            raise ConversionError(f"{output} is the source itself")
+        size = source.stat().st_size
+        with landing(output, force=self.force) as place:
+            made = place / output.with_suffix(".gguf").name
+            quantize(source, made, type, on_share=lambda share: self.on_progress(int(share * size), size))
+        return output
+
+    def _beside(self, source: Path, type: FileType) -> Path:
+        """Return where another type of a GGUF file goes: beside it where models are, else there by name."""
+        home, here = models_directory(), source.resolve().parent
+        name = self.name or checked_name(split_type(source.stem)[0])
+        place = here if here.is_relative_to(home.resolve()) and "/" not in name else home
+        return place / f"{name}-{type.name}.gguf"
+
+    def _write(self, layout: GgufOutput, checkpoint: Checkpoint, paths: list[Path], total: int) -> None:
+        """Write files while llama.cpp looks at their heads; ``total``: bytes of work in all."""
+        layout.write_heads(paths)
+        done = sum(map(len, layout.heads))
+        with self._checking(paths[0], checkpoint.directory) as check:
+
+            def count(n_bytes: int) -> None:
+                nonlocal done
+                done += n_bytes
+                self.on_progress(done, total)
+                if check:
+                    check.check()
+
+            layout.write_data(paths, checkpoint.tensors, count)
+
+    def _write_and_quantize(
+        self, layout: GgufOutput, checkpoint: Checkpoint, type: FileType, place: Path, names: list[str]
+    ) -> None:
+        """Write the model as exactly as it is, and have that quantized."""
+        whole = place / "whole"  # is no result: only what lies in the place itself is
+        whole.mkdir()
+        n_bytes = sum(layout.sizes)
+        tensors = [tensor for part in layout.parts for tensor in part]
+        n_weights = sum(math.prod(tensor.target.shape) for tensor in tensors)
+        check_space(place, n_bytes + int(n_weights * type.bits / 8))
+        self._write(layout, checkpoint, [whole / name for name in names], 2 * n_bytes)
+        quantize(
+            whole / names[0],
+            place / (names[0] if len(names) == 1 else names[0].rpartition("-00001-of-")[0]),
+            type,
+            kept=[(tensor.target.name, int(tensor.kind)) for tensor in tensors if tensor.target.raw_type],
+            n_parts=len(names),
+            on_share=lambda share: self.on_progress(int(n_bytes * (1 + share)), 2 * n_bytes),
+        )
+
+    def _checking(self, path: Path, source: Path) -> AbstractContextManager[LlamaProcess | None]:
+        return checking(path, source) if self.verify else nullcontext()
+
+
+def _check_gguf(path: Path) -> Path:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_MAGIC))
+    except FileNotFoundError:
+        raise ConversionError(f"there is no {path}{_hint(path)}") from None
+    except OSError as error:
+        raise ConversionError(f"{path} cannot be read: {error.strerror}") from error
+    if magic != _MAGIC:
+        raise CheckpointError(
+            f"{path} is neither a model directory nor a GGUF file: it starts with {magic!r}"
+        )
+    return path
+
+
+def _hint(path: Path) -> str:
+    if len(path.parts) != 2 or path.is_absolute():
+        return ""
+    return f"; if a model on Hugging Face is meant, this fetches it: hf download {path} --local-dir {path}"

@@ -1,0 +1,177 @@
+"""Writing a GGUF file, or several that make one model: the heads first, then each tensor as it is made."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from gguf import GGMLQuantizationType as Kind
+from gguf import GGUFValueType as ValueType
+
+from convert.architectures.architecture import Target, Value
+from convert.encoding import encode
+from convert.errors import CheckpointError
+from convert.fingerprint import Fingerprint
+from convert.gguf_head import TensorInfo, Whole, pack_head, pack_metadata, pad
+from convert.tensor import Array, Tensor
+
+SOURCE_HASH = "general.source.sha256"
+"""Where ``Fingerprint``'s number stands."""
+
+_BLOCK = 1 << 18  # numbers that are encoded and written at once
+_UNKNOWN = "-" * Fingerprint.LENGTH  # stands for the number until all is read
+_PART_KEYS = 256  # bytes, more than the beginning of a file and the keys of a part take
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A tensor and how it will be stored."""
+
+    target: Target
+    kind: Kind
+
+    @property
+    def info(self) -> TensorInfo:
+        """Its entry in the head."""
+        return TensorInfo(self.target.name, self.target.shape, self.kind)
+
+
+@dataclass(frozen=True, eq=False)
+class GgufOutput:
+    """One model, laid out before anything is written.
+
+    Attributes:
+        parts: the tensors of each file.
+        heads: what comes before the tensors' data in each file.
+    """
+
+    parts: Sequence[Sequence[Planned]]
+    heads: Sequence[bytes]
+
+    @classmethod
+    def plan(
+        cls, metadata: Mapping[str, Value], tensors: Sequence[Planned], split_size: int | None = None
+    ) -> GgufOutput:
+        """Lay out files of at most ``split_size`` bytes each; a larger tensor has its own."""
+        metadata = {**metadata, SOURCE_HASH: _UNKNOWN}
+        parts = [tensors] if split_size is None else _split(metadata, tensors, split_size)
+        heads = []
+        for number, part in enumerate(parts):
+            keys: dict[str, Any] = dict(metadata) if number == 0 else {}
+            if len(parts) > 1:
+                keys["split.no"] = Whole(number, ValueType.UINT16)
+                keys["split.count"] = Whole(len(parts), ValueType.UINT16)
+                keys["split.tensors.count"] = Whole(len(tensors), ValueType.INT32)
+            heads.append(pack_head(keys, [planned.info for planned in part]))
+        return cls(parts, heads)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each file."""
+        return [
+            len(head) + sum(planned.info.n_padded for planned in part)
+            for head, part in zip(self.heads, self.parts, strict=True)
+        ]
+
+    def file_names(self, stem: str) -> list[str]:
+        """Return the files' names; the parts of a model are called as ``llama_split_path`` wants it."""
+        n = len(self.parts)
+        return [f"{stem}.gguf"] if n == 1 else [f"{stem}-{i:05d}-of-{n:05d}.gguf" for i in range(1, n + 1)]
+
+    def write_heads(self, paths: Sequence[Path]) -> None:
+        """Write all but the tensors' data, which is a hole yet: the files have their final sizes."""
+        for path, head, size in zip(paths, self.heads, self.sizes, strict=True):
+            with path.open("wb") as file:
+                file.write(head)
+                file.truncate(size)
+
+    def write_data(
+        self, paths: Sequence[Path], sources: Mapping[str, Tensor], on_bytes: Callable[[int], None]
+    ) -> None:
+        """Fill in the data, and the hash of the tensors it is made of.
+
+        Args:
+            paths: files that have their heads.
+            sources: the checkpoint's tensors.
+            on_bytes: is called with each number of bytes that were written.
+
+        Raises:
+            CheckpointError: a tensor has numbers that its type cannot hold, or is made in another shape
+                than it was announced in.
+        """
+        with Fingerprint() as fingerprint:
+            for path, head, part in zip(paths, self.heads, self.parts, strict=True):
+                with path.open("r+b") as file:
+                    file.seek(len(head))
+                    for planned in part:
+                        for name in planned.target.sources:
+                            fingerprint.add(sources[name])
+                        _write_tensor(file, planned, on_bytes)
+                        fingerprint.wait()
+            digest = fingerprint.digest()
+        with paths[0].open("r+b") as file:
+            file.seek(self.heads[0].index(_UNKNOWN.encode()))
+            file.write(digest.encode())
+
+
+def _split(metadata: Mapping[str, Any], tensors: Sequence[Planned], limit: int) -> list[list[Planned]]:
+    parts: list[list[Planned]] = [[]]
+    used = _PART_KEYS + len(pack_metadata(metadata))
+    for tensor in tensors:
+        size = len(tensor.info.pack(0)) + tensor.info.n_padded
+        if parts[-1] and used + size > limit:
+            parts.append([])
+            used = _PART_KEYS
+        parts[-1].append(tensor)
+        used += size
+    return parts
+
+
+def _write_tensor(file: BinaryIO, planned: Planned, on_bytes: Callable[[int], None]) -> None:
+    target, n_bytes, written = planned.target, planned.info.n_bytes, 0
+    for piece in target.pieces():
+        for block in _blocks(piece):
+            encoded = block if target.raw_type is not None else _encode(block, planned)
+            written += encoded.nbytes
+            if written > n_bytes:
+                break
+            file.write(encoded.view(np.uint8).data)
+            on_bytes(encoded.nbytes)
+    if written != n_bytes:
+        raise CheckpointError(
+            f"tensor {target.name} was announced with the shape {target.shape}, {n_bytes} bytes, and is "
+            f"made with {'more' if written > n_bytes else written}"
+        )
+    file.write(bytes(pad(n_bytes) - n_bytes))
+
+
+def _encode(block: Array, planned: Planned) -> Array:
+    try:
+        return encode(block, planned.kind)
+    except ValueError as error:
+        sources = " + ".join(planned.target.sources) or planned.target.name
+        raise CheckpointError(f"tensor {sources} cannot be stored: {error}") from None
+
+
+def _blocks(piece: Array) -> Iterator[Array]:
+    """Yield an array's numbers in order, some rows at a time, contiguous."""
+    if not piece.size:
+        return
+    rows = np.asarray(piece).reshape(-1, piece.shape[-1] if piece.ndim else 1)
+    mapped = _memory_map(piece)
+    step = max(1, _BLOCK // rows.shape[1])
+    for start in range(0, len(rows), step):
+        yield np.ascontiguousarray(rows[start : start + step]).reshape(-1)
+        if mapped is not None:  # else what was read counts as ours until the whole tensor is done
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _memory_map(array: Any) -> mmap.mmap | None:
+    """Return what an array is a view of, if that is a file whose pages can be given back."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array if isinstance(array, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED") else None

@@ -1,0 +1,132 @@
+"""Where results land: nothing is seen under a final name until all of it is there and on disk."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from convert.errors import ConversionError
+
+_PART = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})")
+
+
+@contextmanager
+def landing(output: Path, *, force: bool) -> Iterator[Path]:
+    """Give an empty directory beside ``output``; what lies in it at the end takes its place.
+
+    The files are synced and renamed, the first part of a model last. With ``force``, files of the same
+    model that were there (parts included) go. On any error, what was written goes, and so do
+    directories that were made for it.
+
+    Raises:
+        ConversionError: there is an output already and no ``force``, or the place cannot be written
+            to, or the disk is full.
+    """
+    if not force and (found := existing(output)):
+        raise ConversionError(f"{found[0]} is there already; --force (force=True) replaces it")
+    if output.is_dir():
+        raise ConversionError(f"{output} is a directory; the output is a file")
+    prefix = f".{output.stem[:100]}-"
+    try:
+        with ExitStack() as made:
+            _make_directories(output.parent, made)
+            with tempfile.TemporaryDirectory(prefix=prefix, suffix=".part", dir=output.parent) as name:
+                yield Path(name)
+                _publish(Path(name), output)
+            made.pop_all()
+    except OSError as error:
+        raise ConversionError(_describe(error, output)) from error
+
+
+def existing(output: Path) -> list[Path]:
+    """Return the files of a model that is there under this name: itself, or its parts."""
+    parts = output.parent.glob("*.gguf") if output.parent.is_dir() else ()
+    return [
+        path
+        for path in sorted(parts)
+        if path == output or ((part := _PART.fullmatch(path.stem)) and part["stem"] == output.stem)
+    ] or ([output] if output.is_file() else [])
+
+
+def parts_of(path: Path) -> list[Path]:
+    """Return the files of a model, given its only one or its first part."""
+    part = _PART.fullmatch(path.stem)
+    if not part:
+        return [path]
+    return sorted(path.parent.glob(f"{glob.escape(part['stem'])}-?????-of-{part['count']}.gguf"))
+
+
+def check_space(directory: Path, n_bytes: int) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Raises:
+        ConversionError: says how much is needed and how much is free.
+    """
+    while not directory.exists():
+        directory = directory.parent
+    free = shutil.disk_usage(directory).free
+    if free < n_bytes:
+        raise ConversionError(
+            f"{directory} has {format_bytes(free)} free, and {format_bytes(n_bytes)} are needed; make "
+            "room, or choose another place with --output"
+        )
+
+
+def format_bytes(n: float) -> str:
+    """Return a number of bytes as people say it: 1.5 GB."""
+    if n < 1000:
+        return f"{n:.0f} bytes"
+    power = 1
+    while n >= 1000 ** (power + 1) and power < 4:
+        power += 1
+    return f"{n / 1000**power:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
+
+
+def _make_directories(directory: Path, made: ExitStack) -> None:
+    """Make a directory and those above it; those that were not there go again when ``made`` closes."""
+    for path in (*reversed(directory.parents), directory):
+        if not path.exists():
+            path.mkdir()
+            made.callback(_remove_if_empty, path)
+
+
+def _remove_if_empty(directory: Path) -> None:
+    with suppress(OSError):
+        directory.rmdir()
+
+
+def _publish(work: Path, output: Path) -> None:
+    old = set(existing(output))
+    files: Sequence[Path] = sorted(work.glob("*.gguf"))
+    for path in files:
+        _sync(path)
+    for path in reversed(files):
+        target = output.parent / path.name if len(files) > 1 else output
+        os.replace(path, target)
+        old.discard(target)
+    for path in old:
+        path.unlink()
+    _sync(output.parent)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # directories cannot be opened there
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _describe(error: OSError, output: Path) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk of {output.parent} is full; nothing was left there"
+    return f"{error.filename or output}: {error.strerror or error}"

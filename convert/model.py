@@ -1,0 +1,109 @@
+"""A checkpoint as the tensors and metadata of a GGUF file, complete; nothing is computed yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from convert.architectures import Architecture, Target, find_architecture
+from convert.architectures.architecture import Value
+from convert.checkpoint import Checkpoint
+from convert.config import Config
+from convert.errors import CheckpointError
+from convert.tensor import Tensor
+
+_EMBEDDING = "token_embd.weight"
+_OUTPUT = "lm_head.weight"
+_CHUNK = 1 << 24  # bytes that are compared at once
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What an architecture makes of a checkpoint.
+
+    Attributes:
+        architecture: llama.cpp's name.
+        metadata: hyperparameters, with their full keys.
+        targets: every tensor of the GGUF file.
+    """
+
+    architecture: str
+    metadata: Mapping[str, Value]
+    targets: list[Target]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Model:
+        """Ask the checkpoint's architecture.
+
+        Raises:
+            CheckpointError: settings and tensors do not make a model of this architecture, or a tensor
+                is missing, or one is left over.
+            UnsupportedError: nobody knows the architecture, or it cannot express the settings.
+        """
+        family = find_architecture(checkpoint.architecture)
+        config = Config(checkpoint.text_config, str(checkpoint.directory / "config.json"))
+        try:
+            architecture = family(config, checkpoint.tensors)
+            metadata = architecture.metadata()
+            targets = list(architecture.targets())
+            config.refuse_unread()
+        except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
+            # the families are tables that trust the settings; what breaks them is a setting
+            raise CheckpointError(
+                f"{checkpoint.directory}: config.json and the tensors do not make a "
+                f"{checkpoint.architecture}: {type(error).__name__}: {error}"
+            ) from error
+        _refuse_left_over(checkpoint, architecture, targets)
+        return cls(
+            architecture.gguf_name,
+            {f"{architecture.gguf_name}.{key}": value for key, value in metadata.items()},
+            targets,
+        )
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the embedding: how many tokens the vocabulary must have."""
+        return self.embedding.shape[0]
+
+    @property
+    def embedding(self) -> Target:
+        """The target that tokens are looked up in."""
+        for target in self.targets:
+            if target.name == _EMBEDDING:
+                return target
+        raise CheckpointError(f"the checkpoint makes no {_EMBEDDING}")
+
+
+def _refuse_left_over(checkpoint: Checkpoint, architecture: Architecture, targets: list[Target]) -> None:
+    used = {name for target in targets for name in target.sources}
+    left = [
+        name
+        for name in checkpoint.tensors
+        if name not in used and not any(fnmatchcase(name, pattern) for pattern in architecture.ignored)
+    ]
+    embeddings = [target.sources[0] for target in targets if target.name == _EMBEDDING and target.sources]
+    for name in [name for name in left if name.endswith(_OUTPUT) and embeddings]:
+        if not _are_equal(checkpoint.tensors[name], checkpoint.tensors[embeddings[0]]):
+            raise CheckpointError(
+                f"config.json says that the output matrix is the embedding (tie_word_embeddings), but the "
+                f"tensor {name} differs from {embeddings[0]}"
+            )
+        left.remove(name)
+    if left:
+        shown = ", ".join(left[:8]) + (f" and {len(left) - 8} more" if len(left) > 8 else "")
+        raise CheckpointError(
+            f"{checkpoint.directory} has tensors that a {checkpoint.architecture} has no place for: {shown}"
+        )
+
+
+def _are_equal(one: Tensor, other: Tensor) -> bool:
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    a, b = (tensor.array().reshape(-1).view(np.uint8) for tensor in (one, other))
+    return all(
+        np.array_equal(a[start : start + _CHUNK], b[start : start + _CHUNK])
+        for start in range(0, len(a), _CHUNK)
+    )

@@ -1,0 +1,188 @@
+"""The proof that a converted vocabulary is the source's: the same ids for every text of the hard corpus.
+
+Where llama.cpp is known to do otherwise (``Limit``), the source's tokenizer is changed to do as llama.cpp
+does and must then give llama.cpp's ids; such texts are reported. Any other difference is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from convert.errors import VerificationError
+from convert.hard_corpus import HARD_CORPUS
+from convert.vocabularies import loaded
+from convert.vocabularies.oracle import load_oracle
+from convert.vocabularies.token_table import Limit
+from convert.vocabulary import Vocabulary, plain_limits
+
+SECONDS = 120.0
+"""How long llama.cpp may take, several hundred times what it needs."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A text that llama.cpp tokenizes otherwise than the source, for a reason that is known.
+
+    Attributes:
+        text: the text.
+        source, written: the ids of either.
+        reason: why.
+    """
+
+    text: str
+    source: list[int]
+    written: list[int]
+    reason: str
+
+
+@dataclass(frozen=True)
+class TokenizationReport:
+    """What the check has found.
+
+    Attributes:
+        n_texts: texts compared, each with special tokens read as such and as plain text.
+        differences: texts with other ids where special tokens are read as such, as tinker-local does.
+        other_ends: tokens at which llama.cpp ends a generation and generation_config.json does not.
+    """
+
+    n_texts: int
+    differences: tuple[Difference, ...]
+    other_ends: tuple[str, ...]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every text has the source's ids."""
+        return not self.differences
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """The reasons of the differences, with the number of texts."""
+        return dict(Counter(difference.reason for difference in self.differences))
+
+
+def check_tokenization(
+    path: Path, vocabulary: Vocabulary, texts: Sequence[str] = HARD_CORPUS, *, model: Any = None
+) -> TokenizationReport:
+    """Compare a written file's tokenization with that of the source's files.
+
+    Args:
+        path: the GGUF file; only its vocabulary is loaded, in a process of its own.
+        vocabulary: the source's.
+        texts: what to compare on, to which come texts with the source's own added tokens.
+        model: the file in this process, if llama.cpp has loaded it here already.
+
+    Raises:
+        VerificationError: llama.cpp does not load the vocabulary; or a text has other ids for no known
+            reason; or a token that ends a generation does not in llama.cpp.
+        CheckpointError: the ``tokenizers`` library refuses the source.
+    """
+    texts = list(dict.fromkeys([*texts, *_added_texts(vocabulary)]))
+    written = _tokenize(path, texts) if model is None else loaded.tokenize_all(model, texts)
+    ends = frozenset(written["eog"])
+    _check_ends(path, vocabulary, ends)
+    oracle = load_oracle(vocabulary.table)
+    parsed = _Reading(vocabulary, texts, written["parsed"], plain=False)
+    plain = _Reading(vocabulary, texts, written["plain"], plain=True)
+    for reading in (parsed, plain):
+        reading.compare(oracle)
+    for limit in vocabulary.table.limits:
+        if limit.change is not None and (parsed.left or plain.left):
+            limit.change(oracle)
+        for reading in (parsed, plain):
+            reading.explain(limit, oracle)
+    for limit in plain_limits(vocabulary):
+        plain.explain(limit, oracle)
+    for reading in (parsed, plain):
+        reading.refuse_left(path)
+    others = sorted(ends - {*vocabulary.generation_ids, vocabulary.end.eos})
+    return TokenizationReport(
+        len(texts), tuple(parsed.differences), tuple(vocabulary.tokens[i] for i in others)
+    )
+
+
+def _added_texts(vocabulary: Vocabulary) -> Iterator[str]:
+    """Yield texts with the first of the added tokens, alone and among others."""
+    for token in list(vocabulary.table.added.values())[:40]:
+        yield token.text
+        yield f"a{token.text}b{token.text}{token.text}\n{token.text} c"
+
+
+@dataclass
+class _Reading:
+    """One way of reading the texts: special tokens as such, or as plain text."""
+
+    vocabulary: Vocabulary
+    texts: Sequence[str]
+    written: Sequence[list[int]]
+    plain: bool
+    source: list[list[int]] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
+
+    def compare(self, oracle: Tokenizer) -> None:
+        """Note which texts have other ids."""
+        self.source = self._ids(oracle, self.texts)
+        self.left = [i for i, ids in enumerate(self.source) if ids != self.written[i]]
+
+    def explain(self, limit: Limit, oracle: Tokenizer) -> None:
+        """Put down to a limit what it explains, the tokenizer having been changed as it says."""
+        left = [i for i in self.left if limit.applies(self.texts[i])]
+        if limit.change is not None:
+            ids = self._ids(oracle, [self.texts[i] for i in left])
+            left = [i for i, given in zip(left, ids, strict=True) if given == self.written[i]]
+        self.differences += [
+            Difference(self.texts[i], self.source[i], self.written[i], limit.reason) for i in left
+        ]
+        self.left = [i for i in self.left if i not in left]
+
+    def refuse_left(self, path: Path) -> None:
+        """Raise VerificationError if a difference is left that nothing explains."""
+        for i in self.left:
+            how = ", special tokens being read as plain text," if self.plain else ""
+            raise VerificationError(
+                f"{path}: llama.cpp tokenizes {self.texts[i]!r}{how} as {self.written[i]}, "
+                f"and the source's tokenizer as {self.source[i]}"
+            )
+
+    def _ids(self, oracle: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+        oracle.encode_special_tokens = self.plain
+        before = [self.vocabulary.bos] if self.vocabulary.adds_bos else []
+        after = [self.vocabulary.end.eos] if self.vocabulary.adds_eos else []
+        encodings = oracle.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [[*before, *encoding.ids, *after] for encoding in encodings]
+
+
+def _check_ends(path: Path, vocabulary: Vocabulary, ends: frozenset[int]) -> None:
+    for token_id in vocabulary.generation_ids:
+        if token_id not in ends:
+            raise VerificationError(
+                f"{path}: generation_config.json ends a generation at {vocabulary.tokens[token_id]!r} "
+                f"({token_id}), llama.cpp does not"
+            )
+
+
+def _tokenize(path: Path, texts: Sequence[str]) -> dict[str, Any]:
+    command = [sys.executable, "-P", str(loaded.__file__), str(path)]
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(texts).encode(), capture_output=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise VerificationError(
+            f"{path}: llama.cpp has not tokenized the corpus in {SECONDS:.0f} s"
+        ) from error
+    if done.returncode != 0:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        reason = said[-1] if said else f"the process ended with {done.returncode}"
+        raise VerificationError(f"{path}: llama.cpp fails on the vocabulary: {reason}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result

@@ -1,0 +1,76 @@
+"""Is the result what it should be? llama.cpp takes it, and tokenizes as the source's tokenizer does."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from convert.errors import LlamaError, VerificationError
+from convert.llama_process import LlamaProcess, llama_process
+
+logger = logging.getLogger("convert")
+
+_GOOD = "good"
+
+
+@contextmanager
+def checking(path: Path, source: Path) -> Iterator[LlamaProcess]:
+    """Let llama.cpp check a file beside what the block does; leaving the block waits for its answer.
+
+    The head must be written and the file have its full size; the tensors' data is not read, so it may
+    be written meanwhile. llama.cpp refuses settings that are missing, tensors that are missing, left
+    over or of another shape than the settings say, and vocabularies that it cannot use. The hard corpus
+    must have the same tokens as in the source; where llama.cpp is known to differ, a warning is logged.
+
+    Args:
+        path: the file, or the first part of a model in parts.
+        source: the model directory that it is made from.
+
+    Raises:
+        VerificationError: the file is not good; the message has llama.cpp's words, or the first text
+            that is tokenized differently.
+    """
+    with llama_process("verify", {"path": str(path), "source": str(source)}) as process:
+        try:
+            yield process
+            said = process.wait()
+        except LlamaError as error:
+            raise VerificationError(f"the result is not good, and was removed: {error}") from None
+    if said != _GOOD:
+        logger.warning("%s: %s", source.name, said)
+
+
+def run(path: str, source: str) -> str:
+    """Check in this process; ``checking`` calls it in another."""
+    from llama_cpp import llama_cpp
+
+    from convert.json_file import read_json
+    from convert.tokenization import check_tokenization
+    from convert.vocabulary import read_vocabulary
+
+    model = load(path)
+    n_rows = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+    directory = Path(source)
+    vocabulary = read_vocabulary(directory, read_json(directory / "config.json"), n_rows)
+    report = check_tokenization(Path(path), vocabulary, model=model)
+    if report.is_exact:
+        return _GOOD
+    reasons = "; ".join(f"{reason} ({n})" for reason, n in report.reasons.items())
+    return f"{len(report.differences)} of {report.n_texts} texts have other tokens in llama.cpp: {reasons}"
+
+
+def load(path: str) -> Any:
+    """Return llama.cpp's model of a file: all but the tensors' data. Ends the process if there is none."""
+    from llama_cpp import llama_cpp
+
+    params: Any = llama_cpp.llama_model_default_params()
+    params.no_alloc, params.load_mode = True, llama_cpp.LLAMA_LOAD_MODE_NONE
+    params.n_gpu_layers, params.use_extra_bufts = 0, False
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        raise SystemExit(1)  # the log has said why
+    return model

@@ -1,0 +1,470 @@
+# ruff: noqa: E501 - tables of bad cases
+"""What is read from a checkpoint's tokenizer files, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gguf import TokenType
+
+from convert.errors import CheckpointError, UnsupportedError, VerificationError
+from convert.tokenization import check_tokenization
+from convert.vocabulary import Vocabulary, read_vocabulary
+from tests.convert.vocabulary_files import write_vocabulary
+from tests.random_checkpoints import sentencepiece
+from tests.random_checkpoints.tokenizers import write_tokenizer
+
+Json = dict[str, Any]
+
+
+def change(path: Path, edit: Callable[[Json], None]) -> None:
+    values = json.loads(path.read_text()) if path.exists() else {}
+    edit(values)
+    path.write_text(json.dumps(values, ensure_ascii=True))
+
+
+def read(
+    directory: Path, kind: str, n_more: int = 0, config: Json | None = None, **options: Any
+) -> Vocabulary:
+    written = write_tokenizer(directory, kind, **options)
+    return read_vocabulary(directory, config or {}, written.n_tokens + n_more)
+
+
+# -- what is written ------------------------------------------------------------------------------
+
+
+def test_kinds_of_tokens(tmp_path: Path) -> None:
+    vocabulary = read(tmp_path, "llama2")
+    kinds = dict(zip(vocabulary.tokens, vocabulary.kinds, strict=True))
+    assert kinds["<unk>"] == TokenType.UNKNOWN
+    assert kinds["<s>"] == kinds["</s>"] == TokenType.CONTROL
+    assert kinds["<0x0A>"] == TokenType.BYTE
+    assert kinds["▁t"] == TokenType.NORMAL
+    kinds = dict(zip(*(lambda v: (v.tokens, v.kinds))(read(tmp_path / "q", "qwen2")), strict=True))
+    assert kinds["<|im_end|>"] == TokenType.CONTROL
+    assert kinds["<think>"] == TokenType.USER_DEFINED
+
+
+def test_metadata_of_byte_level_bpe(tmp_path: Path) -> None:
+    vocabulary = read(tmp_path, "llama3")
+    values = vocabulary.metadata()
+    assert values["tokenizer.ggml.model"] == "gpt2"
+    assert values["tokenizer.ggml.pre"] == "llama-bpe"
+    assert values["tokenizer.ggml.add_bos_token"] is True
+    assert values["tokenizer.ggml.add_eos_token"] is False
+    merges = values["tokenizer.ggml.merges"]
+    assert isinstance(merges, list)
+    assert all(merge.count(" ") == 1 for merge in merges)
+    assert vocabulary.tokens[vocabulary.bos] == "<|begin_of_text|>"
+    assert "tokenizer.ggml.scores" not in values
+
+
+def test_metadata_of_sentencepiece(tmp_path: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer.model"):
+        values = read(tmp_path / name, "gemma", files=(name,)).metadata()
+        assert values["tokenizer.ggml.model"] == "llama"
+        assert values["tokenizer.ggml.add_space_prefix"] is False
+        assert values["tokenizer.ggml.remove_extra_whitespaces"] is False
+        assert values["tokenizer.ggml.unknown_token_id"] == 3
+        assert values["tokenizer.ggml.padding_token_id"] == 0
+        assert "tokenizer.ggml.merges" not in values
+
+
+def test_the_json_decides_where_both_are_there(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "llama2", files=("tokenizer.json", "tokenizer.model"))
+    (tmp_path / "tokenizer.model").write_bytes(b"not read")
+    assert read_vocabulary(tmp_path, {}, 900).table.path.name == "tokenizer.json"
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama2", "kimi-k2"])
+def test_rows_without_a_token_are_filled_up(tmp_path: Path, kind: str) -> None:
+    written = write_tokenizer(tmp_path, kind)
+    n_rows = written.n_tokens + 40
+    vocabulary = read_vocabulary(tmp_path, {}, n_rows)
+    assert len(vocabulary.tokens) == len(set(vocabulary.tokens)) == n_rows
+    if kind != "kimi-k2":
+        assert vocabulary.tokens[-1] == f"[PAD{n_rows - 1}]"
+        assert set(vocabulary.kinds[written.n_tokens :]) == {TokenType.UNUSED}
+    else:
+        assert vocabulary.tokens[-1] == f"<|reserved_token_{n_rows - 1}|>"
+    check_tokenization(write_vocabulary(tmp_path / "v.gguf", vocabulary), vocabulary)
+
+
+def test_a_filler_is_no_token_of_the_source(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "gpt2")
+    change(tmp_path / "tokenizer.json", lambda f: f["model"]["vocab"].update({"[PAD650]": 601}))
+    vocabulary = read_vocabulary(tmp_path, {}, 660)
+    assert vocabulary.tokens[601] == "[PAD650]"
+    assert vocabulary.tokens[650] == "[PAD650]_"
+
+
+def test_more_tokens_than_rows(tmp_path: Path) -> None:
+    written = write_tokenizer(tmp_path, "gpt2")
+    with pytest.raises(CheckpointError, match=r"'<\|endoftext\|>' has the id 600.* ids below 600"):
+        read_vocabulary(tmp_path, {}, written.n_tokens - 1)
+
+
+# -- beginning and end ----------------------------------------------------------------------------
+
+
+def test_every_end_is_one_in_llama_cpp(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "gpt2")
+    change(tmp_path / "generation_config.json", lambda f: f.update(eos_token_id=[600, 300, 301]))
+    vocabulary = read_vocabulary(tmp_path, {}, 610)
+    assert (vocabulary.end.eos, vocabulary.end.eot, vocabulary.end.eom) == (600, 300, 301)
+    path = write_vocabulary(tmp_path / "v.gguf", vocabulary)
+    assert check_tokenization(path, vocabulary).other_ends == ()
+    path = write_vocabulary(tmp_path / "w.gguf", vocabulary, eom_token_id=302)
+    with pytest.raises(VerificationError, match=r"ends a generation at .* \(301\), llama\.cpp does not"):
+        check_tokenization(path, vocabulary)
+
+
+@pytest.mark.parametrize(
+    "kind", ["llama3", "gpt-oss", "phi-3", "gemma", "qwen2", "kimi-k2", "nemotron-h", "phi-4"]
+)
+def test_the_ends_are_foreseen(tmp_path: Path, kind: str) -> None:
+    vocabulary = read(tmp_path, kind)
+    path = write_vocabulary(tmp_path / "v.gguf", vocabulary)
+    report = check_tokenization(path, vocabulary, ())
+    wanted = {*vocabulary.generation_ids, vocabulary.end.eos}
+    others = {vocabulary.tokens.index(text) for text in report.other_ends}
+    assert wanted | others == vocabulary.end.ids
+
+
+def test_more_ends_than_a_file_holds(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "gpt2")
+    change(tmp_path / "generation_config.json", lambda f: f.update(eos_token_id=[600, 300, 301, 302]))
+    with pytest.raises(
+        UnsupportedError, match=r"generation_config\.json ends a generation at \['.*'\] as well"
+    ):
+        read_vocabulary(tmp_path, {}, 610)
+
+
+def test_bos_and_eos_around_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer_config.json"
+    assert read(tmp_path, "tekken").adds_bos  # by the template
+    change(path, lambda f: f.update(add_bos_token=False, add_eos_token=True))
+    vocabulary = read_vocabulary(tmp_path, {}, 700)
+    assert (vocabulary.adds_bos, vocabulary.adds_eos) == (False, True)
+    check_tokenization(write_vocabulary(tmp_path / "v.gguf", vocabulary), vocabulary)
+
+
+def test_a_template_that_llama_cpp_does_not_have(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "tekken")
+    twice = [{"SpecialToken": {"id": "<s>", "type_id": 0}}] * 2 + [{"Sequence": {"id": "A", "type_id": 0}}]
+    edit: Callable[[Json], None] = lambda f: f["post_processor"]["processors"][1].update(single=twice)  # noqa: E731
+    change(tmp_path / "tokenizer.json", edit)
+    with pytest.raises(UnsupportedError, match=r"puts \['<s>', '<s>'\] before a text"):
+        read_vocabulary(tmp_path, {}, 700)
+
+
+def test_special_tokens_come_from_the_file_with_authority(tmp_path: Path) -> None:
+    config = {"bos_token_id": 300, "eos_token_id": 301, "pad_token_id": 302}
+    vocabulary = read(tmp_path, "qwen2", config=config)
+    assert vocabulary.tokens[vocabulary.end.eos] == "<|im_end|>"
+    assert vocabulary.bos == 300  # tokenizer_config.json names none
+    assert vocabulary.tokens[vocabulary.pad or 0] == "<|endoftext|>"
+    (tmp_path / "generation_config.json").unlink()
+    assert read_vocabulary(tmp_path, config, 700).generation_ids == (301,)
+    nested = {"text_config": {"eos_token_id": [303]}, "pad_token_id": -1}
+    assert read_vocabulary(tmp_path, nested, 700).generation_ids == (303,)
+
+
+def test_named_tokens_may_be_tables(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "gpt2")
+    change(tmp_path / "tokenizer_config.json", lambda f: f.update(eos_token={"content": "the"}))
+    change(tmp_path / "tokenizer.json", lambda f: f["model"]["vocab"].update(the=601))
+    assert read_vocabulary(tmp_path, {}, 610).end.eos == 601
+
+
+def test_added_tokens_beside_the_tokenizers_file(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "llama2", files=("tokenizer.model",))
+    added = {"content": "<|im_end|>", "special": True, "normalized": False}
+    change(tmp_path / "tokenizer_config.json", lambda f: f["added_tokens_decoder"].update({"856": added}))
+    change(tmp_path / "added_tokens.json", lambda f: f.update({"<note>": 857}))
+    vocabulary = read_vocabulary(tmp_path, {}, 860)
+    assert vocabulary.tokens[856:858] == ["<|im_end|>", "<note>"]
+    assert vocabulary.kinds[856:858] == [TokenType.CONTROL, TokenType.USER_DEFINED]
+    check_tokenization(write_vocabulary(tmp_path / "v.gguf", vocabulary), vocabulary)
+
+
+def test_the_name_that_makes_phi3_swallow_spaces(tmp_path: Path) -> None:
+    phi, plain = read(tmp_path / "phi", "phi-3"), read(tmp_path / "llama", "llama2")
+    assert phi.fitting_name("My fine-tune") == "My fine-tune (Phi-3)"
+    assert phi.fitting_name("Phi-3-mini") == "Phi-3-mini"
+    assert plain.fitting_name("phi3-like") == "Phi 3-like"
+    assert plain.fitting_name("Llama") == "Llama"
+
+
+# -- chat templates -------------------------------------------------------------------------------
+
+
+def test_a_template_in_its_own_file_comes_first(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "gpt2")
+    change(tmp_path / "tokenizer_config.json", lambda f: f.update(chat_template="field"))
+    assert read_vocabulary(tmp_path, {}, 610).chat_templates == {"default": "field"}
+    change(tmp_path / "chat_template.json", lambda f: f.update(chat_template="json"))
+    assert read_vocabulary(tmp_path, {}, 610).chat_templates == {"default": "json"}
+    (tmp_path / "chat_template.jinja").write_text("file ü", encoding="utf-8")
+    values = read_vocabulary(tmp_path, {}, 610).metadata()
+    assert values["tokenizer.chat_template"] == "file ü"
+
+
+def test_named_templates(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "gpt2")
+    named = [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]
+    change(tmp_path / "tokenizer_config.json", lambda f: f.update(chat_template=named))
+    values = read_vocabulary(tmp_path, {}, 610).metadata()
+    assert values["tokenizer.chat_template"] == "a"
+    assert values["tokenizer.chat_template.tool_use"] == "b"
+    assert values["tokenizer.chat_templates"] == ["tool_use"]
+    (tmp_path / "chat_template.jinja").write_text("c")
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "rag.jinja").write_text("d")
+    assert read_vocabulary(tmp_path, {}, 610).chat_templates == {"default": "c", "rag": "d"}
+
+
+# -- the way a text is split ----------------------------------------------------------------------
+
+
+def test_a_split_is_known_by_what_it_does(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "llama3")
+
+    def respell(file: Json) -> None:
+        part = file["pre_tokenizer"]["pretokenizers"][0]
+        regex = (
+            part["pattern"]["Regex"].replace(r"\s*[\r\n]+", r"\s*[\r\n]").replace("{1,3}", "{1,2}\\p{N}?")
+        )
+        part["pattern"]["Regex"] = regex
+
+    change(tmp_path / "tokenizer.json", respell)
+    assert read_vocabulary(tmp_path, {}, 610).table.pre == "llama-bpe"
+
+
+def test_a_split_that_llama_cpp_does_not_have(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "llama3")
+    edit: Callable[[Json], None] = lambda f: f["pre_tokenizer"]["pretokenizers"][0].update(  # noqa: E731
+        pattern={"Regex": r"\p{L}{1,4}|\s+"}
+    )
+    change(tmp_path / "tokenizer.json", edit)
+    with pytest.raises(
+        UnsupportedError, match=r"no pre-tokenizer of llama\.cpp splits texts as this file's"
+    ):
+        read_vocabulary(tmp_path, {}, 610)
+
+
+def test_a_prefix_space_in_byte_level_bpe(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "gpt2")
+    change(tmp_path / "tokenizer.json", lambda f: f["pre_tokenizer"].update(add_prefix_space=True))
+    with pytest.raises(UnsupportedError, match="no pre-tokenizer"):
+        read_vocabulary(tmp_path, {}, 610)
+
+
+def test_ignored_merges_that_matter(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "qwen2")
+
+    def edit(file: Json) -> None:
+        file["model"]["ignore_merges"] = True
+
+    change(tmp_path / "tokenizer.json", edit)
+    vocabulary = read_vocabulary(tmp_path, {}, 700)  # idle: the merges make every token
+    check_tokenization(write_vocabulary(tmp_path / "v.gguf", vocabulary), vocabulary)
+    change(tmp_path / "tokenizer.json", lambda f: f["model"]["vocab"].update({"Ġwholly": 650}))
+    with pytest.raises(UnsupportedError, match="do not make the token 'Ġwholly'"):
+        read_vocabulary(tmp_path, {}, 700)
+
+
+@pytest.mark.parametrize("normalizer", ["NFKC", "Lowercase"])
+def test_normalizers_that_llama_cpp_does_not_have(tmp_path: Path, normalizer: str) -> None:
+    for kind in ("gpt2", "llama2"):
+        write_tokenizer(tmp_path / kind, kind)
+        change(tmp_path / kind / "tokenizer.json", lambda f: f.update(normalizer={"type": normalizer}))
+        with pytest.raises(UnsupportedError, match=f"{normalizer}|way of writing spaces"):
+            read_vocabulary(tmp_path / kind, {}, 900)
+
+
+# -- malformed files ------------------------------------------------------------------------------
+
+
+def in_model(**values: Any) -> Callable[[Json], None]:
+    return lambda file: file["model"].update(values)
+
+
+def in_file(**values: Any) -> Callable[[Json], None]:
+    return lambda file: file.update(values)
+
+
+def in_vocab(**values: Any) -> Callable[[Json], None]:
+    return lambda file: file["model"]["vocab"].update(values)
+
+
+def added(**values: Any) -> Callable[[Json], None]:
+    token = {"id": 601, "content": "<new>", "special": True, "normalized": False}
+    return lambda file: file["added_tokens"].append({**token, **values})
+
+
+BAD_JSON: dict[str, tuple[Callable[[Json], None], str]] = {
+    "no model": (in_file(model=None), "model must be a table"),
+    "another model": (in_model(type="WordPiece"), "only BPE"),
+    "unigram": (in_model(type="Unigram"), "only BPE"),
+    "a vocabulary in a list": (in_model(vocab=[["a", 0]]), "vocab must be a table"),
+    "an id that is text": (in_vocab(zz="7"), "'zz' has the id '7'"),
+    "an id that is true": (in_vocab(zz=True), "'zz' has the id True"),
+    "a negative id": (in_vocab(zz=-1), "'zz' has the id -1"),
+    "an absurd id": (in_vocab(zz=10**12), r"'zz' has the id 1000000000000.*ids below 620"),
+    "an id twice": (in_vocab(zz=5), "both have the id 5"),
+    "a lone surrogate": (in_vocab(**{"z\ud800": 610}), "cannot be written in UTF-8|not understand"),
+    "a null character": (in_vocab(**{"z\x00": 610}), "null character"),
+    "no merges": (in_model(merges=None), "merges must be a list"),
+    "a merge of three": (in_model(merges=[["a", "b", "c"]]), "no pair"),
+    "a merge of one": (in_model(merges=["ab"]), "no pair"),
+    "a merge of numbers": (in_model(merges=[[1, 2]]), "no pair"),
+    "a merge of strangers": (in_model(merges=[["a", "zz"]]), "needs 'zz'"),
+    "a merge that makes nothing": (in_model(merges=[["~", "~"], ["~~", "!"]]), "no token"),
+    "dropout": (in_model(dropout=0.1), "dropout is 0.1"),
+    "a suffix": (in_model(end_of_word_suffix="</w>"), "end_of_word_suffix"),
+    "a regex that is none": (
+        in_file(pre_tokenizer={"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": False},
+            {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}]}),
+        "does not understand",
+    ),
+    "a sequence of nothing": (in_file(pre_tokenizer={"type": "Sequence"}), "no list of pretokenizers"),
+    "a pre-tokenizer that is text": (in_file(pre_tokenizer="ByteLevel"), "a table is needed"),
+    "neither kind": (in_file(pre_tokenizer=None), "neither byte-level nor"),
+    "a strange post-processor": (in_file(post_processor={"type": "RobertaProcessing"}), "RobertaProcessing"),
+    "half a template": (in_file(post_processor={"type": "TemplateProcessing"}), "malformed"),
+    "a text twice": (
+        in_file(post_processor={"type": "TemplateProcessing", "special_tokens": {},
+                                "single": [{"Sequence": {"id": "A"}}] * 2}),
+        "the text 2 times",
+    ),
+    "added tokens in a table": (in_file(added_tokens={"a": 1}), "added_tokens must be a list"),
+    "an added token that is text": (in_file(added_tokens=["<a>"]), "a table is needed"),
+    "an added token without text": (added(content=""), "has the content ''"),
+    "an added token without id": (added(id=None), "has the id None"),
+    "an added token with two ids": (added(content="<|endoftext|>"), "has the id 600 and"),
+    "an added token on another": (added(id=5), "the id 5 is"),
+    "a whole word": (added(single_word=True), "as a whole word"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_JSON)
+def test_a_bad_tokenizer_json(tmp_path: Path, case: str) -> None:
+    write_tokenizer(tmp_path, "gpt2")
+    edit, message = BAD_JSON[case]
+    change(tmp_path / "tokenizer.json", edit)
+    with pytest.raises((CheckpointError, UnsupportedError), match=message) as caught:
+        read_vocabulary(tmp_path, {}, 620)
+    assert "tokenizer.json" in str(caught.value)
+
+
+BAD_FILES: dict[str, tuple[str, bytes, str]] = {
+    "no JSON": ("tokenizer.json", b"{", "is not JSON"),
+    "no UTF-8": ("tokenizer.json", b'{"\xff": 1}', "is not JSON"),
+    "nested too deeply": ("tokenizer.json", b"[" * 200_000, "is not JSON"),
+    "a list": ("tokenizer.json", b"[]", "holds a list"),
+    "a config that is a list": ("tokenizer_config.json", b"[]", "holds a list"),
+    "an end that is no token": ("tokenizer_config.json", b'{"eos_token": "<none>"}', "eos_token is '<none>'"),
+    "a decoder that is a list": ("tokenizer_config.json", b'{"added_tokens_decoder": [1]}', "must be a table"),
+    "a decoder without ids": ("tokenizer_config.json", b'{"added_tokens_decoder": {"x": {}}}', "'x' in added"),
+    "an end beyond": ("generation_config.json", b'{"eos_token_id": 100000}', "eos_token_id is 100000"),
+    "an end that is text": ("generation_config.json", b'{"eos_token_id": ["2"]}', "eos_token_id is '2'"),
+    "no template": ("chat_template.jinja", b"\xff", r"chat_template\.jinja cannot be read"),
+    "a template of numbers": ("tokenizer_config.json", b'{"eos_token": "<|endoftext|>", "chat_template": 3}',
+                              "neither a text nor"),
+    "a template without a name": (
+        "tokenizer_config.json", b'{"eos_token": "<|endoftext|>", "chat_template": [{"template": ""}]}',
+        "neither a text nor"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_files_around_it(tmp_path: Path, case: str) -> None:
+    write_tokenizer(tmp_path, "gpt2")
+    name, data, message = BAD_FILES[case]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_vocabulary(tmp_path, {}, 620)
+    assert name in str(caught.value)
+
+
+def test_no_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="has no tokenizer"):
+        read_vocabulary(tmp_path, {}, 10)
+
+
+def test_no_end(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "gpt2")
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json"):
+        (tmp_path / name).unlink()
+    with pytest.raises(CheckpointError, match="no file names the eos_token"):
+        read_vocabulary(tmp_path, {}, 620)
+
+
+PIECES = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), ("a", -1.0, 1)]
+GOOD = sentencepiece.model(PIECES)
+BAD_MODELS: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "no pieces"),
+    "text": (b"hello there, this is text", "no SentencePiece model"),
+    "truncated": (GOOD[:-3], "no SentencePiece model"),
+    "truncated in a piece": (GOOD[:9], "no SentencePiece model"),
+    "a length beyond the file": (b"\x0a\xff\xff\xff\xff\x0f", "bytes, of which 0 are there"),
+    "a number without end": (b"\x0a" + b"\xff" * 12, "has no end"),
+    "a field 0": (b"\x00\x01", "the number 0"),
+    "a group": (b"\x0b", "of the kind 3"),
+    "a kind that is none": (sentencepiece.piece("a", 0.0, 9), "9 is not a valid"),
+    "a piece that is a number": (b"\x08\x01", "where text or a message should"),
+    "a piece without UTF-8": (sentencepiece.message(1, sentencepiece.message(1, b"\xff")), "utf-8"),
+    "unigram": (sentencepiece.model(PIECES, model_type=1), "the model is Unigram"),
+    "extra spaces": (sentencepiece.model(PIECES, remove_extra_whitespaces=True), "removes extra spaces"),
+    "a piece twice": (sentencepiece.model([*PIECES, PIECES[-1]]), "'a' has two ids"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MODELS)
+def test_a_bad_tokenizer_model(tmp_path: Path, case: str) -> None:
+    data, message = BAD_MODELS[case]
+    (tmp_path / "tokenizer.model").write_bytes(data)
+    with pytest.raises((CheckpointError, UnsupportedError), match=message) as caught:
+        read_vocabulary(tmp_path, {"eos_token_id": 2}, 620)
+    assert "tokenizer.model" in str(caught.value)
+
+
+def test_a_tokenizer_model_cut_anywhere_is_refused_or_read(tmp_path: Path) -> None:
+    for size in range(len(GOOD)):
+        (tmp_path / "tokenizer.model").write_bytes(GOOD[:size])
+        with pytest.raises((CheckpointError, UnsupportedError), match=r"tokenizer\.model"):
+            read_vocabulary(tmp_path, {"eos_token_id": 2}, 620)
+
+
+BAD_RANKS: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "has no tokens"),
+    "no base64": (b"!!! 0\n", "line 1 is no token and rank"),
+    "no rank": (b"IQ==\n", "line 1 is no token and rank"),
+    "a rank that is text": (b"IQ== x\n", "line 1 is no token and rank"),
+    "a hole": (b"IQ== 0\nIg== 2\n", "line 2 .*count up"),
+    "a token twice": (b"IQ== 0\nIQ== 1\n", "line 2 .*count up"),
+    "bytes without a token": (b"IQ== 0\n", "no tokens for the bytes"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RANKS)
+def test_a_bad_tiktoken_model(tmp_path: Path, case: str) -> None:
+    write_tokenizer(tmp_path, "kimi-k2")
+    data, message = BAD_RANKS[case]
+    (tmp_path / "tiktoken.model").write_bytes(data)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_vocabulary(tmp_path, {}, 620)
+    assert "tiktoken.model" in str(caught.value)
+
+
+def test_a_tiktoken_model_that_is_not_kimis(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "kimi-k2")
+    change(tmp_path / "tokenizer_config.json", in_file(tokenizer_class="QWenTokenizer"))
+    with pytest.raises(UnsupportedError, match="only that of Kimi is known"):
+        read_vocabulary(tmp_path, {}, 620)
