@@ -23,9 +23,6 @@ Bytes = NDArray[np.uint8]
 GROUP = 32
 """Numbers that share a scale in MXFP4, in INT4 as Kimi has it, and in ggml's blocks of both."""
 
-E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
-"""MXFP4's 16 values (OCP Microscaling Formats v1.0, 5.3.3)."""
-
 MXFP4_BYTES, Q4_0_BYTES = 17, 18
 """Bytes of a block of 32 in ggml (``block_mxfp4``, ``block_q4_0`` of ggml-common.h)."""
 
@@ -74,20 +71,6 @@ def repack_mxfp4(blocks: Bytes, scales: Bytes) -> Bytes:
     numbers = join_nibbles(split_nibbles(blocks))
     packed = np.concatenate([scales[..., None], numbers], axis=-1)
     return packed.reshape(*scales.shape[:-1], -1)
-
-
-def dequantize_mxfp4(blocks: Bytes, scales: Bytes) -> Float32:
-    """Return the numbers that gpt-oss's MXFP4 stands for: E2M1 * 2 ** (scale - 127).
-
-    Args:
-        blocks: shape ``(..., groups, 16)``.
-        scales: shape ``(..., groups)``.
-
-    Returns:
-        shape ``(..., groups * 32)``.
-    """
-    numbers = np.ldexp(E2M1[split_nibbles(blocks)], scales[..., None].astype(np.int32) - 127)
-    return numbers.reshape(*scales.shape[:-1], -1)
 
 
 def unpack_int4(packed: Array) -> Bytes:

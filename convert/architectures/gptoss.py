@@ -18,6 +18,9 @@ from convert.packed import GROUP, MXFP4_BYTES, repack_mxfp4
 from convert.tensor import Array, Tensor
 
 NORMS = {"attn_norm": "input_layernorm", "post_attention_norm": "post_attention_layernorm"}
+NAN = 255
+"""The scale of MXFP4 that is no number."""
+
 WINDOWED, FULL = "sliding_attention", "full_attention"
 
 
@@ -121,6 +124,8 @@ class GptOss(Transformer):
         def pieces() -> Iterator[Array]:
             numbers, exponents = blocks.array(), scales.array()
             for expert in range(n_experts):
+                if exponents[expert].max(initial=0) == NAN:
+                    raise CheckpointError(f"tensor {scales.name} has a scale that is no number")
                 piece = repack_mxfp4(numbers[expert][rows], exponents[expert][rows])
                 yield piece.reshape(1, len(rows), n_groups * MXFP4_BYTES)
 
