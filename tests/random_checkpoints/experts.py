@@ -32,11 +32,10 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from tests.random_checkpoints.case import Case, randomize
+from tests.random_checkpoints.case import REFERENCE, Case, randomize
 from tests.random_checkpoints.dense import then
 from tests.random_checkpoints.tokenizers import write_tokenizer
 
-REFERENCE = "reference"
 Tensors = dict[str, torch.Tensor]
 
 SMALL = {"hidden_size": 64, "num_hidden_layers": 4, "max_position_embeddings": 512}
@@ -302,6 +301,12 @@ CASES: tuple[Case, ...] = (
     Case("gptoss", "plain experts, tied", partial(write_gptoss, tie_word_embeddings=True, rounded=True)),
     Case("gptoss", "published yarn, transformers 4", then(partial(write_gptoss, rounded=True))),
     Case("gptoss", "MXFP4", partial(write_gptoss, rope_parameters=dict(YARN), packed=True), 0.5, PACKED),
+    Case(
+        "gptoss",
+        "MXFP4 unpacked",
+        partial(write_gptoss, rope_parameters=dict(YARN), packed=True),
+        unpacks=True,
+    ),
     Case("deepseek", "4 groups of experts", write_deepseek),
     Case("deepseek", "fused experts", partial(write_deepseek, fused=True)),
     Case("deepseek", "transformers 4", then(write_deepseek)),
@@ -324,4 +329,5 @@ CASES: tuple[Case, ...] = (
     Case("deepseek", "FP8 blocks", partial(write_deepseek, packed=True)),
     Case("deepseek", "Kimi-K2.5, plain", partial(write_kimi, packed=False)),
     Case("deepseek", "Kimi-K2.5, INT4", write_kimi, 0.5, PACKED),
+    Case("deepseek", "Kimi-K2.5, INT4 unpacked", write_kimi, unpacks=True),
 )
