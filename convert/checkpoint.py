@@ -97,13 +97,12 @@ def _read_shards(directory: Path, index: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{index} has no table weight_map")
     if wrong := [name for name in places.values() if not isinstance(name, str)]:
         raise CheckpointError(f"{index}: weight_map has {wrong[0]!r} for a file's name")
-    names = sorted(set(places.values()))
+    paths = {name: find_file(directory, name) for name in sorted(set(places.values()))}
+    if lacking := [name for name, path in paths.items() if path is None]:
+        raise CheckpointError(f"{directory} lacks {', '.join(lacking)}, which {index.name} lists")
     tensors: dict[str, Tensor] = {}
-    for name in names:
-        path = find_file(directory, name)
-        if path is None:
-            missing = [name for name in names if find_file(directory, name) is None]
-            raise CheckpointError(f"{directory} lacks {', '.join(missing)}, which {index.name} lists")
+    for name, path in paths.items():
+        assert path is not None
         for tensor in read_tensors(path).values():
             if tensor.name in tensors:
                 raise CheckpointError(
@@ -119,7 +118,7 @@ def _read_shards(directory: Path, index: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{places[missing[0]]} has no tensor {missing[0]}, which {index.name} lists")
     unlisted = sorted(path.name for path in directory.glob("*") if _SHARD.fullmatch(path.name))
     for name in unlisted:
-        if name not in names:
+        if name not in paths:
             raise CheckpointError(f"{directory / name} is a shard that {index.name} does not list")
     return tensors
 

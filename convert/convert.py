@@ -101,7 +101,7 @@ class _Job:
         type = type or main_type(tensors)
         output = self.output or models_directory() / f"{name}-{type.name}.gguf"
         vocabulary = read_vocabulary(directory, checkpoint.config, model.n_rows)
-        metadata = general_metadata(directory, model.architecture, name, type)
+        metadata = general_metadata(directory, model.architecture, name, type, vocabulary.fitting_name)
         metadata |= {**model.metadata, **vocabulary.metadata()}
         layout = GgufOutput.plan(metadata, tensors, self.split_size)
         names = layout.file_names(output.stem)

@@ -86,7 +86,7 @@ def _encode_q8_0(values: NDArray[np.float32]) -> Array:
     """
     blocks = values.reshape(-1, Q8_0_BLOCK)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore", under="ignore"):
-        scale = np.maximum(blocks.max(axis=1), -blocks.min(axis=1)) / np.float32(127)
+        scale = np.maximum(np.abs(blocks.max(axis=1)), np.abs(blocks.min(axis=1))) / np.float32(127)
         inverse = np.float32(1) / scale
         inverse[~np.isfinite(inverse)] = 0  # a block of zeros, or of what float16 cannot tell from zero
         encoded = np.empty(len(blocks), _Q8_0)

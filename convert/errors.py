@@ -3,7 +3,8 @@
 ConversionError
 ├── CheckpointError     a file of the source is missing, malformed, or disagrees with another
 ├── UnsupportedError    the source is sound, but llama.cpp or this converter cannot express it
-└── LlamaError          llama.cpp refused a file that was made, or failed while it made one
+├── LlamaError          llama.cpp failed on a file that it was to quantize or to score
+└── VerificationError   the written file does not do what the source does
 """
 
 from __future__ import annotations
@@ -22,4 +23,8 @@ class UnsupportedError(ConversionError):
 
 
 class LlamaError(ConversionError):
-    """llama.cpp refused a file that was made, or failed while it made one; the message has its words."""
+    """llama.cpp failed on a file that it was to quantize or to score; the message has its words."""
+
+
+class VerificationError(ConversionError):
+    """The written file does not do what the source does; the message names the first difference."""

@@ -16,6 +16,8 @@ from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType as Kind
 from gguf import GGUFValueType as ValueType
 
+from convert.errors import CheckpointError
+
 ALIGNMENT = 32
 """Each tensor starts at a multiple of this many bytes, ``GGUF_DEFAULT_ALIGNMENT``."""
 
@@ -63,8 +65,12 @@ def pad(n: int) -> int:
 
 
 def pack_metadata(metadata: Mapping[str, Any]) -> bytes:
-    """Return the entries of a table of metadata, without their number."""
-    return b"".join(_text(key) + _value(key, value) for key, value in metadata.items())
+    """Return the entries of a table of metadata, without their number.
+
+    Raises:
+        CheckpointError: a value has no place in a GGUF file.
+    """
+    return b"".join(_entry(key, value) for key, value in metadata.items())
 
 
 def pack_head(metadata: Mapping[str, Any], tensors: Iterable[TensorInfo]) -> bytes:
@@ -83,12 +89,19 @@ def pack_head(metadata: Mapping[str, Any], tensors: Iterable[TensorInfo]) -> byt
     return head.ljust(pad(len(head)), b"\0")
 
 
+def _entry(key: str, value: Any) -> bytes:
+    try:
+        return _text(key) + _value(value)
+    except (struct.error, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{key} cannot be written to the file: {error}") from None
+
+
 def _text(text: str) -> bytes:
     encoded = text.encode("utf-8")
     return struct.pack("<Q", len(encoded)) + encoded
 
 
-def _value(key: str, value: Any) -> bytes:
+def _value(value: Any) -> bytes:
     if isinstance(value, Whole):
         return struct.pack("<IH" if value.kind == ValueType.UINT16 else "<Ii", value.kind, value.value)
     if isinstance(value, str):
@@ -96,32 +109,29 @@ def _value(key: str, value: Any) -> bytes:
     if isinstance(value, bool):
         return struct.pack("<I?", ValueType.BOOL, value)
     if isinstance(value, int | np.integer):
-        return struct.pack("<Ii" if value < 0 else "<II", *_whole(int(value)))
+        number = int(value)
+        if number < 0:
+            return struct.pack("<Ii", ValueType.INT32, number)
+        return struct.pack("<II", ValueType.UINT32, number)
     if isinstance(value, float | np.floating):
         return struct.pack("<If", ValueType.FLOAT32, value)
-    return struct.pack("<I", ValueType.ARRAY) + _array(key, value)
+    return struct.pack("<I", ValueType.ARRAY) + _array(value)
 
 
-def _whole(value: int) -> tuple[int, int]:
-    return (ValueType.INT32 if value < 0 else ValueType.UINT32, value)
-
-
-def _array(key: str, values: Sequence[Any]) -> bytes:
+def _array(values: Sequence[Any]) -> bytes:
     if not len(values):
-        raise ValueError(f"the metadata {key} is an empty array, which llama.cpp does not take")
+        raise ValueError("it is an empty array, which llama.cpp does not take")
     kinds = {bool if isinstance(value, bool | np.bool_) else type(value) for value in values}
     if kinds == {str}:
         return struct.pack("<IQ", ValueType.STRING, len(values)) + b"".join(map(_text, values))
-    kind: ValueType
-    dtype: Any
     if kinds == {bool}:
-        kind, dtype = ValueType.BOOL, np.bool_
-    elif all(issubclass(kind, int | np.integer) for kind in kinds):
-        kind, dtype = ValueType.INT32, "<i4"
-    elif all(issubclass(kind, int | float | np.number) for kind in kinds):
-        kind, dtype = ValueType.FLOAT32, "<f4"
-    else:
-        raise ValueError(
-            f"the metadata {key} is an array of {', '.join(sorted(k.__name__ for k in kinds))}"
-        )
+        return _numbers(values, ValueType.BOOL, "?")
+    if all(issubclass(kind, int | np.integer) for kind in kinds):
+        return _numbers(values, ValueType.INT32, "<i4")
+    if all(issubclass(kind, int | float | np.number) for kind in kinds):
+        return _numbers(values, ValueType.FLOAT32, "<f4")
+    raise ValueError(f"it is an array of {', '.join(sorted(kind.__name__ for kind in kinds))}")
+
+
+def _numbers(values: Sequence[Any], kind: ValueType, dtype: str) -> bytes:
     return struct.pack("<IQ", kind, len(values)) + np.asarray(values, dtype).tobytes()

@@ -51,3 +51,8 @@ def parse_json(text: bytes, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{where} holds no table but a {type(value).__name__}")
     return value
+
+
+def read_json_if_any(path: Path) -> dict[str, Any]:
+    """Return the table in a file, an empty one if there is no such file; else as ``read_json``."""
+    return read_json(path) if path.exists() else {}

@@ -1,6 +1,6 @@
 """llama.cpp in a process of its own, where an abort is an error message and Ctrl-C works.
 
-Run as ``python -m convert.llama_process TASK ARGUMENTS``, the arguments as JSON.
+Run as ``python -m convert.llama_process TASK``, its arguments as JSON on standard input.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,8 @@ class LlamaProcess:
             "PYTHONIOENCODING": "utf-8:replace",
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "convert.llama_process", task, json.dumps(arguments)],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "convert.llama_process", task],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=os.environ | environment,
@@ -51,6 +51,9 @@ class LlamaProcess:
         self._last: deque[str] = deque(maxlen=50)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError), self._process.stdin as pipe:  # its end says more
+            json.dump(arguments, pipe)
 
     def check(self) -> None:
         """Raise LlamaError if it has failed; the message is the task's, or what llama.cpp said last."""
@@ -110,7 +113,7 @@ def _main() -> None:
         "compare": compare.run,
     }
     try:
-        said, status = tasks[sys.argv[1]](**json.loads(sys.argv[2])), 0
+        said, status = tasks[sys.argv[1]](**json.load(sys.stdin)), 0
     except ConversionError as error:
         said, status = " ".join(str(error).split()), _REFUSED
     print(f"\n{said}", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from convert.architectures.architecture import Value
@@ -11,19 +12,26 @@ from convert.model_card import read_model_card
 _QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 
 
-def general_metadata(directory: Path, architecture: str, name: str, type: FileType) -> dict[str, Value]:
+def general_metadata(
+    directory: Path,
+    architecture: str,
+    name: str,
+    type: FileType,
+    fitting: Callable[[str], str] = str,
+) -> dict[str, Value]:
     """Return the entries; licence and base model are the model card's.
 
     Args:
         architecture: llama.cpp's name.
         name: ``NAME`` or ``ORG/NAME``; the latter is taken for a repository on Hugging Face.
+        fitting: gives ``general.name``, from which llama.cpp draws conclusions.
     """
     card = read_model_card(directory)
     organisation, _, plain = name.rpartition("/")
     values: dict[str, Value] = {
         "general.architecture": architecture,
         "general.type": "model",
-        "general.name": plain,
+        "general.name": fitting(plain),
         "general.organization": organisation,
         "general.license": card.get("license", ""),
         "general.license.name": card.get("license_name", ""),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from convert.errors import LlamaError
+from convert.errors import LlamaError, VerificationError
 from convert.llama_process import LlamaProcess, llama_process
+
+logger = logging.getLogger("convert")
+
+_GOOD = "good"
 
 
 @contextmanager
@@ -18,28 +23,44 @@ def checking(path: Path, source: Path) -> Iterator[LlamaProcess]:
 
     The head must be written and the file have its full size; the tensors' data is not read, so it may
     be written meanwhile. llama.cpp refuses settings that are missing, tensors that are missing, left
-    over or of another shape than the settings say, and vocabularies that it cannot use.
+    over or of another shape than the settings say, and vocabularies that it cannot use. The hard corpus
+    must have the same tokens as in the source; where llama.cpp is known to differ, a warning is logged.
 
     Args:
         path: the file, or the first part of a model in parts.
-        source: the model directory whose tokenizer must give the same tokens.
+        source: the model directory that it is made from.
 
     Raises:
-        LlamaError: the file is not good; the message has llama.cpp's words or the first text that is
-            tokenized differently.
+        VerificationError: the file is not good; the message has llama.cpp's words, or the first text
+            that is tokenized differently.
     """
     with llama_process("verify", {"path": str(path), "source": str(source)}) as process:
         try:
             yield process
-            process.wait()
+            said = process.wait()
         except LlamaError as error:
-            raise LlamaError(f"the result is not good, and was removed: {error}") from None
+            raise VerificationError(f"the result is not good, and was removed: {error}") from None
+    if said != _GOOD:
+        logger.warning("%s: %s", source.name, said)
 
 
 def run(path: str, source: str) -> str:
     """Check in this process; ``checking`` calls it in another."""
-    load(path)
-    return "good"
+    from llama_cpp import llama_cpp
+
+    from convert.json_file import read_json
+    from convert.tokenization import check_tokenization
+    from convert.vocabulary import read_vocabulary
+
+    model = load(path)
+    n_rows = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+    directory = Path(source)
+    vocabulary = read_vocabulary(directory, read_json(directory / "config.json"), n_rows)
+    report = check_tokenization(Path(path), vocabulary, model=model)
+    if report.is_exact:
+        return _GOOD
+    reasons = "; ".join(f"{reason} ({n})" for reason, n in report.reasons.items())
+    return f"{len(report.differences)} of {report.n_texts} texts have other tokens in llama.cpp: {reasons}"
 
 
 def load(path: str) -> Any:

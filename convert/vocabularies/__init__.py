@@ -1,0 +1,1 @@
+"""The files that tokenizers come in, each read into a table of tokens."""

@@ -1,0 +1,341 @@
+"""``tokenizer.json``: what the ``tokenizers`` library runs, and so what a fine-tune was trained with.
+
+Two kinds of BPE are known in it. The byte-level one keeps its merges ("gpt2" in llama.cpp). SentencePiece's,
+with ▁ for a space and tokens for bytes, becomes "llama", which merges by score: the score of a token is the
+negative of the rank of the merge that makes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gguf import TokenType
+from tokenizers import Tokenizer
+
+from convert.errors import CheckpointError, UnsupportedError
+from convert.json_file import read_json
+from convert.vocabularies.byte_level import missing_bytes
+from convert.vocabularies.splits import find_split
+from convert.vocabularies.token_table import SPACE, AddedToken, Limit, TokenTable, check_ids
+
+BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+UNREACHED = -1e9
+"""The score of a token that no merge makes."""
+
+
+def read_tokenizer_json(path: Path) -> TokenTable:
+    """Read a tokenizer.json.
+
+    Raises:
+        CheckpointError: the file is malformed.
+        UnsupportedError: llama.cpp cannot do what it says.
+    """
+    file = read_json(path)
+    model = _section(path, file, "model")
+    kind = model.get("type", "BPE" if "merges" in model else None)
+    if kind != "BPE":
+        raise UnsupportedError(f"{path}: the model is {kind}; only BPE can be converted")
+    _refuse_settings(path, model)
+    vocabulary = _section(path, model, "vocab")
+    texts = check_ids(path, vocabulary)
+    merges = _merges(path, model, vocabulary)
+    pre_tokenizers = _parts(path, file, "pre_tokenizer", "pretokenizers")
+    if any(part.get("type") == "ByteLevel" for part in pre_tokenizers):
+        table = _byte_level(path, file, texts, merges)
+    elif model.get("byte_fallback"):
+        table = _sentencepiece(path, file, texts, merges, pre_tokenizers)
+    else:
+        raise UnsupportedError(
+            f"{path}: a BPE that is neither byte-level nor falls back on bytes has no equal in llama.cpp"
+        )
+    _add_tokens(table, file)
+    table.before, table.after = _template(path, file)
+    return table
+
+
+# -- the two kinds --------------------------------------------------------------------------------
+
+
+def _byte_level(
+    path: Path, file: Mapping[str, Any], texts: dict[int, str], merges: list[tuple[str, str]]
+) -> TokenTable:
+    for left, right in merges:
+        if " " in left + right:
+            raise UnsupportedError(f"{path}: the merge of {left!r} and {right!r} has a space in it")
+    pipeline = _pipeline(path, file)
+    ignores_merges = bool(file["model"].get("ignore_merges"))
+    split = find_split(path, pipeline.pre_tokenizer, ignores_merges)
+    if split.ignores_merges != ignores_merges:
+        _refuse_unreached(path, texts, merges, split.name)
+    table = TokenTable(path, "gpt2", split.name, texts)
+    table.merges = [f"{left} {right}" for left, right in merges]
+    table.limits = list(split.limits)
+    unk = file["model"].get("unk_token")
+    table.unk = next((i for i, text in texts.items() if text == unk), None)
+    missing = missing_bytes(set(texts.values()))
+    if missing:
+        table.limits.append(
+            Limit(
+                f"the vocabulary has no token for the bytes {missing.hex(' ')}",
+                lambda text: any(byte in missing for byte in text.encode()),
+            )
+        )
+    _watch_normalizer(table, _parts(path, file, "normalizer", "normalizers"), pipeline)
+    return table
+
+
+def _sentencepiece(
+    path: Path,
+    file: Mapping[str, Any],
+    texts: dict[int, str],
+    merges: list[tuple[str, str]],
+    pre_tokenizers: list[dict[str, Any]],
+) -> TokenTable:
+    ids = {text: token_id for token_id, text in texts.items()}
+    lacking = [byte for byte in BYTES if byte not in ids]
+    if lacking:
+        raise UnsupportedError(
+            f"{path}: the vocabulary lacks {lacking[0]} and {len(lacking) - 1} more of the 256 byte tokens; "
+            "llama.cpp ends the process at a character that needs one"
+        )
+    table = TokenTable(path, "llama", "default", texts)
+    for rank, (left, right) in enumerate(merges):
+        table.scores.setdefault(ids[left + right], -float(rank))
+    table.kinds = {ids[byte]: TokenType.BYTE for byte in BYTES}
+    table.unk = ids.get(str(file["model"].get("unk_token")))
+    normalizers = _parts(path, file, "normalizer", "normalizers")
+    table.space_prefix = _space_prefix(table, normalizers, pre_tokenizers)
+    others = [n for n in normalizers if n.get("type") not in ("Prepend", "Replace")]
+    _watch_normalizer(table, others, None)
+    return table
+
+
+def _space_prefix(
+    table: TokenTable, normalizers: list[dict[str, Any]], pre_tokenizers: list[dict[str, Any]]
+) -> bool:
+    """Whether a space goes before a text, with the limits of the ways in which files say so."""
+    prepends = [n.get("prepend") for n in normalizers if n.get("type") == "Prepend"]
+    replaces = [(n.get("pattern"), n.get("content")) for n in normalizers if n.get("type") == "Replace"]
+    metaspaces = [p for p in pre_tokenizers if p.get("type") == "Metaspace"]
+    harmless = {"String": " "}  # a Split at spaces, of which there are none any more
+    splits = [p for p in pre_tokenizers if p not in metaspaces]
+    if any(p.get("type") != "Split" or p.get("pattern") != harmless or metaspaces for p in splits):
+        raise UnsupportedError(
+            f"{table.path}: its pre_tokenizer has no equal in llama.cpp: {pre_tokenizers}"
+        )
+    if replaces == [({"String": " "}, SPACE)] and not metaspaces and prepends in ([], [SPACE]):
+        return bool(prepends)
+    if len(metaspaces) != 1 or replaces or prepends or metaspaces[0].get("replacement", SPACE) != SPACE:
+        raise UnsupportedError(f"{table.path}: its way of writing spaces has no equal in llama.cpp")
+    return _metaspace_prefix(table, metaspaces[0])
+
+
+def _metaspace_prefix(table: TokenTable, metaspace: Mapping[str, Any]) -> bool:
+    default = "always" if metaspace.get("add_prefix_space", True) else "never"
+    scheme = metaspace.get("prepend_scheme", default)
+    if scheme == "never":
+        return False
+    table.limits.append(
+        Limit(
+            "llama.cpp puts a space before a text that begins with one, too",
+            lambda text: text.startswith((" ", SPACE)),
+        )
+    )
+    if scheme == "first":
+        specials = table.added
+        table.limits.append(
+            Limit(
+                "llama.cpp puts a space after every special token, the source only before a whole text",
+                lambda text: any(token.text in text for token in specials.values()),
+            )
+        )
+    return True
+
+
+# -- parts of the file ----------------------------------------------------------------------------
+
+
+def _section(path: Path, values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    section = values.get(key)
+    if not isinstance(section, dict):
+        raise CheckpointError(f"{path}: {key} must be a table, not {section!r:.80}")
+    return section
+
+
+def _parts(path: Path, file: Mapping[str, Any], key: str, members: str) -> list[dict[str, Any]]:
+    """Return the steps of a pipeline, those of a Sequence one by one."""
+    flat: list[dict[str, Any]] = []
+    waiting = [file.get(key)]
+    while waiting:
+        part = waiting.pop(0)
+        if part is None:
+            continue
+        if not isinstance(part, dict):
+            raise CheckpointError(f"{path}: {key} holds {part!r:.80} where a table is needed")
+        if part.get("type") != "Sequence":
+            flat.append(part)
+            continue
+        inner = part.get(members)
+        if not isinstance(inner, list):
+            raise CheckpointError(f"{path}: a Sequence in {key} has no list of {members}")
+        waiting[:0] = inner
+    return flat
+
+
+def _refuse_settings(path: Path, model: Mapping[str, Any]) -> None:
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(key):
+            raise UnsupportedError(f"{path}: {key} is {model[key]!r}, which llama.cpp does not have")
+
+
+def _merges(path: Path, model: Mapping[str, Any], vocabulary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the merges, which are pairs or, in older files, texts with a space in the middle."""
+    entries = model.get("merges")
+    if not isinstance(entries, list):
+        raise CheckpointError(f"{path}: merges must be a list, not {entries!r:.80}")
+    merges: list[tuple[str, str]] = []
+    for entry in entries:
+        pair = entry.split(" ") if isinstance(entry, str) else entry
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(p, str) for p in pair)):
+            raise CheckpointError(f"{path}: the merge {entry!r:.80} is no pair of tokens")
+        left, right = pair
+        for token in (left, right, left + right):
+            if token not in vocabulary:
+                raise CheckpointError(
+                    f"{path}: the merge of {left!r} and {right!r} needs {token!r}, which is no token"
+                )
+        merges.append((left, right))
+    return merges
+
+
+def _add_tokens(table: TokenTable, file: Mapping[str, Any]) -> None:
+    entries = file.get("added_tokens") or []
+    if not isinstance(entries, list):
+        raise CheckpointError(f"{table.path}: added_tokens must be a list, not {entries!r:.80}")
+    prepends = any(
+        part.get("type") == "Prepend" for part in _parts(table.path, file, "normalizer", "normalizers")
+    )
+    ids = {text: token_id for token_id, text in table.texts.items()}
+    for entry in entries:
+        token_id, token = read_added(table.path, entry)
+        if ids.setdefault(token.text, token_id) != token_id:
+            raise CheckpointError(
+                f"{table.path}: {token.text!r} has the id {ids[token.text]} and, in added_tokens, {token_id}"
+            )
+        table.add(token_id, token)
+        if token.is_normalized and prepends:
+            table.limits.append(
+                Limit(
+                    f"the source finds the added token {token.text!r} only after a space",
+                    lambda text, sought=token.text: sought in text,
+                )
+            )
+
+
+def read_added(path: Path, entry: object, token_id: object = None) -> tuple[int, AddedToken]:
+    """Return an entry of ``added_tokens`` or of ``added_tokens_decoder``.
+
+    Raises:
+        CheckpointError: it is malformed.
+        UnsupportedError: it is to be found as a whole word only.
+    """
+    if not isinstance(entry, dict):
+        raise CheckpointError(f"{path}: an added token is {entry!r:.80} where a table is needed")
+    token_id = entry.get("id") if token_id is None else token_id
+    text = entry.get("content")
+    if isinstance(token_id, bool) or not isinstance(token_id, int) or token_id < 0:
+        raise CheckpointError(f"{path}: the added token {text!r} has the id {token_id!r}, which is no id")
+    if not isinstance(text, str) or not text:
+        raise CheckpointError(f"{path}: the added token {token_id} has the content {text!r}")
+    if entry.get("single_word"):
+        raise UnsupportedError(f"{path}: llama.cpp cannot look for {text!r} as a whole word only")
+    return token_id, AddedToken(
+        text,
+        is_special=bool(entry.get("special", False)),
+        is_normalized=bool(entry.get("normalized", True)),
+        strips_left=bool(entry.get("lstrip", False)),
+        strips_right=bool(entry.get("rstrip", False)),
+    )
+
+
+def _template(path: Path, file: Mapping[str, Any]) -> tuple[list[int] | None, list[int] | None]:
+    """Return the ids that the post-processor puts before and after a text."""
+    for part in _parts(path, file, "post_processor", "processors"):
+        if part.get("type") == "ByteLevel":
+            continue
+        if part.get("type") != "TemplateProcessing":
+            raise UnsupportedError(
+                f"{path}: the post_processor {part.get('type')} has no equal in llama.cpp"
+            )
+        try:
+            return _around(part["single"], part["special_tokens"])
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise CheckpointError(
+                f"{path}: the template of post_processor is malformed: {error!r}"
+            ) from error
+    return None, None
+
+
+def _around(single: Sequence[Any], special: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    around: tuple[list[int], list[int]] = ([], [])
+    seen_text = 0
+    for piece in single:
+        if "Sequence" in piece:
+            seen_text += 1
+            continue
+        around[min(seen_text, 1)].extend(int(i) for i in special[piece["SpecialToken"]["id"]]["ids"])
+    if seen_text != 1:
+        raise ValueError(f"it has the text {seen_text} times")
+    return around
+
+
+# -- what llama.cpp does not do -------------------------------------------------------------------
+
+
+def _pipeline(path: Path, file: Mapping[str, Any]) -> Any:
+    """Return the file's normalizer and pre-tokenizer around an empty vocabulary."""
+    parts = {key: file.get(key) for key in ("normalizer", "pre_tokenizer")}
+    empty = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": [], **parts}
+    try:
+        return Tokenizer.from_str(json.dumps(empty))
+    except Exception as error:  # the library raises nothing more precise
+        raise CheckpointError(f"{path}: the tokenizers library does not understand it: {error}") from error
+
+
+def _watch_normalizer(table: TokenTable, normalizers: list[dict[str, Any]], pipeline: Any) -> None:
+    kinds = [str(part.get("type")) for part in normalizers]
+    if not kinds:
+        return
+    if kinds != ["NFC"] or pipeline is None:
+        raise UnsupportedError(
+            f"{table.path}: llama.cpp does not normalize texts, and this tokenizer does ({', '.join(kinds)})"
+        )
+    normalize = pipeline.normalizer.normalize_str
+    table.normalize = normalize
+    table.limits.append(
+        Limit(
+            "the source composes characters first (NFC), llama.cpp does not: give it composed texts",
+            lambda text: normalize(text) != text,
+        )
+    )
+
+
+def _refuse_unreached(
+    path: Path, texts: Mapping[int, str], merges: list[tuple[str, str]], name: str
+) -> None:
+    """Refuse a vocabulary with tokens that only the rule "a word that is a token is that token" makes.
+
+    llama.cpp ties that rule to the pre-tokenizer's name. Where the merges reach every token it is idle.
+    """
+    reached = Tokenizer.from_str(json.dumps({"model": {
+        "type": "BPE", "vocab": {text: i for i, text in texts.items()}, "merges": [list(m) for m in merges],
+    }}))  # fmt: skip
+    for encoding, token_id in zip(reached.encode_batch(list(texts.values())), texts, strict=True):
+        if encoding.ids != [token_id] and len(texts[token_id]) > 1:
+            raise UnsupportedError(
+                f"{path}: the merges do not make the token {texts[token_id]!r}, so that ignore_merges matters, "
+                f"and llama.cpp has no pre-tokenizer like {name} with that rule the other way"
+            )
