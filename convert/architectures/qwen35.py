@@ -6,6 +6,7 @@ The text part of the vision-language checkpoints (``model.language_model.*``), o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -85,10 +86,27 @@ class Qwen35(Transformer):
             for name, source in (ATTENTION | HEAD_NORMS).items():
                 yield from self.part(name, f"{ours}{name}", f"{theirs}{source}")
 
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each part of a layer; a query comes with the gate of what it attends to."""
+        rows, width = super().shapes["attn_q"]
+        return {**super().shapes, "attn_q": (2 * rows, width)}
+
     def _linear_attention(self, ours: str, theirs: str) -> Iterator[Target]:
         keys = np.arange(2 * self.n_heads_key * self.linear_size)  # the rows of queries and keys stay
         numbers, heads = self._tiled(self.linear_size), self._tiled(1)
         qkv = np.concatenate([keys, len(keys) + numbers])
+        width, inner = self.config.integer("hidden_size"), len(numbers)
+        for name, shape in (
+            ("in_proj_qkv.weight", (len(qkv), width)),
+            ("in_proj_z.weight", (inner, width)),
+            ("in_proj_a.weight", (len(heads), width)),
+            ("in_proj_b.weight", (len(heads), width)),
+            ("dt_bias", (len(heads),)),
+            ("A_log", (len(heads),)),
+            ("out_proj.weight", (width, inner)),
+        ):
+            self.expect_shape(f"{theirs}{name}", shape)
         yield self.take(f"{ours}attn_qkv.weight", f"{theirs}in_proj_qkv.weight", rows=qkv)
         yield self.take(f"{ours}attn_gate.weight", f"{theirs}in_proj_z.weight", rows=numbers)
         yield self.take(f"{ours}ssm_alpha.weight", f"{theirs}in_proj_a.weight", rows=heads)
@@ -163,6 +181,18 @@ class Qwen35Moe(Qwen35):
         f"{name}_shexp": source.replace("mlp.", "mlp.shared_expert.") for name, source in GATED_MLP.items()
     }
     defaults: ClassVar[Sizes] = {**Qwen35.defaults, "intermediate_size": 0}
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each part of a layer, the shared expert's included."""
+        width = self.config.integer("hidden_size")
+        inner = self.config.integer("shared_expert_intermediate_size")
+        return {
+            **super().shapes,
+            "ffn_gate_shexp": (inner, width),
+            "ffn_up_shexp": (inner, width),
+            "ffn_down_shexp": (width, inner),
+        }
 
     def check(self) -> None:
         """Refuse what llama.cpp's architecture cannot express."""

@@ -29,6 +29,7 @@ class Case:
         reason: why the tolerance is more than 1e-4, if it is.
         n_ctx: tokens of the context that scores it.
         unpacks: score the file with its packed matrices as float32.
+        same_greedy: whether greedy continuations must be equal.
     """
 
     family: str
@@ -38,6 +39,7 @@ class Case:
     reason: str = ""
     n_ctx: int = 512
     unpacks: bool = False
+    same_greedy: bool = True
 
     def __str__(self) -> str:
         return f"{self.family}, {self.variant}"
