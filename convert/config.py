@@ -134,7 +134,9 @@ class Config:
             raise CheckpointError(f"{self._where}: {key} must be a table, not {value!r}")
         return Config(value, f"{self._where}: {key}")
 
-    def rope(self, layer_type: str | None = None, default_theta: float = 10000.0) -> Rope:
+    def rope(
+        self, layer_type: str | None = None, default_theta: float = 10000.0, default_partial: float = 1.0
+    ) -> Rope:
         """Return the rotary settings: ``rope_parameters`` of transformers 5, or what came before.
 
         Args:
@@ -151,7 +153,7 @@ class Config:
             parameters = parameters.get(layer_type) or {}
         merged.update({k: v for k, v in parameters.items() if v is not None})
         merged.setdefault("rope_theta", self.get("rope_theta", default_theta))
-        merged.setdefault("partial_rotary_factor", self.get("partial_rotary_factor", 1.0))
+        merged.setdefault("partial_rotary_factor", self.get("partial_rotary_factor", default_partial))
         merged.setdefault("rope_type", merged.pop("type", "default"))
         length = self.get("original_max_position_embeddings")
         if length is not None:  # transformers 5 lets this one win over the scaling's own

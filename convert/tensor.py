@@ -59,8 +59,16 @@ class Tensor:
         """Bytes on disk."""
         return int(np.prod(self.shape, dtype=np.int64)) * DTYPES[self.dtype].itemsize
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The checkpoint's tensors it is made of: itself, unless it is a packed matrix."""
+        return (self.name,)
+
     def array(self) -> Array:
         """Return its numbers as a read-only memory map, in their own format."""
+        return self._mapped()
+
+    def _mapped(self) -> Array:
         if not self.n_bytes:
             return np.empty(self.shape, DTYPES[self.dtype])
         return np.memmap(self.file, DTYPES[self.dtype], mode="r", offset=self.offset, shape=self.shape)

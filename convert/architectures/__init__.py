@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from convert.architectures.architecture import Architecture, Target
+from convert.architectures.deepseek import DeepSeekV3, KimiK25
 from convert.architectures.gemma import Gemma2, Gemma3
 from convert.architectures.gpt2 import Gpt2
+from convert.architectures.gptoss import GptOss
 from convert.architectures.llama import Llama, Mistral, SmolLM3
 from convert.architectures.nemotron_h import NemotronH
 from convert.architectures.olmo2 import Olmo2
 from convert.architectures.phi3 import Phi3
 from convert.architectures.qwen import Qwen2, Qwen3
+from convert.architectures.qwen3moe import Qwen3Moe
+from convert.architectures.qwen35 import Qwen35, Qwen35Moe
 from convert.errors import UnsupportedError
 
 FAMILIES: tuple[type[Architecture], ...] = (
+    DeepSeekV3,
     Gemma2,
     Gemma3,
     Gpt2,
+    GptOss,
+    KimiK25,
     Llama,
     Mistral,
     NemotronH,
@@ -23,6 +30,9 @@ FAMILIES: tuple[type[Architecture], ...] = (
     Phi3,
     Qwen2,
     Qwen3,
+    Qwen3Moe,
+    Qwen35,
+    Qwen35Moe,
     SmolLM3,
 )
 

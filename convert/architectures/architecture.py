@@ -35,6 +35,7 @@ class Target:
         is_matrix: stored in the file's type; else in float32, whatever the file's type.
         raw_type: the pieces are bytes that already are in this type.
         rows: for a matrix that is one source's rows in another order, that order; a LoRA's B follows it.
+        columns: the same of its columns; a LoRA's A follows it.
         is_transposed: the source has inputs first (GPT-2).
     """
 
@@ -45,6 +46,7 @@ class Target:
     is_matrix: bool
     raw_type: gguf.GGMLQuantizationType | None = None
     rows: Rows | None = None
+    columns: Rows | None = None
     is_transposed: bool = False
 
 
@@ -62,7 +64,7 @@ class Architecture(ABC):
     gguf_name: str
     """llama.cpp's name, ``general.architecture``. A class variable, unless the config decides."""
 
-    ignored: ClassVar[tuple[str, ...]] = ()
+    ignored: tuple[str, ...] = ()
     """Patterns (``fnmatch``) of tensors that are no part of the computation: inverse frequencies, masks."""
 
     def __init__(self, config: Config, tensors: Mapping[str, Tensor]) -> None:
@@ -108,6 +110,7 @@ class Architecture(ABC):
         source: str,
         *,
         rows: Rows | None = None,
+        columns: Rows | None = None,
         transposed: bool = False,
         add: float = 0.0,
         is_matrix: bool | None = None,
@@ -116,6 +119,7 @@ class Architecture(ABC):
 
         Args:
             rows: the source's row for each row of the target.
+            columns: the source's column for each column of the target.
             transposed: the source has inputs first.
             add: is added to every number (Gemma's norms).
             is_matrix: None for whatever has two axes or more.
@@ -128,15 +132,29 @@ class Architecture(ABC):
                     f"tensor {source} has {shape[0]} rows; config.json needs {rows.max() + 1}"
                 )
             shape = (len(rows), *shape[1:])
+        if columns is not None and columns.max(initial=0) + 1 != shape[1]:
+            raise CheckpointError(
+                f"tensor {source} has {shape[1]} columns; config.json needs {columns.max() + 1}"
+            )
 
         def pieces() -> Iterator[Array]:
             array = tensor.array()
             array = array.T if transposed else array
             array = array if rows is None else array[rows]
+            array = array if columns is None else array[:, columns]
             yield array.astype(np.float32) + np.float32(add) if add else array
 
         matrix = len(shape) > 1 if is_matrix is None else is_matrix
-        return Target(name, shape, (source,), pieces, matrix, rows=rows, is_transposed=transposed)
+        return Target(
+            name,
+            shape,
+            tensor.sources,
+            pieces,
+            matrix,
+            rows=rows,
+            columns=columns,
+            is_transposed=transposed,
+        )
 
     def stack(self, name: str, sources: Sequence[str], *, rows: Rows | None = None) -> Target:
         """Return a target with one more axis in front: the experts, one source each."""
@@ -152,9 +170,8 @@ class Architecture(ABC):
                 array = tensor.array()
                 yield (array if rows is None else array[rows])[None]
 
-        return Target(
-            name, (len(tensors), n_rows, *shape[1:]), tuple(sources), pieces, is_matrix=True, rows=rows
-        )
+        made_of = tuple(name for tensor in tensors for name in tensor.sources)
+        return Target(name, (len(tensors), n_rows, *shape[1:]), made_of, pieces, is_matrix=True, rows=rows)
 
     def constant(self, name: str, array: Array) -> Target:
         """Return a target that follows from the config alone; it stays float32."""

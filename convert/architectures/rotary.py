@@ -15,12 +15,15 @@ from convert.errors import UnsupportedError
 from convert.tensor import Array
 
 
-def rope_metadata(rope: Rope, n_dims: int, context_length: int) -> dict[str, Value]:
+def rope_metadata(
+    rope: Rope, n_dims: int, context_length: int, *, truncates: bool = False
+) -> dict[str, Value]:
     """Return the keys of a rotation.
 
     Args:
         n_dims: how many of a head's numbers turn.
         context_length: tokens; long-rope's strength follows from it.
+        truncates: take YaRN's ``truncate: false`` for true, as llama.cpp does.
 
     Raises:
         CheckpointError: a parameter of the scaling is missing or no number.
@@ -30,7 +33,7 @@ def rope_metadata(rope: Rope, n_dims: int, context_length: int) -> dict[str, Val
     if rope.kind == "linear":
         values |= {"rope.scaling.type": "linear", "rope.scaling.factor": rope.number("factor")}
     elif rope.kind == "yarn":
-        values |= _yarn(rope, context_length)
+        values |= _yarn(rope, context_length, truncates)
     elif rope.kind == "longrope":
         values |= {
             "rope.scaling.type": "longrope",
@@ -89,14 +92,37 @@ def yarn_strength(rope: Rope, factor: float) -> float:
     return rope.number("attention_factor", default)
 
 
-def _yarn(rope: Rope, context_length: int) -> dict[str, Value]:
+def latent_rope_metadata(rope: Rope, n_dims: int, context_length: int) -> dict[str, Value]:
+    """Return the keys of DeepSeek's rotation, in llama.cpp's ``deepseek2``.
+
+    transformers multiplies sine and cosine by YaRN's strength, and scores by the square of what follows
+    from ``mscale_all_dim``. llama.cpp, with ``attn_factor`` a and ``yarn_log_multiplier`` 0.1 m, multiplies
+    sine and cosine by a and scores by (a (1 + 0.1 m ln(factor)))**2; where m is 0 it puts
+    1 + 0.1 ln(factor) in front of both a (src/models/deepseek2.cpp, llama-context.cpp).
+    """
+    values = rope_metadata(rope, n_dims, context_length)
+    if rope.kind != "yarn":
+        return values
+    factor = rope.number("factor", context_length / _original_length(rope))
+    if factor <= 1:
+        raise UnsupportedError(f"config.json: factor of the yarn rotary scaling is {factor:g}, not over 1")
+    strength = yarn_strength(rope, factor)
+    all_dims = rope.scaling.get("mscale_all_dim")
+    scores = _mscale(factor, rope.number("mscale_all_dim")) if all_dims else 1.0
+    multiplier = (scores / strength - 1) / math.log(factor)
+    if not multiplier:
+        return values
+    return values | {"rope.scaling.attn_factor": strength, "rope.scaling.yarn_log_multiplier": multiplier}
+
+
+def _yarn(rope: Rope, context_length: int, truncates: bool) -> dict[str, Value]:
     for key, fixed in (("beta_fast", 32.0), ("beta_slow", 1.0)):  # only some architectures read them
         if rope.scaling.get(key) and rope.number(key) != fixed:
             raise UnsupportedError(
                 f"config.json: {key} of the yarn rotary scaling is {rope.scaling[key]!r}; llama.cpp's "
                 f"architecture for this model computes with {fixed:g}"
             )
-    if rope.scaling.get("truncate") is False:
+    if rope.scaling.get("truncate") is False and not truncates:
         raise UnsupportedError(
             "config.json: truncate of the yarn rotary scaling is False; llama.cpp truncates"
         )

@@ -50,7 +50,7 @@ class Transformer(Decoder):
     defaults: ClassVar[Sizes] = {}
     """What transformers takes for a missing setting of the sizes, where published files leave it out."""
 
-    ignored: ClassVar[tuple[str, ...]] = ("*.rotary_emb.inv_freq",)
+    ignored: tuple[str, ...] = ("*.rotary_emb.inv_freq",)
 
     # -- sizes ------------------------------------------------------------------------------------
 
@@ -129,8 +129,12 @@ class Transformer(Decoder):
             "attention.layer_norm_rms_epsilon": self.config.number(
                 "rms_norm_eps", self.defaults.get("rms_norm_eps")
             ),
-            **rope_metadata(self.rope, self.n_rotated, length),
+            **self.rope_values(length),
         }
+
+    def rope_values(self, length: int) -> dict[str, Value]:
+        """Return the keys of the rotation; ``length``: of the context, in tokens."""
+        return rope_metadata(self.rope, self.n_rotated, length)
 
     def check(self) -> None:
         """Refuse what llama.cpp's architecture cannot express. A family adds its own."""

@@ -18,7 +18,7 @@ import torch
 import transformers
 
 from convert import convert_checkpoint
-from tests.random_checkpoints.case import Case
+from tests.random_checkpoints.case import REFERENCE, Case
 from tinker_local import ModelInput, SamplingParams, ServiceClient
 
 N_TOKENS, N_GREEDY = 64, 32
@@ -47,7 +47,9 @@ def measure(case: Case, directory: Path) -> Parity:
     source = directory / "checkpoint"
     case.write(source)
     path = convert_checkpoint(source, directory / "model.gguf", outtype="f32")
-    model = _load(source)
+    if case.unpacks:
+        path = convert_checkpoint(path, directory / "unpacked.gguf", outtype="f32")
+    model = _load(source / REFERENCE if (source / REFERENCE).exists() else source)
     tokens = _random_tokens(model.get_input_embeddings().weight.shape[0])
     prompt = ModelInput.from_ints(tokens)
     with ServiceClient(n_ctx=case.n_ctx, kv_type="f32", flash_attn=False, prefix_cache=False) as service:

@@ -33,6 +33,10 @@ def test_there_are_cases() -> None:
         "olmo2",
         "gpt2",
         "nemotron_h",
+        "qwen3moe",
+        "qwen35",
+        "gptoss",
+        "deepseek",
     }
 
 
@@ -89,4 +93,4 @@ def test_a_wrong_setting_would_be_seen(
 def test_log_probabilities_and_greedy_text(case: Any, tmp_path: Path) -> None:
     found = measure(case, tmp_path)
     assert found.largest <= case.tolerance, case.reason
-    assert found.same_greedy
+    assert found.same_greedy or not case.same_greedy

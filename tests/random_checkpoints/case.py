@@ -13,6 +13,9 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from tests.random_checkpoints.tokenizers import write_tokenizer
 
+REFERENCE = "reference"
+"""A directory in a checkpoint that transformers reads instead: what packed matrices stand for, say."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -25,6 +28,8 @@ class Case:
         tolerance: the largest difference of a log-probability.
         reason: why the tolerance is more than 1e-4, if it is.
         n_ctx: tokens of the context that scores it.
+        unpacks: score the file with its packed matrices as float32.
+        same_greedy: whether greedy continuations must be equal.
     """
 
     family: str
@@ -33,6 +38,8 @@ class Case:
     tolerance: float = 1e-4
     reason: str = ""
     n_ctx: int = 512
+    unpacks: bool = False
+    same_greedy: bool = True
 
     def __str__(self) -> str:
         return f"{self.family}, {self.variant}"

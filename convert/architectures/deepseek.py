@@ -1,0 +1,197 @@
+"""DeepSeek-V3 and V3.1, and Kimi-K2, whose architecture it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from convert.architectures.architecture import Rows, Target, Value, rotary_rows
+from convert.architectures.decoder import Decoder
+from convert.architectures.experts import expert_stacks
+from convert.architectures.rotary import latent_rope_metadata
+from convert.config import Config
+from convert.errors import CheckpointError, UnsupportedError
+from convert.packed_tensor import unpack
+from convert.tensor import Array, Tensor
+
+WEIGHTS = {
+    "attn_norm": "input_layernorm",
+    "attn_kv_a_norm": "self_attn.kv_a_layernorm",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+}
+MLP = {"ffn_gate": "gate_proj", "ffn_up": "up_proj", "ffn_down": "down_proj"}
+SIGMOID = 2
+"""llama.cpp's number of the router's function (LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID)."""
+
+
+class DeepSeekV3(Decoder):
+    """Latent attention; experts chosen by sigmoid scores plus a bias, from the best groups; shared experts.
+
+    llama.cpp computes latent attention with queries moved into the latent space, hence one key head, and
+    ``kv_b_proj`` in two: its key part, transposed for each head, and its value part.
+
+    Layers that predict further tokens follow the last one (``num_nextn_predict_layers``). They are no part
+    of a token's probability and are left out; a checkpoint may announce them and not have them.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("DeepseekV3ForCausalLM",)
+    gguf_name = "deepseek2"
+    ignored: tuple[str, ...] = ("*.rotary_emb.inv_freq",)
+
+    def __init__(self, config: Config, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__(config, unpack(tensors, config))
+        n_extra = config.integer("num_nextn_predict_layers", config.get("num_mtp_layers", 0))
+        extra = range(self.n_layers, self.n_layers + n_extra)
+        self.ignored = (*type(self).ignored, *(f"{self.prefix}layers.{i}.*" for i in extra))
+        self.n_heads = config.integer("num_attention_heads")
+        self.nope, self.rope = config.integer("qk_nope_head_dim"), config.integer("qk_rope_head_dim")
+        self.value, self.rank = config.integer("v_head_dim"), config.integer("kv_lora_rank")
+        self.n_dense = config.integer("first_k_dense_replace", 3)
+        self.n_experts = config.integer("n_routed_experts", config.get("num_local_experts"))
+
+    def metadata(self) -> dict[str, Value]:
+        """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
+        config, rope = self.config, self.config.rope()
+        config.expect("hidden_act", "silu")
+        config.expect("scoring_func", "sigmoid")
+        config.expect("topk_method", "noaux_tc")
+        config.expect("moe_layer_freq", 1)
+        config.expect("num_key_value_heads", self.n_heads)
+        if rope.kind not in ("default", "yarn"):
+            raise UnsupportedError(f"config.json: the rotary scaling is {rope.kind!r}; known here is yarn")
+        self._refuse_lite()
+        length = config.integer("max_position_embeddings", 4096)
+        return {
+            "vocab_size": self.tensor(f"{self.prefix}embed_tokens.weight").shape[0],
+            "context_length": length,
+            "embedding_length": config.integer("hidden_size"),
+            "block_count": self.n_layers,
+            "feed_forward_length": config.integer("intermediate_size"),
+            "leading_dense_block_count": self.n_dense,
+            "attention.head_count": self.n_heads,
+            "attention.head_count_kv": 1,
+            "attention.key_length": self.rank + self.rope,
+            "attention.value_length": self.rank,
+            "attention.key_length_mla": self.nope + self.rope,
+            "attention.value_length_mla": self.value,
+            "attention.q_lora_rank": config.integer("q_lora_rank", 0),
+            "attention.kv_lora_rank": self.rank,
+            "attention.layer_norm_rms_epsilon": config.number("rms_norm_eps", 1e-6),
+            **latent_rope_metadata(rope, self.rope, length),
+            **self._routing(),
+        }
+
+    def targets(self) -> Iterator[Target]:
+        """Yield every tensor of the GGUF file."""
+        yield from self.embeddings()
+        yield self.take("output_norm.weight", f"{self.prefix}norm.weight")
+        for i in range(self.n_layers):
+            ours, theirs = f"blk.{i}.", f"{self.prefix}layers.{i}."
+            for name, source in WEIGHTS.items():
+                yield self.take(f"{ours}{name}.weight", f"{theirs}{source}.weight")
+            yield from self._attention(ours, f"{theirs}self_attn.")
+            mlp = self._dense if i < self.n_dense else self._mixture
+            yield from mlp(ours, f"{theirs}mlp.")
+
+    def _attention(self, ours: str, theirs: str) -> Iterator[Target]:
+        q_rows = self._rotated(self.n_heads, self.nope)
+        if "q_lora_rank" in self.config:
+            yield self.take(f"{ours}attn_q_a.weight", f"{theirs}q_a_proj.weight")
+            yield self.take(f"{ours}attn_q_a_norm.weight", f"{theirs}q_a_layernorm.weight")
+            yield self.take(f"{ours}attn_q_b.weight", f"{theirs}q_b_proj.weight", rows=q_rows)
+        else:
+            yield self.take(f"{ours}attn_q.weight", f"{theirs}q_proj.weight", rows=q_rows)
+        kv_rows = self._rotated(1, self.rank)
+        yield self.take(f"{ours}attn_kv_a_mqa.weight", f"{theirs}kv_a_proj_with_mqa.weight", rows=kv_rows)
+        yield from self._key_and_value(ours, f"{theirs}kv_b_proj.weight")
+
+    def _rotated(self, n_heads: int, before: int) -> Rows | None:
+        """Return llama.cpp's order of rows where the checkpoint rotates halves of a head, not pairs.
+
+        Args:
+            before: rows of a head that are not rotated and come first.
+        """
+        if self.config.get("rope_interleave", True):
+            return None
+        head = np.concatenate([np.arange(before), before + rotary_rows(1, self.rope)])
+        rows: Rows = (np.arange(n_heads)[:, None] * len(head) + head).reshape(-1)
+        return rows
+
+    def _key_and_value(self, ours: str, source: str) -> Iterator[Target]:
+        tensor, shape = self.tensor(source), (self.n_heads, self.nope + self.value, self.rank)
+        if tensor.shape != (shape[0] * shape[1], shape[2]):
+            raise CheckpointError(
+                f"tensor {source} has the shape {tensor.shape}; config.json says {self.n_heads} heads of "
+                f"{self.nope} + {self.value} rows and {self.rank} columns"
+            )
+
+        def keys() -> Array:
+            return tensor.array().reshape(shape)[:, : self.nope].swapaxes(1, 2)
+
+        def values() -> Array:
+            return tensor.array().reshape(shape)[:, self.nope :]
+
+        k_shape, v_shape = (shape[0], self.rank, self.nope), (shape[0], self.value, self.rank)
+        yield self.compute(f"{ours}attn_k_b.weight", k_shape, tensor.sources, keys)
+        yield self.compute(f"{ours}attn_v_b.weight", v_shape, tensor.sources, values)
+
+    def _dense(self, ours: str, theirs: str) -> Iterator[Target]:
+        for name, source in MLP.items():
+            yield self.take(f"{ours}{name}.weight", f"{theirs}{source}.weight")
+
+    def _mixture(self, ours: str, theirs: str) -> Iterator[Target]:
+        yield self.take(f"{ours}ffn_gate_inp.weight", f"{theirs}gate.weight", is_matrix=False)
+        yield self.take(f"{ours}exp_probs_b.bias", f"{theirs}gate.e_score_correction_bias")
+        yield from expert_stacks(self, ours, f"{theirs}experts.", self.n_experts)
+        for name, source in MLP.items():
+            yield self.take(f"{ours}{name}_shexp.weight", f"{theirs}shared_experts.{source}.weight")
+
+    def _routing(self) -> dict[str, Value]:
+        config = self.config
+        values: dict[str, Value] = {
+            "expert_count": self.n_experts,
+            "expert_used_count": config.integer("num_experts_per_tok"),
+            "expert_feed_forward_length": config.integer("moe_intermediate_size"),
+            "expert_shared_count": config.integer("n_shared_experts", 1),
+            "expert_weights_scale": config.number("routed_scaling_factor", 2.5),
+            "expert_weights_norm": bool(config.get("norm_topk_prob", True)),
+            "expert_gating_func": SIGMOID,
+        }
+        for key in ("expert_shared_count", "expert_weights_scale"):
+            if not values[key]:
+                raise UnsupportedError(
+                    f"config.json: llama.cpp cannot compute DeepSeek-V3 with {key} {values[key]!r} "
+                    "(n_shared_experts, routed_scaling_factor)"
+                )
+        groups, best = config.integer("n_group", 1), config.integer("topk_group", 1)
+        if groups == best:  # every group is among the best: no groups at all
+            return values
+        if best > groups or self.n_experts % groups or self.n_experts // groups < 2:
+            raise CheckpointError(
+                f"config.json: the best {best} (topk_group) of {groups} groups (n_group) of "
+                f"{self.n_experts} experts cannot be chosen by their two best experts"
+            )
+        return values | {"expert_group_count": groups, "expert_group_used_count": best}
+
+    def _refuse_lite(self) -> None:
+        """Refuse what llama.cpp takes for a Lite model by its size and then loads without q_lora_rank."""
+        n_vocab = self.tensor(f"{self.prefix}embed_tokens.weight").shape[0]
+        is_lite = self.n_layers in (26, 27) or (self.n_layers == 48 and n_vocab == 128256)
+        if is_lite and "q_lora_rank" in self.config:
+            raise UnsupportedError(
+                f"config.json: with {self.n_layers} layers llama.cpp takes this for DeepSeek-V2-Lite and "
+                f"ignores q_lora_rank ({self.config.get('q_lora_rank')})"
+            )
+
+
+class KimiK25(DeepSeekV3):
+    """The text part of Kimi-K2.5 and 2.6; Kimi-K2 and K2-Thinking call themselves DeepSeek-V3."""
+
+    names = ("KimiK25ForConditionalGeneration", "Kimi_K25ForConditionalGeneration")
+
+    prefixes = ("language_model.model.", "model.language_model.")  # as published; as transformers 5 has it
+    heads = ("language_model.lm_head.weight", "lm_head.weight")
+    ignored = (*DeepSeekV3.ignored, "*vision_tower.*", "*mm_projector.*")

@@ -1,0 +1,173 @@
+"""gpt-oss: sliding windows in turn, attention sinks, MXFP4 experts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import ClassVar
+
+import gguf
+import numpy as np
+
+from convert.architectures.architecture import Rows, Target, Value
+from convert.architectures.rotary import rope_metadata
+from convert.architectures.transformer import ATTENTION, Sizes, Transformer
+from convert.config import Rope
+from convert.errors import CheckpointError
+from convert.packed import GROUP, MXFP4_BYTES, repack_mxfp4
+from convert.tensor import Array, Tensor
+
+NORMS = {"attn_norm": "input_layernorm", "post_attention_norm": "post_attention_layernorm"}
+NAN = 255
+"""The scale of MXFP4 that is no number."""
+
+WINDOWED, FULL = "sliding_attention", "full_attention"
+
+
+class GptOss(Transformer):
+    """Every projection has a bias, every head a sink; the experts' gate and up rows alternate.
+
+    The published models set YaRN's ``truncate: false``: the ramp between slowed and unchanged waves has
+    fractional bounds. llama.cpp rounds them for every model, so a few of the frequencies differ. That is
+    the one thing about these checkpoints that the file cannot say.
+    """
+
+    names = ("GptOssForCausalLM",)
+    gguf_name = "gpt-oss"
+    layer = NORMS | ATTENTION
+    rope_kinds = ("yarn",)
+    defaults: ClassVar[Sizes] = {"head_dim": 64, "rms_norm_eps": 1e-5}
+
+    def check(self) -> None:
+        """Refuse what llama.cpp's architecture cannot express."""
+        key, names = self.activation
+        self.config.expect(key, *names)
+        self.config.expect("attention_bias", True)
+        self.config.expect("swiglu_limit", 7.0)
+        self.config.expect("swiglu_alpha", 1.702)
+        if "quantization_config" in self.config:
+            self.config.section("quantization_config").expect("quant_method", "mxfp4", missing=False)
+
+    def has_bias(self, name: str) -> bool:
+        """Whether a part of a layer has a bias."""
+        return name in ATTENTION
+
+    def read_rope(self) -> Rope:
+        """Return the rotation as the config has it."""
+        return self.config.rope(default_theta=150000.0)
+
+    def rope_values(self, length: int) -> dict[str, Value]:
+        """Return the keys of the rotation."""
+        return rope_metadata(self.rope, self.n_rotated, length, truncates=True)
+
+    def metadata(self) -> dict[str, Value]:
+        """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
+        return super().metadata() | {
+            "expert_feed_forward_length": self.config.integer("intermediate_size"),
+            "expert_count": self.config.integer("num_local_experts"),
+            "expert_used_count": self.config.integer("num_experts_per_tok"),
+            "attention.sliding_window": self.config.integer("sliding_window"),
+            "attention.sliding_window_pattern": self._windowed(),
+        }
+
+    def embeddings(self) -> Iterator[Target]:
+        """Yield the token embeddings and the output matrix, which llama.cpp wants even as a copy."""
+        targets = list(super().embeddings())
+        yield from targets
+        if len(targets) == 1:
+            yield replace(targets[0], name="output.weight")
+
+    def targets(self) -> Iterator[Target]:
+        """Yield every tensor of the GGUF file."""
+        yield from super().targets()
+        for i in range(self.n_layers):
+            ours, theirs = f"blk.{i}.", f"{self.prefix}layers.{i}."
+            yield self.take(f"{ours}attn_sinks.weight", f"{theirs}self_attn.sinks")
+            yield self.take(f"{ours}ffn_gate_inp.weight", f"{theirs}mlp.router.weight", is_matrix=False)
+            yield self.take(f"{ours}ffn_gate_inp.bias", f"{theirs}mlp.router.bias")
+            yield from self._experts(ours, f"{theirs}mlp.experts.")
+
+    def _experts(self, ours: str, theirs: str) -> Iterator[Target]:
+        gate_and_up = np.arange(2 * self.config.integer("intermediate_size"))
+        down = np.arange(self.config.integer("hidden_size"))
+        for name, source, outputs, rows in (
+            ("ffn_gate_exps", "gate_up_proj", gate_and_up, gate_and_up[::2]),
+            ("ffn_up_exps", "gate_up_proj", gate_and_up, gate_and_up[1::2]),
+            ("ffn_down_exps", "down_proj", down, down),
+        ):
+            bias = self.tensor(f"{theirs}{source}_bias")
+            if bias.shape != (self.config.integer("num_local_experts"), len(outputs)):
+                raise CheckpointError(
+                    f"tensor {bias.name} has the shape {bias.shape}; config.json says "
+                    f"{self.config.get('num_local_experts')} experts with {len(outputs)} outputs"
+                )
+            weight = self._packed if self.has(f"{theirs}{source}_blocks") else self._plain
+            experts = (bias.shape[0], bias.shape[1])
+            yield weight(f"{ours}{name}.weight", f"{theirs}{source}", experts, rows)
+            yield self._bias(f"{ours}{name}.bias", bias, rows)
+
+    def _packed(self, name: str, source: str, outputs: tuple[int, int], rows: Rows) -> Target:
+        """Return MXFP4 experts, repacked."""
+        blocks, scales = self.tensor(f"{source}_blocks"), self.tensor(f"{source}_scales")
+        n_experts, n_groups = outputs[0], scales.shape[-1]
+        if (
+            scales.shape != (*outputs, n_groups)
+            or blocks.shape != (*scales.shape, GROUP // 2)
+            or {blocks.dtype, scales.dtype} != {"U8"}
+        ):
+            raise CheckpointError(
+                f"tensor {blocks.name} is {blocks.dtype} {blocks.shape} and {scales.name} is "
+                f"{scales.dtype} {scales.shape}; MXFP4 has U8 {(*outputs, 'groups', 16)} and U8 "
+                f"{(*outputs, 'groups')}"
+            )
+
+        def pieces() -> Iterator[Array]:
+            numbers, exponents = blocks.array(), scales.array()
+            for expert in range(n_experts):
+                if exponents[expert].max(initial=0) == NAN:
+                    raise CheckpointError(f"tensor {scales.name} has a scale that is no number")
+                piece = repack_mxfp4(numbers[expert][rows], exponents[expert][rows])
+                yield piece.reshape(1, len(rows), n_groups * MXFP4_BYTES)
+
+        return Target(
+            name,
+            (n_experts, len(rows), n_groups * GROUP),
+            (blocks.name, scales.name),
+            pieces,
+            is_matrix=True,
+            raw_type=gguf.GGMLQuantizationType.MXFP4,
+            rows=rows,
+        )
+
+    def _plain(self, name: str, source: str, outputs: tuple[int, int], rows: Rows) -> Target:
+        """Return experts as transformers saves them dequantized: inputs first."""
+        tensor = self.tensor(source)
+        if len(tensor.shape) != 3 or (tensor.shape[0], tensor.shape[2]) != outputs:
+            raise CheckpointError(
+                f"tensor {source} has the shape {tensor.shape}; "
+                f"expected is {(outputs[0], 'inputs', outputs[1])}"
+            )
+        n_experts, n_inputs, _ = tensor.shape
+
+        def pieces() -> Iterator[Array]:
+            array = tensor.array()
+            for expert in range(n_experts):
+                yield array[expert].T[rows][None]
+
+        shape = (n_experts, len(rows), n_inputs)
+        return Target(name, shape, (source,), pieces, is_matrix=True, rows=rows, is_transposed=True)
+
+    def _bias(self, name: str, bias: Tensor, rows: Rows) -> Target:
+        shape = (bias.shape[0], len(rows))
+        return self.compute(name, shape, bias.sources, lambda: bias.array()[:, rows], is_matrix=False)
+
+    def _windowed(self) -> list[bool]:
+        """Return which layers look back over the window only; every other one where nothing is said."""
+        types = self.config.get("layer_types") or [
+            FULL if i % 2 else WINDOWED for i in range(self.n_layers)
+        ]
+        if len(types) != self.n_layers or not set(types) <= {WINDOWED, FULL}:
+            raise CheckpointError(
+                f"config.json: layer_types must say {WINDOWED} or {FULL} for each of {self.n_layers} layers"
+            )
+        return [kind == WINDOWED for kind in types]

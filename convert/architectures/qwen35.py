@@ -1,0 +1,226 @@
+"""Qwen3.5, 3.6 and 3.8, dense and with experts: three layers of linear attention to one of full attention.
+
+The text part of the vision-language checkpoints (``model.language_model.*``), or a checkpoint of it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from convert.architectures.architecture import Rows, Target, Value
+from convert.architectures.experts import expert_stacks
+from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, Sizes, Transformer
+from convert.config import Config, Rope
+from convert.errors import CheckpointError, UnsupportedError
+from convert.packed_tensor import unpack
+from convert.tensor import Array, Tensor
+
+LINEAR, FULL = "linear_attention", "full_attention"
+NORMS = {"attn_norm": "input_layernorm", "post_attention_norm": "post_attention_layernorm"}
+SECTIONS = [11, 11, 10]
+"""transformers' default share of time, height and width in the rotary pairs."""
+
+
+class Qwen35(Transformer):
+    """Gated delta net and gated full attention in turn, each followed by a gated MLP.
+
+    Layers that predict further tokens (``mtp.*``) are no part of a token's probability and are left out.
+    """
+
+    names = ("Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM")
+    gguf_name = "qwen35"
+    prefixes = ("model.language_model.", "model.")
+    layer = NORMS | GATED_MLP
+    partial_rotation = True
+    added_to_norms = 1.0
+    defaults: ClassVar[Sizes] = {"head_dim": 256, "rms_norm_eps": 1e-6}
+    ignored = (*Transformer.ignored, "model.visual.*", "visual.*", "mtp.*")
+
+    def __init__(self, config: Config, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__(config, unpack(tensors, config))
+        self.n_heads_key = config.integer("linear_num_key_heads", 16)
+        self.n_heads_value = config.integer("linear_num_value_heads", 32)
+        self.linear_size = config.integer("linear_value_head_dim", 128)
+        self.is_linear = self._linear_layers()
+
+    def check(self) -> None:
+        """Refuse what llama.cpp's architecture cannot express."""
+        super().check()
+        self.config.expect("rms_norm_eps", 1e-6)  # transformers norms linear queries and keys with 1e-6
+        self.config.expect("linear_key_head_dim", self.linear_size, missing=self.linear_size == 128)
+        self.config.expect("attn_output_gate", True)
+        if not self.n_heads_key or self.n_heads_value % self.n_heads_key:
+            raise CheckpointError(
+                f"config.json: linear_num_value_heads ({self.n_heads_value}) must be a multiple of "
+                f"linear_num_key_heads ({self.n_heads_key})"
+            )
+
+    def read_rope(self) -> Rope:
+        """Return the rotation as the config has it."""
+        return self.config.rope(default_partial=0.25)
+
+    def metadata(self) -> dict[str, Value]:
+        """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
+        return super().metadata() | {
+            "attention.recurrent_layers": self.is_linear,
+            "rope.dimension_sections": self._sections(),
+            "ssm.conv_kernel": self.config.integer("linear_conv_kernel_dim", 4),
+            "ssm.state_size": self.linear_size,
+            "ssm.group_count": self.n_heads_key,
+            "ssm.time_step_rank": self.n_heads_value,
+            "ssm.inner_size": self.linear_size * self.n_heads_value,
+        }
+
+    def targets(self) -> Iterator[Target]:
+        """Yield every tensor of the GGUF file."""
+        yield from super().targets()
+        for i, is_linear in enumerate(self.is_linear):
+            ours, theirs = f"blk.{i}.", f"{self.prefix}layers.{i}."
+            if is_linear:
+                yield from self._linear_attention(ours, f"{theirs}linear_attn.")
+                continue
+            for name, source in (ATTENTION | HEAD_NORMS).items():
+                yield from self.part(name, f"{ours}{name}", f"{theirs}{source}")
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each part of a layer; a query comes with the gate of what it attends to."""
+        rows, width = super().shapes["attn_q"]
+        return {**super().shapes, "attn_q": (2 * rows, width)}
+
+    def _linear_attention(self, ours: str, theirs: str) -> Iterator[Target]:
+        keys = np.arange(2 * self.n_heads_key * self.linear_size)  # the rows of queries and keys stay
+        numbers, heads = self._tiled(self.linear_size), self._tiled(1)
+        qkv = np.concatenate([keys, len(keys) + numbers])
+        width, inner = self.config.integer("hidden_size"), len(numbers)
+        for name, shape in (
+            ("in_proj_qkv.weight", (len(qkv), width)),
+            ("in_proj_z.weight", (inner, width)),
+            ("in_proj_a.weight", (len(heads), width)),
+            ("in_proj_b.weight", (len(heads), width)),
+            ("dt_bias", (len(heads),)),
+            ("A_log", (len(heads),)),
+            ("out_proj.weight", (width, inner)),
+        ):
+            self.expect_shape(f"{theirs}{name}", shape)
+        yield self.take(f"{ours}attn_qkv.weight", f"{theirs}in_proj_qkv.weight", rows=qkv)
+        yield self.take(f"{ours}attn_gate.weight", f"{theirs}in_proj_z.weight", rows=numbers)
+        yield self.take(f"{ours}ssm_alpha.weight", f"{theirs}in_proj_a.weight", rows=heads)
+        yield self.take(f"{ours}ssm_beta.weight", f"{theirs}in_proj_b.weight", rows=heads)
+        yield self.take(f"{ours}ssm_dt.bias", f"{theirs}dt_bias", rows=heads)
+        yield self._decay(f"{ours}ssm_a", f"{theirs}A_log", heads)
+        yield self._kernel(f"{ours}ssm_conv1d.weight", f"{theirs}conv1d.weight", qkv)
+        yield self.take(f"{ours}ssm_norm.weight", f"{theirs}norm.weight")
+        yield self.take(f"{ours}ssm_out.weight", f"{theirs}out_proj.weight", columns=numbers)
+
+    def _tiled(self, size: int) -> Rows:
+        """Return the order of value heads in which llama.cpp repeats the key heads.
+
+        A checkpoint has the value heads of key head 0 first, then those of key head 1; llama.cpp the
+        first value head of every key head, then the second.
+
+        Args:
+            size: rows of a head.
+        """
+        rows = np.arange(self.n_heads_value * size).reshape(self.n_heads_key, -1, size)
+        return rows.swapaxes(0, 1).reshape(-1)
+
+    def _decay(self, name: str, source: str, heads: Rows) -> Target:
+        tensor = self.tensor(source)
+
+        def decay() -> Array:
+            return -np.exp(tensor.array().astype(np.float32)[heads])
+
+        return self.compute(name, (len(heads),), tensor.sources, decay, is_matrix=False)
+
+    def _kernel(self, name: str, source: str, rows: Rows) -> Target:
+        """Return the convolution over time, one kernel a channel: (channels, 1, kernel) without the 1."""
+        tensor = self.tensor(source)
+        if len(tensor.shape) != 3 or tensor.shape[:2] != (len(rows), 1):
+            raise CheckpointError(
+                f"tensor {source} has the shape {tensor.shape}; config.json says {(len(rows), 1, 'kernel')}"
+            )
+        shape = (len(rows), tensor.shape[2])
+        return self.compute(name, shape, tensor.sources, lambda: tensor.array()[rows, 0], is_matrix=False)
+
+    def _linear_layers(self) -> list[bool]:
+        interval = self.config.integer("full_attention_interval", 4)
+        types = self.config.get("layer_types")
+        if types is None:
+            types = [LINEAR if (i + 1) % interval else FULL for i in range(self.n_layers)]
+        if len(types) != self.n_layers or not set(types) <= {LINEAR, FULL}:
+            raise CheckpointError(
+                f"config.json: layer_types must say {LINEAR} or {FULL} for each of {self.n_layers} layers"
+            )
+        return [kind == LINEAR for kind in types]
+
+    def _sections(self) -> list[int]:
+        """Return how many rotary pairs follow time, height and width. In text all three are the position.
+
+        llama.cpp gives pairs that are none of these position 0, transformers gives them time.
+        """
+        sections = self.config.get("rope_parameters", {}).get("mrope_section")
+        sections = sections or self.config.get("rope_scaling", {}).get("mrope_section") or SECTIONS
+        if any(pair >= 3 * sections[pair % 3] for pair in range(min(self.n_rotated // 2, sum(sections)))):
+            raise UnsupportedError(
+                f"config.json: mrope_section {sections} leaves rotary pairs that llama.cpp would not turn"
+            )
+        return [*sections, 0]
+
+
+class Qwen35Moe(Qwen35):
+    """The same with routed experts and a gated shared expert in every layer."""
+
+    names = ("Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM")
+    gguf_name = "qwen35moe"
+    layer = NORMS | {
+        f"{name}_shexp": source.replace("mlp.", "mlp.shared_expert.") for name, source in GATED_MLP.items()
+    }
+    defaults: ClassVar[Sizes] = {**Qwen35.defaults, "intermediate_size": 0}
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each part of a layer, the shared expert's included."""
+        width = self.config.integer("hidden_size")
+        inner = self.config.integer("shared_expert_intermediate_size")
+        return {
+            **super().shapes,
+            "ffn_gate_shexp": (inner, width),
+            "ffn_up_shexp": (inner, width),
+            "ffn_down_shexp": (width, inner),
+        }
+
+    def check(self) -> None:
+        """Refuse what llama.cpp's architecture cannot express."""
+        super().check()
+        self.config.expect("norm_topk_prob", True)
+        self.config.expect("mlp_only_layers", [])
+
+    def metadata(self) -> dict[str, Value]:
+        """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
+        return super().metadata() | {
+            "expert_count": self.config.integer("num_experts"),
+            "expert_used_count": self.config.integer("num_experts_per_tok"),
+            "expert_feed_forward_length": self.config.integer("moe_intermediate_size"),
+            "expert_shared_feed_forward_length": self.config.integer("shared_expert_intermediate_size"),
+        }
+
+    def targets(self) -> Iterator[Target]:
+        """Yield every tensor of the GGUF file."""
+        yield from super().targets()
+        for i in range(self.n_layers):
+            ours, theirs = f"blk.{i}.", f"{self.prefix}layers.{i}.mlp."
+            yield self.take(f"{ours}ffn_gate_inp.weight", f"{theirs}gate.weight", is_matrix=False)
+            yield from expert_stacks(self, ours, f"{theirs}experts.", self.config.integer("num_experts"))
+            yield self._gate(f"{ours}ffn_gate_inp_shexp.weight", f"{theirs}shared_expert_gate.weight")
+
+    def _gate(self, name: str, source: str) -> Target:
+        """Return the shared expert's gate: (1, inputs) without the 1."""
+        gate = self.tensor(source)
+        if gate.shape[0] != 1:
+            raise CheckpointError(f"tensor {source} has the shape {gate.shape}; its first must be 1")
+        return self.compute(name, gate.shape[1:], gate.sources, lambda: gate.array()[0], is_matrix=False)

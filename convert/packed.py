@@ -1,0 +1,119 @@
+"""Number formats that keep a matrix in two or three tensors: FP8 blocks, MXFP4, packed INT4.
+
+=================  =========================  ==========================  ==================
+format             values                     scales                      in GGUF
+=================  =========================  ==========================  ==================
+FP8 (DeepSeek)     E4M3, one byte each        float32, one per 128x128    the file's type
+MXFP4 (gpt-oss)    E2M1, two in a byte        E8M0, one per 32 in a row   MXFP4, same numbers
+INT4 (Kimi)        -8..7, eight in an int32   bfloat16, one per 32 in a   Q4_0, same numbers
+                                              row
+=================  =========================  ==========================  ==================
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convert.tensor import Array
+
+Float32 = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+GROUP = 32
+"""Numbers that share a scale in MXFP4, in INT4 as Kimi has it, and in ggml's blocks of both."""
+
+MXFP4_BYTES, Q4_0_BYTES = 17, 18
+"""Bytes of a block of 32 in ggml (``block_mxfp4``, ``block_q4_0`` of ggml-common.h)."""
+
+
+def dequantize_fp8(values: Array, scales: Array, block: tuple[int, int]) -> Float32:
+    """Return the numbers that 8-bit floats and a scale for each block stand for: value * scale.
+
+    Args:
+        values: float8_e4m3fn, shape ``(rows, columns)``.
+        scales: shape ``(rows / block[0], columns / block[1])``, rounded up.
+        block: rows and columns that share a scale; those at the edges may be smaller.
+    """
+    rows, columns = values.shape
+    wide = np.repeat(scales.astype(np.float32), block[1], axis=1)[:, :columns]
+    numbers = values.astype(np.float32)
+    for start in range(0, rows, block[0]):
+        numbers[start : start + block[0]] *= wide[start // block[0]]
+    return numbers
+
+
+def split_nibbles(data: Bytes) -> Bytes:
+    """Return the two halves of every byte, the low one first; the last axis doubles."""
+    return np.stack([data & 15, data >> 4], axis=-1).reshape(*data.shape[:-1], -1)
+
+
+def join_nibbles(groups: Bytes) -> Bytes:
+    """Return 16 bytes for each 32 nibbles as ggml lays them: byte i holds number i and, above it, i + 16.
+
+    Args:
+        groups: values below 16, shape ``(..., 32)``.
+    """
+    packed: Bytes = groups[..., : GROUP // 2] | groups[..., GROUP // 2 :] << np.uint8(4)
+    return packed
+
+
+def repack_mxfp4(blocks: Bytes, scales: Bytes) -> Bytes:
+    """Return MXFP4 as gpt-oss stores it in ggml's layout; no number changes.
+
+    Args:
+        blocks: two E2M1 numbers in a byte, the first one below; shape ``(..., groups, 16)``.
+        scales: exponents plus 127; shape ``(..., groups)``.
+
+    Returns:
+        shape ``(..., groups * 17)``: for each group its scale, then its numbers.
+    """
+    numbers = join_nibbles(split_nibbles(blocks))
+    packed = np.concatenate([scales[..., None], numbers], axis=-1)
+    return packed.reshape(*scales.shape[:-1], -1)
+
+
+def unpack_int4(packed: Array) -> Bytes:
+    """Return the unsigned 4-bit numbers in 32-bit words, the lowest bits first; 8 stands for 0.
+
+    Args:
+        packed: int32, shape ``(rows, words)``.
+
+    Returns:
+        values below 16, shape ``(rows, words * 8)``.
+    """
+    return split_nibbles(np.ascontiguousarray(packed, "<i4").view(np.uint8))
+
+
+def dequantize_int4(packed: Array, scales: Array) -> Float32:
+    """Return the numbers that symmetric INT4 stands for: (value - 8) * scale of its group of 32.
+
+    Args:
+        packed: int32, shape ``(rows, columns / 8)``.
+        scales: shape ``(rows, columns / 32)``.
+    """
+    signed = unpack_int4(packed).astype(np.float32) - 8
+    return signed * np.repeat(scales.astype(np.float32), GROUP, axis=1)
+
+
+def fits_q4_0(scales: Array) -> bool:
+    """Whether every scale is the same number in float16, in which Q4_0 keeps it."""
+    exact = scales.astype(np.float32)
+    return bool(np.array_equal(exact, exact.astype(np.float16).astype(np.float32)))
+
+
+def repack_q4_0(packed: Array, scales: Array) -> Bytes:
+    """Return symmetric INT4 as Q4_0; no number changes where ``fits_q4_0``.
+
+    Args:
+        packed: int32, shape ``(rows, columns / 8)``.
+        scales: shape ``(rows, columns / 32)``.
+
+    Returns:
+        shape ``(rows, columns / 32 * 18)``: for each group its scale in float16, then its numbers.
+    """
+    rows = len(packed)
+    numbers = join_nibbles(unpack_int4(packed).reshape(rows, -1, GROUP))
+    halves = np.ascontiguousarray(scales.astype(np.float32).astype("<f2"))
+    blocks = np.concatenate([halves.view(np.uint8).reshape(rows, -1, 2), numbers], axis=-1)
+    return blocks.reshape(rows, -1)
