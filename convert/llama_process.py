@@ -62,7 +62,7 @@ class LlamaProcess:
             self.wait()
 
     def wait(self) -> str:
-        """Wait for its end and return the last line it wrote. Raises as ``check``, or what ``on_line`` raised."""
+        """Wait for its end; return its last line. Raises as ``check``, or what ``on_line`` raised."""
         status = self._process.wait()
         self._reader.join()
         if self._error:
