@@ -192,6 +192,19 @@ def test_added_tokens_beside_the_tokenizers_file(tmp_path: Path) -> None:
     check_tokenization(write_vocabulary(tmp_path / "v.gguf", vocabulary), vocabulary)
 
 
+def test_a_token_that_only_the_config_makes_an_added_one(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "gpt2")
+    change(tmp_path / "tokenizer.json", lambda f: f["model"]["vocab"].update({"<note>": 601}))
+    token = {"content": "<note>", "special": False, "normalized": False}
+    change(tmp_path / "tokenizer_config.json", lambda f: f["added_tokens_decoder"].update({"601": token}))
+    vocabulary = read_vocabulary(tmp_path, {}, 610)
+    assert vocabulary.kinds[601] == TokenType.USER_DEFINED
+    check_tokenization(write_vocabulary(tmp_path / "v.gguf", vocabulary), vocabulary)
+    change(tmp_path / "tokenizer_config.json", lambda f: f["added_tokens_decoder"].update({"5": token}))
+    with pytest.raises(CheckpointError, match="the id 5 is"):
+        read_vocabulary(tmp_path, {}, 610)
+
+
 def test_the_name_that_makes_phi3_swallow_spaces(tmp_path: Path) -> None:
     phi, plain = read(tmp_path / "phi", "phi-3"), read(tmp_path / "llama", "llama2")
     assert phi.fitting_name("My fine-tune") == "My fine-tune (Phi-3)"
@@ -370,6 +383,7 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     "a list": ("tokenizer.json", b"[]", "holds a list"),
     "a config that is a list": ("tokenizer_config.json", b"[]", "holds a list"),
     "an end that is no token": ("tokenizer_config.json", b'{"eos_token": "<none>"}', "eos_token is '<none>'"),
+    "an end that is a list": ("tokenizer_config.json", b'{"eos_token": []}', r"eos_token is \[\]"),
     "a decoder that is a list": ("tokenizer_config.json", b'{"added_tokens_decoder": [1]}', "must be a table"),
     "a decoder without ids": ("tokenizer_config.json", b'{"added_tokens_decoder": {"x": {}}}', "'x' in added"),
     "an end beyond": ("generation_config.json", b'{"eos_token_id": 100000}', "eos_token_id is 100000"),
