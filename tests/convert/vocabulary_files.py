@@ -1,14 +1,24 @@
-"""GGUF files with nothing, or not much, but a vocabulary."""
+"""GGUF files with nothing, or not much, but a vocabulary; and changes to JSON files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 
 from convert.vocabulary import Vocabulary
+
+Json = dict[str, Any]
+
+
+def change(path: Path, edit: Callable[[Json], None]) -> None:
+    values = json.loads(path.read_text()) if path.exists() else {}
+    edit(values)
+    path.write_text(json.dumps(values, ensure_ascii=True))
 
 
 def write_vocabulary(path: Path, vocabulary: Vocabulary, **changed: object) -> Path:
