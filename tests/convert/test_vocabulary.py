@@ -211,6 +211,8 @@ def test_an_added_token_that_the_library_gives_another_id(tmp_path: Path) -> Non
 def test_the_name_that_makes_phi3_swallow_spaces(tmp_path: Path) -> None:
     phi, plain = read(tmp_path / "phi", "phi-3"), read(tmp_path / "llama", "llama2")
     assert phi.fitting_name("My fine-tune") == "My fine-tune (Phi-3)"
+    path = write_vocabulary(tmp_path / "v.gguf", phi, name=phi.fitting_name("My fine-tune"))
+    assert check_tokenization(path, phi).is_exact
     assert phi.fitting_name("Phi-3-mini") == "Phi-3-mini"
     assert plain.fitting_name("phi3-like") == "Phi 3-like"
     assert plain.fitting_name("Llama") == "Llama"

@@ -24,6 +24,7 @@ def change(path: Path, edit: Callable[[Json], None]) -> None:
 def write_vocabulary(path: Path, vocabulary: Vocabulary, **changed: object) -> Path:
     """Write a file for llama.cpp's ``vocab_only``; ``changed`` has other values by a key's last word."""
     writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name(str(changed.get("name", "none")))
     _add_metadata(writer, vocabulary, changed)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
