@@ -158,7 +158,8 @@ def read_table(directory: Path, n_rows: int) -> TokenTable:
             f"{directory} has no tokenizer: none of tokenizer.json, tokenizer.model and tiktoken.model"
         )
     for token_id, token in _configured(directory).items():
-        if table.texts.get(token_id) != token.text or table.path.suffix == ".model":
+        is_known = token_id in table.added and table.path.suffix == ".json"
+        if not is_known or table.texts[token_id] != token.text:
             table.add(token_id, token)
     return table
 

@@ -46,7 +46,7 @@ class SpecialIds:
             text = token.get("content") if isinstance(token, Mapping) else token
             if text is None:
                 continue
-            if text not in self._by_text:
+            if not isinstance(text, str) or text not in self._by_text:
                 raise CheckpointError(
                     f"{path}: {name}_token is {text!r}, which is no token of the tokenizer"
                 )

@@ -123,6 +123,9 @@ class Model:
 
     def detokenize(self, tokens: list[int], *, skip_special: bool) -> bytes:
         """Return the bytes of a token sequence, with the vocabulary's own rules for spaces."""
+        if skip_special:  # else llama.cpp leaves the space that SentencePiece puts after BOS
+            hidden = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+            tokens = [t for t in tokens if not llama_cpp.llama_vocab_get_attr(self._vocab, t) & hidden]
         n = len(tokens)
         array = (llama_cpp.llama_token * n)(*tokens)
         return _written(
