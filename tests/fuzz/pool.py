@@ -7,10 +7,12 @@ the error's text, and its own largest resident set so far, in bytes.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import select
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -44,6 +46,7 @@ class Child:
         self._command = [sys.executable, "-m", module, "--child", *arguments]
         self._process: subprocess.Popen[str] | None = None
         self._least = 0
+        self._said = tempfile.TemporaryFile()
 
     def run(self, path: Path) -> tuple[str, str | None]:
         """Return what became of a file, and what was wrong with that."""
@@ -74,8 +77,10 @@ class Child:
 
     def _start(self) -> subprocess.Popen[str]:
         pipe = subprocess.PIPE
+        self._said.seek(0)
+        self._said.truncate()
         self._process = subprocess.Popen(
-            self._command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace"
+            self._command, stdin=pipe, stdout=pipe, stderr=self._said, text=True, errors="replace"
         )
         assert self._process.stdout is not None
         ready = self._process.stdout.readline()
@@ -84,8 +89,10 @@ class Child:
         return self._process
 
     def _last_words(self, process: subprocess.Popen[str]) -> str:
-        _, said = process.communicate()
+        process.communicate()
         self._process = None
+        self._said.seek(0)
+        said = self._said.read().decode("utf-8", "replace")
         telling = [
             line for line in said.splitlines() if "ASSERT" in line or "rror" in line or "what()" in line
         ]
@@ -112,10 +119,13 @@ def serve(attempt: Try, ours: tuple[type[Exception], ...]) -> None:
     """Be the child: ``ours`` are the errors that an attempt may raise."""
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    print(json.dumps({"memory": _memory()}), flush=True)
-    for line in sys.stdin:
-        outcome, problem = _judge(attempt, ours, Path(line.rstrip("\n")))
-        print(json.dumps({"outcome": outcome, "problem": problem, "memory": _memory()}), flush=True)
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)  # libraries may print
+        print(json.dumps({"memory": _memory()}), file=answers, flush=True)
+        for line in sys.stdin:
+            outcome, problem = _judge(attempt, ours, Path(line.rstrip("\n")))
+            answer = {"outcome": outcome, "problem": problem, "memory": _memory()}
+            print(json.dumps(answer), file=answers, flush=True)
 
 
 def _judge(attempt: Try, ours: tuple[type[Exception], ...], path: Path) -> tuple[str, str | None]:
