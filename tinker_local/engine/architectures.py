@@ -30,3 +30,11 @@ WHOLE_ROTATION = frozenset(
     """.split()  # noqa: SIM905
 )
 """Rotary embeddings turn all numbers of a head."""
+
+UNROTATED = frozenset(
+    """
+    arwkv7 bloom clip glm5-next gpt2 gptj granitehybrid jais jamba jina-bert-v2 kimi-k3 kimi-linear mamba
+    mamba2 mpt nemotron_h nemotron_h_moe refact rwkv6 rwkv6qwen2 rwkv7 t5 t5encoder wavtokenizer-dec
+    """.split()  # noqa: SIM905
+)
+"""There are no rotary embeddings, or there need not be."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tinker_local.engine.adapter_file import check_adapter
 from tinker_local.engine.devices import device_pointers
 from tinker_local.engine.log import log
+from tinker_local.engine.long_runs import tokenizing
 from tinker_local.engine.model_check import check_model
 from tinker_local.errors import BadRequestError, InternalServerError
 from tinker_local.options import KvType
@@ -77,6 +78,7 @@ class Model:
         self._free = weakref.finalize(self, llama_cpp.llama_model_free, handle)
         self._vocab: Any = llama_cpp.llama_model_get_vocab(handle)
         self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
+        self._splitter = self.metadata("tokenizer.ggml.pre")
         self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(handle))
         self.is_recurrent = bool(
             llama_cpp.llama_model_is_recurrent(handle) or llama_cpp.llama_model_is_hybrid(handle)
@@ -103,8 +105,21 @@ class Model:
         return buffer.value.decode("utf-8", "replace") if length >= 0 else None
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Return the token ids of ``text``; see ``llama_tokenize`` for the flags."""
-        data = text.encode("utf-8")
+        """Return the token ids of ``text``; see ``llama_tokenize`` for the flags.
+
+        Raises:
+            BadRequestError: the text is no Unicode, or has a stretch without a break that is too long.
+        """
+        try:
+            data = text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise BadRequestError(
+                f"the text has half a character (a surrogate) at position {error.start}: "
+                f"{text[error.start]!r}"
+            ) from None
+        return tokenizing(text, self._splitter, lambda: self._tokenize(data, add_special, parse_special))
+
+    def _tokenize(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
         room = len(data) + 8
         while True:
             tokens = (llama_cpp.llama_token * room)()

@@ -15,7 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tinker_local.engine.architectures import EQUAL_HEADS, NOT_LANGUAGE_MODELS, WHOLE_ROTATION
+from tinker_local.engine.architectures import (
+    EQUAL_HEADS,
+    NOT_LANGUAGE_MODELS,
+    UNROTATED,
+    WHOLE_ROTATION,
+)
 from tinker_local.engine.gguf_arrays import Array
 from tinker_local.engine.gguf_file import FLOAT32, INT32, UINT32, Value
 from tinker_local.engine.model_files import ModelFiles
@@ -177,7 +182,7 @@ class _Settings:
             parts = sections.integers() if isinstance(sections, Array) else None
             if not parts or min(parts) < 0 or not 0 < sum(parts) < 1 << 16 or len(parts) > 4:
                 yield f"{self._start}rope.dimension_sections must be up to 4 counts that are not all zero"
-        if not self.integer("attention.head_count"):
+        if not self.integer("attention.head_count") or self._model.architecture in UNROTATED:
             return
         head = self._head("key")
         for suffix in ("", "_swa"):
@@ -185,8 +190,8 @@ class _Settings:
             turned = self.integer("rope.dimension_count", head)
             turned = self.integer(f"rope.dimension_count{suffix}", turned)
             said = f"{self._start}rope.dimension_count{suffix} is {turned}"
-            if turned % 2 or turned > size:
-                yield f"{said}; it must be even, and at most the {size} numbers of a head"
+            if turned % 2 or not 0 < turned <= size:
+                yield f"{said}; it must be even, and from 2 to the {size} numbers of a head"
             elif self._model.architecture in WHOLE_ROTATION and turned != size and not suffix:
                 yield f"{said}; this architecture turns all {size} numbers of a head"
 
