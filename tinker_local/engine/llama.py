@@ -84,6 +84,17 @@ class Model:
             raise BadRequestError(f"{path} is not a language model: it has no vocabulary or decoder")
 
     @property
+    def usual_n_ctx(self) -> int:
+        """Tokens the model was trained to read; with long-RoPE, those it first was.
+
+        llama.cpp takes the factors for long texts wherever the context has room for one.
+        """
+        scaling = f"{self.metadata('general.architecture')}.rope.scaling"
+        if self.metadata(f"{scaling}.type") == "longrope":
+            return int(self.metadata(f"{scaling}.original_context_length") or self.n_ctx_train)
+        return self.n_ctx_train
+
+    @property
     def kv_numbers(self) -> int:
         """Numbers that attention keeps of a token, at most: keys and values of all layers."""
         handle = self.handle
