@@ -60,7 +60,7 @@ class Provenance:
             name=head.text("general.source.huggingface.repository"),
             source_hash=head.text("general.source.sha256"),
             base_name=_base_name(head),
-            base_hash=head.text("general.base_model.0.sha256"),
+            base_hash=head.text("general.base_model.0.source.sha256"),
             weights=frozenset(
                 name.removesuffix(".lora_a").removesuffix(".lora_b")
                 for file in (head, *map(GgufFile, parts_of(path)[1:]))

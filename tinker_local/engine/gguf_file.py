@@ -91,7 +91,7 @@ _KEYS = (
     "general.base_model.0.name",
     "general.base_model.0.organization",
     "general.base_model.0.repo_url",
-    "general.base_model.0.sha256",
+    "general.base_model.0.source.sha256",
     "adapter.type",
     "adapter.lora.alpha",
     "adapter.alora.invocation_tokens",
