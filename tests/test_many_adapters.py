@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -61,6 +62,6 @@ def test_memory_grows_by_adapters_and_caches_only(tmp_path: Path) -> None:
     buffers = 2 * 192 * SHAPE.n_vocab * 4
     allowed = adapters[0].stat().st_size + KV_BYTES + buffers
     assert allowed < weights / 2
-    growth = [after - before for before, after in zip(sizes, sizes[1:], strict=False)]
+    growth = [after - before for before, after in itertools.pairwise(sizes)]
     assert max(growth) < allowed
     assert found["last"] - sizes[-1] < allowed, "switching back to those before loads something"
