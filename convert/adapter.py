@@ -1,4 +1,4 @@
-"""``convert_adapter``: a LoRA as Tinker or PEFT saves it becomes a GGUF adapter, or a model with it merged in."""
+"""``convert_adapter``: a LoRA as Tinker or PEFT saves it to a GGUF adapter, or to a model that has it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from convert.gguf_output import SOURCE_HASH, GgufOutput
 from convert.landing import check_space, landing
 from convert.models_directory import checked_name, models_directory
 from convert.storage import plan_storage
-from convert.untied import has_output, untie
+from convert.untied import untie
 
 ADAPTER_TYPES = ("f32", "f16", "bf16")
 BASE_HASH = "general.base_model.0.source.sha256"
@@ -67,7 +67,7 @@ def convert_adapter(
         source: a directory with adapter_config.json and adapter_model.safetensors, as Tinker or PEFT names
             their tensors, or a tar archive of one.
         base: the model it was trained on: a Hugging Face directory, or a GGUF file of any type.
-        output: the file. None: ``NAME-lora.gguf``, or ``NAME-TYPE.gguf`` if merged, in the models directory.
+        output: the file. None: in the models directory ``NAME-lora.gguf``, or ``NAME-TYPE.gguf`` if merged.
         outtype: of an adapter ``f32`` (the default), ``f16`` or ``bf16``; of a merged model as for
             ``convert_checkpoint`` (``bf16``).
         merge: write the whole model, with the updates added in float32 before the weights are stored. Then
@@ -84,8 +84,8 @@ def convert_adapter(
 
     Raises:
         CheckpointError: the source is missing, malformed or hostile, or is not for this base.
-        UnsupportedError: it is more than a LoRA, or llama.cpp applies no LoRA to what it changes; the message
-            says to what, and whether merging helps.
+        UnsupportedError: it is more than a LoRA, or llama.cpp applies no LoRA to what it changes; the
+            message says to what, and whether merging helps.
         ConversionError: the output cannot be written. Nothing is left.
     """
     source, path = Path(source), Path(base)
@@ -111,19 +111,6 @@ def convert_adapter(
     if model.files and model.is_tied and {HEAD, TOKENS} & updates.keys():
         untie(path, on_progress=on_progress)
     return written
-
-
-def base_for(base: Path, adapter: Path) -> Path:
-    """Return the file of a base that a GGUF adapter goes on: itself, or its untied one, made if need be.
-
-    Raises:
-        ConversionError: the untied file is needed and cannot be made; see ``untie``.
-    """
-    from convert.gguf_source import GgufSource
-
-    names = GgufSource.read(adapter).tensors
-    changes = any(name.startswith(("output.weight.lora_", "token_embd.weight.lora_")) for name in names)
-    return untie(base) if changes and not has_output(base) else base
 
 
 def _write(job: Job, adapter: AdapterCheckpoint, base: Base, updates: Updates, outtype: str) -> Path:
@@ -154,8 +141,8 @@ def _merge(job: Job, adapter: AdapterCheckpoint, base: Base, updates: Updates, o
     """Write base and adapter as one model."""
     if base.checkpoint is None:
         raise UnsupportedError(
-            f"an adapter is merged into the weights it was trained on; {base.path} is a GGUF file, give the "
-            "Hugging Face directory with --base"
+            f"an adapter is merged into the weights it was trained on, and {base.path} is a GGUF file; "
+            "give the Hugging Face directory with --base"
         )
     merged = merged_tensors(updates, base)
 
@@ -172,8 +159,8 @@ def _merge(job: Job, adapter: AdapterCheckpoint, base: Base, updates: Updates, o
 def _adapter_type(outtype: str) -> FileType:
     if outtype.lower() not in ADAPTER_TYPES:
         raise UnsupportedError(
-            f"an adapter is stored as one of {', '.join(ADAPTER_TYPES)}, not {outtype}; only a merged model "
-            "(--merge) can have another type"
+            f"an adapter is stored as one of {', '.join(ADAPTER_TYPES)}, not {outtype}; only a merged "
+            "model (--merge) can have another type"
         )
     return FILE_TYPES[outtype.lower()]
 
@@ -224,4 +211,4 @@ def _opened(source: Path, beside: Path) -> Iterator[Path]:
             yield directory
 
 
-__all__ = ["base_for", "convert_adapter", "is_adapter_source"]
+__all__ = ["convert_adapter", "is_adapter_source"]

@@ -135,8 +135,9 @@ def unpack_mxfp4(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             or {blocks.dtype, scales.dtype} != {"U8"}
         ):
             raise CheckpointError(
-                f"tensor {blocks.name} is {blocks.dtype} {blocks.shape} and {scales.name} is {scales.dtype} "
-                f"{scales.shape}; MXFP4 has U8 (experts, outputs, groups, 16) and U8 (experts, outputs, groups)"
+                f"tensor {blocks.name} is {blocks.dtype} {blocks.shape} and {scales.name} is "
+                f"{scales.dtype} {scales.shape}; MXFP4 has U8 (experts, outputs, groups, 16) and U8 "
+                "(experts, outputs, groups)"
             )
         n_experts, n_outputs, n_groups = scales.shape
         merged[stem] = Mxfp4Tensor(

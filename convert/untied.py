@@ -2,8 +2,8 @@
 
 llama.cpp finds the weights that a LoRA changes by their names. In a tied model's file the output matrix and
 the token embeddings have one name, and an adapter that was trained on one of the two uses cannot say which.
-With both matrices in the file it can. The numbers that the model computes are the same, since the bytes are;
-one such file serves all adapters of a base.
+With both matrices in the file it can. The numbers that the model computes are the same, since the bytes
+are; one such file serves all adapters of a base.
 """
 
 from __future__ import annotations
@@ -27,9 +27,15 @@ _CHUNK = 1 << 22
 Progress = Callable[[int, int], None]
 
 
-def has_output(path: Path) -> bool:
-    """Whether a model's file, or one of its parts, has an output matrix of its own."""
-    return any(OUTPUT in file.tensors for file in read_model(path))
+def base_for(base: Path, adapter: Path) -> Path:
+    """Return the file of a base that a GGUF adapter goes on: itself, or its untied one, made if need be.
+
+    Raises:
+        ConversionError: the untied file is needed and cannot be made; see ``untie``.
+    """
+    names = GgufSource.read(adapter).tensors
+    changed = any(name.startswith((f"{OUTPUT}.lora_", f"{EMBEDDING}.lora_")) for name in names)
+    return untie(base) if changed else base
 
 
 def untied_path(path: Path) -> Path:
@@ -57,7 +63,8 @@ def untie(
 
     Raises:
         CheckpointError: the file is not sound, or has no token embeddings.
-        UnsupportedError: llama.cpp's architecture always uses the token embeddings, or the model is in parts.
+        UnsupportedError: llama.cpp's architecture always uses the token embeddings, or the model is in
+            parts.
         ConversionError: the file cannot be written. Nothing is left.
     """
     files = read_model(path)
@@ -80,8 +87,8 @@ def _refuse(source: GgufSource, n_files: int) -> None:
     name = source.keys.get("general.architecture")
     if n_files > 1:
         raise UnsupportedError(
-            f"{source.path} is a model in {n_files} parts; one that shares its embeddings with the output can "
-            "be untied in one file only: convert it again without --split-size"
+            f"{source.path} is a model in {n_files} parts; one that shares its embeddings with the output "
+            "can be untied in one file only: convert it again without --split-size"
         )
     if EMBEDDING not in source.tensors:
         raise CheckpointError(f"{source.path} has no {EMBEDDING}")
@@ -120,4 +127,4 @@ def _write(source: GgufSource, given: BinaryIO, made: BinaryIO, on_progress: Pro
         made.write(bytes(pad(info.n_bytes, source.alignment) - info.n_bytes))
 
 
-__all__ = ["has_output", "untie", "untied_path"]
+__all__ = ["base_for", "untie", "untied_path"]

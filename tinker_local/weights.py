@@ -9,10 +9,13 @@ from pathlib import Path
 from tinker_local import checks
 from tinker_local.engine.context_limit import ContextLimit
 from tinker_local.engine.engine import Engine
-from tinker_local.engine.gguf_file import is_adapter
+from tinker_local.engine.gguf_file import GgufFile, is_adapter
 from tinker_local.errors import BadRequestError
 from tinker_local.model_store import ModelStore, check_gguf
 from tinker_local.options import Options
+
+_ONE_OF_TWO = {"output.weight.lora_a", "token_embd.weight.lora_a"}
+"""What changes one of two matrices that are one in a tied model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Weights:
                 raise BadRequestError(
                     f"model_path is the adapter {given}; base_model must say which model it is for"
                 )
-            return cls(base, given, scale)
+            return cls(_with_output(base, given), given, scale)
         if given and base:
             raise BadRequestError(f"model_path is {given}, a whole model; leave out base_model ({base})")
         if scale != 1:
@@ -77,6 +80,19 @@ class Weights:
         if self.adapter_path is None:
             return str(self.path)
         return f"{self.path} + {self.lora_scale:g} * {self.adapter_path}"
+
+
+def _with_output(base: Path, adapter: Path) -> Path:
+    """Return the base's file, or its copy with an output matrix of its own if the adapter needs one."""
+    if not _ONE_OF_TWO & GgufFile(adapter).tensors.keys():
+        return base
+    from convert.errors import ConversionError
+    from convert.untied import base_for
+
+    try:
+        return base_for(base, adapter)
+    except ConversionError as error:
+        raise BadRequestError(f"the adapter {adapter} cannot be put on {base}: {error}") from None
 
 
 def _file(name: str) -> Path:

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from convert.adapters.checkpoint import WEIGHTS
 from convert.adapters.settings import CONFIG
@@ -156,7 +156,6 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     size = path.stat().st_size
     with path.open("rb") as file:
         is_packed = file.read(len(_GZIP)) == _GZIP
-    opened: IO[bytes] = gzip.open(path, "rb") if is_packed else path.open("rb")
     limit = min(MOST_BYTES, size * MOST_PER_BYTE) + _SPARE if is_packed else size
-    with opened:
-        yield _Limited(opened, path, limit)  # type: ignore[misc]
+    with gzip.open(path, "rb") if is_packed else path.open("rb") as opened:
+        yield cast(IO[bytes], _Limited(cast(IO[bytes], opened), path, limit))

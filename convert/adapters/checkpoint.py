@@ -58,8 +58,8 @@ class AdapterCheckpoint:
         if weights is None:
             if find_file(directory, _PICKLE):
                 raise UnsupportedError(
-                    f"{directory} has its weights as a pickle ({_PICKLE}), which can run any code when it is "
-                    "opened and is not read; PEFT saves safetensors unless told otherwise"
+                    f"{directory} has its weights as a pickle ({_PICKLE}), which can run any code when it "
+                    "is opened and is not read; PEFT saves safetensors unless told otherwise"
                 )
             raise CheckpointError(f"{directory} has no {WEIGHTS}")
         tensors = read_tensors(weights)
@@ -126,7 +126,8 @@ def _factors(
         )
     if a[-2] != rank:
         raise CheckpointError(
-            f"{path}: {first.name} {a} and {second.name} {b} have the rank {a[-2]}; {settings.where} says {rank}"
+            f"{path}: {first.name} {a} and {second.name} {b} have the rank {a[-2]}; {settings.where} says "
+            f"{rank}"
         )
     return found
 

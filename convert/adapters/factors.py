@@ -85,7 +85,8 @@ class Factors:
 def _of_expert(array: Array, expert: int | None) -> Array:
     if expert is None:
         return array
-    return array[expert if len(array) > 1 else 0]
+    of_expert: Array = array[expert if len(array) > 1 else 0]
+    return of_expert
 
 
 def _float32(array: Array) -> Float32:

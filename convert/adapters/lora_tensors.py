@@ -43,9 +43,9 @@ def lora_targets(updates: Updates, base: Base, alpha: float) -> list[Target]:
         modules = list(dict.fromkeys(module for names in unfit.values() for module in names))
         more = f" and {len(modules) - _MOST_NAMED} more" if len(modules) > _MOST_NAMED else ""
         raise UnsupportedError(
-            f"llama.cpp applies no LoRA to {', '.join(sorted(unfit)[:_MOST_NAMED])} of a {base.architecture} "
-            f"(the adapter's {', '.join(modules[:_MOST_NAMED])}{more}); --merge (merge=True) writes base and "
-            "adapter as one model"
+            f"llama.cpp applies no LoRA to {', '.join(sorted(unfit)[:_MOST_NAMED])} of a "
+            f"{base.architecture} (the adapter's {', '.join(modules[:_MOST_NAMED])}{more}); --merge "
+            "(merge=True) writes base and adapter as one model"
         )
     return [factor for weight in weights.values() if weight.rank for factor in weight.factors()]
 
@@ -118,10 +118,10 @@ class _Weight:
         extent = self.target.shape[:1] if len(self.target.shape) == 3 else ()
         rows = self.n_outputs if self.target.rows is None else len(self.target.rows)
         shape_a, shape_b = (*extent, self.rank, self.target.shape[-1]), (*extent, rows, self.rank)
-        a, b = self.a, self.b
+        made = [("lora_a", shape_a, self.a), ("lora_b", shape_b, self.b)]
         if self.target.name == EMBEDDING:  # of which llama.cpp looks up rows of the first factor
-            a, b, shape_a, shape_b = self.b, lambda e: self.a(e).T, shape_b, shape_a[::-1]
-        for name, shape, make in (("lora_a", shape_a, a), ("lora_b", shape_b, b)):
+            made = [("lora_a", shape_b, self.b), ("lora_b", shape_a[::-1], lambda expert: self.a(expert).T)]
+        for name, shape, make in made:
             pieces = partial(self._pieces, make)
             yield Target(f"{self.target.name}.{name}", shape, sources, pieces, is_matrix=True)
 

@@ -1,4 +1,4 @@
-"""Weights of a checkpoint with an adapter's update added, in float32, before anything else is done to them."""
+"""Weights of a checkpoint with an adapter's update added, in float32, before all else."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def unties(updates: Updates, base: Base) -> bool:
 
 
 def separate_output(base: Base, architecture: Architecture, merged: Mapping[str, Tensor]) -> None:
-    """Give a model that has none an output matrix of its own: the adapted one, or the embeddings as they were."""
+    """Give a model that has none an output matrix: the adapted one, or the embeddings as they were."""
     name = _head_name(base)
     head = merged.get(name) or base.modules[TOKENS]
     architecture.change({name: head})

@@ -73,8 +73,8 @@ class Settings:
         for key, neutral in _NEUTRAL.items():
             if values.get(key) not in neutral:
                 raise UnsupportedError(
-                    f"{where}: {key} is {values[key]!r:.80}; only plain LoRA, which adds B A to weights and "
-                    "changes nothing else, can be converted"
+                    f"{where}: {key} is {values[key]!r:.80}; only plain LoRA, which adds B A to weights "
+                    "and changes nothing else, can be converted"
                 )
         return cls(
             _count(values.get("r"), "r", where),
@@ -92,12 +92,12 @@ class Settings:
 
     def rank_of(self, module: str) -> int:
         """Return the rank the file gives a module."""
-        return _matching(self.rank_pattern, module, self.rank)
+        return int(_matching(self.rank_pattern, module, self.rank))
 
     def scale_of(self, module: str) -> float:
         """Return how often a module's product counts."""
         rank, alpha = self.rank_of(module), _matching(self.alpha_pattern, module, self.alpha)
-        return alpha / (math.sqrt(rank) if self.uses_rslora else rank)
+        return float(alpha / (math.sqrt(rank) if self.uses_rslora else rank))
 
 
 def _matching(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
@@ -115,8 +115,8 @@ def _table(values: Mapping[str, Any], key: str, where: str) -> list[tuple[str, A
     for pattern in table:
         if not _PLAIN.fullmatch(pattern) and not _is_harmless(pattern):
             raise UnsupportedError(
-                f"{where}: {key} has the regular expression {pattern!r:.60}, which is not evaluated: it might "
-                "take for ever; write out the names it stands for"
+                f"{where}: {key} has the regular expression {pattern!r:.60}, which is not evaluated: it "
+                "might take for ever; write out the names it stands for"
             )
     return list(table.items())
 

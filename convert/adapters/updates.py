@@ -16,12 +16,15 @@ from convert.errors import CheckpointError
 from convert.tensor import Tensor
 
 HEAD, TOKENS = "lm_head", "embed_tokens"
-ALL = slice(None)
 
 _TINKER = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
 _TINKER_UNGATED = {"w1": "up_proj", "w2": "down_proj"}
 _EXPERTS = re.compile(r"(?P<all>.+\.experts\.)(?:(?P<expert>\d+)\.)?(?P<projection>\w+)")
 _MOST_NAMED = 6
+
+
+def _all() -> slice:
+    return slice(None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +42,8 @@ class Update:
     factors: Factors
     of: int | None = None
     to: int | None = None
-    outputs: slice = field(default=ALL)
-    rows: slice = field(default=ALL)
+    outputs: slice = field(default_factory=_all)
+    rows: slice = field(default_factory=_all)
 
     def concerns(self, expert: int | None) -> bool:
         """Whether an expert's weight changes; None for a plain matrix."""
@@ -171,9 +174,9 @@ class _Finder:
             for name, outputs in (("gate_proj", slice(half)), ("up_proj", slice(half, None))):
                 yield from self._one_by_one(f"{all}", name, expert, outputs)
         elif f"{all}0.{projection}" in modules:
-            yield from self._one_by_one(all, projection, expert, ALL)
+            yield from self._one_by_one(all, projection, expert, _all())
         elif stacked := modules.get(f"{all}{projection}"):
-            yield f"{all}{projection}", self._stacked(stacked, expert, ALL)
+            yield f"{all}{projection}", self._stacked(stacked, expert, _all())
         elif projection in ("gate_proj", "up_proj") and (stacked := modules.get(f"{all}gate_up_proj")):
             half, is_up = _features(self.base, stacked)[1] // 2, projection == "up_proj"
             together = slice(half, 2 * half) if is_up else slice(half)

@@ -97,9 +97,9 @@ class Architecture(ABC):
 
     @property
     def fused(self) -> Mapping[str, tuple[str, int]]:
-        """Modules that adapters know and the checkpoint has as rows of another one: that, and the first row.
+        """Modules that adapters know and the checkpoint has as rows of another one.
 
-        By the last parts of their names.
+        By the last parts of their names: that other one, and the first row.
         """
         return {}
 
