@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from convert.errors import ConversionError
 from convert.models_directory import split_type
 from tinker_local import checks
 from tinker_local.catalog import find_entry
@@ -20,6 +21,9 @@ from tinker_local.known_model import KnownModel, choose
 from tinker_local.model_store import ModelStore
 from tinker_local.options import Options
 from tinker_local.provenance import Provenance, is_same_model
+
+_ONE_OF_TWO = frozenset(("output.weight", "token_embd.weight"))
+"""Matrices that are one in a tied model, of which an adapter changes either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +131,33 @@ def _find_base(store: ModelStore, adapter: Provenance, given: str | None) -> Pat
             "base_model must say which"
         )
     models = _candidates(store, name, str(adapter.path))
-    bases = [(model, Provenance.of(model.require())) for model in models]
-    problems = [adapter.disagreement(base, _names(name)) for _, base in bases]
-    agreeing = [pair for pair, problem in zip(bases, problems, strict=True) if problem is None]
+    agreeing, fitting, problem = [], [], ""
+    for model in models:
+        said = Provenance.of(model.require())
+        if disagreement := adapter.disagreement(said, _names(name)):
+            problem = (
+                problem or f"({model.path}) is not what the adapter {adapter.path} is for: {disagreement}"
+            )
+            continue
+        agreeing.append(model)
+        if adapter.weights <= said.weights:
+            fitting.append(model)
     if not agreeing:
-        raise BadRequestError(
-            f"{'base_model' if given else 'the model'} {name} ({bases[0][0].path}) is not what the adapter "
-            f"{adapter.path} is for: {problems[0]}"
-        )
-    fitting = [model for model, base in agreeing if adapter.weights <= base.weights]
-    # where none fits, loading says what is missing
-    return canonical_path(choose(name, fitting or [model for model, _ in agreeing]).require())
+        raise BadRequestError(f"{'base_model' if given else 'the model'} {name} {problem}")
+    base = choose(name, fitting or agreeing).require()  # where none fits, loading says what is missing
+    return _with_output(canonical_path(base), adapter)
+
+
+def _with_output(base: Path, adapter: Provenance) -> Path:
+    """Return the base's file, or its copy with an output matrix of its own if the adapter needs one."""
+    if not _ONE_OF_TWO & adapter.weights:
+        return base
+    from convert.untied import base_for  # imports the converter
+
+    try:
+        return canonical_path(base_for(base, adapter.path))
+    except ConversionError as error:
+        raise BadRequestError(f"the adapter {adapter.path} cannot be put on {base}: {error}") from None
 
 
 def _candidates(store: ModelStore, name: str, needed_by: str) -> Sequence[KnownModel]:
