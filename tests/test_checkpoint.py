@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tarfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -12,10 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from convert import convert_checkpoint
 from tests.random_adapter import random_adapter
+from tests.random_checkpoints.plain import CONFIG, write_llama, write_safetensors
 from tests.random_model import write_random_model
 from tinker_local import BadRequestError, ModelInput, NotFoundError, SamplingClient, ServiceClient
+from tinker_local.cli import app
+from tinker_local.model_store import ModelStore
+from tinker_local.store_keeper import StoreKeeper
 
 ROOT = Path(__file__).resolve().parents[1]
 PATH = "tinker://0034d8c9:train:0/sampler_weights/final"
@@ -238,3 +245,63 @@ def test_several_archives(home: Path, service: ServiceClient) -> None:
         (directory_of(home) / name).write_bytes(b"")
     with pytest.raises(BadRequestError, match=r"several archives, a\.tar, b\.tar"):
         service.create_sampling_client(PATH)
+
+
+def put_trained(directory: Path, base: str) -> Path:
+    """Write an adapter as Tinker saves it, for the checkpoints of ``write_llama``."""
+    rng, tensors = np.random.default_rng(5), {}
+    hidden, rank = int(CONFIG["hidden_size"]), 4
+    for module, rows in (("model.layers.0.self_attn.o_proj", hidden), ("model.unembed_tokens", 0)):
+        rows = rows or int(CONFIG["vocab_size"])
+        for factor, shape in (("A", (rank, hidden)), ("B", (rows, rank))):
+            name = f"base_model.model.{module}.lora_{factor}.weight"
+            tensors[name] = rng.standard_normal(shape, np.float32)
+    put_download(directory, base)
+    write_safetensors(directory / "adapter_model.safetensors", tensors)
+    return directory
+
+
+@pytest.mark.parametrize("kind", ["directory", "archive"])
+def test_a_download_from_first_to_last(
+    home: Path, service: ServiceClient, tmp_path: Path, kind: str
+) -> None:
+    """The converter, the store and the engine together, with the unembedding of a tied model."""
+    snapshot = tmp_path / "models--Org--Tiny" / "snapshots" / "abc"
+    write_llama(snapshot, tie_word_embeddings=True)
+    convert_checkpoint(snapshot, outtype="f32")
+    source = put_trained(tmp_path / "download", "Org/Tiny")
+    if kind == "archive":
+        with tarfile.open(tmp_path / "x.tar", "w") as archive:
+            archive.add(source, arcname=".")
+        source = tmp_path / "x.tar"
+    StoreKeeper(ModelStore(home)).add(source, PATH)
+    plain = scores(service.create_sampling_client(base_model="Org/Tiny"))
+    ours = scores(service.create_sampling_client(PATH))
+    assert np.abs(ours - plain).max() > 0.1
+    assert (scores(service.create_sampling_client(PATH, "tiny")) == ours).all()
+    (verdict,) = StoreKeeper(ModelStore(home)).verify(PATH)
+    assert (verdict.problems, verdict.is_recorded) == ((), True)
+
+
+def test_what_cannot_be_converted(home: Path, service: ServiceClient, tmp_path: Path) -> None:
+    write_llama(tmp_path / "Tiny")
+    convert_checkpoint(tmp_path / "Tiny", outtype="f32")
+    put_trained(directory_of(home), "Tiny")
+    (directory_of(home) / "adapter_model.safetensors").write_bytes(b"broken")
+    for _ in range(2):
+        with pytest.raises(BadRequestError, match=f"{PATH} cannot be converted: .*adapter_model"):
+            service.create_sampling_client(PATH)
+    names = [path.name for path in directory_of(home).iterdir()]
+    assert sorted(names) == [".lock", "adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_convert_as(home: Path, service: ServiceClient, tmp_path: Path) -> None:
+    write_llama(tmp_path / "Tiny")
+    runner = CliRunner()
+    arguments = ["convert", str(tmp_path / "Tiny"), "--as"]
+    assert runner.invoke(app, [*arguments, PATH, "--output", "x"]).exit_code == 2
+    assert runner.invoke(app, [*arguments, "tinker://../sampler_weights/x"]).exit_code == 1
+    result = runner.invoke(app, [*arguments, PATH])
+    assert result.exit_code == 0, result.output
+    assert str(directory_of(home) / "weights.gguf") in result.output
+    assert len(scores(service.create_sampling_client(PATH))) == len(PROMPT) - 1

@@ -98,17 +98,24 @@ class Checkpoint:
             )
         return archives[0] if archives else None
 
-    @property
-    def base_name(self) -> str | None:
-        """The model it was trained on, as its settings call it; None where they do not."""
+    def trained_on(self) -> str | None:
+        """Return its base as its settings call it; None where they do not. An archive is unpacked for it.
+
+        Raises:
+            BadRequestError: the settings or the archive are malformed.
+        """
         source = self.source
-        if source is None or not source.is_dir():
+        if source is None:
             return None
         try:
-            name = read_json_if_any(source / CONFIG).get("base_model_name_or_path")
+            if source.is_dir():
+                return _base_in(source)
+            from convert.adapters.archive import unpacked  # imports the converter
+
+            with unpacked(source, self.directory) as directory:
+                return _base_in(directory)
         except ConversionError as error:
             raise BadRequestError(str(error)) from None
-        return name if isinstance(name, str) and name else None
 
     def converted(self, base: Path) -> Path:
         """Return the GGUF file, which the first of those who ask for it makes; the others wait.
@@ -141,3 +148,8 @@ class Checkpoint:
     def _say_waiting(self) -> None:
         if sys.stderr.isatty():
             print(f"{self.path} is being converted by another process", file=sys.stderr)
+
+
+def _base_in(directory: Path) -> str | None:
+    name = read_json_if_any(directory / CONFIG).get("base_model_name_or_path")
+    return name if isinstance(name, str) and name else None

@@ -85,20 +85,14 @@ def _checkpoint(checkpoint: Checkpoint) -> Holding:
     try:
         if path is None:
             source = checkpoint.source or checkpoint.directory
-            return Holding(name, source, _n_bytes(source), base_name=checkpoint.base_name)
+            base = checkpoint.trained_on() if source.is_dir() else None
+            return Holding(name, source, _n_bytes(source), base_name=base)
         provenance = Provenance.of(path)
     except TinkerError as error:
         path = path or checkpoint.directory
         return Holding(name, path, _n_bytes(path), problem=str(error))
-    return Holding(
-        name,
-        path,
-        _n_bytes(path),
-        (),
-        provenance.license,
-        provenance,
-        provenance.base_name or checkpoint.base_name,
-    )
+    base = provenance.base_name
+    return Holding(name, path, _n_bytes(path), (), provenance.license, provenance, base)
 
 
 def _n_bytes(path: Path) -> int:

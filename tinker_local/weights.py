@@ -104,7 +104,7 @@ def _find_given(store: ModelStore, name: str, base: str | None) -> Path:
 
 
 def _convert(store: ModelStore, checkpoint: Checkpoint, base: str | None) -> Path:
-    trained_on = checkpoint.base_name
+    trained_on = checkpoint.trained_on()
     named = base or trained_on
     if named is None:
         raise BadRequestError(
