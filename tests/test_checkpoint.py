@@ -89,6 +89,17 @@ def test_opens_the_adapter_over_its_base(home: Path, service: ServiceClient) -> 
     assert (scores(service.create_sampling_client(PATH, lora_scale=0)) == plain).all()
 
 
+def test_on_the_command_line(home: Path) -> None:
+    put_adapter(home, put_base(home))
+    runner, common = CliRunner(), ["logprobs", "Some text.", "--n-ctx", "64", "--adapter", PATH]
+    plain, named = (runner.invoke(app, [*common, *more]) for more in ([], ["--model", "Org/Base"]))
+    assert plain.exit_code == 0, plain.output
+    assert plain.output == named.output
+    refused = runner.invoke(app, [*common, "--model", "SmolLM2-135M-Instruct"])
+    assert refused.exit_code == 1
+    assert "made for Org/Base, and the model is SmolLM2-135M-Instruct" in refused.output
+
+
 def test_of_several_bases_the_one_with_its_weights(home: Path, service: ServiceClient) -> None:
     put_base(home, "Org/Base-f32", HASHES[1])
     base = put_base(home, "Org/Base-q8_0", HASHES[0])
