@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from convert.errors import CheckpointError
@@ -37,6 +37,14 @@ def write_hashes(path: Path, hashes: Mapping[str, str]) -> None:
         file.writelines(f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
         file.flush()
         os.fsync(file.fileno())
+
+
+def record_hashes(files: Sequence[Path]) -> None:
+    """Compute and record the hashes of a model's files."""
+    target = hashes_path(files[0])
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    write_hashes(partial, {path.name: hash_file(path) for path in files})
+    os.replace(partial, target)
 
 
 def read_hashes(model: Path) -> dict[str, str] | None:

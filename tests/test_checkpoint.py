@@ -256,6 +256,7 @@ def test_several_archives(home: Path, service: ServiceClient) -> None:
         (directory_of(home) / name).write_bytes(b"")
     with pytest.raises(BadRequestError, match=r"several archives, a\.tar, b\.tar"):
         service.create_sampling_client(PATH)
+    assert "several archives" in CliRunner().invoke(app, ["models"]).output
 
 
 def put_trained(directory: Path, base: str) -> Path:
@@ -292,6 +293,18 @@ def test_a_download_from_first_to_last(
     assert (scores(service.create_sampling_client(PATH, "tiny")) == ours).all()
     (verdict,) = StoreKeeper(ModelStore(home)).verify(PATH)
     assert (verdict.problems, verdict.is_recorded) == ((), True)
+
+
+def test_a_store_elsewhere(home: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    write_llama(tmp_path / "Tiny")
+    convert_checkpoint(tmp_path / "Tiny", elsewhere / "Tiny-f32.gguf", outtype="f32")
+    put_trained(directory_of(elsewhere), "Tiny")
+    with ServiceClient(n_ctx=256, models_dir=elsewhere) as service:
+        assert len(scores(service.create_sampling_client(PATH))) == len(PROMPT) - 1
+    (verdict,) = StoreKeeper(ModelStore(elsewhere)).verify(PATH)
+    assert (verdict.problems, verdict.is_recorded) == ((), True)
+    assert not list(home.rglob("*.gguf"))
 
 
 def test_what_cannot_be_converted(home: Path, service: ServiceClient, tmp_path: Path) -> None:

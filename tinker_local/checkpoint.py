@@ -8,6 +8,7 @@ from pathlib import Path
 
 import convert
 from convert.errors import ConversionError
+from convert.hashes import read_hashes, record_hashes
 from convert.json_file import read_json_if_any
 from convert.lock import locked
 from convert.models_directory import CHECKPOINT_FILE
@@ -47,7 +48,7 @@ class Checkpoint:
             found = cls(TinkerPath.parse(path), home)
         except ConversionError as error:
             raise BadRequestError(str(error)) from None
-        if found.gguf or found.source:
+        if found.is_there:
             return found
         others = ", ".join(str(other.path) for other in cls.all(home)) or "none"
         raise NotFoundError(
@@ -62,7 +63,7 @@ class Checkpoint:
         """Return the checkpoints in the store's ``tinker`` directory that have something in them."""
         paths = (TinkerPath.of(directory, home) for directory in checkpoint_directories(home))
         found = [cls(path, home) for path in paths if path]
-        return [checkpoint for checkpoint in found if checkpoint.gguf or checkpoint.source]
+        return [checkpoint for checkpoint in found if checkpoint.is_there]
 
     @property
     def directory(self) -> Path:
@@ -81,22 +82,32 @@ class Checkpoint:
         return path if path.is_file() else None
 
     @property
+    def is_there(self) -> bool:
+        """Whether there is something to use or to convert."""
+        return bool(self.gguf or self._archives or self._unpacked)
+
+    @property
     def source(self) -> Path | None:
         """What it can be converted from: a directory, or an archive.
 
         Raises:
             BadRequestError: there are several archives.
         """
-        for directory in (self.directory, self.download):
-            if (directory / CONFIG).is_file():
-                return directory
-        archives = [path for pattern in ARCHIVES for path in self.directory.glob(pattern)]
-        if len(archives) > 1:
+        archives = self._archives
+        if len(archives) > 1 and not self._unpacked:
             raise BadRequestError(
                 f"{self.directory} has several archives, {', '.join(path.name for path in archives)}; "
                 "leave the right one"
             )
-        return archives[0] if archives else None
+        return next(iter((*self._unpacked, *archives)), None)
+
+    @property
+    def _unpacked(self) -> list[Path]:
+        return [path for path in (self.directory, self.download) if (path / CONFIG).is_file()]
+
+    @property
+    def _archives(self) -> list[Path]:
+        return sorted(path for pattern in ARCHIVES for path in self.directory.glob(pattern))
 
     def trained_on(self) -> str | None:
         """Return its base as its settings call it; None where they do not. An archive is unpacked for it.
@@ -143,6 +154,8 @@ class Checkpoint:
             made: Path = convert.convert_adapter(
                 source, base, self.directory / CHECKPOINT_FILE, on_progress=on_progress
             )
+        if read_hashes(made) is None:  # this store is not the usual models directory
+            record_hashes([made])
         return made
 
     def _say_waiting(self) -> None:
