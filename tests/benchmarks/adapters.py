@@ -31,8 +31,8 @@ PARAMS = SamplingParams(max_tokens=1, temperature=0, stop=[])
 class Prompts:
     """Prompts of random tokens, no two alike, so that none is cached."""
 
-    def __init__(self) -> None:
-        self._rng = np.random.default_rng(0)
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
 
     def next(self) -> ModelInput:
         return ModelInput.from_ints([int(token) for token in self._rng.integers(0, 256, N_PROMPT)])
@@ -48,7 +48,7 @@ def first_token(client: SamplingClient, prompts: Prompts) -> float:
 
 def measure(clients: list[SamplingClient], rounds: int) -> Pairs:
     """Time what comes after a switch (ours) and what comes after none (other)."""
-    prompts, turn = Prompts(), cycle(clients)
+    prompts, turn = Prompts(1), cycle(clients)
     current = next(turn)
 
     def switch() -> float:
@@ -61,7 +61,7 @@ def measure(clients: list[SamplingClient], rounds: int) -> Pairs:
 
 def open_all(service: ServiceClient, base: str, adapters: list[Path]) -> list[SamplingClient]:
     """Open the base and its adapters, use each once, and say how memory grows."""
-    prompts = Prompts()
+    prompts = Prompts(2)
     client = service.create_sampling_client(base_model=base)
     first_token(client, prompts)
     size = resident()
