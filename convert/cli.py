@@ -27,6 +27,14 @@ def convert(
         Path | None,
         typer.Option("--output", "-o", help="The file. Unset: by its name in the models directory."),
     ] = None,
+    as_: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="tinker://RUN/sampler_weights/NAME",
+            help="Put it into the models directory as this checkpoint.",
+        ),
+    ] = None,
     type: Annotated[str, typer.Option("--type", "-t", help=_TYPES)] = "bf16",
     name: Annotated[str | None, typer.Option(help="The model's: NAME or ORGANISATION/NAME.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an output that is there.")] = False,
@@ -46,6 +54,8 @@ def convert(
     start = time.monotonic()
     limit = None if split_size is None else _parse_size(split_size)
     with _reported_errors():
+        if as_ is not None:
+            output = _checkpoint_file(as_, output)
         from convert.convert import convert_checkpoint
         from convert.landing import format_bytes
         from convert.progress import shown_progress
@@ -75,6 +85,16 @@ def _compare(path: Path, source: Path) -> None:
         f"log-probabilities of {found.n_tokens} tokens differ from transformers' by {found.mean:.2g} on "
         f"average, at most by {found.largest:.2g}"
     )
+
+
+def _checkpoint_file(path: str, output: Path | None) -> Path:
+    from convert.models_directory import checkpoint_file
+
+    if output is not None:
+        raise typer.BadParameter(
+            "--output and --as both say where it goes; leave one out", param_hint="--as"
+        )
+    return checkpoint_file(path)
 
 
 def _size(path: Path) -> int:

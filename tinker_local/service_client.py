@@ -108,13 +108,16 @@ class ServiceClient:
         """Open a model, or a model with an adapter on it.
 
         Args:
-            model_path: the path of a GGUF file: a LoRA adapter for ``base_model``, or a whole model.
-                ``tinker://...`` is not supported by this version.
+            model_path: a LoRA adapter or a whole model: ``tinker://RUN/sampler_weights/NAME`` for a
+                checkpoint in the models directory, a name, or the path of a GGUF file.
             base_model: the name of a known model (``tinker-local models`` lists them) or the path
-                of a GGUF file.
+                of a GGUF file. With an adapter: the model it goes on, which must agree with what the
+                adapter says; None for the one that it names.
             lora_scale: what the adapter adds counts this many times: the update of a weight is
                 lora_scale * alpha / rank * B A, with the file's alpha (without one: lora_scale * B A).
                 0 gives the base's numbers.
+
+        A checkpoint that is in the store as it was downloaded is converted first.
 
         Clients of one base share its weights in memory; each adapter and scale has a KV cache of its
         own.

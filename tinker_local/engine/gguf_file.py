@@ -12,7 +12,7 @@ from tinker_local.engine.ggml import bind
 from tinker_local.engine.log import log
 from tinker_local.errors import BadRequestError
 
-FLOAT32, STRING = 6, 8  # enum gguf_type
+UINT32, FLOAT32, STRING = 4, 6, 8  # enum gguf_type
 _N_DIMENSIONS = 4  # GGML_MAX_DIMS
 
 
@@ -26,6 +26,7 @@ _free = bind("gguf_free", None, _pointer)
 _find_key = bind("gguf_find_key", _index, _pointer, _text)
 _key_type = bind("gguf_get_kv_type", ctypes.c_int, _pointer, _index)
 _string = bind("gguf_get_val_str", _text, _pointer, _index)
+_uint32 = bind("gguf_get_val_u32", ctypes.c_uint32, _pointer, _index)
 _n_tensors = bind("gguf_get_n_tensors", _index, _pointer)
 _tensor_name = bind("gguf_get_tensor_name", _text, _pointer, _index)
 _tensor_type = bind("gguf_get_tensor_type", ctypes.c_int, _pointer, _index)
@@ -71,12 +72,26 @@ class GgufFile:
 
     def text(self, key: str) -> str | None:
         """Return the value of one of the keys that are read, None if it is not there or is no text."""
-        return self._keys[key][1]
+        value = self._keys[key][1]
+        return value if isinstance(value, str) else None
+
+    def number(self, key: str) -> int | None:
+        """Return the value of one of the keys that are read, None if it is not there or is no uint32."""
+        value = self._keys[key][1]
+        return value if isinstance(value, int) else None
 
 
 _KEYS = (
     "general.type",
     "general.architecture",
+    "general.file_type",
+    "general.license",
+    "general.source.sha256",
+    "general.source.huggingface.repository",
+    "general.base_model.0.name",
+    "general.base_model.0.organization",
+    "general.base_model.0.repo_url",
+    "general.base_model.0.source.sha256",
     "adapter.type",
     "adapter.lora.alpha",
     "adapter.alora.invocation_tokens",
@@ -88,11 +103,13 @@ def _tensor(handle: Any, index: int) -> tuple[str, TensorInfo]:
     return _tensor_name(handle, index).decode(), TensorInfo(_tensor_type(handle, index), shape)
 
 
-def _value(handle: Any, key: str) -> tuple[int | None, str | None]:
+def _value(handle: Any, key: str) -> tuple[int | None, str | int | None]:
     index = _find_key(handle, key.encode())
     if index < 0:
         return None, None
     kind = _key_type(handle, index)
+    if kind == UINT32:
+        return kind, _uint32(handle, index)
     return kind, _string(handle, index).decode("utf-8", "replace") if kind == STRING else None
 
 
@@ -102,3 +119,13 @@ def is_adapter(path: Path) -> bool:
         return GgufFile(path).text("general.type") == "adapter"
     except BadRequestError:
         return False
+
+
+def canonical_path(path: Path) -> Path:
+    """Return the one path for a file, with links followed.
+
+    Links to files of other names are kept: Hugging Face's cache links to blobs without a suffix, and
+    llama.cpp finds the parts of a model by the first one's name.
+    """
+    resolved = path.resolve()
+    return resolved if resolved.suffix == path.suffix else Path(os.path.abspath(path))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tinker_local.engine.adapter_file import check_adapter
 from tinker_local.engine.devices import device_pointers
-from tinker_local.engine.gguf_file import is_adapter
+from tinker_local.engine.gguf_file import canonical_path, is_adapter
 from tinker_local.engine.log import log
 from tinker_local.errors import BadRequestError, InternalServerError
 from tinker_local.options import KvType
@@ -211,8 +211,8 @@ def load_model(path: Path, n_gpu_layers: int, devices: str | None = None) -> Mod
 
 
 def _file_version(path: Path) -> tuple[Path, tuple[int, int]]:
-    """Return the resolved path, and what changes when the file does."""
-    path = path.resolve()
+    """Return the canonical path, and what changes when the file does."""
+    path = canonical_path(path)
     stat = path.stat()
     return path, (stat.st_mtime_ns, stat.st_size)
 
