@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from tinker_local.engine.adapter_file import check_adapter
 from tinker_local.engine.devices import device_pointers
-from tinker_local.engine.gguf_file import canonical_path, is_adapter
+from tinker_local.engine.gguf_file import canonical_path
 from tinker_local.engine.log import log
+from tinker_local.engine.model_check import check_model
 from tinker_local.errors import BadRequestError, InternalServerError
 from tinker_local.options import KvType
 
@@ -62,6 +63,7 @@ class Model:
     """
 
     def __init__(self, path: Path, n_gpu_layers: int, devices: str | None = None) -> None:
+        check_model(path)
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         pointers = device_pointers(devices)
@@ -166,10 +168,6 @@ class Model:
 
 
 def _refusal(path: Path, reason: str) -> BadRequestError:
-    if is_adapter(path):
-        return BadRequestError(
-            f"{path} is an adapter and no model: give it as model_path, with a base_model"
-        )
     return BadRequestError(
         f"llama.cpp cannot load {path} ({path.stat().st_size:,} bytes): {reason}. Is the file complete, "
         f"and a model that the installed llama-cpp-python {llama_cpp.__version__} knows?"
