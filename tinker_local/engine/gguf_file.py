@@ -12,7 +12,7 @@ from tinker_local.engine.ggml import bind
 from tinker_local.engine.log import log
 from tinker_local.errors import BadRequestError
 
-FLOAT32, STRING = 6, 8  # enum gguf_type
+UINT32, FLOAT32, STRING = 4, 6, 8  # enum gguf_type
 _N_DIMENSIONS = 4  # GGML_MAX_DIMS
 
 
@@ -26,6 +26,7 @@ _free = bind("gguf_free", None, _pointer)
 _find_key = bind("gguf_find_key", _index, _pointer, _text)
 _key_type = bind("gguf_get_kv_type", ctypes.c_int, _pointer, _index)
 _string = bind("gguf_get_val_str", _text, _pointer, _index)
+_uint32 = bind("gguf_get_val_u32", ctypes.c_uint32, _pointer, _index)
 _n_tensors = bind("gguf_get_n_tensors", _index, _pointer)
 _tensor_name = bind("gguf_get_tensor_name", _text, _pointer, _index)
 _tensor_type = bind("gguf_get_tensor_type", ctypes.c_int, _pointer, _index)
@@ -46,6 +47,7 @@ class GgufFile:
     Attributes:
         path: the file.
         tensors: its tensors, by name.
+        context_length: tokens that a model was trained for; None if it does not say.
     """
 
     def __init__(self, path: Path) -> None:
@@ -62,6 +64,7 @@ class GgufFile:
             self.path = path
             self.tensors = dict(_tensor(handle, i) for i in range(_n_tensors(handle)))
             self._keys = {key: _value(handle, key) for key in _KEYS}
+            self.context_length = _number(handle, f"{self.text('general.architecture')}.context_length")
         finally:
             _free(handle)
 
@@ -94,6 +97,11 @@ def _value(handle: Any, key: str) -> tuple[int | None, str | None]:
         return None, None
     kind = _key_type(handle, index)
     return kind, _string(handle, index).decode("utf-8", "replace") if kind == STRING else None
+
+
+def _number(handle: Any, key: str) -> int | None:
+    index = _find_key(handle, key.encode())
+    return int(_uint32(handle, index)) if index >= 0 and _key_type(handle, index) == UINT32 else None
 
 
 def is_adapter(path: Path) -> bool:

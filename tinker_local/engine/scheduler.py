@@ -8,6 +8,7 @@ it says what to remove, copy and decode, and the engine does.
 
 from __future__ import annotations
 
+import time
 from bisect import insort
 from collections import deque
 
@@ -208,6 +209,7 @@ class Scheduler:
         prompt.n_scored = n_scored
         if prompt.n_cached < 0:
             prompt.n_cached = start.match.length
+            prompt.began_at = time.monotonic()
         if complete:
             prompt.n_computed = prompt.n_settled = prompt.length
         if complete or start.row is not None:

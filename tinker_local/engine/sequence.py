@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -56,6 +57,7 @@ class Request:
             the distribution they were drawn from.
         future: resolved with what ``assemble`` makes of the outcome.
         assemble: runs on the thread pool.
+        submitted_at: when, by ``time.monotonic``.
         on_token: called on the engine's thread with (sample index, token) as tokens are drawn; it
             must return at once.
     """
@@ -78,6 +80,7 @@ class Request:
     prompt_alt_tokens_k: int = 0
     raw_logprobs: bool = False
     on_token: Callable[[int, int], None] | None = None
+    submitted_at: float = field(default_factory=time.monotonic)
 
     @property
     def scores_prompt(self) -> bool:
@@ -160,6 +163,7 @@ class Prompt(Sequence):
     Attributes:
         order: its place in the order of arrival.
         n_cached: tokens that were in the cache when it began.
+        began_at, first_token_at: when it began, and first drew a token, by ``time.monotonic``; 0 before.
         scores: of the prompt's tokens; empty unless the request scores them. Row 0 is never filled.
         n_scored: how many tokens, from the first, have all scores that are wanted of them.
         target_logprobs: float32, like the request's ``targets.ids``; 0 where nothing is asked.
@@ -175,6 +179,7 @@ class Prompt(Sequence):
         self.request = request
         self.order = order
         self.n_cached = -1  # not begun
+        self.began_at = self.first_token_at = 0.0
         n = len(request.prompt)
         self.scores = Scores.unknown(n if request.scores_prompt else 0, request.topk_prompt_logprobs)
         self.n_scored = request.wanted.first if request.scores_prompt else 0
@@ -256,6 +261,8 @@ class Sample(Sequence):
 
         ``vocabulary`` tells of a token whether it ends a generation, and its bytes.
         """
+        if not self.prompt.first_token_at:
+            self.prompt.first_token_at = time.monotonic()
         self.drawn.append(token)
         self.logprobs.append(logprob)
         if self._stops_at(token, vocabulary):
@@ -310,13 +317,24 @@ class SampleOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the engine found for a request; all but ``samples`` as in ``Prompt``."""
+    """What the engine found for a request.
+
+    Attributes:
+        samples: the finished samples, in order.
+        scores, n_cached, target_logprobs, alternatives: as in ``Prompt``.
+        n_prompt: tokens of the prompt.
+        queue_wait: seconds from when it was submitted until it began.
+        time_to_first_token: seconds until it first drew a token; None if it never did.
+    """
 
     samples: list[SampleOutcome]
     scores: Scores
     n_cached: int
     target_logprobs: NDArray[np.float32] | None = None
     alternatives: Alternatives | None = None
+    n_prompt: int = 0
+    queue_wait: float = 0.0
+    time_to_first_token: float | None = None
 
     @classmethod
     def of(cls, prompt: Prompt) -> Outcome:
@@ -327,4 +345,7 @@ class Outcome:
             prompt.n_cached,
             prompt.target_logprobs,
             prompt.alternatives,
+            prompt.length,
+            prompt.began_at - prompt.request.submitted_at,
+            prompt.first_token_at - prompt.request.submitted_at if prompt.first_token_at else None,
         )
