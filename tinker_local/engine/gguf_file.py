@@ -101,6 +101,11 @@ class GgufFile:
         value = self.metadata.get(key)
         return int(value) if self.types.get(key) == UINT32 and isinstance(value, int) else None
 
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that a model was trained for; None if it does not say."""
+        return self.number(f"{self.text('general.architecture')}.context_length")
+
     def _read(self, cursor: _Cursor) -> None:
         n_tensors, n_keys = _read_counts(cursor)
         for key, kind, value in _read_metadata(cursor, n_keys):
