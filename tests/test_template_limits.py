@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tinker_local import BadRequestError
+from tinker_local import BadRequestError, template_limits
 from tinker_local.chat_template import render
 
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
@@ -75,7 +75,7 @@ HOSTILE = {
         "writes more than|builds more than|runs for more",
     ),
     "constant output": (
-        "{% for a in range(99999) %}{% for b in range(99999) %}" + "x" * 5000 + "{% endfor %}{% endfor %}",
+        "{% for a in range(99999) %}{% for b in range(99999) %}" + "x" * 50000 + "{% endfor %}{% endfor %}",
         "writes more than",
     ),
     "padding": ("{{ 'x'|center(999999999)|length }}", "width"),
@@ -101,8 +101,10 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_is_stopped(case: str) -> None:
+def test_is_stopped(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     template, said = HOSTILE[case]
+    if "runs for" in said:
+        monkeypatch.setattr(template_limits, "_SECONDS", 0.2)
     with pytest.raises(BadRequestError, match=said):
         render(template, HELLO)
 

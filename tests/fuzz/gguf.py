@@ -4,7 +4,8 @@
 
 One case in four is an adapter. Most are changed by structure (a setting, a length, a type, a shape, a
 token, ...) and put together again, so that what they break is not the format; the others have bits flipped
-or are cut off. No case may end the process, hang for 10 s, grow it by 1 GB or raise an error that is not ours.
+or are cut off. No case may end the process, hang for 10 s, grow it by 1 GB or raise an error that is not
+ours.
 """
 
 from __future__ import annotations

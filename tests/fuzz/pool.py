@@ -46,7 +46,7 @@ class Child:
         self._command = [sys.executable, "-m", module, "--child", *arguments]
         self._process: subprocess.Popen[str] | None = None
         self._least = 0
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as this)
 
     def run(self, path: Path) -> tuple[str, str | None]:
         """Return what became of a file, and what was wrong with that."""
