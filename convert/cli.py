@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convert.errors import ConversionError
+from convert.errors import ConversionError, ConversionWarning
 from convert.file_types import FILE_TYPES
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", re.IGNORECASE)
@@ -25,6 +26,14 @@ def convert(
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The file. Unset: by its name in the models directory."),
+    ] = None,
+    as_: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="tinker://RUN/sampler_weights/NAME",
+            help="Put it into the models directory as this checkpoint.",
+        ),
     ] = None,
     type: Annotated[str, typer.Option("--type", "-t", help=_TYPES)] = "bf16",
     name: Annotated[str | None, typer.Option(help="The model's: NAME or ORGANISATION/NAME.")] = None,
@@ -45,11 +54,13 @@ def convert(
     start = time.monotonic()
     limit = None if split_size is None else _parse_size(split_size)
     with _reported_errors():
+        if as_ is not None:
+            output = _checkpoint_file(as_, output)
         from convert.convert import convert_checkpoint
         from convert.landing import format_bytes
         from convert.progress import shown_progress
 
-        with shown_progress(source.name) as on_progress:
+        with shown_progress(source.name) as on_progress, _shown_warnings():
             path = convert_checkpoint(
                 source,
                 output,
@@ -76,6 +87,16 @@ def _compare(path: Path, source: Path) -> None:
     )
 
 
+def _checkpoint_file(path: str, output: Path | None) -> Path:
+    from convert.models_directory import checkpoint_file
+
+    if output is not None:
+        raise typer.BadParameter(
+            "--output and --as both say where it goes; leave one out", param_hint="--as"
+        )
+    return checkpoint_file(path)
+
+
 def _size(path: Path) -> int:
     """Return the bytes of a file, or of all parts of the model that it begins."""
     from convert.landing import parts_of
@@ -89,6 +110,16 @@ def _parse_size(text: str) -> int:
     if not size:
         raise typer.BadParameter(f"{text!r} is no size; write 5GB or 500MB", param_hint="--split-size")
     return size
+
+
+@contextmanager
+def _shown_warnings() -> Iterator[None]:
+    """Print our warnings as lines on standard error, once the work is done."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConversionWarning)
+        yield
+    for warning in caught:
+        typer.echo(f"warning: {warning.message}", err=True)
 
 
 @contextmanager

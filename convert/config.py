@@ -87,6 +87,12 @@ class Config:
         self._values, self._where = values, where
         self._read: set[str] = set()
 
+    def replaced(self, **values: Any) -> Config:
+        """Return the settings with others in the place of some; what was read counts as read."""
+        config = Config({**self._values, **values}, self._where)
+        config._read |= self._read
+        return config
+
     def __contains__(self, key: str) -> bool:
         return self._values.get(key) is not None
 

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from convert.architectures import Architecture
 from convert.checkpoint import Checkpoint
 from convert.errors import CheckpointError, ConversionError, UnsupportedError
 from convert.file_types import FileType, find_type
@@ -25,6 +26,8 @@ from convert.vocabulary import read_vocabulary
 
 Progress = Callable[[int, int], None]
 """Is called now and then with the bytes that are done and those that there are in all."""
+
+Change = Callable[[Architecture], None]
 
 _MAGIC = b"GGUF"
 
@@ -67,7 +70,7 @@ def convert_checkpoint(
         UnsupportedError: what the source says cannot be expressed.
         ConversionError: the output cannot be written, or did not pass the checks. Nothing is left.
     """
-    job = _Job(
+    job = Job(
         None if output is None else Path(output),
         name and checked_name(name),
         force,
@@ -77,12 +80,13 @@ def convert_checkpoint(
     )
     path = Path(source)
     if path.is_dir():
-        return job.convert(path, None if outtype.lower() == "auto" else find_type(outtype))
+        type = None if outtype.lower() == "auto" else find_type(outtype)
+        return job.convert(Checkpoint.open(path), type)
     return job.requantize(_check_gguf(path), outtype)
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """What was asked for; see ``convert_checkpoint``."""
 
     output: Path | None
@@ -92,11 +96,16 @@ class _Job:
     split_size: int | None
     on_progress: Progress
 
-    def convert(self, directory: Path, type: FileType | None) -> Path:
-        """Convert a model directory; ``type`` None: each matrix in its own."""
-        checkpoint = Checkpoint.open(directory)
+    def convert(self, checkpoint: Checkpoint, type: FileType | None, change: Change | None = None) -> Path:
+        """Convert a model directory.
+
+        Args:
+            type: None for each matrix in its own.
+            change: is called with the architecture before it makes targets.
+        """
+        directory = checkpoint.directory
         name = self.name or name_of_checkpoint(directory, checkpoint.config.get("_name_or_path"))
-        model = Model.of(checkpoint)
+        model = Model.of(checkpoint, change)
         tensors = plan_storage(model.targets, checkpoint.tensors, type if type and type.is_direct else None)
         type = type or main_type(tensors)
         output = self.output or models_directory() / f"{name}-{type.name}.gguf"

@@ -59,9 +59,9 @@ class TensorInfo:
         return _text(self.name) + numbers
 
 
-def pad(n: int) -> int:
+def pad(n: int, alignment: int = ALIGNMENT) -> int:
     """Return the next multiple of the alignment."""
-    return -(-n // ALIGNMENT) * ALIGNMENT
+    return -(-n // alignment) * alignment
 
 
 def pack_metadata(metadata: Mapping[str, Any]) -> bytes:
@@ -79,14 +79,21 @@ def pack_head(metadata: Mapping[str, Any], tensors: Iterable[TensorInfo]) -> byt
     Whole numbers are written as uint32 (int32 if negative), fractions as float32, arrays of whole
     numbers as int32.
     """
+    return assemble_head(pack_metadata(metadata), len(metadata), tensors)
+
+
+def assemble_head(
+    metadata: bytes, n_keys: int, tensors: Iterable[TensorInfo], alignment: int = ALIGNMENT
+) -> bytes:
+    """Return the same of metadata that is packed already; ``alignment``: what it says of itself."""
     tensors = tuple(tensors)
-    parts = [struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(metadata)), pack_metadata(metadata)]
+    parts = [struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), n_keys), metadata]
     offset = 0
     for tensor in tensors:
         parts.append(tensor.pack(offset))
-        offset += tensor.n_padded
+        offset += pad(tensor.n_bytes, alignment)
     head = b"".join(parts)
-    return head.ljust(pad(len(head)), b"\0")
+    return head.ljust(pad(len(head), alignment), b"\0")
 
 
 def _entry(key: str, value: Any) -> bytes:

@@ -8,41 +8,50 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from convert.errors import ConversionError
+from convert.hashes import hash_file, hashes_path, write_hashes
+from convert.lock import locked
+from convert.models_directory import models_directory
 
 _PART = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})")
 
 
 @contextmanager
-def landing(output: Path, *, force: bool) -> Iterator[Path]:
+def landing(output: Path, *, force: bool, home: Path | None = None) -> Iterator[Path]:
     """Give an empty directory beside ``output``; what lies in it at the end takes its place.
 
     The files are synced and renamed, the first part of a model last. With ``force``, files of the same
     model that were there (parts included) go. On any error, what was written goes, and so do
-    directories that were made for it.
+    directories that were made for it. In a models directory (``home``; None: the usual one) hashes are
+    recorded beside them, and processes that publish there take turns.
 
     Raises:
         ConversionError: there is an output already and no ``force``, or the place cannot be written
             to, or the disk is full.
     """
-    if not force and (found := existing(output)):
-        raise ConversionError(f"{found[0]} is there already; --force (force=True) replaces it")
-    if output.is_dir():
-        raise ConversionError(f"{output} is a directory; the output is a file")
+    home = home or models_directory()
+    _check_free(output, force)
     prefix = f".{output.stem[:100]}-"
     try:
         with ExitStack() as made:
             _make_directories(output.parent, made)
             with tempfile.TemporaryDirectory(prefix=prefix, suffix=".part", dir=output.parent) as name:
                 yield Path(name)
-                _publish(Path(name), output)
+                _land(Path(name), output, force, home)
             made.pop_all()
     except OSError as error:
         raise ConversionError(_describe(error, output)) from error
+
+
+def _check_free(output: Path, force: bool) -> None:
+    if not force and (found := existing(output)):
+        raise ConversionError(f"{found[0]} is there already; --force (force=True) replaces it")
+    if output.is_dir():
+        raise ConversionError(f"{output} is a directory; the output is a file")
 
 
 def existing(output: Path) -> list[Path]:
@@ -102,13 +111,27 @@ def _remove_if_empty(directory: Path) -> None:
         directory.rmdir()
 
 
-def _publish(work: Path, output: Path) -> None:
-    old = set(existing(output))
-    files: Sequence[Path] = sorted(work.glob("*.gguf"))
+def _land(work: Path, output: Path, force: bool, home: Path) -> None:
+    files = {path: output.parent / path.name for path in sorted(work.glob("*.gguf"))}
+    if len(files) == 1:
+        files = dict.fromkeys(files, output)
     for path in files:
         _sync(path)
-    for path in reversed(files):
-        target = output.parent / path.name if len(files) > 1 else output
+    if not output.resolve().is_relative_to(home.resolve()):
+        _publish(files, output)
+        return
+    hashes = work / "hashes"
+    write_hashes(hashes, {target.name: hash_file(path) for path, target in files.items()})
+    with locked(home):
+        _check_free(output, force)  # another may have been faster
+        hashes_path(output).unlink(missing_ok=True)  # no hash is better than that of another file
+        _publish(files, output)
+        os.replace(hashes, hashes_path(output))
+
+
+def _publish(files: Mapping[Path, Path], output: Path) -> None:
+    old = set(existing(output))
+    for path, target in reversed(list(files.items())):
         os.replace(path, target)
         old.discard(target)
     for path in old:
@@ -117,7 +140,7 @@ def _publish(work: Path, output: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # directories cannot be opened there
+    if path.is_symlink() or (path.is_dir() and os.name == "nt"):  # directories cannot be opened there
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -28,15 +28,20 @@ class Model:
         architecture: llama.cpp's name.
         metadata: hyperparameters, with their full keys.
         targets: every tensor of the GGUF file.
+        family: what made them of the checkpoint.
     """
 
     architecture: str
     metadata: Mapping[str, Value]
     targets: list[Target]
+    family: Architecture
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Model:
+    def of(cls, checkpoint: Checkpoint, change: Callable[[Architecture], None] | None = None) -> Model:
         """Ask the checkpoint's architecture.
+
+        Args:
+            change: is called with it before it makes targets, and may change its tensors.
 
         Raises:
             CheckpointError: settings and tensors do not make a model of this architecture, or a tensor
@@ -47,9 +52,11 @@ class Model:
         config = Config(checkpoint.text_config, str(checkpoint.directory / "config.json"))
         try:
             architecture = family(config, checkpoint.tensors)
+            if change:
+                change(architecture)
             metadata = architecture.metadata()
             targets = list(architecture.targets())
-            config.refuse_unread()
+            architecture.config.refuse_unread()
         except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
             # the families are tables that trust the settings; what breaks them is a setting
             raise CheckpointError(
@@ -61,6 +68,7 @@ class Model:
             architecture.gguf_name,
             {f"{architecture.gguf_name}.{key}": value for key, value in metadata.items()},
             targets,
+            architecture,
         )
 
     @property

@@ -1,7 +1,8 @@
 """Where converted models land, and under which names they are found there.
 
 A model ``ORG/NAME`` stored as TYPE is ``ORG/NAME-TYPE.gguf`` in the models directory; one without an
-organisation is ``NAME-TYPE.gguf``.
+organisation is ``NAME-TYPE.gguf``. The checkpoint ``tinker://RUN/sampler_weights/NAME`` is
+``tinker/RUN/sampler_weights/NAME/weights.gguf`` there.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ from pathlib import Path
 
 from convert.errors import ConversionError
 from convert.file_types import FILE_TYPES
+from convert.tinker_path import TinkerPath
 
 VARIABLE = "TINKER_LOCAL_MODELS_DIR"
 """The environment variable that says where the directory is."""
+
+CHECKPOINT_FILE = "weights.gguf"
+"""What a converted checkpoint is called in its directory: an adapter, or a model it was merged into."""
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
@@ -41,6 +46,15 @@ def models_directory() -> Path:
 def in_checkout() -> bool:
     """Whether this package runs from a checkout of tinker-local."""
     return (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "models").is_dir()
+
+
+def checkpoint_file(path: str) -> Path:
+    """Return where the converted checkpoint of ``tinker://RUN/sampler_weights/NAME`` lies.
+
+    Raises:
+        ConversionError: the path is not of this form.
+    """
+    return TinkerPath.parse(path).below(models_directory()) / CHECKPOINT_FILE
 
 
 def name_of_checkpoint(directory: Path, called: object = None) -> str:

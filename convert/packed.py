@@ -23,6 +23,9 @@ Bytes = NDArray[np.uint8]
 GROUP = 32
 """Numbers that share a scale in MXFP4, in INT4 as Kimi has it, and in ggml's blocks of both."""
 
+E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+"""The 4-bit numbers of MXFP4, by their bits."""
+
 MXFP4_BYTES, Q4_0_BYTES = 17, 18
 """Bytes of a block of 32 in ggml (``block_mxfp4``, ``block_q4_0`` of ggml-common.h)."""
 
@@ -71,6 +74,20 @@ def repack_mxfp4(blocks: Bytes, scales: Bytes) -> Bytes:
     numbers = join_nibbles(split_nibbles(blocks))
     packed = np.concatenate([scales[..., None], numbers], axis=-1)
     return packed.reshape(*scales.shape[:-1], -1)
+
+
+def dequantize_mxfp4(blocks: Bytes, scales: Bytes) -> Float32:
+    """Return the numbers that MXFP4 as gpt-oss stores it stands for.
+
+    Args:
+        blocks: two E2M1 numbers in a byte, the first one below; shape ``(..., groups, 16)``.
+        scales: exponents plus 127; shape ``(..., groups)``.
+
+    Returns:
+        shape ``(..., groups * 32)``.
+    """
+    numbers = np.ldexp(E2M1[split_nibbles(blocks)], scales.astype(np.int32)[..., None] - 127)
+    return numbers.astype(np.float32).reshape(*scales.shape[:-1], -1)
 
 
 def unpack_int4(packed: Array) -> Bytes:

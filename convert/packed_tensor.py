@@ -6,9 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from convert.config import Config
 from convert.errors import CheckpointError, UnsupportedError
-from convert.packed import GROUP, Bytes, dequantize_fp8, dequantize_int4, fits_q4_0, repack_q4_0
+from convert.packed import (
+    GROUP,
+    Bytes,
+    dequantize_fp8,
+    dequantize_int4,
+    dequantize_mxfp4,
+    fits_q4_0,
+    repack_mxfp4,
+    repack_q4_0,
+)
 from convert.tensor import Array, Tensor
 
 FP8_SCALE, INT4_VALUES, INT4_SCALE, INT4_SHAPE = (
@@ -17,6 +28,9 @@ FP8_SCALE, INT4_VALUES, INT4_SCALE, INT4_SHAPE = (
     ".weight_scale",
     ".weight_shape",
 )
+MXFP4_BLOCKS, MXFP4_SCALES = "_blocks", "_scales"
+_MXFP4_NAN = 255
+"""The scale that is no number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +84,71 @@ class Int4Tensor(Tensor):
         return repack_q4_0(self.packed.array(), self.scales.array())
 
 
-def unpack(tensors: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
+@dataclass(frozen=True, eq=False)
+class Mxfp4Tensor(Tensor):
+    """Experts in MXFP4, as gpt-oss has them. ``shape`` is (experts, inputs, outputs); an entry is float32.
+
+    Their bytes have outputs first.
+    """
+
+    blocks: Tensor
+    scales: Tensor
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The checkpoint's tensors it is made of."""
+        return (self.blocks.name, self.scales.name)
+
+    def array(self) -> Array:
+        """Return the numbers it stands for, float32."""
+        return np.stack([self.at(expert) for expert in range(self.shape[0])])
+
+    def at(self, index: int) -> Array:
+        """Return the numbers of one expert, float32."""
+        self._refuse_nan(index)
+        return dequantize_mxfp4(self.blocks.array()[index], self.scales.array()[index]).T
+
+    def packed(self, index: int, rows: Array) -> Bytes:
+        """Return outputs of an expert in ggml's MXFP4, shape ``(1, rows, inputs / 32 * 17)``."""
+        self._refuse_nan(index)
+        return repack_mxfp4(self.blocks.array()[index][rows], self.scales.array()[index][rows])[None]
+
+    def _refuse_nan(self, index: int) -> None:
+        if self.scales.array()[index].max(initial=0) == _MXFP4_NAN:
+            raise CheckpointError(f"tensor {self.scales.name} has a scale that is no number")
+
+
+def unpack_mxfp4(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with blocks and scales of MXFP4 put together under their plain name.
+
+    Raises:
+        CheckpointError: one of the two is missing or has the wrong shape.
+    """
+    merged = dict(tensors)
+    for name in [name for name in tensors if name.endswith(MXFP4_BLOCKS)]:
+        stem = name.removesuffix(MXFP4_BLOCKS)
+        blocks, scales = merged.pop(name), _part(tensors, stem + MXFP4_SCALES, name)
+        del merged[scales.name]
+        if (
+            len(scales.shape) != 3
+            or blocks.shape != (*scales.shape, GROUP // 2)
+            or {blocks.dtype, scales.dtype} != {"U8"}
+        ):
+            raise CheckpointError(
+                f"tensor {blocks.name} is {blocks.dtype} {blocks.shape} and {scales.name} is "
+                f"{scales.dtype} {scales.shape}; MXFP4 has U8 (experts, outputs, groups, 16) and U8 "
+                "(experts, outputs, groups)"
+            )
+        n_experts, n_outputs, n_groups = scales.shape
+        merged[stem] = Mxfp4Tensor(
+            **_fields(blocks) | {"name": stem, "shape": (n_experts, n_groups * GROUP, n_outputs)},
+            blocks=blocks,
+            scales=scales,
+        )
+    return merged
+
+
+def unpack(tensors: Mapping[str, Tensor], config: Config) -> Mapping[str, Tensor]:
     """Return the tensors with the parts of each packed matrix put together under its plain name.
 
     Args:
@@ -82,10 +160,12 @@ def unpack(tensors: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
     """
     quantization = config.section("quantization_config") if "quantization_config" in config else None
     method = None if quantization is None else quantization.get("quant_method")
+    if quantization is None:
+        return tensors
     merged = dict(tensors)
-    if quantization is not None and method == "fp8":
+    if method == "fp8":
         _unpack_fp8(merged, quantization)
-    elif quantization is not None and method == "compressed-tensors":
+    elif method == "compressed-tensors":
         _check_int4(quantization)
         _unpack_int4(merged)
     elif method is not None:
@@ -161,4 +241,4 @@ def _fields(tensor: Tensor) -> dict[str, Any]:
     return {field: getattr(tensor, field) for field in ("name", "shape", "dtype", "file", "offset")}
 
 
-__all__ = ["Fp8Tensor", "Int4Tensor", "unpack"]
+__all__ = ["Fp8Tensor", "Int4Tensor", "Mxfp4Tensor", "unpack", "unpack_mxfp4"]

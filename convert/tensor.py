@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,15 @@ class Tensor:
     def array(self) -> Array:
         """Return its numbers as a read-only memory map, in their own format."""
         return self._mapped()
+
+    def at(self, index: int) -> Array:
+        """Return one entry of the first axis: of stacked experts, one of them."""
+        entry: Array = self.array()[index]
+        return entry
+
+    def pieces(self) -> Iterator[Array]:
+        """Yield its numbers in order along the first axis, in as much memory as one piece takes."""
+        yield self.array()
 
     def _mapped(self) -> Array:
         if not self.n_bytes:

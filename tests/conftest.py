@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tinker_local import SamplingClient, ServiceClient, Tokenizer
-from tinker_local.model_store import find_in_distribution
+from tinker_local.catalog import find_in_distribution
 
 ROOT = Path(__file__).resolve().parents[1]
 

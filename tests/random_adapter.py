@@ -37,11 +37,12 @@ class RandomAdapter:
     alpha: float
     pairs: Mapping[str, tuple[Matrix, Matrix]]
 
-    def write(self, path: Path) -> Path:
+    def write(self, path: Path, **keys: object) -> Path:
+        """Write it; ``keys``: more of its metadata, ``__`` for a dot."""
         tensors = {}
         for name, (a, b) in self.pairs.items():
             tensors |= {f"{name}.lora_a": a, f"{name}.lora_b": b}
-        return write_tensors(path, self.architecture, tensors, adapter__lora__alpha=self.alpha)
+        return write_tensors(path, self.architecture, tensors, adapter__lora__alpha=self.alpha, **keys)
 
     def added(self, scale: float) -> dict[str, Matrix]:
         """Return what the adapter adds to each weight at a scale."""

@@ -49,15 +49,19 @@ def write_random_model(
     seed: int = 0,
     tied: bool = True,
     added: Mapping[str, NDArray[np.float32]] | None = None,
+    said: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a model with a byte-level vocabulary; its embeddings are its output matrix where ``tied``.
 
-    ``added`` holds what is added to the random weights, under their names: a merged adapter's part.
+    ``added`` holds what is added to the random weights, under their names: a merged adapter's part;
+    ``said`` is more of its metadata.
     """
     shape = shape or Shape()
     writer = gguf.GGUFWriter(path, architecture)
     _add_hyperparameters(writer, architecture, shape)
     _add_vocabulary(writer, shape.n_vocab)
+    for key, value in (said or {}).items():
+        writer.add_string(key, value)
     tensors = _Tensors(writer, quantization, np.random.default_rng(seed), added or {})
     tensors.matrix("token_embd", shape.n_vocab, shape.n_embd)
     tensors.ones("output_norm", shape.n_embd)

@@ -2,61 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import re
-import sys
-import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from convert.file_types import FILE_TYPES
-from convert.models_directory import in_checkout, models_directory, split_type
+from convert.models_directory import models_directory
+from tinker_local.catalog import find_entry, find_in_distribution, other_names, read_catalog
 from tinker_local.errors import BadRequestError, NotFoundError
-
-_PACKAGE = Path(__file__).resolve().parent
-_CHECKOUT = _PACKAGE.parent
-_MAGIC = b"GGUF"
-_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-\d{5}")
-_TYPES = tuple(FILE_TYPES)  # the most exact first
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogEntry:
-    """A model known by name; see the head of ``models/catalog.toml`` for the fields."""
-
-    name: str
-    aliases: tuple[str, ...]
-    context_length: int
-    license: str
-    source: str
-    distribution: str | None = None
-    extra: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class KnownModel:
-    """A model that can be asked for by name, and its file if it is here.
-
-    ``extra`` names the extra of tinker-local that installs a missing one; ``type`` is the number format
-    that the file's name ends in.
-    """
-
-    name: str
-    aliases: tuple[str, ...] = ()
-    path: Path | None = None
-    license: str | None = None
-    extra: str | None = None
-    type: str | None = None
-
-    def answers_to(self, name: str) -> bool:
-        """Whether ``name`` means this model; case does not matter."""
-        return name.casefold() in {other.casefold() for other in (self.name, *self.aliases)}
-
-    @property
-    def exactness(self) -> int:
-        """Larger for more exact types of a model."""
-        return -_TYPES.index(self.type) if self.type else 1
+from tinker_local.gguf_check import check_gguf
+from tinker_local.hub_cache import find_in_hub_cache, hub_cache
+from tinker_local.known_model import KnownModel, choose
 
 
 class ModelStore:
@@ -64,7 +18,8 @@ class ModelStore:
 
     ``ORG/NAME-TYPE.gguf`` in the directory is found as ``ORG/NAME-TYPE``, ``NAME-TYPE``, ``ORG/NAME`` and
     ``NAME``; without ORG or TYPE, by what there is. Where a name without a type means several files, it
-    is the most exact of them; without an organisation, it must be the only one of that name.
+    is the most exact of them; without an organisation, it must be the only one of that name. The
+    catalogue's names for one model are the same.
 
     Args:
         directory: where the files are; None for ``models/`` in a checkout of tinker-local, else
@@ -78,127 +33,106 @@ class ModelStore:
         self.directory = directory or models_directory()
 
     def models(self) -> list[KnownModel]:
-        """Return what can be used or installed: the directory's files, then the catalogue."""
-        return [*self._files(), *self._catalogued()]
+        """Return what can be used or had: the directory's files, then the rest of the catalogue."""
+        files = list(self.files())
+        return [
+            *files,
+            *(
+                model
+                for model in self._catalogued()
+                if model.path or not any(file.answers_to(model.name) for file in files)
+            ),
+        ]
 
     def resolve(self, name: str) -> Path:
         """Return the GGUF file that a path or a name stands for.
 
-        A path to an existing file comes first, then a file in the store's directory, then the
-        catalogue. Names are compared without regard to case.
+        Looked for are, in this order: a file of this path; one of this name in the store's directory; the
+        catalogue's model of this name, if a package carries it; a snapshot of the repository ORG/NAME in
+        Hugging Face's cache. Names are compared without regard to case.
 
         Raises:
             NotFoundError: nothing of that name; the message says where it was looked for, what is
-                there, and how to install a known model that is missing.
+                there, and how to get or convert a known model that is missing.
             BadRequestError: it is there but is not a GGUF file, or models of several organisations have
                 this name.
         """
+        return choose(name, self.candidates(name)).require()
+
+    def candidates(self, name: str) -> list[KnownModel]:
+        """Return the models that a path or a name can mean, at least one; see ``resolve``.
+
+        Raises:
+            NotFoundError: there is none.
+            BadRequestError: it is a path, and not a GGUF file's.
+        """
+        if name.startswith("tinker://"):
+            raise BadRequestError(
+                f"{name!r} is a checkpoint's path and no base model; give it as model_path"
+            )
         path = Path(name).expanduser()
         if path.exists():
-            return check_gguf(path)
+            return [KnownModel(name, path=check_gguf(path))]
         if path.suffix == ".gguf" or name.startswith((".", "/", "~")):
             raise NotFoundError(f"there is no file {name} (from {Path.cwd()})")
-        for models in (self._files(), self._catalogued()):
-            if found := [model for model in models if model.answers_to(name)]:
-                return check_gguf(self._installed(_choose(name, found)))
-        raise NotFoundError(
+        if found := self.find(name):
+            return found
+        raise NotFoundError(self._missing(name))
+
+    def find(self, name: str) -> list[KnownModel]:
+        """Return the models on this machine that a name can mean, in the first place that has any.
+
+        Raises:
+            BadRequestError: see ``find_in_hub_cache``.
+        """
+        names = other_names(name)
+        for models in (self.files(), self._catalogued()):
+            if found := [model for model in models if model.path and any(map(model.answers_to, names))]:
+                return found
+        for other in names:
+            in_hub_cache = find_in_hub_cache(other)
+            if in_hub_cache and in_hub_cache[1]:
+                return [in_hub_cache[1]]
+        return []
+
+    def _missing(self, name: str) -> str:
+        for other in other_names(name):
+            found = find_in_hub_cache(other)
+            if found and found[0].is_checkpoint:
+                return (
+                    f"{name!r} is in Hugging Face's cache as safetensors; this converts it: "
+                    f"tinker-local convert {found[0].directory}"
+                )
+        present = ", ".join(model.name for model in self.models() if model.path) or "none"
+        said = (
             f"no model is called {name!r}: it is not a path from {Path.cwd()}, not a GGUF file in "
-            f"{self.directory}, and not in the catalogue. There are: "
-            f"{', '.join(model.name for model in self.models())}"
+            f"{self.directory}, not carried by a package, and not in Hugging Face's cache {hub_cache()}. "
+            f"There are: {present}"
         )
-
-    def _installed(self, model: KnownModel) -> Path:
-        if model.path is None:
-            raise NotFoundError(
-                f"the model {model.name} is known but not installed; this installs it: "
-                f"{install_command(model.extra or 'demo')}"
+        if entry := find_entry(name):
+            said = (
+                f"the model {entry.name} is known but not installed; this gets it: {entry.how_to_get} "
+                f"(looked for: a path from {Path.cwd()}, a GGUF file in {self.directory}, a package, and "
+                f"Hugging Face's cache {hub_cache()})"
             )
-        return model.path
+        return said
 
-    def _files(self) -> Iterator[KnownModel]:
+    def files(self) -> Iterator[KnownModel]:
+        """Yield the models, and adapters, in the store's directory; checkpoints have paths of their own."""
         for pattern in ("*.gguf", "*/*.gguf"):
             for path in sorted(self.directory.glob(pattern)):
-                part = _PART.fullmatch(path.stem)
-                if part is None or int(part["number"]) == 1:  # llama.cpp opens the others itself
-                    yield _known(path, self.directory, part["stem"] if part else path.stem)
+                organisation = path.parent.relative_to(self.directory).name
+                if organisation.startswith("."):  # of a run that is at work, or was killed
+                    continue
+                if model := KnownModel.of_file(path, organisation):
+                    yield model
 
     def _catalogued(self) -> Iterator[KnownModel]:
         for entry in read_catalog():
             path = find_in_distribution(entry.distribution) if entry.distribution else None
-            yield KnownModel(entry.name, entry.aliases, path, entry.license, entry.extra)
-
-
-def read_catalog() -> list[CatalogEntry]:
-    """Read the models known by name, from the checkout or the installed package."""
-    path = _CHECKOUT / "models" / "catalog.toml" if in_checkout() else _PACKAGE / "catalog.toml"
-    tables = tomllib.loads(path.read_text(encoding="utf-8"))["model"]
-    return [CatalogEntry(**{**table, "aliases": tuple(table["aliases"])}) for table in tables]
-
-
-def find_in_distribution(name: str) -> Path | None:
-    """Return the GGUF file an installed distribution carries, without importing it."""
-    try:
-        files = importlib.metadata.files(name) or []
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    for file in files:
-        path = Path(str(file.locate()))
-        if file.suffix == ".gguf" and path.is_file():
-            return path
-    return None
-
-
-def install_command(extra: str) -> str:
-    """Return the one command that installs an extra into the Python that is running."""
-    target = f"-e '{_CHECKOUT}[{extra}]'" if in_checkout() else f"'tinker-local[{extra}]'"
-    return f"{sys.executable} -m pip install {target}"
-
-
-def check_gguf(path: Path) -> Path:
-    """Return ``path`` if it looks like a GGUF file.
-
-    Raises:
-        NotFoundError: it is not there.
-        BadRequestError: it is a directory, empty, unreadable, or starts with other bytes.
-    """
-    if not path.exists():
-        raise NotFoundError(f"there is no file {path}")
-    if path.is_dir():
-        found = sorted(file.name for file in path.glob("*.gguf"))
-        hint = f"; it holds {', '.join(found)}" if found else " and holds no .gguf file"
-        raise BadRequestError(f"{path} is a directory, not a GGUF file{hint}")
-    try:
-        with path.open("rb") as file:
-            magic = file.read(len(_MAGIC))
-    except OSError as error:
-        raise BadRequestError(f"{path} cannot be read: {error.strerror}") from error
-    if not magic:
-        raise BadRequestError(f"{path} is empty")
-    if magic != _MAGIC:
-        raise BadRequestError(f"{path} is not a GGUF file: it starts with {magic!r}, not {_MAGIC!r}")
-    return path
-
-
-def _known(path: Path, directory: Path, stem: str) -> KnownModel:
-    """Return the model of a file; ``stem``: its name, less what makes it a part."""
-    plain, type = split_type(stem)
-    organisation = path.parent.relative_to(directory).name
-    names = [stem, plain]
-    if organisation:
-        names = [f"{organisation}/{stem}", stem, f"{organisation}/{plain}", plain]
-    name, *aliases = dict.fromkeys(names)
-    return KnownModel(name, tuple(aliases), path, type=type)
-
-
-def _choose(name: str, models: list[KnownModel]) -> KnownModel:
-    """Return what a name means, of those that answer to it."""
-    named = [model for model in models if model.name.casefold() == name.casefold()]
-    places = {model.path and model.path.parent for model in models}
-    if len(places) > 1 and not named:
-        raise BadRequestError(
-            f"{name!r} could be any of {', '.join(model.name for model in models)}; say the whole name"
-        )
-    return max(named or models, key=lambda model: model.exactness)
+            yield KnownModel(
+                entry.name, entry.aliases, path, entry.license, entry.extra, how_to_get=entry.how_to_get
+            )
 
 
 __all__ = ["KnownModel", "ModelStore"]

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from convert.errors import ConversionError
+from convert.models_directory import split_type
 from tinker_local import checks
+from tinker_local.catalog import find_entry
+from tinker_local.checkpoint import Checkpoint
 from tinker_local.engine.context_limit import ContextLimit
 from tinker_local.engine.engine import Engine
-from tinker_local.engine.gguf_file import is_adapter
-from tinker_local.errors import BadRequestError
-from tinker_local.model_store import ModelStore, check_gguf
+from tinker_local.engine.gguf_file import canonical_path, is_adapter
+from tinker_local.errors import BadRequestError, NotFoundError
+from tinker_local.gguf_check import check_gguf
+from tinker_local.known_model import KnownModel, choose
+from tinker_local.model_store import ModelStore
 from tinker_local.options import Options
+from tinker_local.provenance import Provenance, is_same_model
+
+_ONE_OF_TWO = frozenset(("output.weight", "token_embd.weight"))
+"""Matrices that are one in a tied model, of which an adapter changes either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,8 @@ class Weights:
     ) -> Weights:
         """Return what the arguments of ``create_sampling_client`` mean; see there.
 
+        A checkpoint that is not converted yet is converted.
+
         Raises:
             ValueError: neither ``model_path`` nor ``base_model`` is given.
             NotFoundError: there is no such model or file.
@@ -47,21 +61,24 @@ class Weights:
         if not model_path and not base_model:
             raise ValueError("create_sampling_client needs model_path or base_model")
         scale = checks.lora_scale(lora_scale)
-        base = store.resolve(os.fspath(base_model)).resolve() if base_model else None
-        given = _file(os.fspath(model_path)) if model_path else None
-        if given and is_adapter(given):
-            if base is None:
-                raise BadRequestError(
-                    f"model_path is the adapter {given}; base_model must say which model it is for"
-                )
-            return cls(base, given, scale)
-        if given and base:
-            raise BadRequestError(f"model_path is {given}, a whole model; leave out base_model ({base})")
+        base = os.fspath(base_model) if base_model else None
+        if not model_path:
+            assert base is not None
+            return cls._whole(store.resolve(base), scale)
+        given = _find_given(store, os.fspath(model_path), base)
+        if is_adapter(given):
+            return cls(_find_base(store, Provenance.of(given), base), given, scale)
+        if base:
+            raise BadRequestError(
+                f"model_path is {given}, a whole model; leave out base_model ({store.resolve(base)})"
+            )
+        return cls._whole(given, scale)
+
+    @classmethod
+    def _whole(cls, path: Path, scale: float) -> Weights:
         if scale != 1:
             raise BadRequestError(f"lora_scale is {scale}, and there is no adapter that it could scale")
-        path = given or base
-        assert path is not None
-        return cls(path)
+        return cls(canonical_path(path))
 
     def open(self, options: Options, limit: ContextLimit) -> Engine:
         """Open them; ``limit`` says how many contexts stay in memory.
@@ -73,19 +90,104 @@ class Weights:
         adapter = self.adapter_path and check_gguf(self.adapter_path)
         return Engine.open(check_gguf(self.path), options, adapter, self.lora_scale, limit)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``from_json`` takes: paths as strings."""
+        adapter = self.adapter_path and str(self.adapter_path)
+        return {"path": str(self.path), "adapter_path": adapter, "lora_scale": self.lora_scale}
+
+    @classmethod
+    def from_json(cls, state: dict[str, Any]) -> Weights:
+        """Return what ``to_json`` was called on.
+
+        Raises:
+            KeyError, TypeError: it was not.
+        """
+        adapter = state["adapter_path"]
+        scale = checks.lora_scale(state["lora_scale"])
+        return cls(Path(state["path"]), None if adapter is None else Path(adapter), scale)
+
     def __str__(self) -> str:
         if self.adapter_path is None:
             return str(self.path)
         return f"{self.path} + {self.lora_scale:g} * {self.adapter_path}"
 
 
-def _file(name: str) -> Path:
-    if name.startswith("tinker://"):
+def _find_given(store: ModelStore, name: str, base: str | None) -> Path:
+    """Return the file that ``model_path`` stands for."""
+    if not name.startswith("tinker://"):
+        return canonical_path(store.resolve(name))
+    checkpoint = Checkpoint.find(name, store.directory)
+    return canonical_path(check_gguf(checkpoint.gguf or _convert(store, checkpoint, base)))
+
+
+def _convert(store: ModelStore, checkpoint: Checkpoint, base: str | None) -> Path:
+    trained_on = checkpoint.trained_on()
+    named = base or trained_on
+    if named is None:
         raise BadRequestError(
-            f"model_path is {name!r}: weights on Tinker's service cannot be opened by this version; "
-            "give the path of a GGUF file, of an adapter or of a whole model"
+            f"{checkpoint.path} is not converted yet, and does not say which model it was trained on; give "
+            "base_model as well"
         )
-    return check_gguf(Path(name).expanduser()).resolve()
+    if base and trained_on and (names := _names(base)) and not is_same_model(trained_on, names):
+        raise BadRequestError(f"{checkpoint.path} was trained on {trained_on}, and base_model is {base}")
+    return checkpoint.converted(choose(named, _candidates(store, named, str(checkpoint.path))).require())
+
+
+def _find_base(store: ModelStore, adapter: Provenance, given: str | None) -> Path:
+    """Return the model that an adapter goes on: of those that a name means, the most exact that fits.
+
+    Args:
+        store: where it is looked for.
+        adapter: what the adapter says.
+        given: ``base_model``; None for the base that the adapter names.
+    """
+    name = given or adapter.base_name
+    if name is None:
+        raise BadRequestError(
+            f"model_path is the adapter {adapter.path}, which does not say what model it is for; "
+            "base_model must say which"
+        )
+    models = _candidates(store, name, str(adapter.path))
+    agreeing, fitting, problem = [], [], ""
+    for model in models:
+        said = Provenance.of(model.require())
+        if disagreement := adapter.disagreement(said, _names(name)):
+            problem = (
+                problem or f"({model.path}) is not what the adapter {adapter.path} is for: {disagreement}"
+            )
+            continue
+        agreeing.append(model)
+        if adapter.weights <= said.weights:
+            fitting.append(model)
+    if not agreeing:
+        raise BadRequestError(f"{'base_model' if given else 'the model'} {name} {problem}")
+    base = choose(name, fitting or agreeing).require()  # where none fits, loading says what is missing
+    return _with_output(canonical_path(base), adapter)
+
+
+def _with_output(base: Path, adapter: Provenance) -> Path:
+    """Return the base's file, or its copy with an output matrix of its own if the adapter needs one."""
+    if not _ONE_OF_TWO & adapter.weights:
+        return base
+    from convert.untied import base_for  # imports the converter
+
+    try:
+        return canonical_path(base_for(base, adapter.path))
+    except ConversionError as error:
+        raise BadRequestError(f"the adapter {adapter.path} cannot be put on {base}: {error}") from None
+
+
+def _candidates(store: ModelStore, name: str, needed_by: str) -> Sequence[KnownModel]:
+    try:
+        return store.candidates(name)
+    except NotFoundError as error:
+        raise NotFoundError(f"{error}. It is the base of {needed_by}") from None
+
+
+def _names(name: str) -> tuple[str, ...]:
+    """Return the names of the model in the catalogue that a name means; any other name says nothing."""
+    entry = find_entry(name) or find_entry(split_type(name)[0]) or find_entry(name.partition(":")[0])
+    return entry.names if entry else ()
 
 
 __all__ = ["Weights"]

@@ -67,6 +67,17 @@ class Architecture(ABC):
     ignored: tuple[str, ...] = ()
     """Patterns (``fnmatch``) of tensors that are no part of the computation: inverse frequencies, masks."""
 
+    without_lora: ClassVar[tuple[str, ...]] = ()
+    """Patterns (``fnmatch``) of the tensors in the GGUF file that llama.cpp multiplies with plainly, not
+    through ``build_lora_mm`` or ``build_lora_mm_id`` (src/models/*.cpp, version 0.3.36 of
+    llama-cpp-python): a LoRA for them would have no effect."""
+
+    has_output: ClassVar[bool] = True
+    """Whether llama.cpp's architecture can have an output matrix that is not the token embeddings."""
+
+    interleaves_experts: ClassVar[bool] = False
+    """Whether the rows of ``gate_up_proj`` are a gate's and an up's in turn, not first all of the gate."""
+
     def __init__(self, config: Config, tensors: Mapping[str, Tensor]) -> None:
         self.config, self._source = config, tensors
 
@@ -74,6 +85,23 @@ class Architecture(ABC):
     def n_layers(self) -> int:
         """Layers, ``blk.0`` and up."""
         return self.config.integer("num_hidden_layers")
+
+    @property
+    def sources(self) -> Mapping[str, Tensor]:
+        """The checkpoint's tensors by name; a packed matrix is one of them."""
+        return self._source
+
+    def change(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put tensors in the place of those of the same names, or beside them."""
+        self._source = {**self._source, **tensors}
+
+    @property
+    def fused(self) -> Mapping[str, tuple[str, int]]:
+        """Modules that adapters know and the checkpoint has as rows of another one.
+
+        By the last parts of their names: that other one, and the first row.
+        """
+        return {}
 
     @abstractmethod
     def metadata(self) -> dict[str, Value]:
@@ -138,11 +166,8 @@ class Architecture(ABC):
             )
 
         def pieces() -> Iterator[Array]:
-            array = tensor.array()
-            array = array.T if transposed else array
-            array = array if rows is None else array[rows]
-            array = array if columns is None else array[:, columns]
-            yield array.astype(np.float32) + np.float32(add) if add else array
+            for array in _arrays(tensor, rows, columns, transposed):
+                yield array.astype(np.float32) + np.float32(add) if add else array
 
         matrix = len(shape) > 1 if is_matrix is None else is_matrix
         return Target(
@@ -197,6 +222,16 @@ class Architecture(ABC):
                 yield from made
 
         return Target(name, shape, tuple(sources), pieces, is_matrix, raw_type)
+
+
+def _arrays(tensor: Tensor, rows: Rows | None, columns: Rows | None, transposed: bool) -> Iterator[Array]:
+    if rows is None and columns is None and not transposed:
+        yield from tensor.pieces()
+        return
+    array = tensor.array()
+    array = array.T if transposed else array
+    array = array if rows is None else array[rows]
+    yield array if columns is None else array[:, columns]
 
 
 def rotary_rows(n_heads: int, head_size: int) -> Rows:

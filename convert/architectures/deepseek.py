@@ -40,6 +40,15 @@ class DeepSeekV3(Decoder):
     names: ClassVar[tuple[str, ...]] = ("DeepseekV3ForCausalLM",)
     gguf_name = "deepseek2"
     ignored: tuple[str, ...] = ("*.rotary_emb.inv_freq",)
+    without_lora = (
+        "output.weight",
+        "blk.*.attn_q.weight",
+        "blk.*.attn_q_a.weight",
+        "blk.*.attn_q_b.weight",
+        "blk.*.attn_kv_a_mqa.weight",
+        "blk.*.attn_k_b.weight",
+        "blk.*.attn_v_b.weight",
+    )
 
     def __init__(self, config: Config, tensors: Mapping[str, Tensor]) -> None:
         super().__init__(config, unpack(tensors, config))
@@ -121,12 +130,9 @@ class DeepSeekV3(Decoder):
         return rows
 
     def _key_and_value(self, ours: str, source: str) -> Iterator[Target]:
-        tensor, shape = self.tensor(source), (self.n_heads, self.nope + self.value, self.rank)
-        if tensor.shape != (shape[0] * shape[1], shape[2]):
-            raise CheckpointError(
-                f"tensor {source} has the shape {tensor.shape}; config.json says {self.n_heads} heads of "
-                f"{self.nope} + {self.value} rows and {self.rank} columns"
-            )
+        shape = (self.n_heads, self.nope + self.value, self.rank)
+        self.expect_shape(source, (shape[0] * shape[1], shape[2]))
+        tensor = self.tensor(source)
 
         def keys() -> Array:
             return tensor.array().reshape(shape)[:, : self.nope].swapaxes(1, 2)

@@ -51,9 +51,8 @@ def part(model: Architecture, name: str, source: str, rows: Rows | None = None) 
     kept = slice(None) if rows is None else rows
 
     def pieces() -> Iterator[Array]:
-        array = tensor.array()
-        for expert in range(len(array)):
-            yield array[expert][kept][None]
+        for expert in range(tensor.shape[0]):
+            yield tensor.at(expert)[kept][None]
 
     shape = (tensor.shape[0], n_rows, *tensor.shape[2:])
     return Target(name, shape, tensor.sources, pieces, is_matrix=True, rows=rows)

@@ -28,6 +28,7 @@ class Gemma2(Transformer):
     activation = ("hidden_activation", ("gelu_pytorch_tanh", "gelu_new"))
     added_to_norms = 1.0
     is_tied = True
+    has_output = False
     defaults: ClassVar[Sizes] = {"head_dim": 256, "num_key_value_heads": 4, "query_pre_attn_scalar": 256}
     full_every = 2
     """Every which layer sees everything, where the config does not say."""
@@ -76,6 +77,7 @@ class Gemma3(Gemma2):
 
     names = ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration")
     gguf_name = "gemma3"
+    has_output = True
     layer = NORMS | ATTENTION | HEAD_NORMS | GATED_MLP
     # published vision-language files give only what differs from transformers' class
     defaults: ClassVar[Sizes] = {

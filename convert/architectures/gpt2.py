@@ -25,6 +25,7 @@ class Gpt2(Decoder):
     is_tied = True
     prefixes = ("transformer.", "")
     embedding = "wte.weight"
+    without_lora = ("position_embd.weight",)
     ignored = ("*.attn.bias", "*.attn.masked_bias")  # the causal mask, which old files contain
 
     @cached_property

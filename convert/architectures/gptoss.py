@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -12,14 +13,17 @@ import numpy as np
 from convert.architectures.architecture import Rows, Target, Value
 from convert.architectures.rotary import rope_metadata
 from convert.architectures.transformer import ATTENTION, Sizes, Transformer
-from convert.config import Rope
-from convert.errors import CheckpointError
-from convert.packed import GROUP, MXFP4_BYTES, repack_mxfp4
+from convert.config import Config, Rope
+from convert.errors import CheckpointError, ConversionWarning
+from convert.packed_tensor import Mxfp4Tensor, unpack_mxfp4
 from convert.tensor import Array, Tensor
 
 NORMS = {"attn_norm": "input_layernorm", "post_attention_norm": "post_attention_layernorm"}
-NAN = 255
-"""The scale of MXFP4 that is no number."""
+
+_ROUNDED_RAMP = (
+    "config.json says truncate: false for YaRN; llama.cpp rounds the bounds of its ramp all the same, so a "
+    "few rotary frequencies differ a little from the source's"
+)
 
 WINDOWED, FULL = "sliding_attention", "full_attention"
 
@@ -35,8 +39,12 @@ class GptOss(Transformer):
     names = ("GptOssForCausalLM",)
     gguf_name = "gpt-oss"
     layer = NORMS | ATTENTION
+    interleaves_experts = True
     rope_kinds = ("yarn",)
     defaults: ClassVar[Sizes] = {"head_dim": 64, "rms_norm_eps": 1e-5}
+
+    def __init__(self, config: Config, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__(config, unpack_mxfp4(tensors))
 
     def check(self) -> None:
         """Refuse what llama.cpp's architecture cannot express."""
@@ -58,6 +66,8 @@ class GptOss(Transformer):
 
     def rope_values(self, length: int) -> dict[str, Value]:
         """Return the keys of the rotation."""
+        if self.rope.scaling.get("truncate", True) is False:
+            warnings.warn(_ROUNDED_RAMP, ConversionWarning, stacklevel=2)
         return rope_metadata(self.rope, self.n_rotated, length, truncates=True)
 
     def metadata(self) -> dict[str, Value]:
@@ -88,74 +98,43 @@ class GptOss(Transformer):
             yield from self._experts(ours, f"{theirs}mlp.experts.")
 
     def _experts(self, ours: str, theirs: str) -> Iterator[Target]:
-        gate_and_up = np.arange(2 * self.config.integer("intermediate_size"))
-        down = np.arange(self.config.integer("hidden_size"))
-        for name, source, outputs, rows in (
-            ("ffn_gate_exps", "gate_up_proj", gate_and_up, gate_and_up[::2]),
-            ("ffn_up_exps", "gate_up_proj", gate_and_up, gate_and_up[1::2]),
-            ("ffn_down_exps", "down_proj", down, down),
+        n_experts, width = self.config.integer("num_local_experts"), self.config.integer("hidden_size")
+        inner = self.config.integer("intermediate_size")
+        gate_and_up, down = np.arange(2 * inner), np.arange(width)
+        for name, source, n_inputs, outputs, rows in (
+            ("ffn_gate_exps", "gate_up_proj", width, gate_and_up, gate_and_up[::2]),
+            ("ffn_up_exps", "gate_up_proj", width, gate_and_up, gate_and_up[1::2]),
+            ("ffn_down_exps", "down_proj", inner, down, down),
         ):
-            bias = self.tensor(f"{theirs}{source}_bias")
-            if bias.shape != (self.config.integer("num_local_experts"), len(outputs)):
-                raise CheckpointError(
-                    f"tensor {bias.name} has the shape {bias.shape}; config.json says "
-                    f"{self.config.get('num_local_experts')} experts with {len(outputs)} outputs"
-                )
-            weight = self._packed if self.has(f"{theirs}{source}_blocks") else self._plain
-            experts = (bias.shape[0], bias.shape[1])
-            yield weight(f"{ours}{name}.weight", f"{theirs}{source}", experts, rows)
-            yield self._bias(f"{ours}{name}.bias", bias, rows)
+            self.expect_shape(f"{theirs}{source}", (n_experts, n_inputs, len(outputs)))
+            self.expect_shape(f"{theirs}{source}_bias", (n_experts, len(outputs)))
+            yield self._weight(f"{ours}{name}.weight", self.tensor(f"{theirs}{source}"), rows)
+            yield self._bias(f"{ours}{name}.bias", self.tensor(f"{theirs}{source}_bias"), rows)
 
-    def _packed(self, name: str, source: str, outputs: tuple[int, int], rows: Rows) -> Target:
-        """Return MXFP4 experts, repacked."""
-        blocks, scales = self.tensor(f"{source}_blocks"), self.tensor(f"{source}_scales")
-        n_experts, n_groups = outputs[0], scales.shape[-1]
-        if (
-            scales.shape != (*outputs, n_groups)
-            or blocks.shape != (*scales.shape, GROUP // 2)
-            or {blocks.dtype, scales.dtype} != {"U8"}
-        ):
-            raise CheckpointError(
-                f"tensor {blocks.name} is {blocks.dtype} {blocks.shape} and {scales.name} is "
-                f"{scales.dtype} {scales.shape}; MXFP4 has U8 {(*outputs, 'groups', 16)} and U8 "
-                f"{(*outputs, 'groups')}"
-            )
-
-        def pieces() -> Iterator[Array]:
-            numbers, exponents = blocks.array(), scales.array()
-            for expert in range(n_experts):
-                if exponents[expert].max(initial=0) == NAN:
-                    raise CheckpointError(f"tensor {scales.name} has a scale that is no number")
-                piece = repack_mxfp4(numbers[expert][rows], exponents[expert][rows])
-                yield piece.reshape(1, len(rows), n_groups * MXFP4_BYTES)
-
-        return Target(
-            name,
-            (n_experts, len(rows), n_groups * GROUP),
-            (blocks.name, scales.name),
-            pieces,
-            is_matrix=True,
-            raw_type=gguf.GGMLQuantizationType.MXFP4,
-            rows=rows,
-        )
-
-    def _plain(self, name: str, source: str, outputs: tuple[int, int], rows: Rows) -> Target:
-        """Return experts as transformers saves them dequantized: inputs first."""
-        tensor = self.tensor(source)
-        if len(tensor.shape) != 3 or (tensor.shape[0], tensor.shape[2]) != outputs:
-            raise CheckpointError(
-                f"tensor {source} has the shape {tensor.shape}; "
-                f"expected is {(outputs[0], 'inputs', outputs[1])}"
-            )
+    def _weight(self, name: str, tensor: Tensor, rows: Rows) -> Target:
+        """Return experts, which transformers has inputs first; packed ones as they are, repacked."""
         n_experts, n_inputs, _ = tensor.shape
 
-        def pieces() -> Iterator[Array]:
-            array = tensor.array()
+        def plain() -> Iterator[Array]:
             for expert in range(n_experts):
-                yield array[expert].T[rows][None]
+                yield tensor.at(expert).T[rows][None]
 
-        shape = (n_experts, len(rows), n_inputs)
-        return Target(name, shape, (source,), pieces, is_matrix=True, rows=rows, is_transposed=True)
+        def packed() -> Iterator[Array]:
+            assert isinstance(tensor, Mxfp4Tensor)
+            for expert in range(n_experts):
+                yield tensor.packed(expert, rows)
+
+        is_packed = isinstance(tensor, Mxfp4Tensor)
+        return Target(
+            name,
+            (n_experts, len(rows), n_inputs),
+            tensor.sources,
+            packed if is_packed else plain,
+            is_matrix=True,
+            raw_type=gguf.GGMLQuantizationType.MXFP4 if is_packed else None,
+            rows=rows,
+            is_transposed=True,
+        )
 
     def _bias(self, name: str, bias: Tensor, rows: Rows) -> Target:
         shape = (bias.shape[0], len(rows))

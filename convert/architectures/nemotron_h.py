@@ -9,6 +9,7 @@ import numpy as np
 
 from convert.architectures.architecture import Target, Value
 from convert.architectures.decoder import Decoder
+from convert.architectures.experts import part
 from convert.config import Config
 from convert.errors import CheckpointError, UnsupportedError
 from convert.tensor import Tensor
@@ -40,6 +41,7 @@ class NemotronH(Decoder):
     gguf_name = "nemotron_h"
     prefixes = ("backbone.", "model.")
     embedding = "embeddings.weight"
+    without_lora = ("blk.*.ssm_conv1d.weight", "blk.*.ffn_latent_down.weight", "blk.*.ffn_latent_up.weight")
     ignored = ("mtp.*",)  # a draft of the next but one token, no part of the model
 
     def __init__(self, config: Config, tensors: Mapping[str, Tensor]) -> None:
@@ -87,12 +89,22 @@ class NemotronH(Decoder):
             "attention.layer_norm_epsilon": epsilon,
             "attention.layer_norm_rms_epsilon": epsilon,
             "ssm.conv_kernel": config.integer("conv_kernel"),
-            "ssm.inner_size": config.integer("mamba_num_heads") * config.integer("mamba_head_dim"),
+            "ssm.inner_size": self.inner,
             "ssm.state_size": config.integer("ssm_state_size"),
             "ssm.time_step_rank": config.integer("mamba_num_heads"),
             "ssm.group_count": self.n_groups,
         }
         return values | (self.experts() if "moe" in self.kinds else {})
+
+    @cached_property
+    def inner(self) -> int:
+        """Channels of the recurrent layers."""
+        return self.config.integer("mamba_num_heads") * self.config.integer("mamba_head_dim")
+
+    @property
+    def fused(self) -> Mapping[str, tuple[str, int]]:
+        """Tinker trains the gate and the input of a recurrent layer apart."""
+        return {"mixer.gate_proj": ("mixer.in_proj", 0), "mixer.x_proj": ("mixer.in_proj", self.inner)}
 
     @cached_property
     def n_groups(self) -> int:
@@ -166,8 +178,16 @@ class NemotronH(Decoder):
     def mamba(self, ours: str, theirs: str) -> Iterator[Target]:
         """Yield a recurrent layer; all but its two projections stay float32."""
         yield from self.matrices(ours, theirs, {"ssm_in": "in_proj", "ssm_out": "out_proj"})
+        n_heads, width = self.config.integer("mamba_num_heads"), self.config.integer("conv_kernel")
+        n_channels = self.inner + 2 * self.n_groups * self.config.integer("ssm_state_size")
+        for name, shape in (
+            ("conv1d.weight", (n_channels, 1, width)),
+            ("A_log", (n_heads,)),
+            ("D", (n_heads,)),
+            ("norm.weight", (self.inner,)),
+        ):
+            self.expect_shape(f"{theirs}{name}", shape)
         kernel = self.tensor(f"{theirs}conv1d.weight")
-        n_channels, width = kernel.shape[0], kernel.shape[-1]
         yield self.reshaped(f"{ours}ssm_conv1d.weight", kernel, (n_channels, width))
         if self.config.get("use_conv_bias", True):
             yield self.take(f"{ours}ssm_conv1d.bias", f"{theirs}conv1d.bias")
@@ -201,7 +221,7 @@ class NemotronH(Decoder):
         for name, source in MLP.items():
             stacked = f"{theirs}experts.{source}"
             if self.has(stacked):
-                yield self.take(f"{ours}{name}_exps.weight", stacked)
+                yield part(self, f"{ours}{name}_exps.weight", stacked)
             else:
                 each = range(self.config.integer("n_routed_experts"))
                 yield self.stack(

@@ -35,6 +35,18 @@ class Phi3(Transformer):
         inner, width = super().shapes["ffn_up"]
         return {**super().shapes, "ffn_up": (2 * inner, width)}
 
+    @property
+    def fused(self) -> Mapping[str, tuple[str, int]]:
+        """The usual projections, as rows of the fused ones."""
+        n_q, n_kv = self.n_heads * self.head_size, self.n_heads_kv * self.head_size
+        return {
+            "self_attn.q_proj": ("self_attn.qkv_proj", 0),
+            "self_attn.k_proj": ("self_attn.qkv_proj", n_q),
+            "self_attn.v_proj": ("self_attn.qkv_proj", n_q + n_kv),
+            "mlp.gate_proj": ("mlp.gate_up_proj", 0),
+            "mlp.up_proj": ("mlp.gate_up_proj", self._size("intermediate_size")),
+        }
+
     def read_rope(self) -> Rope:
         """Return the rotation; older files call long-rope ``su`` or ``yarn``."""
         rope = self.config.rope()

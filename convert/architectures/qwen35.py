@@ -38,6 +38,7 @@ class Qwen35(Transformer):
     partial_rotation = True
     added_to_norms = 1.0
     defaults: ClassVar[Sizes] = {"head_dim": 256, "rms_norm_eps": 1e-6}
+    without_lora = ("blk.*.ssm_conv1d.weight",)
     ignored = (*Transformer.ignored, "model.visual.*", "visual.*", "mtp.*")
 
     def __init__(self, config: Config, tensors: Mapping[str, Tensor]) -> None:
@@ -58,6 +59,16 @@ class Qwen35(Transformer):
                 f"config.json: linear_num_value_heads ({self.n_heads_value}) must be a multiple of "
                 f"linear_num_key_heads ({self.n_heads_key})"
             )
+
+    @property
+    def fused(self) -> Mapping[str, tuple[str, int]]:
+        """Tinker trains queries, keys and values of linear attention apart."""
+        keys = self.n_heads_key * self.linear_size
+        return {
+            "linear_attn.in_proj_q": ("linear_attn.in_proj_qkv", 0),
+            "linear_attn.in_proj_k": ("linear_attn.in_proj_qkv", keys),
+            "linear_attn.in_proj_v": ("linear_attn.in_proj_qkv", 2 * keys),
+        }
 
     def read_rope(self) -> Rope:
         """Return the rotation as the config has it."""
@@ -139,11 +150,8 @@ class Qwen35(Transformer):
 
     def _kernel(self, name: str, source: str, rows: Rows) -> Target:
         """Return the convolution over time, one kernel a channel: (channels, 1, kernel) without the 1."""
+        self.expect_shape(source, (len(rows), 1, self.config.integer("linear_conv_kernel_dim", 4)))
         tensor = self.tensor(source)
-        if len(tensor.shape) != 3 or tensor.shape[:2] != (len(rows), 1):
-            raise CheckpointError(
-                f"tensor {source} has the shape {tensor.shape}; config.json says {(len(rows), 1, 'kernel')}"
-            )
         shape = (len(rows), tensor.shape[2])
         return self.compute(name, shape, tensor.sources, lambda: tensor.array()[rows, 0], is_matrix=False)
 
@@ -220,7 +228,6 @@ class Qwen35Moe(Qwen35):
 
     def _gate(self, name: str, source: str) -> Target:
         """Return the shared expert's gate: (1, inputs) without the 1."""
+        self.expect_shape(source, (1, self.config.integer("hidden_size")))
         gate = self.tensor(source)
-        if gate.shape[0] != 1:
-            raise CheckpointError(f"tensor {source} has the shape {gate.shape}; its first must be 1")
         return self.compute(name, gate.shape[1:], gate.sources, lambda: gate.array()[0], is_matrix=False)

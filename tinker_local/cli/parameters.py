@@ -19,17 +19,26 @@ from tinker_local.service_client import ServiceClient
 
 @dataclass(frozen=True, slots=True)
 class ChosenModel:
-    """The model a command was given, the adapter to put on it, and the options to run it with."""
+    """The model a command was given, the adapter to put on it, and the options to run it with.
 
-    name: str
+    Without ``base`` it is the adapter's own, or the default model.
+    """
+
+    base: str | None
     adapter: str | None
     lora_scale: float
     options: Mapping[str, Any]
 
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.base or self.adapter or ModelStore.default_name
+
     def open(self) -> SamplingClient:
         """Open it."""
+        base = self.base if self.adapter else self.name
         service = ServiceClient(**self.options)
-        return service.create_sampling_client(self.adapter, self.name, lora_scale=self.lora_scale)
+        return service.create_sampling_client(self.adapter, base, lora_scale=self.lora_scale)
 
 
 def runs_a_model(command: Callable[..., None]) -> Callable[..., None]:
@@ -39,7 +48,7 @@ def runs_a_model(command: Callable[..., None]) -> Callable[..., None]:
     field of ``Options``.
     """
 
-    def run(model: str, adapter: str | None, lora_scale: float, **given: Any) -> None:
+    def run(model: str | None, adapter: str | None, lora_scale: float, **given: Any) -> None:
         options = {name: given.pop(name) for name in Options.model_fields}
         with reported_errors():
             command(ChosenModel(model, adapter, lora_scale, options), **given)
@@ -66,11 +75,16 @@ def option(name: str, panel: str | None = None) -> Any:
 
 
 def _model_parameters() -> list[inspect.Parameter]:
-    model = typer.Option(help="A known model's name, or the path of a GGUF file.")
-    adapter = typer.Option(metavar="FILE", help="A GGUF file with a LoRA to put on the model.")
+    model = typer.Option(
+        help="A known model's name, or the path of a GGUF file. Unset: the base that the adapter names, or "
+        f"{ModelStore.default_name}."
+    )
+    adapter = typer.Option(
+        metavar="FILE", help="A LoRA to put on the model: a GGUF file, a name, or a tinker:// path."
+    )
     scale = typer.Option(help="How many times what the LoRA adds counts.")
     return [
-        _parameter("model", Annotated[str, model], ModelStore.default_name),
+        _parameter("model", Annotated[str | None, model], None),
         _parameter("adapter", Annotated[str | None, adapter], None),
         _parameter("lora_scale", Annotated[float, scale], 1.0),
     ]

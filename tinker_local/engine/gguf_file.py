@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -94,6 +95,16 @@ class GgufFile:
         """Return a value, None if it is not there or is no text."""
         value = self.metadata.get(key)
         return value if isinstance(value, str) else None
+
+    def number(self, key: str) -> int | None:
+        """Return a value, None if it is not there or is no uint32."""
+        value = self.metadata.get(key)
+        return int(value) if self.types.get(key) == UINT32 and isinstance(value, int) else None
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that a model was trained for; None if it does not say."""
+        return self.number(f"{self.text('general.architecture')}.context_length")
 
     def _read(self, cursor: _Cursor) -> None:
         n_tensors, n_keys = _read_counts(cursor)
@@ -246,6 +257,16 @@ def _placed(
 
 def _shown(name: str) -> str:
     return name if name.isprintable() and len(name) < 100 else f"{name[:60]!r}..."
+
+
+def canonical_path(path: Path) -> Path:
+    """Return the one path for a file, with links followed.
+
+    Links to files of other names are kept: Hugging Face's cache links to blobs without a suffix, and
+    llama.cpp finds the parts of a model by the first one's name.
+    """
+    resolved = path.resolve()
+    return resolved if resolved.suffix == path.suffix else Path(os.path.abspath(path))
 
 
 def is_adapter(path: Path) -> bool:

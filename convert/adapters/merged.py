@@ -1,0 +1,117 @@
+"""Weights of a checkpoint with an adapter's update added, in float32, before all else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convert.adapters.factors import Float32
+from convert.adapters.updates import HEAD, TOKENS, Update, Updates, n_outputs
+from convert.architectures import Architecture
+from convert.architectures.decoder import Decoder
+from convert.base import Base
+from convert.encoding import as_float32
+from convert.tensor import Array, Tensor
+
+_CHUNK = 1 << 24  # numbers that are merged at once
+
+
+@dataclass(frozen=True, eq=False)
+class MergedTensor(Tensor):
+    """A weight plus scale * B A. Its numbers are float32; those of a stack come one expert at a time."""
+
+    original: Tensor
+    updates: tuple[Update, ...]
+    is_transposed: bool
+    n_outputs: int
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The tensors it is made of, the adapter's included."""
+        added = dict.fromkeys(name for update in self.updates for name in update.factors.sources)
+        return (*self.original.sources, *added)
+
+    def array(self) -> Array:
+        """Return all its numbers."""
+        if len(self.shape) == 3:
+            return np.stack([self.at(expert) for expert in range(self.shape[0])])
+        return np.concatenate(list(self.pieces()))
+
+    def at(self, index: int) -> Array:
+        """Return one expert."""
+        merged = as_float32(np.ascontiguousarray(self.original.at(index))).copy()
+        self._add(merged.T if self.is_transposed else merged, 0, index)
+        return merged
+
+    def pieces(self) -> Iterator[Array]:
+        """Yield its numbers, some rows at a time; of a stack, an expert at a time."""
+        if len(self.shape) == 3:
+            for expert in range(self.shape[0]):
+                yield self.at(expert)[None]
+            return
+        original = self.original.array()
+        step = len(original) if self.is_transposed else max(1, _CHUNK // self.shape[-1])
+        for start in range(0, len(original), step):
+            merged = as_float32(np.ascontiguousarray(original[start : start + step])).copy()
+            self._add(merged.T if self.is_transposed else merged, start, None)
+            yield merged
+
+    def _add(self, weight: Float32, first: int, expert: int | None) -> None:
+        """Add to the outputs from ``first`` on; ``weight`` has outputs first."""
+        for update in self.updates:
+            if not update.concerns(expert):
+                continue
+            places = update.places(self.n_outputs)
+            here = (places >= first) & (places < first + len(weight))
+            if here.any():
+                factor = update.b(expert)[here] * np.float32(update.factors.scale)
+                weight[places[here] - first] += factor @ update.a(expert)
+
+
+def merged_tensors(updates: Updates, base: Base) -> dict[str, Tensor]:
+    """Return the changed tensors, under their names in the checkpoint.
+
+    An output matrix that the base has tied to the token embeddings becomes a tensor of its own.
+    """
+    merged: dict[str, Tensor] = {}
+    names = {id(tensor): name for name, tensor in base.family.sources.items()}
+    for plain, of_tensor in updates.items():
+        tensor = base.modules.get(plain)
+        name = _head_name(base) if tensor is None else names[id(tensor)]
+        tensor = base.modules[TOKENS] if tensor is None else tensor
+        merged[name] = MergedTensor(
+            **_fields(tensor) | {"name": name},
+            original=tensor,
+            updates=tuple(of_tensor),
+            is_transposed=any(target.is_transposed for target in base.made_of(tensor)),
+            n_outputs=n_outputs(base, tensor),
+        )
+    return merged
+
+
+def unties(updates: Updates, base: Base) -> bool:
+    """Whether the output matrix and the token embeddings are one in a base and two with the adapter."""
+    return HEAD not in base.modules and bool({HEAD, TOKENS} & updates.keys())
+
+
+def separate_output(base: Base, architecture: Architecture, merged: Mapping[str, Tensor]) -> None:
+    """Give a model that has none an output matrix: the adapted one, or the embeddings as they were."""
+    name = _head_name(base)
+    head = merged.get(name) or base.modules[TOKENS]
+    architecture.change({name: head})
+    architecture.config = architecture.config.replaced(tie_word_embeddings=False)
+
+
+def _head_name(base: Base) -> str:
+    assert isinstance(base.family, Decoder)
+    return base.family.heads[0]
+
+
+def _fields(tensor: Tensor) -> dict[str, Any]:
+    return {field: getattr(tensor, field) for field in ("name", "shape", "dtype", "file", "offset")}
+
+
+__all__ = ["MergedTensor", "merged_tensors", "separate_output", "unties"]

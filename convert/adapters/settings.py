@@ -1,0 +1,150 @@
+"""adapter_config.json: how strongly each module's factors count."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from convert.errors import CheckpointError, UnsupportedError
+from convert.json_file import read_json
+
+CONFIG = "adapter_config.json"
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "alora_invocation_tokens": (None, []),
+    "arrow_config": (None,),
+    "bias": (None, "none"),
+    "init_lora_weights": (None, True, False, "gaussian", "eva"),
+    "kasa_config": (None,),
+    "layer_replication": (None, []),
+    "lora_bias": (None, False),
+    "modules_to_save": (None, []),
+    "peft_type": (None, "LORA"),
+    "trainable_token_indices": (None, [], {}),
+    "use_bdlora": (None, False),
+    "use_dora": (None, False),
+    "use_qalora": (None, False),
+    "velora_config": (None,),
+}
+"""Settings under which a model is its weights plus the product of the factors. PiSSA, OLoRA and their like
+(``init_lora_weights``) also change the weights."""
+
+_PLAIN = re.compile(r"[\w.]+")
+_HARMLESS = re.compile(r"(?:[\w.^$|()-]|\\[.d]|\[[\w-]+\]|(?<!\))[*+?](?![*+?{]))+")
+_MOST_PATTERN = 200
+_MOST_REPEATS = 4
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the file says.
+
+    Attributes:
+        rank, alpha: of modules that no pattern names.
+        rank_pattern, alpha_pattern: of others, by the end of their names or a regular expression.
+        uses_rslora: the product counts alpha / sqrt(rank) times, not alpha / rank.
+        ties: PEFT's ``ensure_weight_tying``: what changes the embeddings changes a tied output as well.
+        base: the model it was trained on, as the file calls it.
+        where: the file, for messages.
+    """
+
+    rank: int
+    alpha: float
+    rank_pattern: Mapping[str, int] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    uses_rslora: bool = False
+    ties: bool = False
+    base: str | None = None
+    where: str = CONFIG
+
+    @classmethod
+    def read(cls, path: Path) -> Settings:
+        """Read adapter_config.json.
+
+        Raises:
+            CheckpointError: it cannot be read, or a value is none.
+            UnsupportedError: the adapter is of another kind than LoRA, or changes more than it adds.
+        """
+        values, where = read_json(path), str(path)
+        for key, neutral in _NEUTRAL.items():
+            if values.get(key) not in neutral:
+                raise UnsupportedError(
+                    f"{where}: {key} is {values[key]!r:.80}; only plain LoRA, which adds B A to weights "
+                    "and changes nothing else, can be converted"
+                )
+        return cls(
+            _count(values.get("r"), "r", where),
+            _alpha(values.get("lora_alpha"), "lora_alpha", where),
+            {k: _count(v, f"rank_pattern of {k}", where) for k, v in _table(values, "rank_pattern", where)},
+            {
+                k: _alpha(v, f"alpha_pattern of {k}", where)
+                for k, v in _table(values, "alpha_pattern", where)
+            },
+            bool(values.get("use_rslora")),
+            bool(values.get("ensure_weight_tying")),
+            _text(values.get("base_model_name_or_path")),
+            where,
+        )
+
+    def rank_of(self, module: str) -> int:
+        """Return the rank the file gives a module."""
+        return int(_matching(self.rank_pattern, module, self.rank))
+
+    def scale_of(self, module: str) -> float:
+        """Return how often a module's product counts."""
+        rank, alpha = self.rank_of(module), _matching(self.alpha_pattern, module, self.alpha)
+        return float(alpha / (math.sqrt(rank) if self.uses_rslora else rank))
+
+
+def _matching(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
+    """Return the value of the first pattern that is the end of a module's name, as PEFT compares them."""
+    for pattern, value in patterns.items():
+        if re.fullmatch(rf"(?:.*\.)?(?:{pattern})", module):
+            return value
+    return default
+
+
+def _table(values: Mapping[str, Any], key: str, where: str) -> list[tuple[str, Any]]:
+    table = values.get(key) or {}
+    if not isinstance(table, dict):
+        raise CheckpointError(f"{where}: {key} must be a table, not {table!r:.60}")
+    for pattern in table:
+        if not _PLAIN.fullmatch(pattern) and not _is_harmless(pattern):
+            raise UnsupportedError(
+                f"{where}: {key} has the regular expression {pattern!r:.60}, which is not evaluated: it "
+                "might take for ever; write out the names it stands for"
+            )
+    return list(table.items())
+
+
+def _is_harmless(pattern: str) -> bool:
+    """Whether a regular expression is soon done: short, few repetitions, none of a group."""
+    if len(pattern) > _MOST_PATTERN or sum(map(pattern.count, "*+?")) > _MOST_REPEATS:
+        return False
+    if not _HARMLESS.fullmatch(pattern):
+        return False
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
+
+
+def _count(value: Any, key: str, where: str) -> int:
+    if type(value) is not int or not 0 < value < 1 << 20:
+        raise CheckpointError(f"{where}: {key} must be a whole number of at least 1, not {value!r:.60}")
+    return value
+
+
+def _alpha(value: Any, key: str, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < abs(value) < 1e30:
+        raise CheckpointError(f"{where}: {key} must be a number other than 0, not {value!r:.60}")
+    return float(value)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,149 @@
+"""A GGUF file as its family sees it: which module of a checkpoint each of its tensors was made of.
+
+Nothing is read but the head. The settings that the family's table of names and row orders needs are those
+that GGUF files have as well, under other names; the shapes are the file's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from convert.architectures import FAMILIES, Architecture, Target
+from convert.architectures.architecture import Rows
+from convert.config import Config
+from convert.errors import CheckpointError, UnsupportedError
+from convert.gguf_source import GgufSource
+from convert.tensor import Tensor
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "attention.head_count": ("num_attention_heads", "n_head"),
+    "attention.head_count_kv": ("num_key_value_heads",),
+    "attention.key_length": ("head_dim",),
+    "attention.kv_lora_rank": ("kv_lora_rank",),
+    "attention.q_lora_rank": ("q_lora_rank",),
+    "attention.value_length_mla": ("v_head_dim",),
+    "block_count": ("num_hidden_layers", "n_layer"),
+    "embedding_length": ("hidden_size", "n_embd"),
+    "expert_count": ("num_experts", "n_routed_experts", "num_local_experts"),
+    "expert_feed_forward_length": ("moe_intermediate_size",),
+    "expert_shared_feed_forward_length": (
+        "shared_expert_intermediate_size",
+        "moe_shared_expert_intermediate_size",
+    ),
+    "feed_forward_length": ("intermediate_size", "n_inner"),
+    "leading_dense_block_count": ("first_k_dense_replace",),
+    "moe_latent_size": ("moe_latent_size",),
+    "ssm.conv_kernel": ("linear_conv_kernel_dim", "conv_kernel"),
+    "ssm.group_count": ("linear_num_key_heads", "n_groups"),
+    "ssm.time_step_rank": ("linear_num_value_heads", "mamba_num_heads"),
+}
+"""llama.cpp's keys, and what config.json of one family or another calls the same."""
+
+
+def read_blueprint(files: Sequence[GgufSource]) -> tuple[Architecture, list[Target]]:
+    """Return the family of a model in GGUF files, and its tensors without their numbers.
+
+    Raises:
+        CheckpointError: the files do not make a model of the architecture that the first one names.
+        UnsupportedError: nobody knows that architecture.
+    """
+    path, name = files[0].path, files[0].keys.get("general.architecture")
+    families = [family for family in FAMILIES if name in _gguf_names(family)]
+    if not families:
+        known = ", ".join(sorted({name for family in FAMILIES for name in _gguf_names(family)}))
+        raise UnsupportedError(f"{path} has the architecture {name!r}; known are {known}")
+    shapes = {key: info.shape for file in files for key, info in file.tensors.items()}
+    prefix = f"{name}."
+    keys = {key.removeprefix(prefix): v for key, v in files[0].keys.items() if key.startswith(prefix)}
+    drawn: Any = type("Drawn", (_Drawn, families[0]), {})
+    try:
+        family = drawn(Config(_config(keys, shapes, str(name)), str(path)), {})
+        family.draw(path, shapes)
+        return family, list(family.targets())
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} does not make a {name}: {type(error).__name__}: {error}") from error
+
+
+def _gguf_names(family: type[Architecture]) -> tuple[str, ...]:
+    name = family.gguf_name
+    return (name, f"{name}_moe") if name == "nemotron_h" else (name,)
+
+
+def _config(keys: Mapping[str, Any], shapes: Shapes, name: str) -> dict[str, Any]:
+    """Return what config.json would say, as far as names and orders of rows depend on it."""
+    config: dict[str, Any] = {}
+    for key, settings in SETTINGS.items():
+        if key in keys:
+            config |= dict.fromkeys(settings, keys[key])
+    config["tie_word_embeddings"] = "output.weight" not in shapes
+    config["layer_types"] = [
+        "linear_attention" if f"blk.{i}.ssm_a" in shapes else "full_attention"
+        for i in range(keys.get("block_count", 0))
+    ]
+    for setting, part in (("attention_bias", "attn_output.bias"), ("mlp_bias", "ffn_down.bias")):
+        config[setting] = any(f"blk.{i}.{part}" in shapes for i in range(keys.get("block_count", 0)))
+    if "ssm.state_size" in keys:
+        config["linear_value_head_dim"] = config["ssm_state_size"] = keys["ssm.state_size"]
+    if name == "deepseek2":
+        config["qk_rope_head_dim"] = keys["rope.dimension_count"]
+        config["qk_nope_head_dim"] = keys["attention.key_length_mla"] - keys["rope.dimension_count"]
+        config["q_lora_rank"] = keys.get("attention.q_lora_rank") or None
+    if name.startswith("nemotron_h"):
+        config |= _nemotron_h(keys, name)
+    return config
+
+
+def _nemotron_h(keys: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the kinds of layers, which the file tells by what they have."""
+    widths, mlp = keys["feed_forward_length"], "moe" if name.endswith("_moe") else "mlp"
+    kinds = [
+        "attention" if heads else (mlp if width else "mamba")
+        for heads, width in zip(keys["attention.head_count_kv"], widths, strict=True)
+    ]
+    return {
+        "layers_block_type": kinds,
+        "mamba_head_dim": keys["ssm.inner_size"] // keys["ssm.time_step_rank"],
+        "num_key_value_heads": max(keys["attention.head_count_kv"]),
+        "intermediate_size": max(widths),
+    }
+
+
+class _Drawn(Architecture):
+    """Mixed into a family: the tensors of its checkpoint are as the file's tensors need them."""
+
+    def draw(self, path: Path, shapes: Shapes) -> None:
+        """Begin; ``shapes``: of the file's tensors, rows first."""
+        self._path, self._shapes, self._drawn = path, shapes, dict[str, Tensor]()
+        self._source = self._drawn
+
+    def _define(self, source: str, shape: tuple[int, ...]) -> None:
+        self._drawn.setdefault(source, Tensor(source, shape, "F32", self._path, 0))
+
+    def expect_shape(self, source: str, shape: tuple[int, ...]) -> None:
+        self._define(source, shape)
+        super().expect_shape(source, shape)
+
+    def take(self, name: str, source: str, *, transposed: bool = False, **how: Any) -> Target:
+        shape = self._shape(name)
+        self._define(source, shape[::-1] if transposed else shape)
+        return super().take(name, source, transposed=transposed, **how)
+
+    def stack(self, name: str, sources: Sequence[str], *, rows: Rows | None = None) -> Target:
+        for source in sources:
+            self._define(source, self._shape(name)[1:])
+        return super().stack(name, sources, rows=rows)
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        try:
+            return self._shapes[name]
+        except KeyError:
+            raise CheckpointError(
+                f"{self._path} has no tensor {name}, which its architecture needs"
+            ) from None
+
+
+__all__ = ["read_blueprint"]

@@ -1,0 +1,130 @@
+"""A tied model's file with an output matrix of its own: the token embeddings a second time, byte for byte.
+
+llama.cpp finds the weights that a LoRA changes by their names. In a tied model's file the output matrix and
+the token embeddings have one name, and an adapter that was trained on one of the two uses cannot say which.
+With both matrices in the file it can. The numbers that the model computes are the same, since the bytes
+are; one such file serves all adapters of a base.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from convert.architectures import FAMILIES
+from convert.base import EMBEDDING, OUTPUT
+from convert.errors import CheckpointError, UnsupportedError
+from convert.gguf_head import TensorInfo, assemble_head, pad
+from convert.gguf_source import GgufSource, read_model
+from convert.landing import check_space, landing
+from convert.models_directory import models_directory, split_type
+
+_CHUNK = 1 << 22
+
+Progress = Callable[[int, int], None]
+
+
+def base_for(base: Path, adapter: Path) -> Path:
+    """Return the file of a base that a GGUF adapter goes on: itself, or its untied one, made if need be.
+
+    Raises:
+        ConversionError: the untied file is needed and cannot be made; see ``untie``.
+    """
+    names = GgufSource.read(adapter).tensors
+    changed = any(name.startswith((f"{OUTPUT}.lora_", f"{EMBEDDING}.lora_")) for name in names)
+    return untie(base) if changed else base
+
+
+def untied_path(path: Path) -> Path:
+    """Return where the untied file of a base belongs: beside it, else in the models directory.
+
+    ``NAME-TYPE.gguf`` -> ``NAME-untied-TYPE.gguf``.
+    """
+    name, type = split_type(path.stem)
+    place = path.parent if os.access(path.parent, os.W_OK) else models_directory()
+    return place / (f"{name}-untied-{path.stem[len(name) + 1 :]}.gguf" if type else f"{name}-untied.gguf")
+
+
+def untie(
+    path: Path, output: Path | None = None, *, force: bool = False, on_progress: Progress | None = None
+) -> Path:
+    """Return a file of the same model with an output matrix of its own; make it if it is not there.
+
+    Args:
+        path: a GGUF file in one piece, of any type.
+        output: where the untied one is or shall be. None: ``untied_path``.
+        force: make it again where it is there.
+
+    Returns:
+        ``path`` itself if it has an output matrix.
+
+    Raises:
+        CheckpointError: the file is not sound, or has no token embeddings.
+        UnsupportedError: llama.cpp's architecture always uses the token embeddings, or the model is in
+            parts.
+        ConversionError: the file cannot be written. Nothing is left.
+    """
+    files = read_model(path)
+    if any(OUTPUT in file.tensors for file in files):
+        return path
+    source = files[0]
+    _refuse(source, len(files))
+    output = output or untied_path(path)
+    if not force and output.is_file() and _is_untied(output, source):
+        return output
+    total = path.stat().st_size + source.tensors[EMBEDDING].n_padded
+    with landing(output, force=True) as place:
+        check_space(place, total)
+        with path.open("rb") as given, (place / output.name).open("wb") as made:
+            _write(source, given, made, on_progress or (lambda done, total: None), total)
+    return output
+
+
+def _refuse(source: GgufSource, n_files: int) -> None:
+    name = source.keys.get("general.architecture")
+    if n_files > 1:
+        raise UnsupportedError(
+            f"{source.path} is a model in {n_files} parts; one that shares its embeddings with the output "
+            "can be untied in one file only: convert it again without --split-size"
+        )
+    if EMBEDDING not in source.tensors:
+        raise CheckpointError(f"{source.path} has no {EMBEDDING}")
+    if any(family.gguf_name == name and not family.has_output for family in FAMILIES):
+        raise UnsupportedError(
+            f"{source.path}: llama.cpp's {name} always uses the token embeddings as the output matrix"
+        )
+
+
+def _is_untied(path: Path, source: GgufSource) -> bool:
+    """Whether a file is what would be made: the same metadata and tensors, and the output; and no older."""
+    made = GgufSource.read(path)
+    wanted = {**source.tensors, OUTPUT: replace(source.tensors[EMBEDDING], name=OUTPUT)}
+    return (
+        made.metadata == source.metadata
+        and dict(made.tensors) == wanted
+        and path.stat().st_mtime_ns >= source.path.stat().st_mtime_ns
+    )
+
+
+def _write(source: GgufSource, given: BinaryIO, made: BinaryIO, on_progress: Progress, total: int) -> None:
+    infos = [(info, source.offsets[info.name]) for info in source.tensors.values()]
+    embedding = source.tensors[EMBEDDING]
+    infos.append((TensorInfo(OUTPUT, embedding.shape, embedding.kind), source.offsets[EMBEDDING]))
+    made.write(assemble_head(source.metadata, source.n_keys, [info for info, _ in infos], source.alignment))
+    for info, offset in infos:
+        given.seek(offset)
+        left = info.n_bytes
+        while left:
+            data = given.read(min(left, _CHUNK))
+            if not data:
+                raise CheckpointError(f"{source.path} has become shorter while it was read")
+            made.write(data)
+            left -= len(data)
+            on_progress(min(made.tell(), total), total)
+        made.write(bytes(pad(info.n_bytes, source.alignment) - info.n_bytes))
+
+
+__all__ = ["base_for", "untie", "untied_path"]

@@ -1,0 +1,100 @@
+"""What is in the store: every file with its kind, its size and its base, adapters under their bases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinker_local.catalog import find_entry, other_names
+from tinker_local.checkpoint import Checkpoint
+from tinker_local.errors import TinkerError
+from tinker_local.known_model import KnownModel
+from tinker_local.model_store import ModelStore
+from tinker_local.provenance import Provenance, is_same_model
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Something that can be opened by its name.
+
+    Attributes:
+        name: a model's name or a checkpoint's ``tinker://`` path.
+        path: its file; of a checkpoint that is not converted yet, what it is converted from.
+        n_bytes: of all its files.
+        aliases: other names.
+        license: the catalogue's, else the file's.
+        provenance: what the file says of itself; None where it is not converted yet, or unreadable.
+        base_name: what an adapter was trained on, if it says so.
+        problem: why it cannot be used.
+    """
+
+    name: str
+    path: Path
+    n_bytes: int
+    aliases: tuple[str, ...] = ()
+    license: str | None = None
+    provenance: Provenance | None = None
+    base_name: str | None = None
+    problem: str | None = None
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it goes on a base."""
+        return self.provenance.is_adapter if self.provenance else self.name.startswith("tinker://")
+
+    @property
+    def kind(self) -> str:
+        """Its number format, or what else it is."""
+        if self.problem:
+            return "unreadable"
+        if self.provenance is None:
+            return "not converted yet"
+        return self.provenance.type or "unknown type"
+
+    def fits(self, base: Holding) -> bool:
+        """Whether this adapter is for that model, by all that both say."""
+        if base.provenance is None or base.is_adapter or not self.is_adapter:
+            return False
+        if self.provenance and self.provenance.base_hash and base.provenance.source_hash:
+            return self.provenance.base_hash == base.provenance.source_hash
+        names = (base.provenance.name or base.name, *other_names(base.name), *base.aliases)
+        return self.base_name is not None and is_same_model(self.base_name, names)
+
+
+def inventory(store: ModelStore) -> list[Holding]:
+    """Return what is there: models and adapters by their names, then checkpoints."""
+    models = [_model(model) for model in store.models() if model.path]
+    return [*models, *map(_checkpoint, Checkpoint.all(store.directory))]
+
+
+def _model(model: KnownModel) -> Holding:
+    path = model.path or Path()
+    entry = find_entry(model.name)
+    try:
+        provenance = Provenance.of(model.require())
+    except TinkerError as error:
+        return Holding(model.name, path, model.n_bytes, model.aliases, problem=str(error))
+    license = (entry.license if entry else None) or provenance.license
+    return Holding(
+        model.name, path, model.n_bytes, model.aliases, license, provenance, provenance.base_name
+    )
+
+
+def _checkpoint(checkpoint: Checkpoint) -> Holding:
+    name, path = str(checkpoint.path), checkpoint.gguf
+    try:
+        if path is None:
+            source = checkpoint.source or checkpoint.directory
+            base = checkpoint.trained_on() if source.is_dir() else None
+            return Holding(name, source, _n_bytes(source), base_name=base)
+        provenance = Provenance.of(path)
+    except TinkerError as error:
+        path = path or checkpoint.directory
+        return Holding(name, path, _n_bytes(path), problem=str(error))
+    base = provenance.base_name
+    return Holding(name, path, _n_bytes(path), (), provenance.license, provenance, base)
+
+
+def _n_bytes(path: Path) -> int:
+    files = [path] if path.is_file() else path.iterdir()
+    return sum(file.stat().st_size for file in files if file.is_file())

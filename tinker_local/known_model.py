@@ -1,0 +1,99 @@
+"""KnownModel: a model that can be asked for by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convert.file_types import FILE_TYPES
+from convert.landing import parts_of
+from convert.models_directory import split_type
+from tinker_local.errors import BadRequestError, NotFoundError
+from tinker_local.gguf_check import check_gguf
+
+_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-\d{5}")
+_TYPES = tuple(FILE_TYPES)  # the most exact first
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model that can be asked for by name, and its file if it is here.
+
+    ``extra`` names the extra of tinker-local that installs a missing one, ``how_to_get`` is the command;
+    ``type`` is the number format that the file's name ends in.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    path: Path | None = None
+    license: str | None = None
+    extra: str | None = None
+    type: str | None = None
+    how_to_get: str | None = None
+
+    @classmethod
+    def of_file(cls, path: Path, organisation: str = "") -> KnownModel | None:
+        """Return the model of a file; None for a part of one that is not the first."""
+        part = _PART.fullmatch(path.stem)
+        if part and int(part["number"]) != 1:  # llama.cpp opens the others itself
+            return None
+        stem = part["stem"] if part else path.stem
+        plain, type = split_type(stem)
+        names = [stem, plain]
+        if organisation:
+            names = [f"{organisation}/{stem}", stem, f"{organisation}/{plain}", plain]
+        name, *aliases = dict.fromkeys(names)
+        return cls(name, tuple(aliases), path, type=type)
+
+    @property
+    def files(self) -> list[Path]:
+        """Its file, or its parts; none if it is not here."""
+        return parts_of(self.path) if self.path else []
+
+    def require(self) -> Path:
+        """Return its file.
+
+        Raises:
+            NotFoundError: it is gone.
+            BadRequestError: it is no GGUF file.
+        """
+        if self.path is None:
+            raise NotFoundError(f"the model {self.name} is not on this machine")
+        return check_gguf(self.path)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of its files."""
+        return sum(path.stat().st_size for path in self.files)
+
+    def answers_to(self, name: str) -> bool:
+        """Whether ``name`` means this model; case does not matter."""
+        return name.casefold() in {other.casefold() for other in (self.name, *self.aliases)}
+
+    @property
+    def exactness(self) -> int:
+        """Larger for more exact types of a model."""
+        return -_TYPES.index(self.type) if self.type else 1
+
+
+def choose(name: str, models: Sequence[KnownModel]) -> KnownModel:
+    """Return what a name means, of the models that answer to it: the most exact type.
+
+    Raises:
+        BadRequestError: they are of several organisations, and the name says none.
+    """
+    named = [model for model in models if model.name.casefold() == name.casefold()]
+    places = {model.path and model.path.parent for model in models}
+    if len(places) > 1 and not named:
+        raise BadRequestError(
+            f"{name!r} could be any of {', '.join(model.name for model in models)}; say the whole name"
+        )
+    return max(named or models, key=lambda model: model.exactness)
+
+
+def part_name(path: Path, stem: str) -> str:
+    """Return what a model's file, or a part of it, is called when the model is called ``stem``."""
+    part = _PART.fullmatch(path.stem)
+    return f"{stem}{path.stem.removeprefix(part['stem']) if part else ''}.gguf"

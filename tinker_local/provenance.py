@@ -1,0 +1,108 @@
+"""What a GGUF file says of where it comes from, and whether an adapter's base is the model it is put on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from convert.file_types import FILE_TYPES
+from convert.landing import parts_of
+from tinker_local.engine.gguf_file import GgufFile
+
+_HUB = "https://huggingface.co/"
+_TYPES = {type.number: type.name for type in FILE_TYPES.values()}
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a file comes from; None where it does not say.
+
+    Attributes:
+        path: the file.
+        is_adapter: whether it holds an adapter and not a whole model.
+        architecture: llama.cpp's name.
+        type: number format of most of its matrices.
+        license: as its metadata has it.
+        name: of a model, ``ORG/NAME``: the repository it was converted from.
+        source_hash: of a model, the hash of the weights it was converted from.
+        base_name: of an adapter, the model it was trained on: ``ORG/NAME`` or ``NAME``.
+        base_hash: of an adapter, that model's ``source_hash``.
+        weights: the tensors that it has, or that it has factors for.
+    """
+
+    path: Path
+    is_adapter: bool
+    architecture: str | None
+    type: str | None
+    license: str | None
+    name: str | None
+    source_hash: str | None
+    base_name: str | None
+    base_hash: str | None
+    weights: frozenset[str]
+
+    @classmethod
+    def of(cls, path: Path) -> Provenance:
+        """Read it from the file's head.
+
+        Raises:
+            BadRequestError: it is no GGUF file.
+        """
+        head = GgufFile(path)
+        type = head.number("general.file_type")
+        return cls(
+            path=path,
+            is_adapter=head.text("general.type") == "adapter",
+            architecture=head.text("general.architecture"),
+            type=None if type is None else _TYPES.get(type),
+            license=head.text("general.license"),
+            name=head.text("general.source.huggingface.repository"),
+            source_hash=head.text("general.source.sha256"),
+            base_name=_base_name(head),
+            base_hash=head.text("general.base_model.0.source.sha256"),
+            weights=frozenset(
+                name.removesuffix(".lora_a").removesuffix(".lora_b")
+                for file in (head, *map(GgufFile, parts_of(path)[1:]))
+                for name in file.tensors
+            ),
+        )
+
+    def disagreement(self, base: Provenance, called: tuple[str, ...] = ()) -> str | None:
+        """Return why this adapter is for another model than ``base``, None if nothing says so.
+
+        Hashes decide where both are known. Else the names do, without their organisations, since the
+        same weights are published by several.
+
+        Args:
+            base: a model.
+            called: names by which that model was asked for.
+        """
+        if self.base_hash and base.source_hash:
+            if self.base_hash == base.source_hash:
+                return None
+            return (
+                f"it was made for {self.base_name or 'a model'} with the weights {self.base_hash[:12]}..., "
+                f"and those of {base.name or base.path.name} are {base.source_hash[:12]}..."
+            )
+        names = [name for name in (base.name, *called) if name]
+        if not self.base_name or not names or is_same_model(self.base_name, names):
+            return None
+        return f"it was made for {self.base_name}, and the model is {names[0]}"
+
+
+def _base_name(head: GgufFile) -> str | None:
+    url = head.text("general.base_model.0.repo_url") or ""
+    if url.startswith(_HUB):
+        return url.removeprefix(_HUB)
+    name, organisation = (head.text(f"general.base_model.0.{part}") for part in ("name", "organization"))
+    return f"{organisation}/{name}" if organisation and name else name
+
+
+def is_same_model(name: str, others: Iterable[str]) -> bool:
+    """Whether a name means one of the others, whoever published it: ``ORG/NAME``, or a path to NAME."""
+    return _plain(name) in map(_plain, others)
+
+
+def _plain(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2].casefold()

@@ -1,0 +1,249 @@
+"""StoreKeeper: puts files into the store, takes them out, and checks that they are as they came."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from convert.directory import find_file
+from convert.errors import ConversionError
+from convert.hashes import hashes_path, read_hashes, wrong_files
+from convert.landing import check_space, landing, parts_of
+from convert.lock import locked
+from convert.models_directory import CHECKPOINT_FILE, checked_name
+from convert.tinker_path import SCHEME, TinkerPath
+from tinker_local.checkpoint import ARCHIVES, CONFIG, Checkpoint
+from tinker_local.engine.gguf_file import GgufFile
+from tinker_local.errors import BadRequestError, NotFoundError, TinkerError
+from tinker_local.gguf_check import check_gguf
+from tinker_local.known_model import KnownModel, part_name
+from tinker_local.model_store import ModelStore
+
+Progress = Callable[[int, int], None]
+"""Is called now and then with the bytes that are done and those that there are in all."""
+
+_CHUNK = 1 << 22  # bytes copied at once
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What verifying an entry found.
+
+    Attributes:
+        name: the entry's.
+        problems: what is wrong, one line each.
+        is_recorded: whether there were hashes to compare with.
+    """
+
+    name: str
+    problems: tuple[str, ...]
+    is_recorded: bool
+
+
+class StoreKeeper:
+    """Changes and checks a store's files. Several processes may do so at once."""
+
+    def __init__(self, store: ModelStore) -> None:
+        self._store = store
+        self._home = store.directory
+
+    def add(
+        self,
+        source: Path,
+        name: str | None = None,
+        *,
+        link: bool = False,
+        force: bool = False,
+        on_progress: Progress | None = None,
+    ) -> Path:
+        """Put a GGUF file (the first of its parts) into the store, or a downloaded checkpoint.
+
+        The entry is there when it is whole and on disk, and its hashes are recorded.
+
+        Args:
+            source: the file. For a checkpoint also an archive or a directory as Tinker hands them out,
+                which is converted when it is first used.
+            name: ``NAME``, ``ORG/NAME`` or ``tinker://RUN/sampler_weights/NAME``; None for the file's own.
+            link: put a symbolic link there and leave the data where they are.
+            force: replace an entry of this name.
+            on_progress: is called with bytes copied and bytes in all.
+
+        Returns:
+            The file in the store, its first part, or the checkpoint's directory.
+
+        Raises:
+            NotFoundError: there is no source.
+            BadRequestError: the source is none, the name is impossible or taken, or the disk is full.
+        """
+        with _refusals():
+            if name and name.startswith(SCHEME):
+                directory = TinkerPath.parse(name).below(self._home)
+                if source.is_dir() or any(map(source.match, ARCHIVES)):
+                    return self._add_download(source, directory, link, force)
+                return self._land(check_gguf(source), directory / CHECKPOINT_FILE, link, force, on_progress)
+            model = KnownModel.of_file(check_gguf(source))
+            if model is None:
+                raise BadRequestError(f"{source} is a part of a model; give the first one")
+            target = self._home / f"{checked_name(name or model.name)}.gguf"
+            return self._land(source, target, link, force, on_progress)
+
+    def remove(self, name: str) -> list[Path]:
+        """Remove an entry, or a checkpoint by its ``tinker://`` path; return what is gone.
+
+        Links go, what they lead to stays.
+
+        Raises:
+            NotFoundError: the store has no such entry.
+            BadRequestError: the name means several, or something that is not the store's.
+        """
+        with _refusals():
+            if name.startswith(SCHEME):
+                return self._remove_checkpoint(Checkpoint.find(name, self._home))
+            model = self.entry(name)
+            gone = [*model.files, *filter(Path.exists, [hashes_path(model.require())])]
+            with locked(self._home):
+                for path in gone:
+                    path.unlink(missing_ok=True)
+            return gone
+
+    def entry(self, name: str) -> KnownModel:
+        """Return the one file of the store's own directory that a name means; for ``remove``, see there."""
+        found = [model for model in self._store.files() if model.answers_to(name)]
+        exact = [model for model in found if model.name.casefold() == name.casefold()]
+        if len(exact or found) == 1:
+            return (exact or found)[0]
+        if found:
+            raise BadRequestError(
+                f"{name!r} means several: {', '.join(model.name for model in found)}; say which"
+            )
+        if elsewhere := self._store.find(name):
+            raise BadRequestError(
+                f"{name!r} is {elsewhere[0].path}, which is not in {self._home}; it belongs to the package "
+                "or cache that it came with"
+            )
+        present = ", ".join(model.name for model in self._store.files()) or "nothing"
+        raise NotFoundError(f"there is no {name!r} in {self._home}; there is {present}")
+
+    def verify(self, name: str | None = None, on_progress: Progress | None = None) -> Iterator[Verdict]:
+        """Compare entries with the hashes recorded when they came; None: all of them.
+
+        Raises:
+            NotFoundError, BadRequestError: as ``entry``.
+        """
+        entries = list(self._entries(name))
+        total = sum(path.stat().st_size for _, files in entries for path in files)
+        done = 0
+
+        def count(n: int) -> None:
+            nonlocal done
+            done += n
+            if on_progress:
+                on_progress(done, total)
+
+        for entry, files in entries:
+            yield _verify(entry, files, count)
+
+    def _entries(self, name: str | None) -> Iterator[tuple[str, list[Path]]]:
+        if name is None:
+            yield from ((model.name, model.files) for model in self._store.files())
+        elif not name.startswith(SCHEME):
+            model = self.entry(name)
+            yield model.name, model.files
+            return
+        checkpoints = [Checkpoint.find(name, self._home)] if name else Checkpoint.all(self._home)
+        for checkpoint in checkpoints:
+            if checkpoint.gguf:
+                yield str(checkpoint.path), [checkpoint.gguf]
+
+    def _land(self, source: Path, target: Path, link: bool, force: bool, progress: Progress | None) -> Path:
+        files = parts_of(source)
+        names = [part_name(path, target.stem) for path in files]
+        total, done = sum(path.stat().st_size for path in files), 0
+        with landing(target, force=force, home=self._home) as place:
+            if not link:
+                check_space(place, total)
+            for path, name in zip(files, names, strict=True):
+                if link:
+                    (place / name).symlink_to(path.resolve())
+                    continue
+                for n in _copy(path, place / name):
+                    done += n
+                    if progress:
+                        progress(done, total)
+        return target.with_name(names[0])
+
+    def _add_download(self, source: Path, directory: Path, link: bool, force: bool) -> Path:
+        if link:
+            raise BadRequestError(f"{source} is converted when it is used, and cannot be a link")
+        files = [source] if source.is_file() else _downloaded(source)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=directory.parent) as place:
+            made = Path(place) / "checkpoint"
+            made.mkdir()
+            for path in files:
+                for _ in _copy(path, made / path.name, sync=True):
+                    pass
+            with locked(self._home):
+                if directory.exists():
+                    if not force:
+                        raise BadRequestError(f"{directory} is there already; --force replaces it")
+                    directory.rename(Path(place) / "old")
+                made.rename(directory)
+        return directory
+
+    def _remove_checkpoint(self, checkpoint: Checkpoint) -> list[Path]:
+        gone = [path for path in (checkpoint.directory, checkpoint.download) if path.is_dir()]
+        for path in gone:
+            with (
+                tempfile.TemporaryDirectory(prefix=".", suffix=".removed", dir=path.parent) as place,
+                locked(self._home),
+            ):
+                path.rename(Path(place) / "old")
+        return gone
+
+
+def _downloaded(directory: Path) -> list[Path]:
+    files = []
+    for name in (CONFIG, "adapter_model.safetensors"):
+        if not (path := find_file(directory, name)):
+            raise BadRequestError(f"{directory} has no {name}; it is no checkpoint")
+        files.append(path)
+    return files
+
+
+def _verify(name: str, files: list[Path], count: Callable[[int], None]) -> Verdict:
+    try:
+        GgufFile(files[0])
+        recorded = read_hashes(files[0])
+        problems = wrong_files(files, recorded, count) if recorded else []
+    except (TinkerError, ConversionError) as error:
+        return Verdict(name, (str(error),), is_recorded=True)
+    except OSError as error:
+        return Verdict(name, (f"{error.filename or files[0]} cannot be read: {error.strerror}",), True)
+    return Verdict(name, tuple(problems), recorded is not None)
+
+
+def _copy(source: Path, target: Path, *, sync: bool = False) -> Iterator[int]:
+    """Copy a file, yielding the bytes of each piece."""
+    with source.open("rb") as reader, target.open("xb") as writer:
+        while piece := reader.read(_CHUNK):
+            writer.write(piece)
+            yield len(piece)
+        if sync:
+            writer.flush()
+            os.fsync(writer.fileno())
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Raise what the converter's and the file system's errors are for our users."""
+    try:
+        yield
+    except ConversionError as error:
+        raise BadRequestError(str(error)) from error
+    except OSError as error:
+        raise BadRequestError(f"the store cannot be changed: {error}") from error
