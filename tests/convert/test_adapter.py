@@ -1,4 +1,4 @@
-"""From an adapter's directory to a GGUF adapter, or to a merged model: every number, and what is refused."""
+"""From an adapter's directory to a GGUF adapter or a merged model: every number, and what is refused."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_tied_base_gets_an_output_matrix(tmp_path: Path) -> None:
 
 
 def test_an_embedding_is_changed_on_its_own_side(tmp_path: Path) -> None:
-    """PEFT's factors of ``embed_tokens`` change the lookup; with ``ensure_weight_tying`` the output as well."""
+    """PEFT's factors of ``embed_tokens`` change the lookup; the output if ``ensure_weight_tying``."""
     tensors = write_llama(tmp_path / "tied", dtype="F32", tie_word_embeddings=True)
     n_tokens, width = tensors["model.embed_tokens.weight"].shape
     rng = np.random.default_rng(0)

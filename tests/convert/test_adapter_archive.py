@@ -126,10 +126,10 @@ def test_hostile_archives(
 ) -> None:
     packed = tmp_path / "evil.tar"
     write(packed, lora)
-    before = {path for path in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     with pytest.raises(CheckpointError, match=said):
         convert_adapter(packed, tmp_path / "base", tmp_path / "x.gguf")
-    assert {path for path in tmp_path.rglob("*")} == before
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_limits(lora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
