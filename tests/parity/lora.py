@@ -74,9 +74,7 @@ class Maker:
     def modules(self) -> Iterator[tuple[str, tuple[int, int], bool]]:
         """Yield matrices: name, (out, in), and whether they have inputs first."""
         for name, module in self.model.named_modules():
-            if re.search(
-                r"vis(ion|ual)|projector|router|\.gate$|shared_expert_gate", name
-            ) or not self.chosen(name):
+            if LEFT_OUT.search(name) or not self.chosen(name):
                 continue
             if isinstance(module, torch.nn.Linear):
                 yield name, (module.out_features, module.in_features), False
