@@ -63,7 +63,7 @@ TRIALS = (
     Trial("qwen3moe, tied"),
     Trial("qwen35, dense, tied, transformers 4"),
     Trial("qwen35, dense, with vision"),
-    # 7 and 9 make llama.cpp's own rounding count: the checkpoint that transformers has merged differs as much
+    # 7 and 9 make llama.cpp's own rounding count: what transformers has merged differs as much
     Trial("qwen35, fused experts", seed=10),
     Trial("gptoss, plain experts, tied"),
     Trial("gptoss, MXFP4 unpacked"),
