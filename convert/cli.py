@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convert.errors import ConversionError
+from convert.errors import ConversionError, ConversionWarning
 from convert.file_types import FILE_TYPES
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", re.IGNORECASE)
@@ -92,7 +93,7 @@ def convert(
             )
         if is_adapter and compare:
             raise ConversionError("--compare is for models, not for adapters")
-        with shown_progress(source.name) as on_progress:
+        with shown_progress(source.name) as on_progress, _shown_warnings():
             how: dict[str, Any] = {
                 "outtype": type or ("f32" if is_adapter and not merge else "bf16"),
                 "name": name,
@@ -147,6 +148,16 @@ def _parse_size(text: str) -> int:
     if not size:
         raise typer.BadParameter(f"{text!r} is no size; write 5GB or 500MB", param_hint="--split-size")
     return size
+
+
+@contextmanager
+def _shown_warnings() -> Iterator[None]:
+    """Print our warnings as lines on standard error, once the work is done."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConversionWarning)
+        yield
+    for warning in caught:
+        typer.echo(f"warning: {warning.message}", err=True)
 
 
 @contextmanager

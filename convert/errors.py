@@ -28,3 +28,7 @@ class LlamaError(ConversionError):
 
 class VerificationError(ConversionError):
     """The written file does not do what the source does; the message names the first difference."""
+
+
+class ConversionWarning(UserWarning):
+    """The file computes what the source says but for one thing, which the message names."""

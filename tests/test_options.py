@@ -11,7 +11,7 @@ import pytest
 from tests.random_model import write_random_model
 from tinker_local import BadRequestError, ModelInput, SamplingParams, ServiceClient
 from tinker_local.engine.devices import device_pointers, devices
-from tinker_local.engine.llama import load_model
+from tinker_local.engine.llama import Model, load_model
 from tinker_local.options import Options
 
 
@@ -52,7 +52,8 @@ def test_arguments_come_before_the_environment() -> None:
         ({"logprobs_mode": "all"}, "logprobs_mode is 'all'"),
         ({"kv_type": "q8_0", "flash_attn": False}, "needs flash attention"),
         ({"batch_invariant": True, "flash_attn": True}, "leave out flash_attn=True"),
-        ({"batch_invariant": True, "kv_type": "q8_0"}, "if it is q8_0"),
+        ({"batch_invariant": True, "flash_attn": False}, "leave out flash_attn=False"),
+        ({"batch_invariant": True, "kv_type": "q8_0"}, "leave out kv_type='q8_0'"),
     ],
 )
 def test_impossible_values(given: dict[str, Any], said: str) -> None:
@@ -128,3 +129,18 @@ def test_device_names() -> None:
 def test_weights_on_other_devices_are_other_weights(tiny: Path) -> None:
     assert load_model(tiny, -1, "none") is load_model(tiny, -1, "none")
     assert load_model(tiny, -1, "none") is not load_model(tiny, -1)
+
+
+@pytest.mark.parametrize(("given", "n_ctx"), [({}, 100), ({"n_ctx": 150}, 150)])
+def test_long_rope_starts_with_the_original_context(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], n_ctx: int
+) -> None:
+    """llama.cpp takes the factors for long texts wherever the context has room for one."""
+    said = {
+        "llama.rope.scaling.type": "longrope",
+        "llama.rope.scaling.original_context_length": "100",
+        "general.architecture": "llama",
+    }
+    monkeypatch.setattr(Model, "metadata", lambda _, key: said.get(key))
+    with ServiceClient(**given) as service:
+        assert service.create_sampling_client(base_model=str(tiny))._engine.n_ctx == n_ctx

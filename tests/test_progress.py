@@ -30,7 +30,10 @@ from tinker_local import (
 
 ROOT = Path(__file__).resolve().parents[1]
 RESPONSE = SampleResponse(
-    [SampledSequence("stop", np.zeros(20, np.int32)), SampledSequence("length", np.zeros(5, np.int32))],
+    [
+        SampledSequence("stop", "a", tokens_np=np.zeros(20, np.int32)),
+        SampledSequence("length", "b", tokens_np=np.zeros(5, np.int32)),
+    ],
     prompt_logprobs_np=np.zeros(7, np.float32),
 )
 

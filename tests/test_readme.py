@@ -45,6 +45,10 @@ def test_the_batch_runs(capsys: pytest.CaptureFixture[str], client: SamplingClie
     assert len(names["responses"]) == 100
 
 
+def test_sampled_and_scored_bits_are_equal() -> None:
+    exec(compile(block("bits"), "README.md", "exec"), {})
+
+
 def test_the_sample_command_ends_in_a_sentence() -> None:
     command = block("sample").rpartition("&& ")[2]
     program, *arguments = shlex.split(command)

@@ -2,7 +2,7 @@
 
 The environment is the one templates are written for (Hugging Face's: trimmed blocks, loop controls,
 ``raise_exception``, ``strftime_now``, ``tojson`` without HTML escapes, the ``generation`` tag), in
-Jinja's immutable sandbox.
+Jinja's immutable sandbox, with limits on time, memory and output.
 """
 
 from __future__ import annotations
@@ -17,23 +17,37 @@ import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tinker_local.errors import BadRequestError
+from tinker_local.template_limits import LimitedEnvironment, Limits, limited
+
+MOST_CHARACTERS = 1 << 20
+"""Length of the longest template; published ones have up to some tens of thousands."""
 
 
 def render(template: str, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
     """Return the text a template makes of a conversation.
 
     Raises:
-        BadRequestError: the template is malformed, refuses the messages, or does what the sandbox
-            forbids.
+        BadRequestError: the template is malformed, refuses the messages, does what the sandbox forbids,
+            or takes more time, memory or output than ``Limits`` allows.
     """
+    if len(template) > MOST_CHARACTERS:
+        raise BadRequestError(
+            f"the chat template has {len(template):,} characters, and at most {MOST_CHARACTERS:,} are "
+            "allowed"
+        )
     try:
-        return _compile(template).render(messages=list(messages), **variables)
+        with limited(Limits.of(messages, variables)) as limits:
+            pieces = _compile(template).generate(messages=list(messages), **variables)
+            return "".join(limits.counted(pieces))
     except jinja2.TemplateError as error:
         raise BadRequestError(f"the chat template refuses these messages: {error}") from error
-    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+    except (RecursionError, MemoryError, SyntaxError) as error:
+        raise BadRequestError(
+            f"the chat template is nested too deeply or needs too much memory ({type(error).__name__})"
+        ) from error
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:
         raise BadRequestError(
             f"the chat template fails on these messages ({type(error).__name__}: {error}); they are "
             "expected to be dicts with 'role' and 'content'"
@@ -52,13 +66,22 @@ class _Generation(Extension):
 
 @lru_cache(maxsize=32)
 def _compile(template: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
+    environment = LimitedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        optimized=False,  # or constants would be computed here, before there are limits
+        extensions=[_Generation, "jinja2.ext.loopcontrols"],
     )
-    environment.filters["tojson"] = _to_json
+    environment.add_filter("tojson", _to_json)
     environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
-    return environment.from_string(template)
+    environment.globals["strftime_now"] = _strftime_now
+    return environment.compile_limited(template)
+
+
+def _strftime_now(format: str) -> str:
+    if len(format) > 1000:
+        raise jinja2.TemplateError("strftime_now was given a format of more than 1,000 characters")
+    return datetime.now().strftime(format)
 
 
 def _to_json(value: Any, indent: int | None = None, **options: Any) -> str:

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinker_local.engine.sequence import StopRule
-from tinker_local.errors import BadRequestError
+from tinker_local.engine.targets import Targets
+from tinker_local.errors import BadRequestError, BadValueError
+from tinker_local.types.tensor_data import TensorData, check_csr
 
 MAX_TOPK = 1024
 """Most alternatives a request may ask for at each position."""
@@ -52,6 +54,77 @@ def topk_count(value: Any, name: str, n_vocab: int) -> int:
             f"{n_vocab} tokens"
         )
     return count
+
+
+def first_scored(last_n: Any, n_prompt: int, included: bool) -> int:
+    """Return the first position that is scored, where ``prompt_logprobs_last_n`` is ``last_n``."""
+    if last_n is None:
+        return 1
+    if not isinstance(last_n, int | np.integer) or isinstance(last_n, bool) or last_n < 1:
+        raise BadValueError(f"prompt_logprobs_last_n is {last_n!r}; it must be an int of 1 or greater")
+    if not included:
+        raise BadValueError(
+            "prompt_logprobs_last_n applies to prompt logprobs; set include_prompt_logprobs"
+        )
+    if last_n > n_prompt - 1:
+        raise BadRequestError(
+            f"prompt_logprobs_last_n is {last_n}, and the prompt has {n_prompt} tokens: it must be at most "
+            f"{n_prompt - 1}, since nothing comes before the first"
+        )
+    return n_prompt - int(last_n)
+
+
+def alternatives_count(value: Any) -> int:
+    """Return ``prompt_alt_tokens_k``: 0 to ``MAX_TOPK``."""
+    if isinstance(value, int | np.integer) and value < 0:
+        raise BadValueError(f"prompt_alt_tokens_k must be 0 or greater, got {value}")
+    count = integer(value, "prompt_alt_tokens_k", 0)
+    if count > MAX_TOPK:
+        raise BadRequestError(f"prompt_alt_tokens_k is {count}; at most {MAX_TOPK} are drawn at a position")
+    return count
+
+
+def targets(value: Any, n_prompt: int, n_vocab: int) -> tuple[TensorData, Targets]:
+    """Return ``target_prompt_logprobs`` (ours or Tinker's) as one of ours, and as the engine takes it."""
+    name = "target_prompt_logprobs"
+    if not all(hasattr(value, attribute) for attribute in ("dtype", "shape", "data")) or isinstance(
+        value, np.ndarray
+    ):
+        raise BadValueError(f"{name} is a {type(value).__name__}; it must be a TensorData")
+    if value.dtype != "int64":
+        raise BadValueError(f"{name} must be an int64 tensor of token ids, got {value.dtype}")
+    if value.shape is None or len(value.shape) != 2:
+        raise BadValueError(f"{name} must be 2-D, [len(prompt) - 1, K], got shape {value.shape}")
+    rows, columns = (int(extent) for extent in value.shape)
+    if rows != n_prompt - 1:
+        raise BadRequestError(
+            f"{name} has {rows} rows and the prompt {n_prompt} tokens; it must have one row for each token "
+            f"but the first, {n_prompt - 1}"
+        )
+    begins, places = value.sparse_crow_indices, value.sparse_col_indices
+    try:
+        tensor = TensorData(_flat(value), "int64", list(value.shape), begins, places)
+        indptr = np.arange(rows + 1, dtype=np.int64) * columns
+        if begins is not None:
+            indptr = np.asarray(begins, np.int64)
+            columns_of = np.asarray([] if places is None else places, np.int64)
+            check_csr(indptr, columns_of, value.shape, tensor._numpy.size)
+    except (TypeError, ValueError) as error:
+        raise BadRequestError(f"{name}: {error}") from error
+    ids = tensor._numpy.ravel()
+    if ids.size == 0 or ids.max() < 0:
+        raise BadRequestError(f"{name} names no id")
+    if ids.min() < -1 or ids.max() >= n_vocab:
+        wrong = ids[(ids < -1) | (ids >= n_vocab)][0]
+        raise BadRequestError(
+            f"{name} holds {wrong}; the vocabulary has ids 0 to {n_vocab - 1}, and -1 asks nothing"
+        )
+    return tensor, Targets.of(ids.astype(np.int32), indptr)
+
+
+def _flat(tensor: Any) -> Any:
+    """Return the numbers of a TensorData without a detour by lists, if it holds an array."""
+    return getattr(tensor, "_numpy", None) if hasattr(tensor, "_numpy") else tensor.data
 
 
 def prompt_tokens(prompt: Any, n_vocab: int, n_ctx: int) -> NDArray[np.int32]:

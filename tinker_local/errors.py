@@ -2,17 +2,34 @@
 
     TinkerError
     ├── APIError
-    │   ├── APIStatusError
-    │   │   ├── BadRequestError       400  the request cannot be served as it is written
-    │   │   ├── NotFoundError         404  no model or file of that name
-    │   │   └── InternalServerError   500  llama.cpp failed while it computed
-    └── RequestFailedError                 a request that had been accepted did not complete
+    │   ├── APIConnectionError                 no progress for longer than RetryConfig allows
+    │   │   └── APITimeoutError                never raised here
+    │   ├── APIResponseValidationError         never raised here
+    │   └── APIStatusError
+    │       ├── BadRequestError           400  the request cannot be served as it is written
+    │       │   └── BadValueError              of these, what the SDK refuses with a ValueError
+    │       ├── AuthenticationError       401  never raised here
+    │       ├── BillingError              402  never raised here
+    │       ├── PermissionDeniedError     403  never raised here
+    │       ├── NotFoundError             404  no model or file of that name
+    │       ├── ConflictError             409  never raised here
+    │       ├── UnprocessableEntityError  422  never raised here
+    │       ├── RateLimitError            429  never raised here
+    │       └── InternalServerError       500  llama.cpp failed while it computed
+    ├── RequestFailedError                     a request that had been accepted did not complete
+    └── ServiceOnlyError                       only Tinker's service can do that
 
 Names and places in the tree are those of ``tinker`` 0.38, so that ``except tinker.BadRequestError``
-keeps its meaning. There is no HTTP here: ``status_code`` is what the service would have answered.
+keeps its meaning. There is no HTTP here: ``status_code`` is what the service would have answered, and
+``request`` and ``response`` are None. Those never raised are there for scripts that catch them.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tinker_local.types import RequestErrorCategory
 
 
 class TinkerError(Exception):
@@ -22,14 +39,33 @@ class TinkerError(Exception):
 class APIError(TinkerError):
     """A request was refused or could not be answered."""
 
+    request: None = None
+    body: object | None = None
+
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
 
 
+class APIConnectionError(APIError):
+    """A request made no progress for as long as its ``RetryConfig`` waits."""
+
+
+class APITimeoutError(APIConnectionError):
+    """Never raised here: nothing is sent anywhere."""
+
+
+class APIResponseValidationError(APIError):
+    """Never raised here: no answer comes from elsewhere."""
+
+    response: None = None
+    status_code: int = 500
+
+
 class APIStatusError(APIError):
     """An ``APIError`` with the status code the service would have used."""
 
+    response: None = None
     status_code: int = 500
 
 
@@ -39,10 +75,50 @@ class BadRequestError(APIStatusError):
     status_code = 400
 
 
+class BadValueError(BadRequestError, ValueError):
+    """An argument that the SDK itself refuses, with a ``ValueError``."""
+
+
+class AuthenticationError(APIStatusError):
+    """Never raised here: there are no keys."""
+
+    status_code = 401
+
+
+class BillingError(APIStatusError):
+    """Never raised here: there are no bills."""
+
+    status_code = 402
+
+
+class PermissionDeniedError(APIStatusError):
+    """Never raised here: there are no accounts."""
+
+    status_code = 403
+
+
 class NotFoundError(APIStatusError):
     """A model name or path leads nowhere; the message lists what is there."""
 
     status_code = 404
+
+
+class ConflictError(APIStatusError):
+    """Never raised here."""
+
+    status_code = 409
+
+
+class UnprocessableEntityError(APIStatusError):
+    """Never raised here."""
+
+    status_code = 422
+
+
+class RateLimitError(APIStatusError):
+    """Never raised here: requests wait for room instead."""
+
+    status_code = 429
 
 
 class InternalServerError(APIStatusError):
@@ -52,19 +128,48 @@ class InternalServerError(APIStatusError):
 
 
 class RequestFailedError(TinkerError):
-    """An accepted request ended without an answer, for example because its client was closed."""
+    """An accepted request ended without an answer, for example because its client was closed.
 
-    def __init__(self, message: str) -> None:
+    ``request_id`` is "" here; ``category`` is one of ``types.RequestErrorCategory``.
+    """
+
+    def __init__(
+        self, message: str, request_id: str = "", category: RequestErrorCategory | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.request_id = request_id
+        if category is None:
+            from tinker_local.types import RequestErrorCategory
+
+            category = RequestErrorCategory.User
+        self.category = category
+
+    def __reduce__(self) -> tuple[type[RequestFailedError], tuple[object, ...]]:
+        return type(self), (self.message, self.request_id, self.category)
+
+
+class ServiceOnlyError(TinkerError, NotImplementedError):
+    """What was asked for belongs to Tinker's service: training, accounts, sessions."""
 
 
 __all__ = [
+    "APIConnectionError",
     "APIError",
+    "APIResponseValidationError",
     "APIStatusError",
+    "APITimeoutError",
+    "AuthenticationError",
     "BadRequestError",
+    "BadValueError",
+    "BillingError",
+    "ConflictError",
     "InternalServerError",
     "NotFoundError",
+    "PermissionDeniedError",
+    "RateLimitError",
     "RequestFailedError",
+    "ServiceOnlyError",
     "TinkerError",
+    "UnprocessableEntityError",
 ]

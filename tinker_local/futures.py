@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import ABCMeta
 from collections.abc import Generator
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
 
-class APIFuture(Future[T]):
+class APIFuture(Future[T], metaclass=ABCMeta):
     """A ``concurrent.futures.Future`` that can also be awaited, from any event loop.
 
     ``result(timeout)`` blocks, ``await future`` does not; ``concurrent.futures.wait`` and
@@ -48,6 +49,42 @@ class APIFuture(Future[T]):
         return await self
 
 
+@APIFuture.register
+class Ready:
+    """Something that is there already, with the face of a future of itself.
+
+    The SDK's methods that make clients return futures of them; older scripts use what is returned at once.
+    """
+
+    def result(self, timeout: float | None = None) -> Self:
+        """Return itself."""
+        return self
+
+    async def result_async(self, timeout: float | None = None) -> Self:
+        """Return itself."""
+        return self
+
+    def future(self) -> Future[Self]:
+        """Return a ``concurrent.futures.Future`` that holds itself."""
+        future: APIFuture[Self] = APIFuture()
+        future.set_result(self)
+        return future
+
+    async def coroutine(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self.result_async().__await__()
+
+
+def finished(value: T) -> APIFuture[T]:
+    """Return a future that has its result."""
+    future: APIFuture[T] = APIFuture()
+    future.set_result(value)
+    return future
+
+
 class _Condition:
     """What ``Future`` needs of a ``threading.Condition``, without its 1.2 KB until somebody waits.
 
@@ -78,4 +115,4 @@ class _Condition:
         return getattr(self._waiting, name)
 
 
-__all__ = ["APIFuture"]
+__all__ = ["APIFuture", "Ready", "finished"]

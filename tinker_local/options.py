@@ -101,10 +101,10 @@ class Options(BaseModel):
     def _check_together(self) -> Options:
         if self.kv_type == "q8_0" and self.flash_attn is False:
             raise ValueError("kv_type='q8_0' needs flash attention, and flash_attn is False")
-        if self.batch_invariant and (self.flash_attn or self.kv_type == "q8_0"):
+        if self.batch_invariant and (self.flash_attn is not None or self.kv_type == "q8_0"):
             raise ValueError(
-                "batch_invariant computes attention without flash attention, whose kernels depend on the "
-                f"batch; leave out flash_attn={self.flash_attn}, and kv_type={self.kv_type!r} if it is q8_0"
+                "batch_invariant chooses how attention is computed itself; leave out "
+                + ("kv_type='q8_0'" if self.flash_attn is None else f"flash_attn={self.flash_attn}")
             )
         return self
 

@@ -128,7 +128,7 @@ def _n_tokens(future: Future[Any]) -> int:
         return 0
     scored = result.prompt_logprobs_np
     n_scored = 0 if scored is None else len(scored)
-    return n_scored + sum(len(sequence.tokens_np) for sequence in result.sequences)
+    return n_scored + sum(len(sequence.tokens) for sequence in result.sequences)
 
 
 def _progress(forced: bool) -> Progress | None:

@@ -2,44 +2,69 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
+import os
 import secrets
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinker_local import checks, types
+from tinker_local.answers import Answer, Logprobs
 from tinker_local.engine.context_limit import ContextLimit
 from tinker_local.engine.engine import Engine
-from tinker_local.engine.sequence import Outcome, Request
-from tinker_local.futures import APIFuture
+from tinker_local.engine.sequence import Request
+from tinker_local.errors import BadRequestError
+from tinker_local.futures import APIFuture, Ready
 from tinker_local.options import Options
 from tinker_local.queue_state import QueueState, QueueStateObserver
+from tinker_local.retry import Retrier, RetryConfig
+from tinker_local.telemetry import Telemetry, TelemetryProvider
 from tinker_local.tokenizer import Tokenizer
 from tinker_local.weights import Weights
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 
-class SamplingClient(QueueStateObserver):
+class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
     """Samples from and scores with one model. Get one from ``ServiceClient.create_sampling_client``.
 
     Methods may be called from any thread and any event loop. A client can be pickled: the other
-    process opens the same files with the same options.
+    process opens the same files with the same options. Awaiting it, or ``result()``, gives itself.
 
     Bad input raises ``BadRequestError`` before anything is computed, and the client stays usable.
     """
 
-    def __init__(self, engine: Engine, options: Options, weights: Weights) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        options: Options,
+        weights: Weights,
+        *,
+        base_model: str | None = None,
+        retry_config: RetryConfig | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
         self._engine = engine
         self._options = options
         self._weights = weights
+        self._base_model = base_model or weights.path.stem
+        self._retry_config = retry_config
+        self._retrier = retry_config and Retrier(retry_config, engine.submit)
+        self._telemetry = Telemetry(telemetry)
         self._tokenizer = Tokenizer(engine.model)
+        self._plain = Answer(self._telemetry, weakref.ref(self._tokenizer))  # shared by most requests
+        self._plain_logprobs = Logprobs(self._telemetry)
         engine.observe(self)
 
     def sample(
@@ -49,6 +74,10 @@ class SamplingClient(QueueStateObserver):
         sampling_params: types.SamplingParams,
         include_prompt_logprobs: bool = False,
         topk_prompt_logprobs: int = 0,
+        topk_sample_logprobs: int = 0,
+        target_prompt_logprobs: types.TensorData | None = None,
+        prompt_alt_tokens_k: int = 0,
+        prompt_logprobs_last_n: int | None = None,
     ) -> APIFuture[types.SampleResponse]:
         """Generate continuations of a prompt. Returns at once.
 
@@ -59,6 +88,13 @@ class SamplingClient(QueueStateObserver):
             include_prompt_logprobs: also score the prompt's tokens.
             topk_prompt_logprobs: report this many most probable tokens at each prompt position, at
                 most 1,024.
+            topk_sample_logprobs: the same in the place of each sampled token.
+            target_prompt_logprobs: ids to score: int64, shape (len(prompt) - 1, K), dense or CSR. Cell
+                [i, j] is scored at prompt position i + 1; -1 asks for nothing.
+            prompt_alt_tokens_k: draw this many tokens in the place of each prompt token but the first, at
+                most 1,024; see ``types.PromptAltTokens``.
+            prompt_logprobs_last_n: score only the last n tokens, from 1 to len(prompt) - 1: what comes
+                before them can be served from the cache. Acts on the first two prompt arguments.
 
         Returns:
             A future of the ``SampleResponse``. Cancelling it frees what the request held.
@@ -68,7 +104,15 @@ class SamplingClient(QueueStateObserver):
             RequestFailedError: the client was closed.
         """
         return self._sample(
-            prompt, num_samples, sampling_params, include_prompt_logprobs, topk_prompt_logprobs
+            prompt,
+            num_samples,
+            sampling_params,
+            include_prompt_logprobs,
+            topk_prompt_logprobs,
+            topk_sample_logprobs,
+            target_prompt_logprobs,
+            prompt_alt_tokens_k,
+            prompt_logprobs_last_n,
         )
 
     async def sample_async(
@@ -78,41 +122,101 @@ class SamplingClient(QueueStateObserver):
         sampling_params: types.SamplingParams,
         include_prompt_logprobs: bool = False,
         topk_prompt_logprobs: int = 0,
+        topk_sample_logprobs: int = 0,
+        target_prompt_logprobs: types.TensorData | None = None,
+        prompt_alt_tokens_k: int = 0,
+        prompt_logprobs_last_n: int | None = None,
     ) -> types.SampleResponse:
         """``sample`` as a coroutine."""
         return await self.sample(
-            prompt, num_samples, sampling_params, include_prompt_logprobs, topk_prompt_logprobs
+            prompt,
+            num_samples,
+            sampling_params,
+            include_prompt_logprobs,
+            topk_prompt_logprobs,
+            topk_sample_logprobs,
+            target_prompt_logprobs,
+            prompt_alt_tokens_k,
+            prompt_logprobs_last_n,
         )
 
-    def compute_logprobs(self, prompt: types.ModelInput) -> APIFuture[list[float | None]]:
+    def compute_logprobs(
+        self, prompt: types.ModelInput, prompt_logprobs_last_n: int | None = None
+    ) -> APIFuture[list[float | None]]:
         """Compute the log-probability of each prompt token given those before it. Returns at once.
+
+        Args:
+            prompt: the tokens.
+            prompt_logprobs_last_n: score only the last n tokens, from 1 to len(prompt) - 1.
 
         Returns:
             A future of a list aligned with the prompt: natural logarithms under the unmodified model
-            (temperature 1, no truncation); None at position 0.
+            (temperature 1, no truncation); None at position 0, and where nothing was to be scored.
 
         Raises:
-            BadRequestError: the prompt is wrong; the message names the value.
+            BadRequestError: an argument is wrong; the message names the value.
             RequestFailedError: the client was closed.
         """
+        tokens = self._prompt_tokens(prompt)
+        first = checks.first_scored(prompt_logprobs_last_n, len(tokens), included=True)
         future: APIFuture[list[float | None]] = APIFuture()
-        self._engine.submit(
+        return self._submit(
+            future,
             Request(
-                prompt=self._prompt_tokens(prompt),
+                prompt=tokens,
                 future=future,
-                assemble=_logprobs,
+                assemble=self._plain_logprobs if first == 1 else Logprobs(self._telemetry, first),
                 prompt_logprobs=True,
-            )
+                prompt_logprobs_from=first,
+            ),
         )
-        return future
 
-    async def compute_logprobs_async(self, prompt: types.ModelInput) -> list[float | None]:
+    async def compute_logprobs_async(
+        self, prompt: types.ModelInput, prompt_logprobs_last_n: int | None = None
+    ) -> list[float | None]:
         """``compute_logprobs`` as a coroutine."""
-        return await self.compute_logprobs(prompt)
+        return await self.compute_logprobs(prompt, prompt_logprobs_last_n)
 
     def get_tokenizer(self) -> Tokenizer:
         """Return the tokenizer of the model file."""
         return self._tokenizer
+
+    def get_base_model(self) -> str:
+        """Return the name of the base model, as it was asked for; else that of its file."""
+        return self._base_model
+
+    async def get_base_model_async(self) -> str:
+        """``get_base_model`` as a coroutine."""
+        return self._base_model
+
+    def get_telemetry(self) -> Telemetry:
+        """Return what was counted of this client's requests; it stays in this process."""
+        return self._telemetry
+
+    def get_sampler_handle(self) -> str:
+        """Return a string from which ``from_sampler_handle`` makes such a client in another process."""
+        state = {"weights": self._weights.to_json(), "base_model": self._base_model}
+        state["options"] = self._options.model_dump(mode="json")
+        return base64.urlsafe_b64encode(json.dumps(state).encode()).decode()
+
+    @staticmethod
+    def from_sampler_handle(handle: str, *, api_key: str | None = None) -> SamplingClient:
+        """Open what a handle stands for; ``api_key`` is not used.
+
+        Raises:
+            BadRequestError: it is no handle, or a file it names is not usable.
+            NotFoundError: a file it names is gone.
+        """
+        del api_key
+        try:
+            state = json.loads(base64.urlsafe_b64decode(handle))
+            weights = Weights.from_json(state["weights"])
+            options, base_model = Options(**state["options"]), str(state["base_model"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadRequestError(
+                f"{handle!r} is not what get_sampler_handle returned: {error!r}"
+            ) from error
+        return _reopen(weights, options, base_model)
 
     def on_queue_state_change(self, queue_state: QueueState, queue_state_reason: str | None) -> None:
         """Called when requests begin or cease to wait for room; logs it. Override it to do more."""
@@ -125,79 +229,91 @@ class SamplingClient(QueueStateObserver):
         params: types.SamplingParams,
         include_prompt_logprobs: bool = False,
         topk_prompt_logprobs: int = 0,
+        topk_sample_logprobs: int = 0,
+        target_prompt_logprobs: types.TensorData | None = None,
+        prompt_alt_tokens_k: int = 0,
+        prompt_logprobs_last_n: int | None = None,
         on_token: Callable[[int, int], None] | None = None,
     ) -> APIFuture[types.SampleResponse]:
         """``sample``, with ``on_token(sample index, token)`` called as tokens are drawn."""
         n_vocab, n_ctx = self._engine.model.n_vocab, self._engine.n_ctx
         tokens = self._prompt_tokens(prompt)
+        logprobs = bool(include_prompt_logprobs)
+        first = checks.first_scored(prompt_logprobs_last_n, len(tokens), logprobs)
         topk = checks.topk_count(topk_prompt_logprobs, "topk_prompt_logprobs", n_vocab)
-        seed = secrets.randbits(64) if params.seed is None else checks.seed(params.seed)
+        asked = targets = None
+        if target_prompt_logprobs is not None:
+            asked, targets = checks.targets(target_prompt_logprobs, len(tokens), n_vocab)
+        answer = self._plain
+        if logprobs or topk or asked is not None:
+            answer = replace(answer, logprobs=logprobs, first=first, topk=topk, targets=asked)
         future: APIFuture[types.SampleResponse] = APIFuture()
-        self._engine.submit(
+        return self._submit(
+            future,
             Request(
                 prompt=tokens,
                 future=future,
-                assemble=_response_maker(bool(include_prompt_logprobs), topk),
+                assemble=answer,
                 num_samples=checks.sample_count(num_samples),
                 max_tokens=checks.generation_length(params.max_tokens, len(tokens), n_ctx),
                 temperature=checks.temperature(params.temperature),
                 top_k=checks.top_k(params.top_k, n_vocab),
                 top_p=checks.top_p(params.top_p),
-                seed=seed,
+                seed=secrets.randbits(64) if params.seed is None else checks.seed(params.seed),
                 stop=checks.stop_rule(params.stop, n_vocab),
-                prompt_logprobs=bool(include_prompt_logprobs),
+                prompt_logprobs=logprobs,
                 topk_prompt_logprobs=topk,
+                prompt_logprobs_from=first,
+                topk_sample_logprobs=checks.topk_count(
+                    topk_sample_logprobs, "topk_sample_logprobs", n_vocab
+                ),
+                targets=targets,
+                prompt_alt_tokens_k=checks.alternatives_count(prompt_alt_tokens_k),
                 raw_logprobs=self._options.logprobs_mode == "raw",
                 on_token=on_token,
-            )
+            ),
         )
+
+    def _submit(self, future: APIFuture[T], request: Request) -> APIFuture[T]:
+        (self._retrier or self._engine).submit(request)
+        self._telemetry.notice_request()
+        future.add_done_callback(self._telemetry.notice_end)
         return future
 
     def _prompt_tokens(self, prompt: types.ModelInput) -> NDArray[np.int32]:
         return checks.prompt_tokens(prompt, self._engine.model.n_vocab, self._engine.n_ctx)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self._weights, self._options)
+        return _reopen, (self._weights, self._options, self._base_model, self._retry_config)
 
     def __repr__(self) -> str:
         return f"SamplingClient({str(self._weights)!r}, n_ctx={self._engine.n_ctx})"
 
 
-def _logprobs(outcome: Outcome) -> list[float | None]:
-    return types.logprobs_to_list(outcome.scores.logprobs)
+class _Reopened:
+    """Engines of clients that came from other processes: those of the same weights share one."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.engines: weakref.WeakValueDictionary[tuple[Weights, Options], Engine] = (
+            weakref.WeakValueDictionary()
+        )
+        self.limit = cache(ContextLimit)
 
 
-@cache
-def _response_maker(include_logprobs: bool, topk: int) -> Callable[[Outcome], types.SampleResponse]:
-    def respond(outcome: Outcome) -> types.SampleResponse:
-        sequences = [
-            types.SampledSequence(sample.stop_reason, sample.tokens, sample.logprobs)
-            for sample in outcome.samples
-        ]
-        scores, alternatives = outcome.scores, None
-        if topk:
-            scores.topk_logprobs[0] = types.NO_LOGPROB  # nothing comes before position 0
-            alternatives = types.TopkLogprobs(scores.topk_ids, scores.topk_logprobs)
-        logprobs = scores.logprobs if include_logprobs else None
-        return types.SampleResponse(sequences, logprobs, alternatives, outcome.n_cached)
-
-    return respond
+_reopened = {os.getpid(): _Reopened()}
 
 
-_reopened: weakref.WeakValueDictionary[tuple[Weights, Options], Engine] = weakref.WeakValueDictionary()
-_reopened_lock = threading.Lock()
-_reopened_limit = cache(ContextLimit)
-
-
-def _reopen(weights: Weights, options: Options) -> SamplingClient:
-    """Unpickle a client; those of the same weights in a process share an engine."""
-    with _reopened_lock:
-        engine = _reopened.get((weights, options))
+def _reopen(
+    weights: Weights, options: Options, base_model: str, retry_config: RetryConfig | None = None
+) -> SamplingClient:
+    """Open what a pickled client or a handle stands for."""
+    own = _reopened.setdefault(os.getpid(), _Reopened())  # an engine does not live on in a forked process
+    with own.lock:
+        engine = own.engines.get((weights, options))
         if engine is None:
-            engine = _reopened[weights, options] = weights.open(
-                options, _reopened_limit(options.n_contexts)
-            )
-    return SamplingClient(engine, options, weights)
+            engine = own.engines[weights, options] = weights.open(options, own.limit(options.n_contexts))
+    return SamplingClient(engine, options, weights, base_model=base_model, retry_config=retry_config)
 
 
 __all__ = ["SamplingClient"]

@@ -5,24 +5,32 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Mapping
+from functools import partialmethod
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, NoReturn
 
+from tinker_local import types
 from tinker_local.engine.context_limit import ContextLimit
 from tinker_local.engine.engine import Engine
 from tinker_local.errors import RequestFailedError
+from tinker_local.futures import APIFuture, finished
 from tinker_local.model_store import ModelStore
 from tinker_local.options import KvType, LogprobsMode, Options
+from tinker_local.rest_client import RestClient
+from tinker_local.retry import RetryConfig
 from tinker_local.sampling_client import SamplingClient
+from tinker_local.service_only import refuse
+from tinker_local.telemetry import Telemetry, TelemetryProvider
 from tinker_local.weights import Weights
 
 
-class ServiceClient:
+class ServiceClient(TelemetryProvider):
     """The entry point: opens models on this machine.
 
     Args:
-        user_metadata: taken for compatibility with Tinker; not used.
-        project_id: taken for compatibility with Tinker; not used.
+        user_metadata, project_id, display_name, base_url, api_key, default_headers_overrides: taken for
+            compatibility with Tinker; not used.
         n_ctx: tokens the KV cache holds, shared by all running requests, and the most tokens of one
             request. None: the model's training context, at most 8,192.
         n_threads: threads llama.cpp computes with. None: the physical cores.
@@ -60,6 +68,10 @@ class ServiceClient:
         user_metadata: dict[str, str] | None = None,
         project_id: str | None = None,
         *,
+        display_name: str | None = None,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        default_headers_overrides: Mapping[str, str] | None = None,
         n_ctx: int | None = None,
         n_threads: int | None = None,
         n_gpu_layers: int | None = None,
@@ -74,7 +86,7 @@ class ServiceClient:
         n_contexts: int | None = None,
         models_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        del user_metadata, project_id
+        del user_metadata, project_id, display_name, base_url, api_key, default_headers_overrides
         self._options = Options.resolve(
             {
                 "n_ctx": n_ctx,
@@ -97,11 +109,14 @@ class ServiceClient:
         self._engines: dict[Weights, Engine] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._telemetry = Telemetry()
 
     def create_sampling_client(
         self,
         model_path: str | None = None,
         base_model: str | None = None,
+        retry_config: RetryConfig | None = None,
+        record_stability_info: bool = False,
         *,
         lora_scale: float = 1.0,
     ) -> SamplingClient:
@@ -113,6 +128,9 @@ class ServiceClient:
             base_model: the name of a known model (``tinker-local models`` lists them) or the path
                 of a GGUF file. With an adapter: the model it goes on, which must agree with what the
                 adapter says; None for the one that it names.
+            retry_config: how many requests are in the engine at a time, which are tried again, and how
+                long the client waits for progress. None: no limits, and nothing is tried again.
+            record_stability_info: for training on the service; must be False.
             lora_scale: what the adapter adds counts this many times: the update of a weight is
                 lora_scale * alpha / rank * B A, with the file's alpha (without one: lora_scale * B A).
                 0 gives the base's numbers.
@@ -120,7 +138,7 @@ class ServiceClient:
         A checkpoint that is in the store as it was downloaded is converted first.
 
         Clients of one base share its weights in memory; each adapter and scale has a KV cache of its
-        own.
+        own. What is returned can be used at once; awaiting it, or ``result()``, gives the same client.
 
         Raises:
             ValueError: neither is given.
@@ -128,29 +146,88 @@ class ServiceClient:
             BadRequestError: a file cannot be used, or the arguments do not go together; the message
                 says why.
         """
+        if record_stability_info:
+            refuse("record_stability_info")
         weights = Weights.find(self._store, model_path, base_model, lora_scale)
-        return SamplingClient(self._engine(weights), self._options, weights)
+        return SamplingClient(
+            self._engine(weights),
+            self._options,
+            weights,
+            base_model=base_model and os.fspath(base_model),
+            retry_config=retry_config,
+            telemetry=self._telemetry,
+        )
 
     async def create_sampling_client_async(
         self,
         model_path: str | None = None,
         base_model: str | None = None,
+        retry_config: RetryConfig | None = None,
+        record_stability_info: bool = False,
         *,
         lora_scale: float = 1.0,
     ) -> SamplingClient:
         """``create_sampling_client`` as a coroutine; the event loop runs on while it loads."""
         return await asyncio.to_thread(
-            self.create_sampling_client, model_path, base_model, lora_scale=lora_scale
+            self.create_sampling_client,
+            model_path,
+            base_model,
+            retry_config,
+            record_stability_info,
+            lora_scale=lora_scale,
         )
 
-    def close(self) -> None:
-        """Free the models. Unfinished requests get a RequestFailedError. Closing twice is fine."""
+    def create_rest_client(self) -> RestClient:
+        """Return a client that lists the models and adapters in this one's models directory."""
+        return RestClient(self._store)
+
+    def get_server_capabilities(self) -> types.GetServerCapabilitiesResponse:
+        """Return the models that are on this machine."""
+        return self.create_rest_client().get_server_capabilities().result()
+
+    async def get_server_capabilities_async(self) -> types.GetServerCapabilitiesResponse:
+        """``get_server_capabilities`` as a coroutine."""
+        return await asyncio.to_thread(self.get_server_capabilities)
+
+    def get_telemetry(self) -> Telemetry:
+        """Return what was counted of the requests of this client's SamplingClients."""
+        return self._telemetry
+
+    def _refuse(self, name: str, *args: Any, **kwargs: Any) -> NoReturn:
+        refuse(f"ServiceClient.{name}")
+
+    create_custom_loss = partialmethod(_refuse, "create_custom_loss")
+    create_lora_training_client = partialmethod(_refuse, "create_lora_training_client")
+    create_lora_training_client_async = partialmethod(_refuse, "create_lora_training_client_async")
+    create_training_client_from_state = partialmethod(_refuse, "create_training_client_from_state")
+    create_training_client_from_state_async = partialmethod(
+        _refuse, "create_training_client_from_state_async"
+    )
+    create_training_client_from_state_with_optimizer = partialmethod(
+        _refuse, "create_training_client_from_state_with_optimizer"
+    )
+    create_training_client_from_state_with_optimizer_async = partialmethod(
+        _refuse, "create_training_client_from_state_with_optimizer_async"
+    )
+    get_console_url = partialmethod(_refuse, "get_console_url")
+
+    def close(
+        self,
+        status: Literal["success", "errored", "interrupted"] = "success",
+        detail: str | None = None,
+    ) -> APIFuture[None]:
+        """Free the models. Unfinished requests get a RequestFailedError. Closing twice is fine.
+
+        ``status`` and ``detail`` are taken for compatibility with Tinker. It is done when this returns.
+        """
+        del status, detail
         with self._lock:
             self._closed = True
             engines, self._engines = self._engines, {}
         interrupted = [engine.close() for engine in engines.values()]
         if any(interrupted):
             raise KeyboardInterrupt
+        return finished(None)
 
     def __enter__(self) -> ServiceClient:
         return self

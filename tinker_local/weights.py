@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from convert.errors import ConversionError
 from convert.models_directory import split_type
@@ -88,6 +89,22 @@ class Weights:
         """
         adapter = self.adapter_path and check_gguf(self.adapter_path)
         return Engine.open(check_gguf(self.path), options, adapter, self.lora_scale, limit)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``from_json`` takes: paths as strings."""
+        adapter = self.adapter_path and str(self.adapter_path)
+        return {"path": str(self.path), "adapter_path": adapter, "lora_scale": self.lora_scale}
+
+    @classmethod
+    def from_json(cls, state: dict[str, Any]) -> Weights:
+        """Return what ``to_json`` was called on.
+
+        Raises:
+            KeyError, TypeError: it was not.
+        """
+        adapter = state["adapter_path"]
+        scale = checks.lora_scale(state["lora_scale"])
+        return cls(Path(state["path"]), None if adapter is None else Path(adapter), scale)
 
     def __str__(self) -> str:
         if self.adapter_path is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar
@@ -13,11 +14,17 @@ from convert.architectures.architecture import Rows, Target, Value
 from convert.architectures.rotary import rope_metadata
 from convert.architectures.transformer import ATTENTION, Sizes, Transformer
 from convert.config import Config, Rope
-from convert.errors import CheckpointError
+from convert.errors import CheckpointError, ConversionWarning
 from convert.packed_tensor import Mxfp4Tensor, unpack_mxfp4
 from convert.tensor import Array, Tensor
 
 NORMS = {"attn_norm": "input_layernorm", "post_attention_norm": "post_attention_layernorm"}
+
+_ROUNDED_RAMP = (
+    "config.json says truncate: false for YaRN; llama.cpp rounds the bounds of its ramp all the same, so a "
+    "few rotary frequencies differ a little from the source's"
+)
+
 WINDOWED, FULL = "sliding_attention", "full_attention"
 
 
@@ -59,6 +66,8 @@ class GptOss(Transformer):
 
     def rope_values(self, length: int) -> dict[str, Value]:
         """Return the keys of the rotation."""
+        if self.rope.scaling.get("truncate", True) is False:
+            warnings.warn(_ROUNDED_RAMP, ConversionWarning, stacklevel=2)
         return rope_metadata(self.rope, self.n_rotated, length, truncates=True)
 
     def metadata(self) -> dict[str, Value]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import ClassVar
@@ -10,7 +11,7 @@ from convert.architectures.architecture import Rows, Target, Value, rotary_rows
 from convert.architectures.decoder import Decoder
 from convert.architectures.rotary import rope_factors, rope_metadata
 from convert.config import Rope
-from convert.errors import CheckpointError, UnsupportedError
+from convert.errors import CheckpointError, ConversionWarning, UnsupportedError
 
 ATTENTION = {
     "attn_q": "self_attn.q_proj",
@@ -117,6 +118,13 @@ class Transformer(Decoder):
         self.check()
         length = self._size("max_position_embeddings")
         window = self.window()
+        if window is not None and window < length:
+            warnings.warn(
+                f"the model attends to the last {window} tokens only, and llama.cpp's {self.gguf_name} to "
+                f"all; the file is made for contexts of up to {window} tokens, where this is the same",
+                ConversionWarning,
+                stacklevel=2,
+            )
         return {
             "context_length": length if window is None else min(length, window),
             "embedding_length": self._size("hidden_size"),

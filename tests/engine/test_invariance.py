@@ -201,6 +201,23 @@ def test_stop_rules_hold_within_guesses(tmp_path: Path) -> None:
         assert cut.stop_reason == "stop"
 
 
+@pytest.mark.parametrize("options", [{}, {"kv_type": "f32"}], ids=["f16", "f32"])
+def test_long_contexts(options: dict[str, Any], tmp_path: Path) -> None:
+    """Where other attention kernels would take over: 64 queries, and 512 cells for one query."""
+    clients = [Case(kind="BF16").client(tmp_path, n_ctx=1024, n_threads=n, **options) for n in (1, 2)]
+    tokens = np.random.default_rng(0).integers(0, 256, 800).tolist()
+    params = SamplingParams(max_tokens=30, seed=0, stop=[])
+    samples = [
+        client.sample(ModelInput.from_ints(tokens), n, params).result().sequences[0]
+        for client, n in zip(clients, (1, 3), strict=True)
+    ]
+    assert samples[0].logprobs == samples[1].logprobs
+    whole = ModelInput.from_ints([*tokens, *samples[0].tokens])
+    assert clients[1].compute_logprobs(whole).result()[800:] == samples[0].logprobs
+    clients[1].compute_logprobs(ModelInput.from_ints(tokens[:300])).result()
+    assert clients[0].compute_logprobs(whole).result() == clients[1].compute_logprobs(whole).result()
+
+
 def test_a_prompt_that_fills_the_context(tmp_path: Path) -> None:
     client = Case().client(tmp_path, n_ctx=100)
     tokens = np.random.default_rng(0).integers(0, 256, 98).tolist()
@@ -252,7 +269,7 @@ class TestRefusals:
         monkeypatch.setattr(Context, "decode", remember)
         monkeypatch.setattr(Context, "logits", in_fours)
         client = Case().client(tmp_path)
-        assert client._engine._loop._runner._rule == RULES[1]
+        assert client._engine._loop._runner._rule == Rule(1, 8, 4)
 
 
 def test_besides_blas_batches_stay_below_its_threshold(
@@ -292,27 +309,32 @@ class TestGuesses:
         return Guesses(prompt), prompt.samples[0]
 
     def test_what_followed_the_longest_run(self) -> None:
-        guesses, sample = self.sample("abcX bcY abc", "d")
-        sample.drawn[:] = b" bc"
-        for _ in range(3):
-            guesses.came_true(sample, 1, 1)
-        assert bytes(guesses.next_tokens(sample, 15)) == b"Y abc"
+        guesses, sample = self.sample("abcX bcY abc", " bc")
+        for n in (1, 2, 4):
+            guesses.came_true(sample, n, n)
+        assert bytes(guesses.next_tokens(sample, 0, 15)) == b"Y abc"
+        assert bytes(guesses.next_tokens(sample, 0, 2)) == b"Y "
 
-    def test_one_token_until_guesses_come_true(self) -> None:
-        guesses, sample = self.sample("abcdefgh", "ab")
-        assert bytes(guesses.next_tokens(sample, 15)) == b"c"
+    def test_short_runs_are_for_free_guesses(self) -> None:
+        guesses, sample = self.sample("xyc?", "abc")
+        assert guesses.next_tokens(sample, 0, 15) == []
+        assert bytes(guesses.next_tokens(sample, 1, 15)) == b"?"
+
+    def test_fewer_guesses_after_wrong_ones(self) -> None:
+        guesses, sample = self.sample("abcdefgh", "abc")
+        tried = []
+        for _ in range(40):
+            guess = guesses.next_tokens(sample, 0, 15)
+            tried.append(len(guess))
+            guesses.came_true(sample, len(guess), 0)
+        assert tried == [1 if i in (0, 2, 5, 10, 19, 36) else 0 for i in range(40)]
         guesses.came_true(sample, 1, 1)
-        assert bytes(guesses.next_tokens(sample, 15)) == b"cd"
-        guesses.came_true(sample, 2, 1)
-        assert bytes(guesses.next_tokens(sample, 15)) == b"cd"
-        guesses.came_true(sample, 2, 0)
-        assert bytes(guesses.next_tokens(sample, 15)) == b"c"
-        assert guesses.next_tokens(sample, 0) == []
+        assert bytes(guesses.next_tokens(sample, 0, 15)) == b"de"
 
     def test_what_was_drawn_counts_too(self) -> None:
         guesses, sample = self.sample("?", "xyzw xyz")
-        assert bytes(guesses.next_tokens(sample, 15)) == b"w"
+        assert bytes(guesses.next_tokens(sample, 0, 15)) == b"w"
 
     def test_nothing_to_go_by(self) -> None:
         guesses, sample = self.sample("abc", "d")
-        assert guesses.next_tokens(sample, 15) == []
+        assert guesses.next_tokens(sample, 3, 15) == []

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.random_model import write_random_model
 from tinker_local import BadRequestError, InternalServerError, ServiceClient
 from tinker_local.engine.llama import Context, Model, load_model
 
@@ -117,9 +118,9 @@ def test_llama_cpp_is_silent_unless_debugging(setup: str, talks: bool, model_pat
     assert bool(done.stderr) == talks
 
 
-def test_errors_are_logged(model_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "cut.gguf"
-    path.write_bytes(model_path.read_bytes()[:5000])
+def test_errors_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "other.gguf"
+    path.write_bytes(write_random_model(tmp_path / "model.gguf").read_bytes().replace(b"llama", b"other"))
     with caplog.at_level(logging.ERROR, "tinker_local.llama"), pytest.raises(BadRequestError):
         load_model(path, -1)
     assert any(record.levelno == logging.ERROR for record in caplog.records)

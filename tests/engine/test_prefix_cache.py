@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tinker_local.engine import prefix_cache
 from tinker_local.engine.prefix_cache import PrefixCache, common_prefix
-from tinker_local.engine.scores import Scores
+from tinker_local.engine.scores import Scores, Wanted
 
 
 def tokens_of(*tokens: int) -> NDArray[np.int32]:
@@ -80,9 +80,9 @@ def scores_of(*logprobs: float, k: int = 2) -> Scores:
     return Scores(np.array(logprobs, np.float32), ids, ids.astype(np.float32))
 
 
-def known(cache: PrefixCache, tokens: NDArray[np.int32], k: int = 0) -> list[float]:
-    pieces = cache.known_scores(cache.match_scored(tokens, k))
-    return [x for piece in pieces for x in piece.logprobs.tolist()][1:]
+def known(cache: PrefixCache, tokens: NDArray[np.int32], k: int = 0, first: int = 1) -> list[float]:
+    pieces = cache.known_scores(cache.match_scored(tokens, Wanted(first, 99, k)), first)
+    return [x for _, piece in pieces for x in piece.logprobs.tolist()]
 
 
 def test_the_least_recently_used_goes_first() -> None:
@@ -115,14 +115,35 @@ def test_scored_prefixes() -> None:
     cache.extend(0, tokens_of(4, 5))
     wanted = tokens_of(1, 2, 3, 4, 5, 6)
     assert cache.match(wanted).length == 5
-    match = cache.match_scored(wanted, 0)
+    match = cache.match_scored(wanted, Wanted(1, 6, 0))
     assert (match.length, match.n_scored) == (5, 3)
     assert known(cache, wanted) == [-1, -2]
     assert known(cache, tokens_of(1, 2, 9)) == [-1]
     assert known(cache, wanted, k=2) == [-1, -2]
     assert known(cache, wanted, k=3) == [], "only two alternatives were found"
-    cache.attach(1, cache.match_scored(tokens_of(1, 2, 9), 0))  # splits the node
+    cache.attach(1, cache.match_scored(tokens_of(1, 2, 9), Wanted(1, 3, 0)))  # splits the node
     assert known(cache, wanted) == [-1, -2]
+
+
+def test_scores_that_are_not_wanted_do_not_count() -> None:
+    cache = PrefixCache()
+    cache.attach(0, cache.nothing)
+    cache.extend(0, tokens_of(1, 2, 3))
+    cache.extend(0, tokens_of(4, 5), scores_of(-3, -4))
+    prompt = tokens_of(1, 2, 3, 4, 5, 6)
+    assert [cache.match_scored(prompt, Wanted(first, 6, 0)).n_scored for first in range(1, 6)] == [
+        1,
+        2,
+        5,
+        5,
+        5,
+    ]
+    assert known(cache, prompt, first=3) == [-3, -4]
+    assert known(cache, prompt, first=4) == [-4]
+    assert known(cache, prompt, first=2) == []
+    seen = cache.match_scored(prompt, Wanted(3, 4, 0))
+    assert seen.n_scored == 4, "from position 4 on the logits themselves are wanted"
+    assert [place for place, _ in cache.known_scores(seen, 3)] == [3]
 
 
 def test_scores_are_taken_from_the_copy_that_has_them() -> None:
@@ -135,7 +156,7 @@ def test_scores_are_taken_from_the_copy_that_has_them() -> None:
 
 def test_the_parts_of_a_piece_of_scores() -> None:
     scores = Scores.unknown(5, 1)
-    scores.write(0, [scores_of(0.0, -1), scores_of(-2, -3, -4).part(0, 2)])
+    scores.write([(0, scores_of(0.0, -1)), (2, scores_of(-2, -3, -4).part(0, 2))])
     assert scores.logprobs[:4].tolist() == [0, -1, -2, -3]
     assert np.isnan(scores.logprobs[4])
     assert scores.topk_ids.tolist() == [[0], [2], [0], [2], [0]]

@@ -6,41 +6,18 @@ leave out a part without a word; those are found here, by their heads.
 
 from __future__ import annotations
 
-import glob
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from tinker_local.engine.gguf_file import FLOAT32, GgufFile, TensorInfo
+from tinker_local.engine.model_files import ModelFiles
+from tinker_local.engine.tensor_types import NOT_FOR_WEIGHTS
 from tinker_local.errors import BadRequestError
 
 _EMBEDDING = "token_embd.weight"
 _ONE_OUTPUT = "ffn_gate_inp_shexp.weight"  # a matrix of one row
 _CONVOLUTIONS = ("conv.weight", "conv1d.weight")
-_PART = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
-_NO_FACTORS = range(24, 29)  # enum ggml_type: integers and float64
-
-
-@dataclass(frozen=True, slots=True)
-class _Base:
-    """A model's architecture and tensors; a model in several files has tensors in each."""
-
-    architecture: str | None
-    tensors: Mapping[str, TensorInfo]
-
-    @classmethod
-    def read(cls, path: Path) -> _Base:
-        files = [GgufFile(part) for part in _parts(path)]
-        tensors = {name: tensor for file in files for name, tensor in file.tensors.items()}
-        return cls(files[0].text("general.architecture"), tensors)
-
-
-def _parts(path: Path) -> list[Path]:
-    match = _PART.fullmatch(path.name)
-    return (
-        sorted(path.parent.glob(f"{glob.escape(match[1])}-?????-of-{match[2]}.gguf")) if match else [path]
-    )
 
 
 def check_adapter(path: Path, base: Path) -> None:
@@ -50,12 +27,12 @@ def check_adapter(path: Path, base: Path) -> None:
         BadRequestError: it is not a LoRA, not one for that model, or one that llama.cpp would apply
             only in part; the message says which.
     """
-    adapter, model = GgufFile(path), _Base.read(base)
+    adapter, model = GgufFile(path), ModelFiles.read(base)
     for problem in (*_wrong_keys(adapter, model), *_wrong_tensors(adapter, model)):
         raise BadRequestError(f"the adapter {path} cannot be put on {base}: {problem}")
 
 
-def _wrong_keys(adapter: GgufFile, model: _Base) -> Iterator[str]:
+def _wrong_keys(adapter: GgufFile, model: ModelFiles) -> Iterator[str]:
     kind, method = adapter.text("general.type"), adapter.text("adapter.type")
     if kind != "adapter":
         yield f"its general.type is {kind or 'missing'}, not adapter; it seems to be a whole model"
@@ -64,20 +41,23 @@ def _wrong_keys(adapter: GgufFile, model: _Base) -> Iterator[str]:
     architecture = adapter.text("general.architecture")
     if architecture != model.architecture:
         yield f"it is for the architecture {architecture}, and the model's is {model.architecture}"
+    alpha = adapter.metadata.get("adapter.lora.alpha", 0.0)
     if adapter.type_of("adapter.lora.alpha") not in (None, FLOAT32):
         yield "its adapter.lora.alpha is not a float32"
+    elif not isinstance(alpha, float) or not math.isfinite(alpha):
+        yield f"its adapter.lora.alpha is {alpha}"
     if adapter.type_of("adapter.alora.invocation_tokens") is not None:
         yield "it is an activated LoRA (aLoRA), which applies to parts of a prompt; not supported"
 
 
-def _wrong_tensors(adapter: GgufFile, model: _Base) -> Iterator[str]:
+def _wrong_tensors(adapter: GgufFile, model: ModelFiles) -> Iterator[str]:
     if not adapter.tensors:
         yield "it has no tensors"
     for name, tensor in adapter.tensors.items():
         weight, _, factor = name.rpartition(".")
         if factor not in ("lora_a", "lora_b"):
             yield f"its tensor {name} is no factor of a LoRA, and llama.cpp can apply nothing else"
-        elif tensor.type in _NO_FACTORS:
+        elif tensor.type in NOT_FOR_WEIGHTS:
             yield f"its tensor {name} has a number format that llama.cpp cannot multiply with"
         elif weight not in model.tensors:
             yield f"its tensor {name} has no counterpart {weight} in the model"
@@ -93,7 +73,7 @@ def _takes_lora(name: str, weight: TensorInfo) -> bool:
     return name.endswith(".weight") and is_matrix and not name.endswith(_CONVOLUTIONS)
 
 
-def _wrong_pair(name: str, a: TensorInfo, b: TensorInfo, model: _Base) -> Iterator[str]:
+def _wrong_pair(name: str, a: TensorInfo, b: TensorInfo, model: ModelFiles) -> Iterator[str]:
     weight, is_embedding = model.tensors[name].shape, name == _EMBEDDING
     # of the embedding llama.cpp looks up rows of A, so A has the vocabulary and B the rest
     first, rank, *more = (a.shape[1], a.shape[0], *a.shape[2:]) if is_embedding else a.shape

@@ -84,10 +84,15 @@ class Cells:
     def settle(self, sequence: Sequence) -> None:
         """Tell the cache of them."""
         start, stop = sequence.n_settled, sequence.n_computed
-        scores = None
+        tokens, scored = sequence.tokens[start:stop], stop
         if self._keeps_prefixes and isinstance(sequence, Prompt) and sequence.request.scores_prompt:
-            scores = sequence.scores.part(start, stop).copy()  # the user gets the original
-        self.cache.extend(sequence.id, sequence.tokens[start:stop], scores)
+            first = sequence.request.wanted.first
+            scored = min(stop, max(start, first if first > 1 else 0))  # nothing scores the first token
+        self.cache.extend(sequence.id, tokens[: scored - start])
+        if scored < stop:
+            assert isinstance(sequence, Prompt)
+            scores = sequence.scores.part(scored, stop).copy()  # the user gets the original
+            self.cache.extend(sequence.id, tokens[scored - start :], scores)
         self._n_open -= stop - start
         sequence.n_settled = stop
 

@@ -86,7 +86,7 @@ class Engine:
         if options.batch_invariant:
             refuse_devices(options.devices)
         model = load_model(path, options.n_gpu_layers, options.devices)
-        n_ctx = options.n_ctx or min(model.n_ctx_train, _DEFAULT_N_CTX)
+        n_ctx = options.n_ctx or min(model.usual_n_ctx, _DEFAULT_N_CTX)
         n_batch, n_sequences = (
             options.n_ubatch or _N_BATCH,
             _N_STATES if model.is_recurrent else _N_SEQUENCES,

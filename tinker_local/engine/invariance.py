@@ -3,17 +3,20 @@
 llama.cpp's CPU code picks its kernels by shape, and kernels add in different orders. What a token's
 logits may depend on, and what is done about it:
 
-- Attention multiplies each head's queries by the keys, and weights by the values, one sequence at a time.
-  For a single query it takes dot products, for several a blocked product (``llamafile_sgemm``: from 2 rows
-  on x86, from 4 or 8 on arm64). So each sequence has at least ``per_sequence`` tokens in every batch.
 - Weights multiply all tokens of a micro-batch together, the last layer and the output matrix the flagged
-  ones. The same choice there, and repacked weights (``ggml-cpu/repack.cpp``) take rows in fours, with the
-  rest one by one. So both numbers are at least ``n_rows``, and multiples of ``multiple``.
+  ones. One row is a series of dot products, more are a blocked product (``llamafile_sgemm``: from 2 rows on
+  x86, from 4 or 8 on arm64); repacked weights (``ggml-cpu/repack.cpp``) take rows in fours, with the rest
+  one by one. So both numbers are at least ``n_rows``, and multiples of ``multiple``.
+- Attention is flash attention's plain kernel, which takes each query by itself through the cells in their
+  order and skips masked ones. Its variants for 64 queries or more, and for one query and 512 cells or more,
+  need keys and values of one type (``ggml_compute_forward_flash_attn_ext_f16``): keys are float16 here and
+  values bfloat16. Where they are one (MLA) or shall both be float32, flash attention is off; then attention
+  multiplies one sequence at a time as above, and each has at least ``per_sequence`` tokens in every batch.
 - Within a kernel each number is a sum of its own in a fixed order, whatever the tiles and threads.
-- That order runs over the cells of the cache, where other sequences' cells would shift it. So each sequence
-  has a stream of cells, in which its position is the cell; cells beyond its end add exact zeros.
-- Flash attention splits work by the number of queries and cells, so it is off. Experts take their tokens
-  one by one (``ggml_compute_forward_mul_mat_id``). GPUs and BLAS choose by shape too and give no promise.
+- That order runs over the cells of the cache, where other sequences' cells would come between. So each
+  sequence has a stream of cells, in which its position is the cell; those beyond its end add nothing.
+- Experts take their tokens one by one (``ggml_compute_forward_mul_mat_id``). GPUs and BLAS choose by shape
+  too and give no promise.
 
 Which numbers a machine and a model need is found by ``find_rule``, which measures bits.
 """
@@ -66,8 +69,8 @@ class Rule:
         return min(allowed, key=lambda shape: shape[0] * shape[1])
 
 
-RULES = (Rule(2, 2, 1), Rule(2, 8, 4), Rule(8, 8, 4))
-"""From the cheapest: x86, x86 with weights repacked into fours whose rest has another kernel, arm64."""
+RULES = (Rule(1, 2, 1), Rule(1, 8, 4), Rule(2, 2, 1), Rule(2, 8, 4), Rule(8, 8, 4))
+"""From the cheapest: x86, repacked weights or arm64; then the same without flash attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,7 @@ def find_rule(context: Context) -> Rule:
 
 
 _N_CHECKED = 40  # allowed by every rule, and more than the 32 from which BLAS would take over
-_PIECES = (5, 1, 3, 2, 9, 16, 4)
+_PIECES = (1, 5, 1, 16, 3, 9, 2, 3)
 
 
 def _in_pieces(

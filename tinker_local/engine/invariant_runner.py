@@ -25,8 +25,8 @@ _WIDEST_GAP = 4
 class InvariantRunner(Runner):
     """Decodes samples in blocks of neighbouring streams, and each chunk of a prompt alone.
 
-    Where a rule wants more tokens than there are, a sample's next ones are guessed, and those after a
-    guess that comes true count; what else is computed only to fill up is removed again.
+    Where a rule wants more tokens than there are, and where a text repeats itself, a sample's next ones are
+    guessed; what follows a guess that comes true counts. What only filled up is removed again.
     """
 
     def __init__(self, context: Context, rule: Rule) -> None:
@@ -60,8 +60,12 @@ class InvariantRunner(Runner):
         """Guess what each sample goes on with."""
         width = samples[-1].id - samples[0].id + 1
         many = min(MAX_TOKENS, _MANY_TOKENS // len(samples), self._context.n_batch // width)
-        most = max(self._rule.per_sequence, many) - 1
-        return [self._guesses_of(s).next_tokens(s, min(most, s.growth)) for s in samples]
+        _, free = self._rule.shape(width, self._rule.per_sequence, self._context.n_sequences)
+        most = max(free, many) - 1
+        return [
+            self._guesses_of(s).next_tokens(s, min(free - 1, s.growth), min(most, s.growth))
+            for s in samples
+        ]
 
     def _guesses_of(self, sample: Sample) -> Guesses:
         if sample.prompt not in self._guesses:

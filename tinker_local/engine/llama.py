@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 
 from tinker_local.engine.adapter_file import check_adapter
 from tinker_local.engine.devices import device_pointers
-from tinker_local.engine.gguf_file import canonical_path, is_adapter
+from tinker_local.engine.gguf_file import canonical_path
 from tinker_local.engine.log import log
+from tinker_local.engine.long_runs import tokenizing
+from tinker_local.engine.model_check import check_model
 from tinker_local.errors import BadRequestError, InternalServerError
 from tinker_local.options import KvType
 
 _KV_TYPES: dict[str, int] = {"f32": 0, "f16": 1, "q8_0": 8}  # enum ggml_type
+_BF16 = 30  # likewise
 _FLASH_ATTN: dict[bool | None, int] = {None: -1, False: 0, True: 1}  # enum llama_flash_attn_type
 _TEMPLATE_ROOM = 1 << 20  # longest metadata string that is read, in bytes
 
@@ -57,11 +60,13 @@ class Model:
         handle: llama.cpp's pointer.
         n_vocab: number of token ids.
         n_ctx_train: tokens the model was trained to read.
+        is_latent: whether attention keeps one compressed vector a token for keys and values (MLA).
         is_recurrent: whether it keeps a state for each sequence, in all its layers or in some.
         adapters_lock: held by whoever changes or reads llama.cpp's list of the model's adapters.
     """
 
     def __init__(self, path: Path, n_gpu_layers: int, devices: str | None = None) -> None:
+        check_model(path)
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         pointers = device_pointers(devices)
@@ -76,12 +81,27 @@ class Model:
         self._free = weakref.finalize(self, llama_cpp.llama_model_free, handle)
         self._vocab: Any = llama_cpp.llama_model_get_vocab(handle)
         self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
+        self._splitter = self.metadata("tokenizer.ggml.pre")
         self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(handle))
         self.is_recurrent = bool(
             llama_cpp.llama_model_is_recurrent(handle) or llama_cpp.llama_model_is_hybrid(handle)
         )
+        self.is_latent = (
+            self.metadata(f"{self.metadata('general.architecture')}.attention.kv_lora_rank") is not None
+        )
         if self.n_vocab == 0 or not llama_cpp.llama_model_has_decoder(handle):
             raise BadRequestError(f"{path} is not a language model: it has no vocabulary or decoder")
+
+    @property
+    def usual_n_ctx(self) -> int:
+        """Tokens the model was trained to read; with long-RoPE, those it first was.
+
+        llama.cpp takes the factors for long texts wherever the context has room for one.
+        """
+        scaling = f"{self.metadata('general.architecture')}.rope.scaling"
+        if self.metadata(f"{scaling}.type") == "longrope":
+            return int(self.metadata(f"{scaling}.original_context_length") or self.n_ctx_train)
+        return self.n_ctx_train
 
     @property
     def kv_numbers(self) -> int:
@@ -102,8 +122,21 @@ class Model:
         return buffer.value.decode("utf-8", "replace") if length >= 0 else None
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Return the token ids of ``text``; see ``llama_tokenize`` for the flags."""
-        data = text.encode("utf-8")
+        """Return the token ids of ``text``; see ``llama_tokenize`` for the flags.
+
+        Raises:
+            BadRequestError: the text is no Unicode, or has a stretch without a break that is too long.
+        """
+        try:
+            data = text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise BadRequestError(
+                f"the text has half a character (a surrogate) at position {error.start}: "
+                f"{text[error.start]!r}"
+            ) from None
+        return tokenizing(text, self._splitter, lambda: self._tokenize(data, add_special, parse_special))
+
+    def _tokenize(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
         room = len(data) + 8
         while True:
             tokens = (llama_cpp.llama_token * room)()
@@ -155,10 +188,6 @@ class Model:
 
 
 def _refusal(path: Path, reason: str) -> BadRequestError:
-    if is_adapter(path):
-        return BadRequestError(
-            f"{path} is an adapter and no model: give it as model_path, with a base_model"
-        )
     return BadRequestError(
         f"llama.cpp cannot load {path} ({path.stat().st_size:,} bytes): {reason}. Is the file complete, "
         f"and a model that the installed llama-cpp-python {llama_cpp.__version__} knows?"
@@ -287,8 +316,8 @@ class Batch:
 class Context:
     """A KV cache over a model's weights, shared by up to ``n_sequences`` sequences.
 
-    With ``streams``, each sequence has cells of its own, which it fills from the first on, and copies
-    are real copies; the weights are then used by the CPU alone and flash attention is off.
+    With ``streams``, each sequence has cells of its own, which it fills from the first on, copies are real
+    copies, and how attention is computed is chosen for batch invariance: ``flash_attn`` does not count.
 
     With an ``adapter``, each weight W that it has factors A and B for counts as W + c B A, where
     c = ``lora_scale`` * alpha / rank, or ``lora_scale`` where the file's alpha is 0 or missing
@@ -330,6 +359,10 @@ class Context:
         params.n_threads = params.n_threads_batch = n_threads
         params.type_k = params.type_v = _KV_TYPES[kv_type]
         params.flash_attn_type = _FLASH_ATTN[flash_attn]
+        if streams:  # see invariance.py
+            by_rows = kv_type == "f16" and not model.is_latent
+            params.type_v = _BF16 if by_rows else _KV_TYPES[kv_type]
+            params.flash_attn_type = _FLASH_ATTN[by_rows]
         params.offload_kqv = kv_offload
         params.kv_unified = not streams  # if so, sequences of one prompt share its cells
         params.swa_full = streams  # the position is the cell, also behind a sliding window

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tinker_local.engine.scores import Scores
+from tinker_local.engine.scores import Scores, Wanted
 
 Tokens = NDArray[np.int32]
 Row = NDArray[np.float32]
@@ -68,7 +68,7 @@ class Match:
     """A cached prefix of some tokens: it ends ``offset`` tokens into ``node``.
 
     Attributes:
-        n_scored: how many of its tokens, from the first, have known scores.
+        n_scored: how many of its tokens, from the first, have known scores, or none that are wanted.
         source: the sequence to copy it from, -1 for any that holds it.
     """
 
@@ -114,24 +114,30 @@ class PrefixCache:
         """Return the longest cached prefix of ``tokens`` that a sequence can start from."""
         return max(self._starts(tokens), key=lambda match: match.length, default=self.nothing)
 
-    def match_scored(self, tokens: Tokens, k: int) -> Match:
-        """Return the one with the most tokens whose scores, with ``k`` alternatives, are known.
+    def match_scored(self, tokens: Tokens, wanted: Wanted) -> Match:
+        """Return the one with the most tokens whose wanted scores are known.
 
-        Where sequences are only copied as a whole, it has its last row as well, for the next token's
-        score.
+        Where sequences are only copied as a whole, and the next token's score is wanted, it has its last
+        row as well.
         """
-        matches = self._starts(tokens, k)
+        matches = self._starts(tokens, wanted)
         if self._whole_only:
-            matches = (m for m in matches if m.n_scored == m.length and m.row is not None)
+            matches = (
+                m
+                for m in matches
+                if m.length < wanted.first or (m.n_scored == m.length and m.row is not None)
+            )
         return max(matches, key=lambda m: (m.n_scored, m.length), default=self.nothing)
 
-    def known_scores(self, match: Match) -> list[Scores]:
-        """Return the scores of a match's first ``n_scored`` tokens, in pieces."""
-        pieces, length = list[Scores](), 0
+    def known_scores(self, match: Match, first: int) -> list[tuple[int, Scores]]:
+        """Return the scores of tokens ``first`` to ``n_scored`` of a match, in pieces with their places."""
+        pieces, start = list[tuple[int, Scores]](), 0
         for node in reversed(list(match.node.path)):
-            if length < match.n_scored and node.scores is not None:
-                pieces.append(node.scores.part(0, match.n_scored - length))
-                length += len(pieces[-1])
+            stop = start + len(node.tokens)
+            begin, end = max(start, first), min(stop, match.n_scored)
+            if begin < end and node.scores is not None:
+                pieces.append((begin, node.scores.part(begin - start, end - start)))
+            start = stop
         return pieces
 
     def whole(self, sequence: int) -> Match:
@@ -227,8 +233,8 @@ class PrefixCache:
         node.row = None
         self._rows.pop(node, None)
 
-    def _starts(self, tokens: Tokens, k: int | None = None) -> Iterator[Match]:
-        for match in _matches(self._root, tokens, k):
+    def _starts(self, tokens: Tokens, wanted: Wanted | None = None) -> Iterator[Match]:
+        for match in _matches(self._root, tokens, wanted):
             if not self._whole_only or (match.ends_node and self._ending_at(match.node)):
                 yield match
 
@@ -249,10 +255,10 @@ class PrefixCache:
         return any(end not in m.node.path for m in doubles)
 
 
-def _matches(start: Node, tokens: Tokens, k: int | None = None) -> Iterator[Match]:
+def _matches(start: Node, tokens: Tokens, wanted: Wanted | None = None) -> Iterator[Match]:
     """Every way down from a node along ``tokens``, to where it leaves them.
 
-    With ``k``, also how far the scores with at least that many alternatives go.
+    With ``wanted``, also how far the scores go of which there are all that are wanted.
     """
     stack = [(start, 0, 0)]
     while stack:
@@ -261,9 +267,11 @@ def _matches(start: Node, tokens: Tokens, k: int | None = None) -> Iterator[Matc
             shared = common_prefix(child.tokens, tokens[length:])
             if not shared:
                 continue
-            known = n_scored == length and k is not None
-            known = known and child.scores is not None and child.scores.k >= (k or 0)
-            scored = length + shared if known else n_scored
+            scored = n_scored
+            if wanted is not None and n_scored == length:
+                known = child.scores is not None and child.scores.k >= wanted.k
+                most = wanted.limit if known else wanted.first
+                scored = max(n_scored, min(length + shared, most))
             yield Match(length + shared, child, shared, scored)
             if shared == len(child.tokens):
                 stack.append((child, length + shared, scored))

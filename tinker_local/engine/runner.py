@@ -116,6 +116,7 @@ class Runner:
             seed=parameters.seed,
             sample=parameters.sample,
             position=parameters.position,
+            topk=max(sample.prompt.request.topk_sample_logprobs for sample in samples),
             n_threads=self._context.n_threads,
         )
         drawn = zip(
@@ -125,8 +126,13 @@ class Runner:
             draws.raw_logprobs.tolist(),
             strict=True,
         )
-        for sample, token, logprob, raw_logprob in drawn:
+        for index, (sample, token, logprob, raw_logprob) in enumerate(drawn):
             request = sample.prompt.request
+            if k := request.topk_sample_logprobs:
+                assert draws.topk_ids is not None
+                assert draws.topk_logprobs is not None
+                top = draws.topk_ids[index, :k].copy(), draws.topk_logprobs[index, :k].copy()
+                sample.tops.append(top)
             sample.append(
                 token,
                 raw_logprob if request.raw_logprobs else logprob,
@@ -167,18 +173,29 @@ def _not_begun(prompt: Prompt) -> list[Sample]:
 
 
 def _score(prompt: Prompt, first: int, logits: NDArray[np.float32], n_threads: int) -> None:
-    """Score tokens of a prompt from ``first`` on, each by the row of logits before it."""
-    targets = prompt.tokens[first : first + len(logits)]
-    if len(targets) == 0:  # only the row after the last token
+    """Answer what is asked at a prompt's positions from ``first`` on, each by the row before it."""
+    request, stop = prompt.request, min(first + len(logits), prompt.length)
+    if stop <= first:  # only the row after the last token
         return
+    ids, indptr = request.targets.rows(first, stop) if request.targets else (None, None)
     found = kernels.score_rows(
-        logits[: len(targets)],
-        targets=targets,
-        topk=prompt.request.topk_prompt_logprobs,
+        logits[: stop - first],
+        targets=prompt.tokens[first:stop],
+        topk=request.topk_prompt_logprobs,
+        ids=ids,
+        ids_indptr=indptr,
+        alt_k=request.prompt_alt_tokens_k,
+        alt_temperature=request.temperature,
+        seed=request.seed,
+        positions=np.arange(first, stop, dtype=np.uint64) if request.prompt_alt_tokens_k else None,
         n_threads=n_threads,
     )
-    scored = slice(first, first + len(targets))
-    prompt.scores.logprobs[scored] = found.target_logprobs
+    prompt.scores.logprobs[first:stop] = found.target_logprobs
     if found.topk_ids is not None:
-        prompt.scores.topk_ids[scored] = found.topk_ids
-        prompt.scores.topk_logprobs[scored] = found.topk_logprobs
+        prompt.scores.topk_ids[first:stop] = found.topk_ids
+        prompt.scores.topk_logprobs[first:stop] = found.topk_logprobs
+    if request.targets and prompt.target_logprobs is not None:
+        prompt.target_logprobs[request.targets.span(first, stop)] = found.id_logprobs
+    if prompt.alternatives is not None and found.alt_tokens is not None:
+        prompt.alternatives.tokens[first - 1 : stop - 1] = found.alt_tokens
+        prompt.alternatives.logprobs[first - 1 : stop - 1] = found.alt_logprobs

@@ -8,6 +8,7 @@ it says what to remove, copy and decode, and the engine does.
 
 from __future__ import annotations
 
+import time
 from bisect import insort
 from collections import deque
 
@@ -200,14 +201,15 @@ class Scheduler:
         start = self._find_start(prompt)
         if self._is_being_read(prompt, start.match.length):
             return False
-        n_scored = sum(map(len, start.scores))
+        n_scored = max(prompt.n_scored, start.n_scored)
         complete = prompt.request.scores_prompt and n_scored == prompt.length and not prompt.samples
         if not complete and not self._attach(prompt, start):
             return False
-        prompt.scores.write(0, start.scores)
-        prompt.n_scored = max(prompt.n_scored, n_scored)
+        prompt.scores.write(start.scores)
+        prompt.n_scored = n_scored
         if prompt.n_cached < 0:
             prompt.n_cached = start.match.length
+            prompt.began_at = time.monotonic()
         if complete:
             prompt.n_computed = prompt.n_settled = prompt.length
         if complete or start.row is not None:
@@ -253,7 +255,7 @@ class Scheduler:
         if not is_new or 2 * start.match.length >= sequence.length:
             return start
         is_alone = not (self._active or self._apart) and len(self._waiting) == 1
-        if sequence.request.scores_prompt and is_alone:
+        if sequence.request.scores_prompt and is_alone and sequence.request.wanted.first == 1:
             self._cells.forget_prefixes()  # a score that shares little is that of the model run alone
             return Start(self._cells.cache.nothing)
         return start if start.match.length >= MIN_CHUNK else Start(self._cells.cache.nothing)
@@ -269,11 +271,11 @@ class Scheduler:
 
     def _n_to_share(self, other: Sequence, sequence: Sequence) -> int:
         """Tokens that ``sequence`` could start from when ``other`` has computed them."""
-        if isinstance(sequence, Prompt) and sequence.request.scores_prompt:
-            k = sequence.request.topk_prompt_logprobs
-            if not (isinstance(other, Prompt) and other.request.scores_prompt and other.scores.k >= k):
-                return 0
         n_shared = common_prefix(other.tokens, sequence.tokens)
+        if isinstance(sequence, Prompt) and sequence.request.scores_prompt:
+            wanted = sequence.request.wanted
+            offers = isinstance(other, Prompt) and other.request.offers(wanted)
+            n_shared = min(n_shared, wanted.limit if offers else wanted.first - 1)
         if not self._whole_only:
             return n_shared
         return other.snapshot_at if isinstance(other, Prompt) and other.snapshot_at <= n_shared else 0

@@ -44,11 +44,38 @@ class Scores:
         """Return the same in memory of its own."""
         return Scores(self.logprobs.copy(), self.topk_ids.copy(), self.topk_logprobs.copy())
 
-    def write(self, start: int, parts: Iterable[Scores]) -> None:
-        """Copy other scores, which have at least as many alternatives, in line from ``start``."""
-        for part in parts:
+    def write(self, parts: Iterable[tuple[int, Scores]]) -> None:
+        """Copy other scores, which have at least as many alternatives, each to the place before it."""
+        for start, part in parts:
             at = slice(start, start + len(part))
             self.logprobs[at] = part.logprobs
             self.topk_ids[at] = part.topk_ids[:, : self.k]
             self.topk_logprobs[at] = part.topk_logprobs[:, : self.k]
-            start += len(part)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which scores of a prompt are wanted.
+
+    Attributes:
+        first, limit: those of tokens ``first`` to ``limit`` can be taken from where they are kept; those
+            before are not wanted, and from ``limit`` on the logits themselves are.
+        k: alternatives a token.
+    """
+
+    first: int
+    limit: int
+    k: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alternatives:
+    """Tokens drawn in the places of n tokens: int32 and float32 (n, k)."""
+
+    tokens: NDArray[np.int32]
+    logprobs: NDArray[np.float32]
+
+    @classmethod
+    def unknown(cls, n: int, k: int) -> Alternatives:
+        """Room for ``k`` draws in each of ``n`` places."""
+        return cls(np.zeros((n, k), np.int32), np.zeros((n, k), np.float32))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinker_local.engine.scores import Scores
+from tinker_local.engine.scores import Alternatives, Scores, Wanted
+from tinker_local.engine.targets import Targets
 from tinker_local.types import StopReason
 
 Vocabulary = Callable[[int], tuple[bool, bytes]]
+Top: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float32]]
+"""The most probable tokens in one place, best first, and their log-probabilities: both (k,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +48,16 @@ class Request:
         stop: when a continuation is complete.
         prompt_logprobs: whether the prompt's tokens are scored.
         topk_prompt_logprobs: most probable tokens to report at each prompt position.
+        prompt_logprobs_from: the first position at which these two are asked for; at least 1.
+        topk_sample_logprobs: most probable tokens to report at each drawn one.
+        targets: ids to score at prompt positions.
+        prompt_alt_tokens_k: tokens to draw at each prompt position but the first; draw j at position i
+            uses the stream (seed, j) at i, which no sample gets to.
         raw_logprobs: report the plain model's log-probabilities of sampled tokens instead of those of
             the distribution they were drawn from.
         future: resolved with what ``assemble`` makes of the outcome.
         assemble: runs on the thread pool.
+        submitted_at: when, by ``time.monotonic``.
         on_token: called on the engine's thread with (sample index, token) as tokens are drawn; it
             must return at once.
     """
@@ -64,12 +74,36 @@ class Request:
     stop: StopRule = field(default_factory=StopRule)
     prompt_logprobs: bool = False
     topk_prompt_logprobs: int = 0
+    prompt_logprobs_from: int = 1
+    topk_sample_logprobs: int = 0
+    targets: Targets | None = None
+    prompt_alt_tokens_k: int = 0
     raw_logprobs: bool = False
     on_token: Callable[[int, int], None] | None = None
+    submitted_at: float = field(default_factory=time.monotonic)
 
     @property
     def scores_prompt(self) -> bool:
-        """Whether logits are wanted at every prompt position."""
+        """Whether logits are wanted at other prompt positions than the last."""
+        return self._scores_tokens or self.targets is not None or self.prompt_alt_tokens_k > 0
+
+    @property
+    def wanted(self) -> Wanted:
+        """Which scores are wanted, of a prompt that is scored: all from the first position asked for."""
+        n = len(self.prompt)
+        limit = n if self.targets is None else self.targets.first
+        if self.prompt_alt_tokens_k:
+            limit = 1
+        first = min(limit, self.prompt_logprobs_from) if self._scores_tokens else limit
+        return Wanted(first, limit, self.topk_prompt_logprobs)
+
+    def offers(self, wanted: Wanted) -> bool:
+        """Whether the scores that another wants will be among those of this request."""
+        own = self.wanted
+        return self.scores_prompt and own.first <= wanted.first and own.k >= wanted.k
+
+    @property
+    def _scores_tokens(self) -> bool:
         return self.prompt_logprobs or self.topk_prompt_logprobs > 0
 
 
@@ -129,8 +163,11 @@ class Prompt(Sequence):
     Attributes:
         order: its place in the order of arrival.
         n_cached: tokens that were in the cache when it began.
+        began_at, first_token_at: when it began, and first drew a token, by ``time.monotonic``; 0 before.
         scores: of the prompt's tokens; empty unless the request scores them. Row 0 is never filled.
-        n_scored: how many of them are known, the first counting as one.
+        n_scored: how many tokens, from the first, have all scores that are wanted of them.
+        target_logprobs: float32, like the request's ``targets.ids``; 0 where nothing is asked.
+        alternatives: the draws at each position but the first.
         row: logits after its last computed token, float32 (n_vocab,), where kept for later.
         snapshot_at: where its state is to be copied for others to start from, 0 for nowhere.
         samples: all of the request's samples, in order.
@@ -142,10 +179,18 @@ class Prompt(Sequence):
         self.request = request
         self.order = order
         self.n_cached = -1  # not begun
-        self.scores = Scores.unknown(
-            len(request.prompt) if request.scores_prompt else 0, request.topk_prompt_logprobs
+        self.began_at = self.first_token_at = 0.0
+        n = len(request.prompt)
+        self.scores = Scores.unknown(n if request.scores_prompt else 0, request.topk_prompt_logprobs)
+        self.n_scored = request.wanted.first if request.scores_prompt else 0
+        self.target_logprobs = (
+            None if request.targets is None else np.zeros(len(request.targets.ids), np.float32)
         )
-        self.n_scored = 0
+        self.alternatives = (
+            Alternatives.unknown(n - 1, request.prompt_alt_tokens_k)
+            if request.prompt_alt_tokens_k
+            else None
+        )
         self.row: NDArray[np.float32] | None = None
         self.snapshot_at = 0
         self.samples = [Sample(self, index) for index in range(request.num_samples)]
@@ -164,7 +209,7 @@ class Prompt(Sequence):
     @property
     def first_row(self) -> int:
         """Position from which on logits are wanted: those at i give the scores of token i + 1."""
-        return max(0, self.n_scored - 1) if self.request.scores_prompt else self.length - 1
+        return (self.n_scored if self.request.scores_prompt else self.length) - 1
 
     @property
     def growth(self) -> int:
@@ -182,15 +227,17 @@ class Sample(Sequence):
 
     Attributes:
         drawn, logprobs: what was drawn so far.
+        tops: the most probable tokens in the place of each, if the request asks for them.
         stop_reason: None while it goes on.
     """
 
-    __slots__ = ("_tail", "drawn", "logprobs", "stop_reason")
+    __slots__ = ("_tail", "drawn", "logprobs", "stop_reason", "tops")
 
     def __init__(self, prompt: Prompt, index: int) -> None:
         super().__init__(prompt, index)
         self.drawn: list[int] = []
         self.logprobs: list[float] = []
+        self.tops: list[Top] = []
         self.stop_reason: StopReason | None = None if prompt.request.max_tokens else "length"
         self._tail = b""
 
@@ -214,6 +261,8 @@ class Sample(Sequence):
 
         ``vocabulary`` tells of a token whether it ends a generation, and its bytes.
         """
+        if not self.prompt.first_token_at:
+            self.prompt.first_token_at = time.monotonic()
         self.drawn.append(token)
         self.logprobs.append(logprob)
         if self._stops_at(token, vocabulary):
@@ -241,30 +290,62 @@ class Sample(Sequence):
 
 @dataclass(frozen=True, slots=True)
 class SampleOutcome:
-    """A finished sample: int32 tokens and float32 log-probabilities of shape (n,)."""
+    """A finished sample: int32 tokens and float32 log-probabilities of shape (n,).
+
+    ``topk_ids`` and ``topk_logprobs`` have shape (n, k), and are None where k is 0.
+    """
 
     stop_reason: StopReason
     tokens: NDArray[np.int32]
     logprobs: NDArray[np.float32]
+    topk_ids: NDArray[np.int32] | None = None
+    topk_logprobs: NDArray[np.float32] | None = None
+
+    @classmethod
+    def of(cls, sample: Sample) -> SampleOutcome:
+        """Collect the outcome of a sample that is done."""
+        ids: NDArray[np.int32] | None = None
+        logprobs: NDArray[np.float32] | None = None
+        if k := sample.prompt.request.topk_sample_logprobs:
+            n = len(sample.drawn)
+            ids, logprobs = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
+            for i, top in enumerate(sample.tops):
+                ids[i], logprobs[i] = top
+        drawn, drawn_logprobs = np.array(sample.drawn, np.int32), np.array(sample.logprobs, np.float32)
+        return cls(sample.stop_reason or "length", drawn, drawn_logprobs, ids, logprobs)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the engine found for a request; ``scores`` and ``n_cached`` as in ``Prompt``."""
+    """What the engine found for a request.
+
+    Attributes:
+        samples: the finished samples, in order.
+        scores, n_cached, target_logprobs, alternatives: as in ``Prompt``.
+        n_prompt: tokens of the prompt.
+        queue_wait: seconds from when it was submitted until it began.
+        time_to_first_token: seconds until it first drew a token; None if it never did.
+    """
 
     samples: list[SampleOutcome]
     scores: Scores
     n_cached: int
+    target_logprobs: NDArray[np.float32] | None = None
+    alternatives: Alternatives | None = None
+    n_prompt: int = 0
+    queue_wait: float = 0.0
+    time_to_first_token: float | None = None
 
     @classmethod
     def of(cls, prompt: Prompt) -> Outcome:
         """Collect the outcome of a request that is done."""
-        samples = [
-            SampleOutcome(
-                sample.stop_reason or "length",
-                np.array(sample.drawn, np.int32),
-                np.array(sample.logprobs, np.float32),
-            )
-            for sample in prompt.samples
-        ]
-        return cls(samples, prompt.scores, prompt.n_cached)
+        return cls(
+            [SampleOutcome.of(sample) for sample in prompt.samples],
+            prompt.scores,
+            prompt.n_cached,
+            prompt.target_logprobs,
+            prompt.alternatives,
+            prompt.length,
+            prompt.began_at - prompt.request.submitted_at,
+            prompt.first_token_at - prompt.request.submitted_at if prompt.first_token_at else None,
+        )

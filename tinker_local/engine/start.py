@@ -17,12 +17,14 @@ class Start:
         match: the cells to start from.
         row: the logits after them, if they were kept; else there is a token left whose row says what
             comes next.
-        scores: those that are known, from the first token on, in pieces, if the prompt is scored.
+        n_scored: tokens, from the first, of which all wanted scores are known.
+        scores: those scores, in pieces with their places.
     """
 
     match: Match
     row: Row | None = None
-    scores: tuple[Scores, ...] = ()
+    n_scored: int = 0
+    scores: tuple[tuple[int, Scores], ...] = ()
 
 
 def start_of_prompt(cache: PrefixCache, prompt: Prompt) -> Start:
@@ -31,21 +33,22 @@ def start_of_prompt(cache: PrefixCache, prompt: Prompt) -> Start:
     Its last token is computed again unless the row of logits after it was kept; where it is scored,
     so is the last token with a known score, whose row scores the next.
     """
-    tokens = prompt.tokens
+    tokens, wanted = prompt.tokens, prompt.request.wanted
     if not prompt.request.scores_prompt:
         match = cache.match(tokens)
         if match.length == len(tokens) and match.row is not None:
             return Start(match, match.row)
         return Start(cache.match(tokens[:-1]))
-    if prompt.n_scored:  # it was paused, and knows its scores itself
+    if prompt.n_scored > wanted.first:  # it was paused, and knows its scores itself
         return Start(cache.match(tokens[: prompt.first_row]))
-    match = cache.match_scored(tokens, prompt.request.topk_prompt_logprobs)
-    scores = tuple(cache.known_scores(match))
-    if match.n_scored == match.length and match.row is not None:
-        return Start(match, match.row, scores)
-    if match.n_scored == len(tokens) and not prompt.samples:
-        return Start(match, None, scores)
-    return Start(cache.shortened(match, max(0, match.n_scored - 1)), None, scores)
+    match = cache.match_scored(tokens, wanted)
+    n_scored = max(wanted.first, match.n_scored)
+    scores = tuple(cache.known_scores(match, wanted.first))
+    if n_scored == match.length and match.row is not None:
+        return Start(match, match.row, n_scored, scores)
+    if n_scored == len(tokens) and not prompt.samples:
+        return Start(match, None, n_scored, scores)
+    return Start(cache.shortened(match, min(match.length, n_scored - 1)), None, n_scored, scores)
 
 
 def start_of_sample(cache: PrefixCache, sample: Sample) -> Start:

@@ -10,7 +10,7 @@ from tinker_local.errors import BadRequestError
 from tinker_local.options import KvType
 
 _USUAL, _FEWEST, _MOST = 8, 4, 32  # streams
-_USUAL_SHARE, _LARGEST_SHARE = 16, 4  # of main memory, as divisors
+_USUAL_SHARE, _LARGEST_SHARE = 8, 4  # of main memory, as divisors
 _N_BATCH_BESIDE_BLAS = 24  # ggml-blas takes over multiplications from 32 rows on
 _BYTES = {"f32": 4, "f16": 2}
 
@@ -28,7 +28,7 @@ def refuse_devices(names: str | None) -> None:
 def invariant_shape(model: Model, n_ctx: int, n_batch: int, kv_type: KvType) -> tuple[int, int]:
     """Return the tokens of a batch and the number of streams for ``n_ctx`` tokens each.
 
-    There are as many streams as fit a sixteenth of main memory, but at least 8 where these fit a quarter,
+    There are as many streams as fit an eighth of main memory, but at least 8 where these fit a quarter,
     and from 4 to 32.
 
     Raises:

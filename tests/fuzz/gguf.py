@@ -1,0 +1,103 @@
+"""Mutated GGUF models and adapters, each opened, tokenized with and decoded with in a child process.
+
+    python -m tests.fuzz.gguf [--count N] [--seed S] [--keep DIRECTORY]
+
+One case in four is an adapter. Most are changed by structure (a setting, a length, a type, a shape, a
+token, ...) and put together again, so that what they break is not the format; the others have bits flipped
+or are cut off. No case may end the process, hang for 10 s, grow it by 1 GB or raise an error that is not
+ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import random
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.fuzz.gguf_damage import damaged
+from tests.fuzz.pool import Child, Report, fuzz, serve
+from tests.random_adapter import random_adapter
+from tests.random_model import Architecture, Shape, write_random_model
+
+ARCHITECTURES: tuple[Architecture, ...] = ("llama", "gemma3", "mamba", "jamba", "qwen3moe")
+SHAPE = Shape(n_vocab=300, n_embd=32, n_layer=2, n_head=4, n_head_kv=2, n_ff=64, n_ctx=256)
+TEXTS = ("ab\n", " word1 é漢字 <|endoftext|>\x00\t", "a" * 70)
+
+
+def write_seeds(directory: Path) -> list[Path]:
+    """Write sound files: a model of each architecture, and an adapter for each."""
+    models = [write_random_model(directory / f"{name}.gguf", name, SHAPE) for name in ARCHITECTURES]
+    adapters = [random_adapter(model).write(model.with_suffix(".lora")) for model in models]
+    return [*models, *adapters]
+
+
+def cases(seeds: list[Path], count: int, seed: int) -> Iterator[bytes]:
+    """Make the cases; a case depends on its number and the seed alone."""
+    sound = [path.read_bytes() for path in seeds]
+    models, adapters = sound[: len(sound) // 2], sound[len(sound) // 2 :]
+    for number in range(count):
+        rng = random.Random(f"{seed}:{number}")
+        yield damaged(rng, rng.choice(adapters if number % 4 == 3 else models))
+
+
+def run(count: int, seed: int, keep: Path | None = None) -> Report:
+    """Fuzz, and return what became of the cases."""
+    with tempfile.TemporaryDirectory() as temporary:
+        seeds = write_seeds(Path(temporary))
+        if keep:
+            keep.mkdir(exist_ok=True)
+        child = Child("tests.fuzz.gguf", temporary)
+        return fuzz(child, cases(seeds, count, seed), keep or Path(temporary), ".gguf", keep is not None)
+
+
+def open_and_use(path: Path, bases: Path) -> str:
+    """Open a model, or an adapter on the base it names, and compute with it."""
+    from tinker_local.engine.gguf_file import GgufFile, is_adapter
+    from tinker_local.engine.llama import Context, load_adapter, load_model
+    from tinker_local.tokenizer import Tokenizer
+
+    is_lora = is_adapter(path)
+    base = bases / f"{GgufFile(path).text('general.architecture')}.gguf" if is_lora else path
+    model = load_model(base if is_lora and base.name.removesuffix(".gguf") in ARCHITECTURES else path, 0)
+    adapter = load_adapter(model, path) if is_lora else None
+    tokenizer = Tokenizer(model)
+    ids = [token for text in TEXTS for token in tokenizer.encode(text)]
+    tokenizer.decode([token for token in ids if 0 <= token < model.n_vocab])
+    tokenizer.convert_ids_to_tokens(list(range(model.n_vocab)))
+    context = Context(model, n_ctx=64, n_sequences=2, n_batch=64, n_rows=64, n_threads=1, adapter=adapter)
+    for start, n in ((0, 8), (8, 1), (9, 1)):
+        for i in range(n):
+            batch = context.batch
+            batch.tokens[i], batch.positions[i] = (start + i) % model.n_vocab, start + i
+            batch.sequences[i], batch.flags[i] = 0, 1
+        context.decode(n)
+        context.logits(n).sum()
+    context.close()
+    del context, adapter, model, tokenizer
+    gc.collect()
+    return "computed"
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--count", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="keep the files that led to a problem")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        from tinker_local.errors import TinkerError
+
+        serve(lambda path: open_and_use(path, given.child), (TinkerError,))
+        return
+    report = run(given.count, given.seed, given.keep)
+    print("\n".join(report.lines()))
+    sys.exit(bool(report.problems))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,169 @@
+"""Arrays of a GGUF file. Those of texts are long (a vocabulary and its merges) and packed one behind the
+other with their lengths before them, so they are taken apart by numpy and not by a Python loop.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+Number = bool | int | float
+_LENGTH = 8  # bytes of a text's length
+_SMALL, _LARGE = 1 << 12, 1 << 22  # bytes that are looked at together
+_STEPS = 64
+_INTEGERS = (4, 5)  # UINT32 and INT32 of enum gguf_type
+
+
+class Malformed(Exception):
+    """What is wrong with a file, for a message that names the file."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Array:
+    """An array of numbers or of texts.
+
+    Attributes:
+        kind: of its elements, enum gguf_type.
+        values: numbers, shape (n,); None if it is of texts.
+        data: the texts with their lengths before them.
+        starts: int64, shape (n + 1,): where in ``data`` each length begins, and the end.
+    """
+
+    kind: int
+    values: NDArray[np.generic] | None
+    data: bytes = b""
+    starts: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        if self.starts is not None:
+            return len(self.starts) - 1
+        assert self.values is not None
+        return len(self.values)
+
+    def texts(self) -> list[bytes]:
+        """Return the texts, as bytes."""
+        assert self.starts is not None
+        plain = self._without_lengths()
+        if np.count_nonzero(plain == 0) == _LENGTH * len(self):  # no zeros but those
+            return plain.tobytes().split(bytes(_LENGTH))[1:]
+        pairs = pairwise(self.starts.tolist())
+        return [self.data[start + _LENGTH : end] for start, end in pairs]
+
+    def _without_lengths(self) -> NDArray[np.uint8]:
+        """Return the data with zeros for each length."""
+        assert self.starts is not None
+        plain = np.frombuffer(self.data, np.uint8).copy()
+        starts = self.starts[:-1]
+        plain[starts] = 0
+        long = starts[np.diff(self.starts) >= 256 + _LENGTH]
+        plain[long[:, None] + np.arange(_LENGTH)] = 0
+        return plain
+
+    def integers(self) -> list[int] | None:
+        """Return the numbers if they are 32-bit integers, else None."""
+        if self.values is None or self.kind not in _INTEGERS:
+            return None
+        return [int(value) for value in self.values]
+
+    def is_utf8(self) -> bool:
+        """Whether each of the texts is UTF-8."""
+        try:
+            self._without_lengths().tobytes().decode("utf-8")  # a character cannot go on behind zeros
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    def have_a_space(self) -> bool:
+        """Whether each of the texts has a space behind its first byte."""
+        assert self.starts is not None
+        spaces = np.flatnonzero(np.frombuffer(self.data, np.uint8) == ord(" "))
+        spaces = np.append(spaces, len(self.data))
+        first = spaces[np.searchsorted(spaces, self.starts[:-1] + _LENGTH + 1)]
+        return bool((first < self.starts[1:]).all())
+
+
+def numbers(kind: int, values: NDArray[np.generic]) -> Array:
+    """Return an array of numbers."""
+    return Array(kind, values)
+
+
+def array_of(data: bytes, starts: NDArray[np.int64]) -> Array:
+    """Return an array of texts; ``starts`` counts from where ``data`` begins."""
+    return Array(8, None, data, starts)
+
+
+def string_starts(
+    data: mmap.mmap | bytes, start: int, count: int, what: str
+) -> tuple[NDArray[np.int64], int]:
+    """Find the texts of an array.
+
+    Args:
+        data: the file.
+        start: where the first text's length is.
+        count: how many texts there should be.
+        what: the array's name for a message.
+
+    Returns:
+        int64, shape (count + 1,): where each text's length begins and where the last text ends, counted
+        from ``start``; and that end, counted from the start of the file.
+
+    Raises:
+        Malformed: the texts do not lie within the file.
+    """
+    if count > (len(data) - start) // _LENGTH:
+        raise Malformed(f"it is cut off: {what} would have {count:,} texts")
+    found = np.empty(count + 1, np.int64)
+    n, position, window = 0, start, _SMALL
+    while n < count:
+        run = _run(data, position, window, count - n)
+        window = min(4 * window, _LARGE) if 4 * len(run) * _LENGTH > window else _SMALL
+        if len(run) == 1:  # long or empty texts, or half of a file's worth of nonsense
+            run = _steps(data, position, min(_STEPS, count - n))
+        found[n : n + len(run)] = run
+        n += len(run)
+        position = _end(data, int(run[-1]))
+        if position > len(data) or (n < count and position + _LENGTH > len(data)):
+            raise Malformed(
+                f"it is cut off: a text in {what} would end at byte {position:,}, the file has "
+                f"{len(data):,}"
+            )
+    found[count] = position
+    return found - start, position
+
+
+def _end(data: mmap.mmap | bytes, start: int) -> int:
+    """Return where the text ends whose length is at ``start``."""
+    return start + _LENGTH + int.from_bytes(data[start : start + _LENGTH], "little")
+
+
+def _steps(data: mmap.mmap | bytes, position: int, most: int) -> NDArray[np.int64]:
+    """Return where the texts from ``position`` on begin, at least the first, one after the other."""
+    starts = [position]
+    while len(starts) < most and (position := _end(data, position)) + _LENGTH <= len(data):
+        starts.append(position)
+    return np.array(starts, np.int64)
+
+
+def _run(data: mmap.mmap | bytes, position: int, size: int, most: int) -> NDArray[np.int64]:
+    """Return where the texts from ``position`` on begin, as far as ``size`` bytes tell it at a glance: at
+    least the first. A length below 256 shows as a byte with seven zeros behind it. That this is a length
+    and no part of a text is sure where it lies right behind the text before it.
+    """
+    window = np.frombuffer(data[position : position + size], np.uint8)
+    zero = window == 0
+    n = len(window) - _LENGTH
+    if n <= 0:
+        return np.array([position], np.int64)
+    tail = zero[1 : n + 1].copy()
+    for shift in range(2, _LENGTH):
+        tail &= zero[shift : n + shift]
+    guesses = np.flatnonzero(tail)[: most + 1]
+    if not len(guesses) or guesses[0] != 0:
+        return np.array([position], np.int64)
+    follows = guesses[:-1] + _LENGTH + window[guesses[:-1]] == guesses[1:]
+    sure = int(np.argmin(follows)) if not follows.all() else len(follows)
+    return position + guesses[: min(sure + 1, most)].astype(np.int64)

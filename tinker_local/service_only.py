@@ -1,0 +1,61 @@
+"""Names of the SDK that belong to Tinker's service: they can be imported and say so when used.
+
+A script that trains on the service and samples here keeps its imports and annotations.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from tinker_local.errors import ServiceOnlyError
+
+_CLIENTS = """
+AdminClient BackcompatTrainingClientFuture LossHandle PerDatumLossFn RequestOptions Timeout
+TrainingClient APIResponse AsyncAPIResponse auth resources
+"""
+CLIENTS = frozenset(_CLIENTS.split())
+"""Of ``tinker``: training, administration, and HTTP."""
+
+_TYPES = """
+AdamOptimizerConfig AdamParams AuditLogEntry AuditLogResponse BillingEventInfo BillingUsageEvent
+BillingUsageResponse BillingUsageSession CheckpointBillingEvent CopyWeightsRequest CopyWeightsResponse
+CreateCustomLossRequest CreateCustomLossResponse CreateModelRequest CreateModelResponse
+CurrentCheckpointStorageUsageItem CurrentCheckpointStorageUsageResponse CustomLossGraph CustomLossInput
+CustomLossInputRank CustomLossNode Datum DimuonOptimizerConfig DimuonParams DmelChunk
+ExternalWeightsUrlsResponse ForwardBackwardInput ForwardBackwardOutput ForwardBackwardRequest
+ForwardRequest GetBillingUsageRequest GetCurrentCheckpointStorageUsageRequest GetInfoRequest
+GetInfoResponse GetSessionResponse ImageAssetPointerChunk ImageChunk ListSessionsResponse
+LoadWeightsRequest LoadWeightsResponse LoraConfig LossFnInputs LossFnOutput LossFnType ModelData
+OptimParams OptimStepRequest OptimStepResponse OptimizerConfig PromptProvenanceSpan ProvenanceSpans
+SampleRequest SampledProvenanceSpan SamplingPrefillBillingEvent SamplingSampleBillingEvent
+SaveWeightsExternalRequest SaveWeightsExternalResponse SaveWeightsForSamplerRequest
+SaveWeightsForSamplerResponse SaveWeightsRequest SaveWeightsResponse SessionSearchRequest
+SessionSearchResponse SessionSummary StorageBillingEvent TrainingBillingEvent TrainingRun
+TrainingRunsResponse UnloadModelRequest UnloadModelResponse WeightsInfoResponse WhoamiResponse
+"""
+TYPES = frozenset(_TYPES.split())
+"""Of ``tinker.types``: training, images and sound, sessions, bills, and what travels over the wire."""
+
+
+class ServiceOnly:
+    """Base of the classes that stand for what only Tinker's service has."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        refuse(type(self).__name__)
+
+
+def refuse(name: str) -> NoReturn:
+    """Raise the error that says ``name`` is the service's."""
+    raise ServiceOnlyError(
+        f"{name} belongs to Tinker's service: tinker_local samples from and scores with models on this "
+        "machine, and has no training, accounts or sessions, no images and no sound; use the package "
+        "tinker for it"
+    )
+
+
+def stand_in(name: str) -> type[ServiceOnly]:
+    """Return a class of that name that cannot be instantiated."""
+    return type(name, (ServiceOnly,), {"__doc__": "Belongs to Tinker's service; cannot be made here."})
+
+
+__all__ = ["CLIENTS", "TYPES", "ServiceOnly", "refuse", "stand_in"]

@@ -1,0 +1,64 @@
+"""Requests and responses, with the names and fields of ``tinker.types``."""
+
+from typing import TYPE_CHECKING, Any
+
+from tinker_local.types.model_input import EncodedTextChunk, ModelInput, ModelInputChunk
+from tinker_local.types.rest import (
+    Checkpoint,
+    CheckpointsListResponse,
+    CheckpointType,
+    Cursor,
+    GetSamplerResponse,
+    GetServerCapabilitiesResponse,
+    ModelID,
+    ParsedCheckpointTinkerPath,
+    RequestErrorCategory,
+    SupportedModel,
+)
+from tinker_local.types.sampling import (
+    PromptAltTokens,
+    SampledSequence,
+    SampleResponse,
+    SamplingParams,
+    StopReason,
+    logprobs_to_list,
+)
+from tinker_local.types.tensor_data import TensorData, TensorDtype
+from tinker_local.types.topk_logprobs import NO_LOGPROB, TopkLogprobs
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        from tinker_local.service_only import TYPES, stand_in
+
+        if name not in TYPES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found = stand_in(name)
+        return found
+
+
+__all__ = [
+    "NO_LOGPROB",
+    "Checkpoint",
+    "CheckpointType",
+    "CheckpointsListResponse",
+    "Cursor",
+    "EncodedTextChunk",
+    "GetSamplerResponse",
+    "GetServerCapabilitiesResponse",
+    "ModelID",
+    "ModelInput",
+    "ModelInputChunk",
+    "ParsedCheckpointTinkerPath",
+    "PromptAltTokens",
+    "RequestErrorCategory",
+    "SampleResponse",
+    "SampledSequence",
+    "SamplingParams",
+    "StopReason",
+    "SupportedModel",
+    "TensorData",
+    "TensorDtype",
+    "TopkLogprobs",
+    "logprobs_to_list",
+]

@@ -1,0 +1,203 @@
+"""What ``sample`` takes and answers.
+
+Requests take what they are given: values are checked when a client is called, so that a wrong one is
+a ``BadRequestError`` that names it. Responses hold numpy arrays; the lists that Tinker's users read
+are made from them on first access.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, SkipValidation
+
+from tinker_local.types.display import in_html, in_words
+from tinker_local.types.tensor_data import TensorData
+from tinker_local.types.topk_logprobs import TopkLogprobs
+
+StopReason: TypeAlias = Literal["length", "stop"]
+TopkLists: TypeAlias = list[list[tuple[int, float]] | None]
+"""For each position its ``(token_id, logprob)``, best first; None where there is nothing."""
+
+
+class Decoder(Protocol):
+    """What makes text of tokens."""
+
+    def decode(self, token_ids: Any, /) -> str:
+        """Return their text."""
+
+
+class SamplingParams(BaseModel):
+    """How to draw a continuation.
+
+    Attributes:
+        max_tokens: most tokens to generate; None runs to the end of the context.
+        seed: 64-bit seed of the random streams; None takes fresh entropy. Sample ``j`` draws from the
+            stream of (seed, j, position), whatever else is running.
+        stop: None stops at the model's end-of-generation tokens; ``[]`` never stops early; a string
+            or strings stop when the decoded continuation contains one; ints stop at those tokens.
+            End-of-generation tokens also stop when a non-empty ``stop`` is given. The tokens that
+            completed the stop are part of the result.
+        temperature: divides the logits; 0 is greedy (lowest id on ties).
+        top_k: keep this many of the most probable tokens; -1 keeps all.
+        top_p: then keep the smallest set of most probable tokens with at least this probability.
+    """
+
+    max_tokens: SkipValidation[int | None] = None
+    seed: SkipValidation[int | None] = None
+    stop: SkipValidation[str | Sequence[str] | Sequence[int] | None] = None
+    temperature: SkipValidation[float] = 1
+    top_k: SkipValidation[int] = -1
+    top_p: SkipValidation[float] = 1
+
+
+@dataclass(frozen=True)
+class SampledSequence:
+    """One continuation of the prompt.
+
+    Attributes:
+        stop_reason: "stop" or "length".
+        sequence_id: a name that no other sequence has.
+        tokens_np: int32, shape (n,): the generated tokens, those that completed the stop included.
+        logprobs_np: float32, shape (n,): natural log of each token's probability under the
+            distribution it was drawn from (or under the plain model's, with ``logprobs_mode="raw"``).
+        topk_logprobs_np: shape (n, k): the most probable tokens in the place of each under the plain
+            model (temperature 1, no truncation). None if not asked for.
+    """
+
+    stop_reason: StopReason
+    sequence_id: str
+    tokens_np: NDArray[np.int32] | None = field(default=None, repr=False)
+    logprobs_np: NDArray[np.float32] | None = field(default=None, repr=False)
+    topk_logprobs_np: TopkLogprobs | None = field(default=None, repr=False)
+    _tokens_list: list[int] | None = field(default=None, repr=False)
+    _logprobs_list: list[float] | None = field(default=None, repr=False)
+    _topk_logprobs_list: TopkLists | None = field(default=None, repr=False)
+    _decoder: Callable[[], Decoder | None] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def tokens(self) -> list[int]:
+        """``tokens_np`` as a list."""
+        if self._tokens_list is not None:
+            return self._tokens_list
+        return [] if self.tokens_np is None else [int(token) for token in self.tokens_np.tolist()]
+
+    @cached_property
+    def logprobs(self) -> list[float] | None:
+        """``logprobs_np`` as a list."""
+        if self._logprobs_list is not None or self.logprobs_np is None:
+            return self._logprobs_list
+        return [float(logprob) for logprob in self.logprobs_np.tolist()]
+
+    @cached_property
+    def topk_logprobs(self) -> TopkLists | None:
+        """For each generated token a list of ``(token_id, logprob)``."""
+        if self._topk_logprobs_list is not None or self.topk_logprobs_np is None:
+            return self._topk_logprobs_list
+        return self.topk_logprobs_np.to_lists()
+
+    @property
+    def text(self) -> str | None:
+        """The decoded tokens, as long as a client of the model is there to decode them; else None."""
+        decoder = self._decoder() if self._decoder is not None else None
+        return None if decoder is None else decoder.decode(self.tokens)
+
+    def __repr__(self) -> str:
+        return f"SampledSequence({in_words(self)})"
+
+    def _repr_html_(self) -> str:
+        return in_html([self])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_decoder": None}  # which belongs to this process
+
+
+@dataclass(frozen=True)
+class SampleResponse:
+    """The answer to ``sample``.
+
+    Attributes:
+        sequences: one continuation for each of ``num_samples``, in order.
+        prompt_logprobs_np: float32, shape (len(prompt),): natural log of P(token i | tokens before
+            i) under the unmodified model; NaN at position 0, and before the last n where only those
+            were asked for. None if not asked for.
+        topk_prompt_logprobs_np: shape (len(prompt), k), aligned with the prompt; empty where
+            ``prompt_logprobs_np`` is NaN. None if not asked for.
+        target_prompt_logprobs: float32, in the shape and layout of the request's: row i is of prompt
+            position i + 1; 0.0 where the request had -1. None if not asked for.
+        prompt_cache_hit_tokens: prompt tokens that were not computed again.
+        prompt_alt_tokens: what was drawn in the place of each prompt token. None if not asked for.
+    """
+
+    sequences: Sequence[SampledSequence]
+    prompt_logprobs_np: NDArray[np.float32] | None = field(default=None, repr=False)
+    topk_prompt_logprobs_np: TopkLogprobs | None = field(default=None, repr=False)
+    target_prompt_logprobs: TensorData | None = None
+    prompt_cache_hit_tokens: int = 0
+    prompt_alt_tokens: PromptAltTokens | None = None
+    _prompt_logprobs_list: list[float | None] | None = field(default=None, repr=False)
+    _topk_prompt_logprobs_list: TopkLists | None = field(default=None, repr=False)
+
+    @property
+    def samples(self) -> Sequence[SampledSequence]:
+        """``sequences``, by the name it had in the 2025-11 document."""
+        return self.sequences
+
+    @cached_property
+    def prompt_logprobs(self) -> list[float | None] | None:
+        """``prompt_logprobs_np`` as a list, with None for NaN."""
+        if self._prompt_logprobs_list is not None or self.prompt_logprobs_np is None:
+            return self._prompt_logprobs_list
+        return logprobs_to_list(self.prompt_logprobs_np)
+
+    @cached_property
+    def topk_prompt_logprobs(self) -> TopkLists | None:
+        """For each prompt position a list of ``(token_id, logprob)``; None at position 0."""
+        if self._topk_prompt_logprobs_list is not None or self.topk_prompt_logprobs_np is None:
+            return self._topk_prompt_logprobs_list
+        return self.topk_prompt_logprobs_np.to_lists()
+
+    def __repr__(self) -> str:
+        parts = [f"sequences=[{', '.join(map(repr, self.sequences[:8]))}"]
+        parts[0] += f", and {len(self.sequences) - 8} more]" if len(self.sequences) > 8 else "]"
+        if self.prompt_logprobs_np is not None:
+            parts.append(f"prompt_logprobs of {len(self.prompt_logprobs_np)} tokens")
+        for name in ("topk_prompt_logprobs_np", "target_prompt_logprobs", "prompt_alt_tokens"):
+            if getattr(self, name) is not None:
+                parts.append(name.removesuffix("_np"))
+        return f"SampleResponse({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        return in_html(self.sequences)
+
+
+@dataclass(frozen=True)
+class PromptAltTokens:
+    """Tokens drawn in the place of each prompt token but the first.
+
+    Row i holds k independent draws, with replacement, from the model's distribution of prompt token
+    i + 1 at the request's temperature (not cut by ``top_k`` or ``top_p``).
+
+    Attributes:
+        tokens: int64, shape (len(prompt) - 1, k).
+        logprobs: float32, the same shape: the model's log-probabilities of them, at temperature 1.
+    """
+
+    tokens: TensorData
+    logprobs: TensorData
+
+
+def logprobs_to_list(logprobs: NDArray[np.float32]) -> list[float | None]:
+    """Return float32 log-probabilities as Python floats, None for NaN."""
+    values: list[float | None] = logprobs.tolist()
+    for i in np.flatnonzero(np.isnan(logprobs)):
+        values[int(i)] = None
+    return values
+
+
+__all__ = ["PromptAltTokens", "SampleResponse", "SampledSequence", "SamplingParams", "StopReason"]
