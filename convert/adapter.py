@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -41,6 +42,19 @@ def is_adapter_source(source: Path) -> bool:
         is_model = any((source / name).exists() for name in (_CONFIG, *_WEIGHTS))
         return (source / CONFIG).exists() and not is_model
     return source.is_file() and is_archive(source)
+
+
+def base_name(source: str | os.PathLike[str]) -> str:
+    """Return the model that an adapter says it was trained on.
+
+    Raises:
+        CheckpointError: it says none, or is no adapter.
+    """
+    with _opened(Path(source), Path(tempfile.gettempdir())) as directory:
+        settings = AdapterCheckpoint.open(directory).settings
+    if settings.base is None:
+        raise CheckpointError(f"{source} does not say which model it was trained on; say it with --base")
+    return settings.base
 
 
 def convert_adapter(
@@ -211,4 +225,4 @@ def _opened(source: Path, beside: Path) -> Iterator[Path]:
             yield directory
 
 
-__all__ = ["convert_adapter", "is_adapter_source"]
+__all__ = ["base_name", "convert_adapter", "is_adapter_source"]

@@ -130,7 +130,8 @@ def _no_config(directory: Path) -> str:
         return f"{directory} has no config.json, but GGUF files; give one of them: {files[0]}"
     if (directory / "adapter_config.json").exists():
         return (
-            f"{directory} holds an adapter (adapter_config.json), not a model; this version converts models"
+            f"{directory} holds an adapter (adapter_config.json), not a model; convert_adapter "
+            "converts it, for its base"
         )
     return f"{directory} has no config.json: it is no Hugging Face model directory"
 

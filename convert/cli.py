@@ -22,7 +22,13 @@ _TYPES = f"{', '.join(FILE_TYPES)}; auto keeps the precision of each matrix."
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A Hugging Face model directory, or a GGUF file.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A Hugging Face model directory, a GGUF file, or an adapter (Tinker's or PEFT's "
+            "directory, or a tar archive of one)."
+        ),
+    ],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The file. Unset: by its name in the models directory."),
@@ -35,7 +41,24 @@ def convert(
             help="Put it into the models directory as this checkpoint.",
         ),
     ] = None,
-    type: Annotated[str, typer.Option("--type", "-t", help=_TYPES)] = "bf16",
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="What an adapter was trained on: a Hugging Face directory, a GGUF file, or a name. Unset: "
+            "as the adapter says.",
+        ),
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Write base and adapter as one model, not an adapter.")
+    ] = False,
+    any_base: Annotated[
+        bool, typer.Option("--any-base", help="Do not ask whether an adapter names another base.")
+    ] = False,
+    type: Annotated[
+        str | None,
+        typer.Option("--type", "-t", help=f"{_TYPES} Unset: bf16; of an adapter f32.", show_default=False),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The model's: NAME or ORGANISATION/NAME.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an output that is there.")] = False,
     verify: Annotated[bool, typer.Option(help="Check the result with llama.cpp and the tokenizer.")] = True,
@@ -50,29 +73,44 @@ def convert(
         str | None, typer.Option(metavar="SIZE", help="Write files of at most this size: 5GB, 500MB.")
     ] = None,
 ) -> None:
-    """Convert a model to a GGUF file."""
+    """Convert a model or an adapter to a GGUF file."""
     start = time.monotonic()
     limit = None if split_size is None else _parse_size(split_size)
     with _reported_errors():
         if as_ is not None:
             output = _checkpoint_file(as_, output)
+        from convert.adapter import base_name, convert_adapter, is_adapter_source
+        from convert.base_lookup import find_base
         from convert.convert import convert_checkpoint
         from convert.landing import format_bytes
         from convert.progress import shown_progress
+        from convert.untied import untied_of
 
-        with shown_progress(source.name) as on_progress, _shown_warnings():
-            path = convert_checkpoint(
-                source,
-                output,
-                outtype=type,
-                name=name,
-                force=force,
-                verify=verify,
-                split_size=limit,
-                on_progress=on_progress,
+        is_adapter = is_adapter_source(source)
+        if not is_adapter and (base or merge or any_base):
+            raise ConversionError(
+                f"{source} is no adapter, and --base, --merge and --any-base are for adapters"
             )
+        if is_adapter and compare:
+            raise ConversionError("--compare is for models, not for adapters")
+        with shown_progress(source.name) as on_progress, _shown_warnings():
+            how: dict[str, Any] = {
+                "outtype": type or ("f32" if is_adapter and not merge else "bf16"),
+                "name": name,
+                "force": force,
+                "verify": verify,
+                "split_size": limit,
+                "on_progress": on_progress,
+            }
+            if is_adapter:
+                found = find_base(base or base_name(source), needs_weights=merge)
+                path = convert_adapter(source, found, output, merge=merge, any_base=any_base, **how)
+            else:
+                path = convert_checkpoint(source, output, **how)
         seconds = time.monotonic() - start
-        typer.echo(f"{path}  {format_bytes(_size(path))}  {type.lower()}  {seconds:.1f} s")
+        typer.echo(f"{path}  {format_bytes(_size(path))}  {how['outtype'].lower()}  {seconds:.1f} s")
+        if is_adapter and not merge and (untied := untied_of(found)):
+            typer.echo(f"{untied}  the base with an output matrix of its own, for adapters that change it")
         if compare:
             _compare(path, source)
 

@@ -114,7 +114,8 @@ class GgufOutput:
                         fingerprint.wait()
             digest = fingerprint.digest()
         with paths[0].open("r+b") as file:
-            file.seek(self.heads[0].index(_UNKNOWN.encode()))
+            entry = pack_metadata({SOURCE_HASH: _UNKNOWN})  # whole: vocabularies have rows of dashes
+            file.seek(self.heads[0].index(entry) + len(entry) - len(_UNKNOWN))
             file.write(digest.encode())
 
 

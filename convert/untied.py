@@ -8,21 +8,26 @@ are; one such file serves all adapters of a base.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from convert.architectures import FAMILIES
 from convert.base import EMBEDDING, OUTPUT
 from convert.errors import CheckpointError, UnsupportedError
-from convert.gguf_head import TensorInfo, assemble_head, pad
+from convert.gguf_head import TensorInfo, assemble_head, pack_metadata, pad
 from convert.gguf_source import GgufSource, read_model
 from convert.landing import check_space, landing
 from convert.models_directory import models_directory, split_type
 
+MADE_FROM = "tinker_local.untied_from"
+"""Where such a file says of what it was made: the size and time of change of the base's file."""
+
 _CHUNK = 1 << 22
+_FOREIGN = {"blobs", "snapshots", "site-packages", "dist-packages"}
+"""Directories that belong to a cache or a package manager."""
 
 Progress = Callable[[int, int], None]
 
@@ -38,14 +43,27 @@ def base_for(base: Path, adapter: Path) -> Path:
     return untie(base) if changed else base
 
 
-def untied_path(path: Path) -> Path:
-    """Return where the untied file of a base belongs: beside it, else in the models directory.
+def untied_of(base: Path) -> Path | None:
+    """Return the untied file of a base that is there and up to date; None for all others."""
+    path = untied_path(base)
+    if base.is_dir() or not path.is_file():
+        return None
+    return path if _is_untied(path, GgufSource.read(base)) else None
 
-    ``NAME-TYPE.gguf`` -> ``NAME-untied-TYPE.gguf``.
+
+def untied_path(path: Path) -> Path:
+    """Return where the untied file of a base belongs.
+
+    It lies beside the base, ``NAME-TYPE.gguf`` -> ``NAME-untied-TYPE.gguf``; that of a base in a cache, in
+    a package or in a place that cannot be written to in the models directory, with some digits that stand
+    for where the base is.
     """
-    name, type = split_type(path.stem)
-    place = path.parent if os.access(path.parent, os.W_OK) else models_directory()
-    return place / (f"{name}-untied-{path.stem[len(name) + 1 :]}.gguf" if type else f"{name}-untied.gguf")
+    name, type = split_type(path.name.removesuffix(".gguf"))
+    ending = path.name.removesuffix(".gguf")[len(name) :] if type else ""
+    if os.access(path.parent, os.W_OK) and not _FOREIGN & set(path.resolve().parts):
+        return path.with_name(f"{name}-untied{ending}.gguf")
+    digits = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]
+    return models_directory() / f"{name[:64]}-untied-{digits}{ending}.gguf"
 
 
 def untie(
@@ -99,21 +117,25 @@ def _refuse(source: GgufSource, n_files: int) -> None:
 
 
 def _is_untied(path: Path, source: GgufSource) -> bool:
-    """Whether a file is what would be made: the same metadata and tensors, and the output; and no older."""
-    made = GgufSource.read(path)
-    wanted = {**source.tensors, OUTPUT: replace(source.tensors[EMBEDDING], name=OUTPUT)}
-    return (
-        made.metadata == source.metadata
-        and dict(made.tensors) == wanted
-        and path.stat().st_mtime_ns >= source.path.stat().st_mtime_ns
-    )
+    """Whether a file is what would be made of a base as it is now."""
+    try:
+        return GgufSource.read(path).metadata == _metadata(source)
+    except CheckpointError:
+        return False
+
+
+def _metadata(source: GgufSource) -> bytes:
+    """Return the base's metadata, and from which state of its file this is made."""
+    status = source.path.stat()
+    return source.metadata + pack_metadata({MADE_FROM: f"{status.st_size} {status.st_mtime_ns}"})
 
 
 def _write(source: GgufSource, given: BinaryIO, made: BinaryIO, on_progress: Progress, total: int) -> None:
     infos = [(info, source.offsets[info.name]) for info in source.tensors.values()]
     embedding = source.tensors[EMBEDDING]
     infos.append((TensorInfo(OUTPUT, embedding.shape, embedding.kind), source.offsets[EMBEDDING]))
-    made.write(assemble_head(source.metadata, source.n_keys, [info for info, _ in infos], source.alignment))
+    keys, n_keys = _metadata(source), source.n_keys + 1
+    made.write(assemble_head(keys, n_keys, [info for info, _ in infos], source.alignment))
     for info, offset in infos:
         given.seek(offset)
         left = info.n_bytes
@@ -127,4 +149,4 @@ def _write(source: GgufSource, given: BinaryIO, made: BinaryIO, on_progress: Pro
         made.write(bytes(pad(info.n_bytes, source.alignment) - info.n_bytes))
 
 
-__all__ = ["base_for", "untie", "untied_path"]
+__all__ = ["MADE_FROM", "base_for", "untie", "untied_of", "untied_path"]

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from convert.base_lookup import find_base
 from convert.cli import _parse_size
+from convert.errors import ConversionError
 from tests.convert.expected import read_gguf
+from tests.random_checkpoints.adapters import random_factors, write_adapter
 from tests.random_checkpoints.plain import write_llama, write_safetensors
 from tinker_local.cli import app
 
@@ -122,3 +125,53 @@ def test_a_bar_on_a_terminal(large: Path, tmp_path: Path, outtype: str) -> None:
     assert "zeros" in text
     assert "MB" in text
     assert "0:00:0" in text
+
+
+def test_adapters(tmp_path: Path) -> None:
+    tensors = write_llama(tmp_path / "tiny", dtype="F32", tie_word_embeddings=True)
+    lora = write_adapter(tmp_path / "lora", random_factors(tensors), base_model_name_or_path="Org/Tiny")
+    home = {"TINKER_LOCAL_MODELS_DIR": str(tmp_path / "models"), "HF_HUB_CACHE": str(tmp_path / "cache")}
+    asked = run(lora, **home)
+    assert asked.exit_code == 1
+    assert "the base Org/Tiny is no path" in asked.stderr
+    assert run(tmp_path / "tiny", "--name", "Org/Tiny", "--type", "f32", **home).exit_code == 0
+    result = run(lora, **home)  # on the base that it names
+    path = tmp_path / "models" / "lora-lora.gguf"
+    assert result.exit_code == 0, result.output
+    made, untied = result.stdout.splitlines()
+    assert made.startswith(f"{path}  {path.stat().st_size / 1000:.1f} kB  f32  ")
+    assert untied.startswith(
+        f"{tmp_path / 'models' / 'Org' / 'Tiny-untied-f32.gguf'}  the base with an output"
+    )
+    merged = run(lora, "--base", tmp_path / "tiny", "--merge", "--type", "q8_0", "--name", "Mine", **home)
+    assert merged.stdout.startswith(f"{tmp_path / 'models' / 'Mine-q8_0.gguf'}  ")
+    for arguments, said in (
+        ([tmp_path / "tiny", "--merge"], "is no adapter"),
+        ([lora, "--base", "org/tiny", "--merge"], "the base org/tiny is no path"),
+        ([lora, "--compare"], "--compare is for models"),
+        ([lora, "--type", "q4_0"], "stored as one of f32, f16, bf16"),
+    ):
+        refused = run(*arguments, **home)
+        assert refused.exit_code == 1
+        assert said in refused.stderr
+
+
+def test_bases_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, cache = tmp_path / "models", tmp_path / "cache"
+    monkeypatch.setenv("TINKER_LOCAL_MODELS_DIR", str(home))
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    (home / "Org").mkdir(parents=True)
+    for name in ("Org/Tiny-q4_0.gguf", "Org/Tiny-bf16.gguf"):
+        (home / name).touch()
+    for revision in ("aaa", "bbb"):
+        snapshot = cache / "models--Org--Tiny" / "snapshots" / revision
+        snapshot.mkdir(parents=True)
+        (snapshot / "config.json").touch()
+    (cache / "models--Org--Tiny" / "refs").mkdir()
+    (cache / "models--Org--Tiny" / "refs" / "main").write_text("bbb")
+    assert find_base("org/tiny") == find_base("Tiny") == home / "Org" / "Tiny-bf16.gguf"
+    assert find_base("Tiny-q4_0") == home / "Org" / "Tiny-q4_0.gguf"
+    assert find_base("Org/Tiny", needs_weights=True) == snapshot
+    assert find_base(str(snapshot)) == snapshot
+    with pytest.raises(ConversionError, match="is no path, and not in Hugging Face's cache"):
+        find_base("Tiny", needs_weights=True)

@@ -67,6 +67,16 @@ def test_types_of_the_quantizer(tmp_path: Path, outtype: str) -> None:
     assert path.stat().st_size < sum(a.size for a in expected.values()) * FILE_TYPES[outtype].bits / 8 + 2e4
 
 
+def test_the_hash_takes_no_tokens_place(tmp_path: Path) -> None:
+    """Vocabularies have tokens of many dashes, and dashes stand for the hash until it is known."""
+    write_llama(tmp_path / "tiny")
+    dashes, file = "-" * 64, tmp_path / "tiny" / "tokenizer.json"
+    file.write_text(file.read_text(encoding="utf-8").replace('"word0"', f'"{dashes}"'), encoding="utf-8")
+    fields, _ = read_gguf(convert_checkpoint(tmp_path / "tiny", tmp_path / "tiny.gguf"))
+    assert dashes in fields["tokenizer.ggml.tokens"]
+    assert set(fields["general.source.sha256"]) <= set("0123456789abcdef")
+
+
 def test_samples_and_scores_alike_from_every_precision(tmp_path: Path) -> None:
     write_llama(tmp_path / "tiny", dtype="BF16")
     with ServiceClient(kv_type="f32", flash_attn=False, n_ctx=256, models_dir=tmp_path) as service:

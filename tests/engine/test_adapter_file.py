@@ -51,7 +51,6 @@ WRONG_TENSORS: dict[str, tuple[dict[str, NDArray[Any]], str]] = {
     "a layer too many": (factors("blk.9.attn_q.weight", floats(4, 64), floats(64, 4)), "no counterpart"),
     "integers": (factors(QUERY, np.ones((4, 64), np.int32), floats(64, 4)), "number format"),
     "doubles": (factors(QUERY, floats(4, 64), np.ones((64, 4), np.float64)), "number format"),
-    "tied embeddings": (factors(EMBEDDING, floats(400, 4), floats(64, 4)), "also uses as its output"),
 }
 
 
@@ -91,6 +90,17 @@ def test_two_ranks_for_the_embedding(tmp_path: Path) -> None:
     base = write_random_model(tmp_path / "base.gguf", tied=False)
     tensors = factors(EMBEDDING, floats(400, 4), floats(64, 5))
     refused(write_tensors(tmp_path / "adapter.gguf", "llama", tensors), base, "wrong shapes")
+
+
+def test_one_use_of_tied_embeddings(base: Path, tmp_path: Path) -> None:
+    """llama.cpp would end the process; a client puts such an adapter on the untied file of the base."""
+    tensors = factors(EMBEDDING, floats(400, 4), floats(64, 4))
+    path = write_tensors(tmp_path / "adapter.gguf", "llama", tensors)
+    with pytest.raises(BadRequestError, match="also uses as its output"):
+        load_adapter(load_model(base, -1), path)
+    with ServiceClient(n_ctx=64) as service:
+        client = service.create_sampling_client(str(path), str(base))
+        assert len(client.compute_logprobs(ModelInput.from_ints([1, 2])).result(60)) == 2
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.999])

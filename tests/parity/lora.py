@@ -60,7 +60,7 @@ class RandomLora:
 class Maker:
     """Draws factors for a model's modules."""
 
-    def __init__(self, model: torch.nn.Module, chosen: Callable[[str], bool], seed: int = 7) -> None:
+    def __init__(self, model: torch.nn.Module, chosen: Callable[[str], bool], seed: int) -> None:
         self.model, self.chosen = model, chosen
         self.generator = torch.Generator().manual_seed(seed)
 
@@ -74,9 +74,7 @@ class Maker:
     def modules(self) -> Iterator[tuple[str, tuple[int, int], bool]]:
         """Yield matrices: name, (out, in), and whether they have inputs first."""
         for name, module in self.model.named_modules():
-            if re.search(
-                r"vis(ion|ual)|projector|router|\.gate$|shared_expert_gate", name
-            ) or not self.chosen(name):
+            if LEFT_OUT.search(name) or not self.chosen(name):
                 continue
             if isinstance(module, torch.nn.Linear):
                 yield name, (module.out_features, module.in_features), False
@@ -93,9 +91,11 @@ class Maker:
                         yield name, which, parameter, "gpt_oss" in type(module).__module__
 
 
-def tinker_lora(model: torch.nn.Module, chosen: Callable[[str], bool] = lambda name: True) -> RandomLora:
+def tinker_lora(
+    model: torch.nn.Module, chosen: Callable[[str], bool] = lambda name: True, seed: int = 7
+) -> RandomLora:
     """Return an adapter with Tinker's names: one rank, experts with a shared side."""
-    lora, maker = RandomLora(), Maker(model, chosen)
+    lora, maker = RandomLora(), Maker(model, chosen, seed)
     scale = lora.scale(lora.rank)
 
     def add(name: str, n_out: int, n_in: int) -> torch.Tensor:
@@ -154,9 +154,11 @@ def add_tinker_experts(
     lora.added[f"{name}.{which}"] = delta.mT if inputs_first else delta
 
 
-def peft_lora(model: torch.nn.Module, chosen: Callable[[str], bool] = lambda name: True) -> RandomLora:
+def peft_lora(
+    model: torch.nn.Module, chosen: Callable[[str], bool] = lambda name: True, seed: int = 7
+) -> RandomLora:
     """Return an adapter with PEFT's names: several ranks and alphas, rsLoRA, experts in one matrix."""
-    lora, maker = RandomLora(rslora=True), Maker(model, chosen)
+    lora, maker = RandomLora(rslora=True), Maker(model, chosen, seed)
     for i, (name, (n_out, n_in), transposed) in enumerate(maker.modules()):
         rank, alpha = lora.rank, ALPHA
         if i % 3 == 1:

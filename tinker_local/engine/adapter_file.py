@@ -16,6 +16,7 @@ from tinker_local.engine.tensor_types import NOT_FOR_WEIGHTS
 from tinker_local.errors import BadRequestError
 
 _EMBEDDING = "token_embd.weight"
+_ONE_OUTPUT = "ffn_gate_inp_shexp.weight"  # a matrix of one row
 _CONVOLUTIONS = ("conv.weight", "conv1d.weight")
 
 
@@ -68,7 +69,8 @@ def _wrong_tensors(adapter: GgufFile, model: ModelFiles) -> Iterator[str]:
 
 def _takes_lora(name: str, weight: TensorInfo) -> bool:
     """Whether a weight is multiplied with; norms, biases and convolutions are used in other ways."""
-    return name.endswith(".weight") and weight.shape[1] > 1 and not name.endswith(_CONVOLUTIONS)
+    is_matrix = weight.shape[1] > 1 or name.endswith(_ONE_OUTPUT)
+    return name.endswith(".weight") and is_matrix and not name.endswith(_CONVOLUTIONS)
 
 
 def _wrong_pair(name: str, a: TensorInfo, b: TensorInfo, model: ModelFiles) -> Iterator[str]:
