@@ -81,7 +81,7 @@ class Array:
         """Whether each of the texts has a space behind its first byte."""
         assert self.starts is not None
         spaces = np.flatnonzero(np.frombuffer(self.data, np.uint8) == ord(" "))
-        spaces = np.append(spaces, len(self.data))
+        spaces = np.append(spaces, [len(self.data), np.iinfo(np.int64).max])
         first = spaces[np.searchsorted(spaces, self.starts[:-1] + _LENGTH + 1)]
         return bool((first < self.starts[1:]).all())
 
