@@ -12,8 +12,8 @@ MOST_BYTES = 100_000_000
 """The safetensors library's limit for a header; no honest file of a checkpoint is near it."""
 
 MOST_PARTS = 6_000_000
-"""Entries, as far as commas and brackets tell; a tokenizer of 262,144 tokens has 2,500,000. What Python makes
-of as many takes some hundred megabytes."""
+"""Entries, as far as commas and brackets tell; a tokenizer of 262,144 tokens has 2,500,000. What Python
+makes of as many takes some hundred megabytes."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
