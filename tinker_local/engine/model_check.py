@@ -91,6 +91,7 @@ def _problems(model: ModelFiles) -> Iterator[str]:
     settings = _Settings(model)
     yield from settings.wrong_numbers()
     yield from settings.wrong_heads()
+    yield from settings.wrong_latent_attention()
     yield from settings.wrong_rotation()
     yield from settings.wrong_experts()
     yield from settings.wrong_states()
@@ -171,6 +172,22 @@ class _Settings:
                     f"{self._start}attention.key_length is {keys} and value_length {values}; this "
                     "architecture has them equal"
                 )
+
+    def wrong_latent_attention(self) -> Iterator[str]:
+        """Sizes of compressed keys and values (MLA) that do not add up: they are kept as one head's."""
+        expanded = [self.integer(f"attention.{of}_length_mla") for of in ("key", "value")]
+        if not any(expanded):
+            return
+        rank, turned = self.integer("attention.kv_lora_rank"), self.integer("rope.dimension_count")
+        lengths = [self.integer(f"attention.{of}_length") for of in ("key", "value")]
+        heads = self.each("attention.head_count_kv")
+        if not heads or not {0, 1} >= set(heads):
+            yield f"{self._start}attention.head_count_kv must be 1, as keys and values are compressed"
+        if not all(expanded) or not turned < expanded[0] or lengths != [rank + turned, rank]:
+            yield (
+                f"{self._start}attention: keys of {lengths[0]} and values of {lengths[1]} numbers do not "
+                f"fit a kv_lora_rank of {rank}, {turned} numbers that turn and heads of {expanded}"
+            )
 
     def wrong_rotation(self) -> Iterator[str]:
         """Rotary embeddings that do not fit the heads, or of an unknown kind."""
