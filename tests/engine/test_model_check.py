@@ -119,7 +119,7 @@ SETTINGS: dict[str, tuple[Change, str]] = {
         put("llama.attention.head_count_kv", [2, 2], ARRAY, U32),
         "an entry for each of 6 layers",
     ),
-    "values shorter than keys": (put("llama.attention.value_length", 8), "has them equal"),
+    "values shorter than keys": (put("llama.attention.value_length", 8), "architecture has them equal"),
     "half a rotation": (put("llama.rope.dimension_count", 8), "turns all 16 numbers"),
     "a rotation of 15": (put("llama.rope.dimension_count", 15), "must be even"),
     "no rotation": (put("llama.rope.dimension_count", 0), "must be even, and from 2"),
@@ -174,7 +174,43 @@ VOCABULARY: dict[str, tuple[Change, str]] = {
     "a template that is a number": (put("tokenizer.chat_template", 1, U32), "chat_template is no text"),
     "a map of nothing": (put("tokenizer.ggml.precompiled_charsmap", [0] * 3, ARRAY, 0), "not room for"),
 }
-ALL = {"format": FORMAT, "settings": SETTINGS, "vocabulary": VOCABULARY}
+
+
+def mla(keys: int, values: int, heads: int) -> Change:
+    """Settings of compressed attention, of which the ones given are right at 12, 8 and 1."""
+    sizes = {
+        "key_length": 12,
+        "value_length": 8,
+        "key_length_mla": keys,
+        "value_length_mla": values,
+        "kv_lora_rank": 8,
+        "head_count_kv": heads,
+    }
+
+    def change(parts: Parts) -> None:
+        put("general.architecture", b"deepseek2", STRING)(parts)
+        for key in parts.keys:
+            key.name = key.name.replace(b"llama.", b"deepseek2.")
+        for name, size in sizes.items():
+            put(f"deepseek2.attention.{name}", size)(parts)
+        put("deepseek2.rope.dimension_count", 4)(parts)
+
+    return change
+
+
+LAYERS: dict[str, tuple[Change, str]] = {
+    "queries of half the heads": (
+        lambda parts: (
+            [put(f"llama.attention.head_count{of}", 1)(parts) for of in ("", "_kv")]
+            + [put(f"llama.attention.{of}_length", 16)(parts) for of in ("key", "value")]
+        ),
+        "attn_q.weight has 64 rows; the heads and their lengths make 16",
+    ),
+    "compressed, of two heads": (mla(16, 16, 2), "must be 1, as keys and values are compressed"),
+    "compressed values alone": (mla(0, 16, 1), "do not fit"),
+    "compressed, nothing but rotation": (mla(4, 16, 1), "do not fit"),
+}
+ALL = {"layers": LAYERS, "format": FORMAT, "settings": SETTINGS, "vocabulary": VOCABULARY}
 
 
 @pytest.fixture(scope="module")
