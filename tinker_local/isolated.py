@@ -124,7 +124,7 @@ def _try(path: Path, base: Path | None) -> Finding:
         model, n_ctx=_N_CTX, n_sequences=1, n_batch=_PROMPT, n_rows=_PROMPT, n_threads=1, adapter=adapter
     )
     position = 0
-    for n in (_PROMPT, *[1] * _STEPS):
+    for n in (min(_PROMPT, context.n_ctx), *[1] * min(_STEPS, max(0, context.n_ctx - _PROMPT))):
         for i in range(n):
             context.batch.tokens[i] = (7919 * (position + i)) % model.n_vocab
             context.batch.positions[i], context.batch.flags[i] = position + i, 1

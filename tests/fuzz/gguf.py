@@ -54,6 +54,8 @@ def open_and_use(path: Path, bases: Path) -> str:
     tokenizer.convert_ids_to_tokens(list(range(model.n_vocab)))
     context = Context(model, n_ctx=64, n_sequences=2, n_batch=64, n_rows=64, n_threads=1, adapter=adapter)
     for start, n in ((0, 8), (8, 1), (9, 1)):
+        if start + n > context.n_ctx:
+            break
         for i in range(n):
             batch = context.batch
             batch.tokens[i], batch.positions[i] = (start + i) % model.n_vocab, start + i

@@ -38,26 +38,35 @@ def wrong_layers(
         if architecture in _ATTENTION:
             queries, keys, values = n * heads.n_key, n_kv * heads.n_key, n_kv * heads.n_value
             expected = {
-                "attn_q": (queries, 2 * queries),  # with gates
-                "attn_k": (keys,),
-                "attn_v": (values,),
-                "attn_qkv": (queries + keys + values, 2 * queries + keys + values),
+                "attn_q": queries,
+                "attn_k": keys,
+                "attn_v": values,
+                "attn_qkv": queries + keys + values,
             }
             yield from _wrong_rows(layer, tensors, expected)
+            if n_kv:
+                yield from _missing(layer, tensors)
         if architecture in _DELTA_NETS:
             yield from _incomplete(layer, tensors)
 
 
 def _wrong_rows(
-    layer: int, tensors: Mapping[str, TensorInfo], expected: Mapping[str, tuple[int, ...]]
+    layer: int, tensors: Mapping[str, TensorInfo], expected: Mapping[str, int]
 ) -> Iterator[str]:
     for name, rows in expected.items():
         tensor = tensors.get(f"blk.{layer}.{name}.weight")
-        if tensor is not None and tensor.shape[1] not in rows:
+        if tensor is not None and tensor.shape[1] != rows:
             yield (
                 f"the tensor blk.{layer}.{name}.weight has {tensor.shape[1]} rows; the heads and their "
-                f"lengths make {rows[0]}"
+                f"lengths make {rows}"
             )
+
+
+def _missing(layer: int, tensors: Mapping[str, TensorInfo]) -> Iterator[str]:
+    """Queries, keys and values are in one tensor or in three; to some loaders they are optional."""
+    parts = [name for name in ("attn_q", "attn_k", "attn_v") if f"blk.{layer}.{name}.weight" not in tensors]
+    if parts and f"blk.{layer}.attn_qkv.weight" not in tensors:
+        yield f"the tensor blk.{layer}.{parts[0]}.weight is missing, and so is attn_qkv.weight"
 
 
 def _incomplete(layer: int, tensors: Mapping[str, TensorInfo]) -> Iterator[str]:
