@@ -11,6 +11,10 @@ from convert.errors import CheckpointError
 MOST_BYTES = 100_000_000
 """The safetensors library's limit for a header; no honest file of a checkpoint is near it."""
 
+MOST_PARTS = 6_000_000
+"""Entries, as far as commas and brackets tell; a tokenizer of 262,144 tokens has 2,500,000. What Python
+makes of as many takes some hundred megabytes."""
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the table in a file.
@@ -43,6 +47,9 @@ def parse_json(text: bytes, where: str) -> dict[str, Any]:
             raise CheckpointError(f"{where} has {twice!r} twice in one table")
         return made
 
+    n_parts = sum(text.count(mark) for mark in (b",", b"[", b"{"))
+    if n_parts > MOST_PARTS:
+        raise CheckpointError(f"{where} has {n_parts:,} parts, and at most {MOST_PARTS:,} are allowed")
     try:
         value = json.loads(text.decode("utf-8"), object_pairs_hook=table)
     except (ValueError, RecursionError) as error:

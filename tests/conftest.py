@@ -1,7 +1,10 @@
-"""The real model, opened once for all tests."""
+"""The real model, opened once for all tests; and no network for any of them."""
 
 from __future__ import annotations
 
+import os
+import runpy
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,26 @@ from tinker_local import SamplingClient, ServiceClient, Tokenizer
 from tinker_local.catalog import find_in_distribution
 
 ROOT = Path(__file__).resolve().parents[1]
+_GUARD = ROOT / "tests" / "network_guard"
+_NETWORK_LOG = "TINKER_LOCAL_TESTS_NETWORK_LOG"
+
+
+def pytest_configure() -> None:
+    """Have attempts to reach a network fail and noted, here and in every Python that the tests start."""
+    handle, os.environ[_NETWORK_LOG] = tempfile.mkstemp(prefix="network-")
+    os.close(handle)
+    paths = filter(None, (str(_GUARD), os.environ.get("PYTHONPATH")))
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    runpy.run_path(str(_GUARD / "sitecustomize.py"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Let the session fail if there was an attempt, whoever swallowed the error."""
+    log = Path(os.environ[_NETWORK_LOG])
+    if said := log.read_text(encoding="utf-8"):
+        print(f"\nA network connection was attempted:\n{said}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    log.unlink()
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,9 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], **variables: An
             return "".join(limits.counted(pieces))
     except jinja2.TemplateError as error:
         raise BadRequestError(f"the chat template refuses these messages: {error}") from error
-    except (RecursionError, MemoryError, SyntaxError) as error:
+    except SyntaxError as error:  # of the Python that Jinja makes of it
+        raise BadRequestError(f"the chat template cannot be compiled: {error.msg}") from error
+    except (RecursionError, MemoryError) as error:
         raise BadRequestError(
             f"the chat template is nested too deeply or needs too much memory ({type(error).__name__})"
         ) from error

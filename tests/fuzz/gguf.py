@@ -10,16 +10,12 @@ ours.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import random
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
+from tests.fuzz.command import Fuzzer, fuzzer_main
 from tests.fuzz.gguf_damage import damaged
-from tests.fuzz.pool import Child, Report, fuzz, serve
 from tests.random_adapter import random_adapter
 from tests.random_model import Architecture, Shape, write_random_model
 
@@ -28,30 +24,18 @@ SHAPE = Shape(n_vocab=300, n_embd=32, n_layer=2, n_head=4, n_head_kv=2, n_ff=64,
 TEXTS = ("ab\n", " word1 é漢字 <|endoftext|>\x00\t", "a" * 70)
 
 
-def write_seeds(directory: Path) -> list[Path]:
+def write_seeds(directory: Path) -> None:
     """Write sound files: a model of each architecture, and an adapter for each."""
-    models = [write_random_model(directory / f"{name}.gguf", name, SHAPE) for name in ARCHITECTURES]
-    adapters = [random_adapter(model).write(model.with_suffix(".lora")) for model in models]
-    return [*models, *adapters]
+    for name in ARCHITECTURES:
+        model = write_random_model(directory / f"{name}.gguf", name, SHAPE)
+        random_adapter(model).write(model.with_suffix(".lora"))
 
 
-def cases(seeds: list[Path], count: int, seed: int) -> Iterator[bytes]:
-    """Make the cases; a case depends on its number and the seed alone."""
-    sound = [path.read_bytes() for path in seeds]
-    models, adapters = sound[: len(sound) // 2], sound[len(sound) // 2 :]
-    for number in range(count):
-        rng = random.Random(f"{seed}:{number}")
-        yield damaged(rng, rng.choice(adapters if number % 4 == 3 else models))
-
-
-def run(count: int, seed: int, keep: Path | None = None) -> Report:
-    """Fuzz, and return what became of the cases."""
-    with tempfile.TemporaryDirectory() as temporary:
-        seeds = write_seeds(Path(temporary))
-        if keep:
-            keep.mkdir(exist_ok=True)
-        child = Child("tests.fuzz.gguf", temporary)
-        return fuzz(child, cases(seeds, count, seed), keep or Path(temporary), ".gguf", keep is not None)
+def make(number: int, seed: int, seeds: Path) -> bytes:
+    rng = random.Random(f"{seed}:{number}")
+    name = rng.choice(ARCHITECTURES)
+    sound = seeds / f"{name}.lora" if number % 4 == 3 else seeds / f"{name}.gguf"
+    return damaged(rng, sound.read_bytes())
 
 
 def open_and_use(path: Path, bases: Path) -> str:
@@ -70,6 +54,8 @@ def open_and_use(path: Path, bases: Path) -> str:
     tokenizer.convert_ids_to_tokens(list(range(model.n_vocab)))
     context = Context(model, n_ctx=64, n_sequences=2, n_batch=64, n_rows=64, n_threads=1, adapter=adapter)
     for start, n in ((0, 8), (8, 1), (9, 1)):
+        if start + n > context.n_ctx:
+            break
         for i in range(n):
             batch = context.batch
             batch.tokens[i], batch.positions[i] = (start + i) % model.n_vocab, start + i
@@ -82,22 +68,7 @@ def open_and_use(path: Path, bases: Path) -> str:
     return "computed"
 
 
-def _main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--count", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="keep the files that led to a problem")
-    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.child:
-        from tinker_local.errors import TinkerError
-
-        serve(lambda path: open_and_use(path, given.child), (TinkerError,))
-        return
-    report = run(given.count, given.seed, given.keep)
-    print("\n".join(report.lines()))
-    sys.exit(bool(report.problems))
-
+FUZZER = Fuzzer("tests.fuzz.gguf", 5000, write_seeds, make, open_and_use, "tinker_local.errors:TinkerError")
 
 if __name__ == "__main__":
-    _main()
+    fuzzer_main(FUZZER, __doc__)

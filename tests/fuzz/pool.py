@@ -99,19 +99,21 @@ class Child:
         return " | ".join(telling[-2:] or said.splitlines()[-2:])
 
 
-def fuzz(child: Child, cases: Iterator[bytes], directory: Path, suffix: str, keep: bool = False) -> Report:
+def fuzz(child: Child, cases: Iterator[tuple[int, bytes]], directory: Path, keep: bool = False) -> Report:
     """Try each case; a file that led to a problem stays in ``directory`` if it is to be kept."""
     report = Report()
-    for number, case in enumerate(cases):
-        path = directory / f"{number}{suffix}"
-        path.write_bytes(case)
-        outcome, problem = child.run(path)
-        report.outcomes[outcome] += 1
-        if problem:
-            report.problems.append((number, problem))
-        if not (problem and keep):
-            path.unlink()
-    child.stop()
+    try:
+        for number, case in cases:
+            path = directory / f"{number}.gguf"
+            path.write_bytes(case)
+            outcome, problem = child.run(path)
+            report.outcomes[outcome] += 1
+            if problem:
+                report.problems.append((number, problem))
+            if not (problem and keep):
+                path.unlink()
+    finally:
+        child.stop()
     return report
 
 

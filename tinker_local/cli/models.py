@@ -14,6 +14,7 @@ from convert.hashes import read_hashes
 from convert.landing import format_bytes, parts_of
 from convert.progress import shown_progress
 from tinker_local.catalog import find_entry
+from tinker_local.cli.isolated import verify_isolated
 from tinker_local.cli.parameters import option, reported_errors
 from tinker_local.inventory import Holding, inventory
 from tinker_local.model_store import ModelStore
@@ -109,8 +110,15 @@ def remove(
 def verify(
     name: Annotated[str | None, typer.Argument(help="Unset: everything in the store.")] = None,
     models_dir: ModelsDir = None,
+    isolated: Annotated[
+        bool, typer.Option(help="Try a file from a stranger in a process of its own; NAME may be a path.")
+    ] = False,
+    base: Annotated[str | None, typer.Option(help="The model that an adapter to try is for.")] = None,
 ) -> None:
-    """Compare files with the SHA-256 recorded when they were added or converted."""
+    """Compare files with the SHA-256 recorded when they were added or converted; or try one."""
+    if isolated:
+        verify_isolated(name, base, models_dir)
+        return
     with reported_errors():
         is_sound = True
         with shown_progress("Verifying") as on_progress:

@@ -47,11 +47,14 @@ class Array:
     def texts(self) -> list[bytes]:
         """Return the texts, as bytes."""
         assert self.starts is not None
-        plain = self._without_lengths()
-        if np.count_nonzero(plain == 0) == _LENGTH * len(self):  # no zeros but those
-            return plain.tobytes().split(bytes(_LENGTH))[1:]
+        if not self.has_zeros():
+            return self._without_lengths().tobytes().split(bytes(_LENGTH))[1:]
         pairs = pairwise(self.starts.tolist())
         return [self.data[start + _LENGTH : end] for start, end in pairs]
+
+    def has_zeros(self) -> bool:
+        """Whether a zero byte is in one of the texts."""
+        return int(np.count_nonzero(self._without_lengths() == 0)) > _LENGTH * len(self)
 
     def _without_lengths(self) -> NDArray[np.uint8]:
         """Return the data with zeros for each length."""
@@ -81,7 +84,7 @@ class Array:
         """Whether each of the texts has a space behind its first byte."""
         assert self.starts is not None
         spaces = np.flatnonzero(np.frombuffer(self.data, np.uint8) == ord(" "))
-        spaces = np.append(spaces, len(self.data))
+        spaces = np.append(spaces, [len(self.data), np.iinfo(np.int64).max])
         first = spaces[np.searchsorted(spaces, self.starts[:-1] + _LENGTH + 1)]
         return bool((first < self.starts[1:]).all())
 

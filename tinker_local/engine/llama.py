@@ -65,9 +65,12 @@ class Model:
         adapters_lock: held by whoever changes or reads llama.cpp's list of the model's adapters.
     """
 
-    def __init__(self, path: Path, n_gpu_layers: int, devices: str | None = None) -> None:
+    def __init__(
+        self, path: Path, n_gpu_layers: int, devices: str | None = None, *, check_data: bool = False
+    ) -> None:
         check_model(path)
         params = llama_cpp.llama_model_default_params()
+        params.check_tensors = check_data  # reads all of the file, looking for numbers that are none
         params.n_gpu_layers = n_gpu_layers
         pointers = device_pointers(devices)
         params.devices = ctypes.cast(pointers, ctypes.c_void_p) if pointers else None

@@ -23,6 +23,7 @@ from tinker_local.engine.architectures import (
 )
 from tinker_local.engine.gguf_arrays import Array
 from tinker_local.engine.gguf_file import FLOAT32, INT32, UINT32, Value
+from tinker_local.engine.layer_check import Heads, wrong_layers
 from tinker_local.engine.model_files import ModelFiles
 from tinker_local.engine.tensor_types import F32, I32, I64, NOT_FOR_WEIGHTS
 from tinker_local.engine.vocabulary_check import wrong_vocabulary
@@ -91,9 +92,11 @@ def _problems(model: ModelFiles) -> Iterator[str]:
     settings = _Settings(model)
     yield from settings.wrong_numbers()
     yield from settings.wrong_heads()
+    yield from settings.wrong_latent_attention()
     yield from settings.wrong_rotation()
     yield from settings.wrong_experts()
     yield from settings.wrong_states()
+    yield from wrong_layers(model.architecture, model.tensors, settings.heads())
     yield from _wrong_tensors(model, settings.integer("embedding_length"))
     yield from wrong_vocabulary(model)
 
@@ -125,6 +128,12 @@ class _Settings:
             return value.integers() or []
         return [value if isinstance(value, int) else 0] * layers
 
+    def heads(self) -> Heads:
+        """Return the heads of each layer and their lengths."""
+        own = self.each("attention.head_count")
+        shared = self.each("attention.head_count_kv") if "attention.head_count_kv" in self._values else own
+        return Heads(own, shared, self._head("key"), self._head("value"))
+
     def wrong_numbers(self) -> Iterator[str]:
         """Settings that are missing, of the wrong kind or out of bounds, each by itself."""
         for name in _REQUIRED:
@@ -152,11 +161,8 @@ class _Settings:
         for name in ("attention.head_count", "attention.head_count_kv", "feed_forward_length"):
             if name in self._values and len(self.each(name)) != layers:
                 yield f"{self._start}{name} must have an entry for each of {layers} layers"
-        heads = self.each("attention.head_count")
-        shared = (
-            self.each("attention.head_count_kv") if "attention.head_count_kv" in self._values else heads
-        )
-        for layer, (n, n_kv) in enumerate(zip(heads, shared, strict=True)):
+        heads = self.heads()
+        for layer, (n, n_kv) in enumerate(zip(heads.of_queries, heads.of_keys, strict=True)):
             if n_kv and n % n_kv:
                 yield (
                     f"{self._start}attention.head_count_kv is {n_kv} in layer {layer}; it must divide "
@@ -164,13 +170,28 @@ class _Settings:
                 )
             if not n and f"blk.{layer}.attn_q.weight" in self._model.tensors:
                 yield f"{self._start}attention.head_count is 0 in layer {layer}, which has attention"
-        if self._model.architecture in EQUAL_HEADS and any(heads):
-            keys, values = self._head("key"), self._head("value")
-            if keys != values:
-                yield (
-                    f"{self._start}attention.key_length is {keys} and value_length {values}; this "
-                    "architecture has them equal"
-                )
+        has_equal = self._model.architecture in EQUAL_HEADS and any(heads.of_queries)
+        if has_equal and heads.n_key != heads.n_value:
+            yield (
+                f"{self._start}attention.key_length is {heads.n_key} and value_length {heads.n_value}; "
+                "this architecture has them equal"
+            )
+
+    def wrong_latent_attention(self) -> Iterator[str]:
+        """Sizes of compressed keys and values (MLA) that do not add up: they are kept as one head's."""
+        expanded = [self.integer(f"attention.{of}_length_mla") for of in ("key", "value")]
+        if not any(expanded):
+            return
+        rank, turned = self.integer("attention.kv_lora_rank"), self.integer("rope.dimension_count")
+        lengths = [self.integer(f"attention.{of}_length") for of in ("key", "value")]
+        heads = self.each("attention.head_count_kv")
+        if not heads or not {0, 1} >= set(heads):
+            yield f"{self._start}attention.head_count_kv must be 1, as keys and values are compressed"
+        if not all(expanded) or not turned < expanded[0] or lengths != [rank + turned, rank]:
+            yield (
+                f"{self._start}attention: keys of {lengths[0]} and values of {lengths[1]} numbers do not "
+                f"fit a kv_lora_rank of {rank}, {turned} numbers that turn and heads of {expanded}"
+            )
 
     def wrong_rotation(self) -> Iterator[str]:
         """Rotary embeddings that do not fit the heads, or of an unknown kind."""

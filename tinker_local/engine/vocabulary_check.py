@@ -81,7 +81,7 @@ def _wrong_lengths(model: ModelFiles, tokens: Array) -> Iterator[str]:
 def _as_read(tokens: Array) -> list[bytes]:
     """Return the tokens as llama.cpp has them: up to a zero, and never empty."""
     texts = tokens.texts()
-    if any(b"\0" in text for text in texts):
+    if tokens.has_zeros():
         texts = [text.split(b"\0", 1)[0] for text in texts]
     if b"" in texts:
         texts = [text or b"[EMPTY_%d]" % token for token, text in enumerate(texts)]
