@@ -63,10 +63,12 @@ def test_stability_information(service: ServiceClient) -> None:
 
 @pytest.mark.parametrize("name", errors.__all__)
 def test_errors_travel_between_processes(name: str) -> None:
-    error = getattr(errors, name)("what was wrong")
+    error = (
+        getattr(errors, name)() if name == "APITimeoutError" else getattr(errors, name)("what was wrong")
+    )
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error)
-    assert str(again) == "what was wrong"
+    assert str(again) == str(error)
     assert vars(again) == vars(error)
     assert isinstance(error, TinkerError)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import partial
+from functools import partialmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tinker_local import types
 from tinker_local.engine.gguf_file import GgufFile
@@ -122,10 +122,12 @@ class RestClient(TelemetryProvider):
         found = [_checkpoint(holding) for holding in self._usable() if holding.is_adapter]
         return sorted(found, key=lambda checkpoint: checkpoint.time, reverse=True)
 
-    def __getattr__(self, name: str) -> Any:
-        if name in _OF_THE_SERVICE:
-            return partial(_refuse, f"RestClient.{name}")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    def _refuse(self, name: str, *args: Any, **kwargs: Any) -> NoReturn:
+        refuse(f"RestClient.{name}")
+
+
+for _name in _OF_THE_SERVICE:
+    setattr(RestClient, _name, partialmethod(RestClient._refuse, _name))
 
 
 def _supported(holding: Holding) -> types.SupportedModel:
@@ -157,10 +159,6 @@ def _rank(path: Path) -> int:
     """The largest rank among an adapter's matrices."""
     tensors = GgufFile(path).tensors.items()
     return max((info.shape[0] for name, info in tensors if name.endswith(".lora_b")), default=0)
-
-
-def _refuse(name: str, *args: Any, **kwargs: Any) -> Any:
-    refuse(name)
 
 
 __all__ = ["RestClient"]
