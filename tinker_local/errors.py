@@ -21,7 +21,7 @@
 
 Names and places in the tree are those of ``tinker`` 0.38, so that ``except tinker.BadRequestError``
 keeps its meaning. There is no HTTP here: ``status_code`` is what the service would have answered, and
-``request`` and ``response`` are None. Those never raised are there for scripts that catch them.
+``request`` and ``response`` are None. Constructors take what the SDK's take. Those never raised are there for scripts that catch them.
 """
 
 from __future__ import annotations
@@ -39,34 +39,51 @@ class TinkerError(Exception):
 class APIError(TinkerError):
     """A request was refused or could not be answered."""
 
-    request: None = None
-    body: object | None = None
-
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, request: object = None, *, body: object | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message, self.request, self.body = message, request, body
 
 
 class APIConnectionError(APIError):
     """A request made no progress for as long as its ``RetryConfig`` waits."""
 
+    def __init__(self, message: str = "Connection error.", request: object = None) -> None:
+        super().__init__(message, request)
+
 
 class APITimeoutError(APIConnectionError):
     """Never raised here: nothing is sent anywhere."""
+
+    def __init__(self, request: object = None) -> None:
+        super().__init__("Request timed out.", request)
+
+    def __reduce__(self) -> tuple[type[APITimeoutError], tuple[object]]:
+        return type(self), (self.request,)
 
 
 class APIResponseValidationError(APIError):
     """Never raised here: no answer comes from elsewhere."""
 
-    response: None = None
     status_code: int = 500
+
+    def __init__(
+        self, response: object = None, body: object | None = None, message: str | None = None
+    ) -> None:
+        super().__init__(message or "Data returned by API invalid for expected schema.", body=body)
+        self.response = response
+
+    def __reduce__(self) -> tuple[type[APIResponseValidationError], tuple[object, ...]]:
+        return type(self), (self.response, self.body, self.message)
 
 
 class APIStatusError(APIError):
     """An ``APIError`` with the status code the service would have used."""
 
-    response: None = None
     status_code: int = 500
+
+    def __init__(self, message: str, response: object = None, body: object | None = None) -> None:
+        super().__init__(message, getattr(response, "request", None), body=body)
+        self.response = response
 
 
 class BadRequestError(APIStatusError):

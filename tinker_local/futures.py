@@ -24,6 +24,15 @@ class APIFuture(Future[T], metaclass=ABCMeta):
         super().__init__()
         self._condition = _Condition()  # type: ignore[assignment]
 
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the result, for at most ``timeout`` seconds.
+
+        Raises:
+            TimeoutError: the time is over; the request goes on.
+            CancelledError: it was cancelled.
+        """
+        return super().result(timeout)
+
     def __await__(self) -> Generator[Any, None, T]:
         return asyncio.wrap_future(self).__await__()
 

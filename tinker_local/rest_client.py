@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import partial
+from functools import partialmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tinker_local import types
-from tinker_local.engine.gguf_file import GgufFile, is_adapter
-from tinker_local.errors import BadRequestError
+from tinker_local.engine.gguf_file import GgufFile
+from tinker_local.errors import BadRequestError, NotFoundError
 from tinker_local.futures import APIFuture, finished
+from tinker_local.inventory import Holding, inventory
 from tinker_local.model_store import ModelStore
 from tinker_local.options import Options
 from tinker_local.service_only import refuse
@@ -32,8 +33,6 @@ _OF_THE_SERVICE = frozenset(
         "get_session",
         "get_training_run",
         "get_training_run_by_tinker_path",
-        "get_weights_info_by_tinker_path",
-        "list_checkpoints",
         "list_sessions",
         "list_training_runs",
         "publish_checkpoint_from_tinker_path",
@@ -65,15 +64,14 @@ class RestClient(TelemetryProvider):
 
     def get_server_capabilities(self) -> APIFuture[types.GetServerCapabilitiesResponse]:
         """Return the models that ``create_sampling_client(base_model=...)`` opens; none can be trained."""
-        models = [_supported(name, path) for name, path in self._here() if not is_adapter(path)]
+        models = [_supported(holding) for holding in self._usable() if not holding.is_adapter]
         return finished(types.GetServerCapabilitiesResponse(supported_models=models))
 
     def list_user_checkpoints(
         self, limit: int = 100, offset: int = 0
     ) -> APIFuture[types.CheckpointsListResponse]:
-        """Return the adapters in the models directory, the newest first."""
-        found = [_checkpoint(name, path) for name, path in self._here() if is_adapter(path)]
-        found.sort(key=lambda checkpoint: checkpoint.time, reverse=True)
+        """Return the adapters that are here, the newest first; each ``tinker_path`` is a ``model_path``."""
+        found = self._checkpoints()
         cursor = types.Cursor(offset=offset, limit=limit, total_count=len(found))
         part = found[offset : offset + limit]
         return finished(types.CheckpointsListResponse(checkpoints=part, cursor=cursor))
@@ -84,43 +82,83 @@ class RestClient(TelemetryProvider):
         """``list_user_checkpoints`` as a coroutine."""
         return await self.list_user_checkpoints(limit, offset)
 
+    def list_checkpoints(self, training_run_id: types.ModelID) -> APIFuture[types.CheckpointsListResponse]:
+        """Return the checkpoints of one run that are here, the newest first."""
+        head = f"tinker://{training_run_id}/"
+        found = [
+            checkpoint for checkpoint in self._checkpoints() if checkpoint.tinker_path.startswith(head)
+        ]
+        return finished(types.CheckpointsListResponse(checkpoints=found))
+
+    async def list_checkpoints_async(self, training_run_id: types.ModelID) -> types.CheckpointsListResponse:
+        """``list_checkpoints`` as a coroutine."""
+        return await self.list_checkpoints(training_run_id)
+
+    def get_weights_info_by_tinker_path(self, tinker_path: str) -> APIFuture[types.WeightsInfoResponse]:
+        """Return what an adapter was trained on, and its rank.
+
+        Raises:
+            NotFoundError: it is not here; the message lists what is.
+            BadRequestError: it does not say what it was trained on.
+        """
+        adapters = {_model_path(holding): holding for holding in self._usable() if holding.is_adapter}
+        if tinker_path not in adapters:
+            raise NotFoundError(f"{tinker_path} is not here; there are: {', '.join(adapters) or 'none'}")
+        adapter = adapters[tinker_path]
+        if adapter.base_name is None:
+            raise BadRequestError(f"{adapter.path} does not say which model it was trained on")
+        rank = None if adapter.provenance is None else _rank(adapter.path)
+        info = types.WeightsInfoResponse(base_model=adapter.base_name, is_lora=True, lora_rank=rank)
+        return finished(info)
+
     def get_telemetry(self) -> Telemetry | None:
         """Return None: nothing is counted here."""
         return None
 
-    def _here(self) -> list[tuple[str, Path]]:
-        """The names and files of what is installed."""
-        return [(model.name, model.path) for model in self._store.models() if model.path is not None]
+    def _usable(self) -> list[Holding]:
+        return [holding for holding in inventory(self._store) if not holding.problem]
 
-    def __getattr__(self, name: str) -> Any:
-        if name in _OF_THE_SERVICE:
-            return partial(_refuse, f"RestClient.{name}")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    def _checkpoints(self) -> list[types.Checkpoint]:
+        found = [_checkpoint(holding) for holding in self._usable() if holding.is_adapter]
+        return sorted(found, key=lambda checkpoint: checkpoint.time, reverse=True)
+
+    def _refuse(self, name: str, *args: Any, **kwargs: Any) -> NoReturn:
+        refuse(f"RestClient.{name}")
 
 
-def _supported(name: str, path: Path) -> types.SupportedModel:
-    try:
-        context_length = GgufFile(path).context_length
-    except BadRequestError:  # said in full when it is opened
-        context_length = None
+for _name in _OF_THE_SERVICE:
+    setattr(RestClient, _name, partialmethod(RestClient._refuse, _name))
+
+
+def _supported(holding: Holding) -> types.SupportedModel:
     return types.SupportedModel(
-        model_name=name, max_context_length=context_length, trainable=False, sampleable=True
+        model_name=holding.name,
+        max_context_length=GgufFile(holding.path).context_length,
+        trainable=False,
+        sampleable=True,
     )
 
 
-def _checkpoint(name: str, path: Path) -> types.Checkpoint:
-    status = path.stat()
+def _checkpoint(holding: Holding) -> types.Checkpoint:
+    path = _model_path(holding)
     return types.Checkpoint(
-        checkpoint_id=f"sampler_weights/{name}",
+        checkpoint_id="/".join(path.split("/")[3:]) if path.startswith("tinker://") else holding.name,
         checkpoint_type="sampler",
-        time=datetime.fromtimestamp(status.st_mtime, UTC),
-        tinker_path=str(path),
-        size_bytes=status.st_size,
+        time=datetime.fromtimestamp(holding.path.stat().st_mtime, UTC),
+        tinker_path=path,
+        size_bytes=holding.n_bytes,
     )
 
 
-def _refuse(name: str, *args: Any, **kwargs: Any) -> Any:
-    refuse(name)
+def _model_path(holding: Holding) -> str:
+    """What opens an adapter: its path on Tinker, or else its file."""
+    return holding.name if holding.name.startswith("tinker://") else str(holding.path)
+
+
+def _rank(path: Path) -> int:
+    """The largest rank among an adapter's matrices."""
+    tensors = GgufFile(path).tensors.items()
+    return max((info.shape[0] for name, info in tensors if name.endswith(".lora_b")), default=0)
 
 
 __all__ = ["RestClient"]

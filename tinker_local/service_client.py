@@ -196,6 +196,7 @@ class ServiceClient(TelemetryProvider):
     def _refuse(self, name: str, *args: Any, **kwargs: Any) -> NoReturn:
         refuse(f"ServiceClient.{name}")
 
+    copy_weights = partialmethod(_refuse, "copy_weights")
     create_custom_loss = partialmethod(_refuse, "create_custom_loss")
     create_lora_training_client = partialmethod(_refuse, "create_lora_training_client")
     create_lora_training_client_async = partialmethod(_refuse, "create_lora_training_client_async")

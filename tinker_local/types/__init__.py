@@ -8,12 +8,12 @@ from tinker_local.types.rest import (
     CheckpointsListResponse,
     CheckpointType,
     Cursor,
-    GetSamplerResponse,
     GetServerCapabilitiesResponse,
     ModelID,
     ParsedCheckpointTinkerPath,
     RequestErrorCategory,
     SupportedModel,
+    WeightsInfoResponse,
 )
 from tinker_local.types.sampling import (
     PromptAltTokens,
@@ -44,7 +44,6 @@ __all__ = [
     "CheckpointsListResponse",
     "Cursor",
     "EncodedTextChunk",
-    "GetSamplerResponse",
     "GetServerCapabilitiesResponse",
     "ModelID",
     "ModelInput",
@@ -60,5 +59,6 @@ __all__ = [
     "TensorData",
     "TensorDtype",
     "TopkLogprobs",
+    "WeightsInfoResponse",
     "logprobs_to_list",
 ]

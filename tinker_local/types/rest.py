@@ -95,12 +95,15 @@ class CheckpointsListResponse(_Answer):
     cursor: Cursor | None = None
 
 
-class GetSamplerResponse(_Answer):
-    """What a ``SamplingClient`` was made from."""
+class WeightsInfoResponse(_Answer):
+    """What an adapter was trained on; the optimizer and what it trained are not known here."""
 
-    sampler_id: str
     base_model: str
-    model_path: str | None = None
+    is_lora: bool
+    lora_rank: int | None = None
+    train_unembed: bool | None = None
+    train_mlp: bool | None = None
+    train_attn: bool | None = None
 
 
 class RequestErrorCategory(StrEnum):
@@ -116,10 +119,10 @@ __all__ = [
     "CheckpointType",
     "CheckpointsListResponse",
     "Cursor",
-    "GetSamplerResponse",
     "GetServerCapabilitiesResponse",
     "ModelID",
     "ParsedCheckpointTinkerPath",
     "RequestErrorCategory",
     "SupportedModel",
+    "WeightsInfoResponse",
 ]
