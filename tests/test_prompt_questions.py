@@ -53,7 +53,9 @@ def path_of(directory: Path, architecture: Architecture) -> Path:
 
 
 def open_client(directory: Path, architecture: Architecture = "llama", **options: Any) -> SamplingClient:
-    kind = {"n_ctx": 512, "kv_type": "f32", "flash_attn": False, "n_threads": 2, **options}
+    kind = {"n_ctx": 512, "kv_type": "f32", "n_threads": 2, **options}
+    if not kind.get("batch_invariant"):  # which chooses how attention is computed itself
+        kind["flash_attn"] = False
     return ServiceClient(**kind).create_sampling_client(base_model=str(path_of(directory, architecture)))
 
 

@@ -21,7 +21,8 @@
 
 Names and places in the tree are those of ``tinker`` 0.38, so that ``except tinker.BadRequestError``
 keeps its meaning. There is no HTTP here: ``status_code`` is what the service would have answered, and
-``request`` and ``response`` are None. Constructors take what the SDK's take. Those never raised are there for scripts that catch them.
+``request`` and ``response`` are None. Constructors take what the SDK's take. Those never raised are there
+for scripts that catch them.
 """
 
 from __future__ import annotations

@@ -113,8 +113,12 @@ def test_official_objects_are_accepted(client: SamplingClient) -> None:
     params: Any = tinker.types.SamplingParams(max_tokens=4, temperature=0, stop=["no such text"])
     target: Any = tinker.types.TensorData.from_numpy(np.array([[-1, -1], [5, -1], [-1, -1], [7, 8]]))
     sparse: Any = tinker.types.TensorData(
-        data=[5, 7, 8], dtype="int64", shape=[4, 2], sparse_crow_indices=[0, 0, 1, 1, 3], sparse_col_indices=[0, 0, 1]
-    )  # fmt: skip
+        data=[5, 7, 8],
+        dtype="int64",
+        shape=[4, 2],
+        sparse_crow_indices=[0, 0, 1, 1, 3],
+        sparse_col_indices=[0, 0, 1],
+    )
     ours = types.SamplingParams(max_tokens=4, temperature=0)
     own_prompt = types.ModelInput.from_ints(prompt.to_ints())
     expected = client.sample(own_prompt, 1, ours).result()
@@ -143,8 +147,15 @@ def test_images_are_refused_by_name(client: SamplingClient) -> None:
 def test_answers_have_the_official_attributes_and_types(client: SamplingClient) -> None:
     prompt = types.ModelInput.from_ints([504, 3575, 282])
     answer = client.sample(
-        prompt, 2, types.SamplingParams(max_tokens=3), True, 2, 3, types.TensorData([5, -1], "int64", [2, 1]), 2
-    ).result()  # fmt: skip
+        prompt,
+        2,
+        types.SamplingParams(max_tokens=3),
+        True,
+        2,
+        3,
+        types.TensorData([5, -1], "int64", [2, 1]),
+        2,
+    ).result()
     for ours, theirs in (
         (answer, tinker.types.SampleResponse),
         (answer.sequences[0], tinker.types.SampledSequence),
@@ -158,12 +169,14 @@ def test_answers_have_the_official_attributes_and_types(client: SamplingClient) 
             assert hasattr(ours, key)
     again = tinker.types.SampleResponse(
         [
-            tinker.types.SampledSequence(s.stop_reason, s.sequence_id, s.tokens_np, s.logprobs_np, s.topk_logprobs_np)
+            tinker.types.SampledSequence(
+                s.stop_reason, s.sequence_id, s.tokens_np, s.logprobs_np, s.topk_logprobs_np
+            )
             for s in answer.sequences
         ],
         answer.prompt_logprobs_np,
         answer.topk_prompt_logprobs_np,
-    )  # fmt: skip
+    )
     assert again.prompt_logprobs == answer.prompt_logprobs
     assert again.topk_prompt_logprobs == answer.topk_prompt_logprobs
     for one, other in zip(again.sequences, answer.sequences, strict=True):
