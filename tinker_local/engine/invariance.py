@@ -10,8 +10,9 @@ logits may depend on, and what is done about it:
 - Attention is flash attention's plain kernel, which takes each query by itself through the cells in their
   order and skips masked ones. Its variants for 64 queries or more, and for one query and 512 cells or more,
   need keys and values of one type (``ggml_compute_forward_flash_attn_ext_f16``): keys are float16 here and
-  values bfloat16. Where they are one (MLA) or shall both be float32, flash attention is off; then attention
-  multiplies one sequence at a time as above, and each has at least ``per_sequence`` tokens in every batch.
+  values bfloat16 (float32 would be cast to float16, ``llm_graph_context::build_attn_mha``). Where they are
+  one (MLA) or shall both be float32, flash attention is off; then attention multiplies one sequence at a
+  time as above, and each has at least ``per_sequence`` tokens in every batch.
 - Within a kernel each number is a sum of its own in a fixed order, whatever the tiles and threads.
 - That order runs over the cells of the cache, where other sequences' cells would come between. So each
   sequence has a stream of cells, in which its position is the cell; those beyond its end add nothing.
