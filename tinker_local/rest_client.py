@@ -100,7 +100,7 @@ class RestClient(TelemetryProvider):
         adapter = adapters[tinker_path]
         if adapter.base_name is None:
             raise BadRequestError(f"{adapter.path} does not say which model it was trained on")
-        rank = None if adapter.provenance is None else _rank(adapter.path)
+        rank = _rank(adapter.path) if adapter.provenance else None  # known once it is converted
         info = types.WeightsInfoResponse(base_model=adapter.base_name, is_lora=True, lora_rank=rank)
         return finished(info)
 
