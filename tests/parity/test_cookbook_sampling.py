@@ -103,7 +103,7 @@ def test_a_renderer_on_our_tokenizer(client: SamplingClient, directory: Path) ->
     theirs = get_renderer("role_colon", get_tokenizer(str(directory)))
     ours = get_renderer("role_colon", client.get_tokenizer())
     assert ours.build_generation_prompt([QUESTION]) == theirs.build_generation_prompt([QUESTION])
-    completer = completers.TinkerMessageCompleter(client, ours, max_tokens=30, temperature=0.0)
+    completer = completers.TinkerMessageCompleter(client, ours, max_tokens=8, temperature=0.0)
     assert asyncio.run(completer([QUESTION]))["content"]
 
 
