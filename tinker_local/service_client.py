@@ -6,9 +6,8 @@ import asyncio
 import os
 import threading
 from collections.abc import Mapping
-from functools import partialmethod
 from types import TracebackType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from tinker_local import types
 from tinker_local.engine.context_limit import ContextLimit
@@ -20,11 +19,19 @@ from tinker_local.options import KvType, LogprobsMode, Options
 from tinker_local.rest_client import RestClient
 from tinker_local.retry import RetryConfig
 from tinker_local.sampling_client import SamplingClient
-from tinker_local.service_only import refuse
+from tinker_local.service_only import refuse, without
 from tinker_local.telemetry import Telemetry, TelemetryProvider
 from tinker_local.weights import Weights
 
 
+@without(
+    "copy_weights",
+    "create_custom_loss",
+    "create_lora_training_client",
+    "create_training_client_from_state",
+    "create_training_client_from_state_with_optimizer",
+    "get_console_url",
+)
 class ServiceClient(TelemetryProvider):
     """The entry point: opens models on this machine.
 
@@ -192,25 +199,6 @@ class ServiceClient(TelemetryProvider):
     def get_telemetry(self) -> Telemetry:
         """Return what was counted of the requests of this client's SamplingClients."""
         return self._telemetry
-
-    def _refuse(self, name: str, *args: Any, **kwargs: Any) -> NoReturn:
-        refuse(f"ServiceClient.{name}")
-
-    copy_weights = partialmethod(_refuse, "copy_weights")
-    create_custom_loss = partialmethod(_refuse, "create_custom_loss")
-    create_lora_training_client = partialmethod(_refuse, "create_lora_training_client")
-    create_lora_training_client_async = partialmethod(_refuse, "create_lora_training_client_async")
-    create_training_client_from_state = partialmethod(_refuse, "create_training_client_from_state")
-    create_training_client_from_state_async = partialmethod(
-        _refuse, "create_training_client_from_state_async"
-    )
-    create_training_client_from_state_with_optimizer = partialmethod(
-        _refuse, "create_training_client_from_state_with_optimizer"
-    )
-    create_training_client_from_state_with_optimizer_async = partialmethod(
-        _refuse, "create_training_client_from_state_with_optimizer_async"
-    )
-    get_console_url = partialmethod(_refuse, "get_console_url")
 
     def close(
         self,
