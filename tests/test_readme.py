@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 import tinker_local
+from convert import convert_checkpoint
 from tests.random_adapter import random_adapter
+from tests.random_checkpoints.adapters import random_factors, write_adapter
+from tests.random_checkpoints.plain import write_llama
 from tinker_local import SamplingClient
 from tinker_local.cli import app
 from tinker_local.options import Options
@@ -78,6 +84,35 @@ def test_commands_are_understood(
         arguments += ["--max-tokens", "8"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
+
+
+def test_the_commands_of_conversion_and_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other, on a tiny model of the name that they use."""
+    monkeypatch.chdir(tmp_path)
+    for name, place in (("HOME", ""), ("TINKER_LOCAL_MODELS_DIR", "models"), ("HF_HUB_CACHE", ".no")):
+        monkeypatch.setenv(name, str(tmp_path / place))
+    tensors = write_llama(Path("Qwen3-8B"), dtype="F32")
+    snapshot = Path(".cache/huggingface/hub/models--Qwen--Qwen3-8B/snapshots/b968826d")
+    for copy in (snapshot, Path("my-finetune")):
+        shutil.copytree("Qwen3-8B", copy)
+    for file in ("Qwen3-8B-q4_k_m.gguf", "models/Qwen/Qwen3-8B-f32.gguf", "my-model.gguf"):
+        convert_checkpoint("Qwen3-8B", file, outtype="f32", verify=False)
+    for directory in ("my-peft-adapter", "RUN_sampler_weights_final"):
+        write_adapter(Path(directory), random_factors(tensors))
+    with tarfile.open("checkpoint.tar", "w") as archive:
+        archive.add("RUN_sampler_weights_final", "checkpoint")
+    commands = [line for line in README.splitlines() if line.startswith("$ tinker-local ")]
+    assert len(commands) > 10
+    for command in commands:
+        _, _, *arguments = map(os.path.expanduser, shlex.split(command, comments=True))
+        result = CliRunner().invoke(app, arguments, input="y\n")
+        assert result.exit_code == 0, f"{command}\n{result.output}"
+    made = ("checkpoint-lora", "checkpoint-q4_k_m", "Qwen/Qwen3-8B-bf16", "Qwen/Qwen3-8B-q4_k_m")
+    for file in (*(f"models/{name}.gguf" for name in made), "my-lora.gguf", "my-finetune.gguf"):
+        assert Path(file).is_file()
+    assert Path("models/tinker/RUN/sampler_weights/final/weights.gguf").is_file()
 
 
 def test_every_option_is_described() -> None:

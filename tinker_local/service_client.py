@@ -57,7 +57,8 @@ class ServiceClient(TelemetryProvider):
             ``compute_logprobs``, on the CPU; ``n_ctx`` is then the tokens of each running sequence.
             None: False.
         n_contexts: KV caches kept in memory, of models and adapters that were opened; those that were
-            idle longest are released beyond it, and made again on use. None: 4.
+            idle longest are released beyond it, and made again on use. None: as many as fit half of the
+            memory that the weights leave, at least 2.
         models_dir: where GGUF files are found by name.
 
     An option that is None is taken from the environment (``TINKER_LOCAL_N_CTX`` and so on), else it
@@ -112,7 +113,7 @@ class ServiceClient(TelemetryProvider):
             }
         )
         self._store = ModelStore(self._options.models_dir)
-        self._limit = ContextLimit(self._options.n_contexts)
+        self._limit = ContextLimit()
         self._engines: dict[Weights, Engine] = {}
         self._lock = threading.Lock()
         self._closed = False

@@ -16,6 +16,7 @@ from convert.progress import shown_progress
 from tinker_local.catalog import find_entry
 from tinker_local.cli.isolated import verify_isolated
 from tinker_local.cli.parameters import option, reported_errors
+from tinker_local.errors import TinkerError
 from tinker_local.inventory import Holding, inventory
 from tinker_local.model_store import ModelStore
 from tinker_local.options import Options
@@ -130,6 +131,18 @@ def verify(
             raise typer.Exit(1)
 
 
+def find_named_base(name: str) -> Path:
+    """Return the GGUF file that a name stands for, of an adapter that is to be converted.
+
+    Raises:
+        ConversionError: there is none; the message says where it was looked for.
+    """
+    try:
+        return ModelStore().resolve(name)
+    except TinkerError as error:
+        raise ConversionError(f"the base cannot be found: {error}") from None
+
+
 def _store(models_dir: Path | None) -> ModelStore:
     return ModelStore(Options.resolve({"models_dir": models_dir}).models_dir)
 
@@ -166,7 +179,8 @@ def _print(holding: Holding, holdings: list[Holding], *, detailed: bool = False)
     typer.echo("  " + "  ".join(filter(None, facts)))
     _line("also called", ", ".join(holding.aliases))
     if holding.is_adapter:
-        _line("base", holding.base_name or "not said; give base_model")
+        unsaid = "said in the archive" if holding.path.match("*.tar*") else "not said; give base_model"
+        _line("base", holding.base_name or unsaid)
     _line("adapters", ", ".join(adapters))
     for path in parts_of(holding.path) if detailed else [holding.path]:
         _line("file", str(path))
