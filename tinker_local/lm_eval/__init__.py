@@ -1,0 +1,21 @@
+"""The model ``tinker-local`` of lm-evaluation-harness, registered by importing this. (Extra ``eval``.)
+
+>>> import lm_eval, tinker_local.lm_eval
+>>> results = lm_eval.simple_evaluate(
+...     model="tinker-local", model_args="model=SmolLM2-135M-Instruct", tasks=["arc_easy"]
+... )
+
+``tinker-local lm-eval`` is its command line with the model registered. Versions after 0.4.13 find it
+themselves, by the entry point in our pyproject.toml.
+"""
+
+try:
+    import lm_eval.models  # noqa: F401 (or the harness would know no model but ours)
+except ImportError as error:
+    raise ImportError(
+        f"this needs lm-evaluation-harness ({error}); install it with: pip install 'tinker-local[eval]'"
+    ) from error
+
+from tinker_local.lm_eval.model import LocalLM
+
+__all__ = ["LocalLM"]
