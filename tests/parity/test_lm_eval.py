@@ -1,4 +1,4 @@
-"""lm-evaluation-harness: the model ``tinker-local`` beside its ``hf`` model, on one set of float32 weights."""
+"""lm-evaluation-harness: the model ``tinker-local`` beside its ``hf`` model, same weights in float32."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from tinker_local.cli.parameters import reported_errors
@@ -28,14 +26,11 @@ def lm_eval(context: typer.Context) -> None:
     """
     with reported_errors():
         try:
-            from lm_eval.__main__ import cli_evaluate
-
-            import tinker_local.lm_eval  # noqa: F401 (registers the model)
+            from tinker_local.lm_eval import run_command_line
         except ImportError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from None
-        sys.argv = ["lm-eval", *with_model(context.args)]
-        cli_evaluate()
+        run_command_line(with_model(context.args))
 
 
 def with_model(arguments: list[str]) -> list[str]:

@@ -9,6 +9,8 @@
 themselves, by the entry point in our pyproject.toml.
 """
 
+import sys
+
 try:
     import lm_eval.models  # noqa: F401 (or the harness would know no model but ours)
 except ImportError as error:
@@ -16,6 +18,15 @@ except ImportError as error:
         f"this needs lm-evaluation-harness ({error}); install it with: pip install 'tinker-local[eval]'"
     ) from error
 
+from lm_eval.__main__ import cli_evaluate
+
 from tinker_local.lm_eval.model import LocalLM
 
-__all__ = ["LocalLM"]
+
+def run_command_line(arguments: list[str]) -> None:
+    """Run the harness's own command line, which knows our model now."""
+    sys.argv = ["lm-eval", *arguments]
+    cli_evaluate()
+
+
+__all__ = ["LocalLM", "run_command_line"]
