@@ -204,7 +204,8 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         """Score continuations of contexts.
 
         Args:
-            requests: ``args`` are (context, continuation). An empty context is the prefix token.
+            requests: ``args`` are (context, continuation). White space between them belongs to the
+                continuation; an empty context is the prefix token.
             disable_tqdm: show no progress.
 
         Raises:
@@ -312,10 +313,10 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
 
     def _pair(self, context: str, continuation: str) -> Pair:
         key = (context, continuation)
-        if context:
+        if context.strip():
             before, after = self._encode_pair(context, continuation)
             return key, before, after
-        tokens = self.tok_encode(continuation, add_special_tokens=False)
+        tokens = self.tok_encode(context + continuation, add_special_tokens=False)
         if tokens[:1] == [self.prefix_token_id]:
             return key, tokens[:1], tokens[1:]
         return key, [self.prefix_token_id], tokens
