@@ -3,6 +3,7 @@
 import typer
 
 from convert.cli import convert
+from tinker_local.cli.lm_eval import TAKES_ALL, lm_eval
 from tinker_local.cli.logprobs import logprobs
 from tinker_local.cli.models import find_named_base, models
 from tinker_local.cli.sample import sample
@@ -17,6 +18,7 @@ app = typer.Typer(
 for command in (sample, logprobs):
     app.command()(command)
 app.command(context_settings={"obj": find_named_base})(convert)
+app.command("lm-eval", context_settings=TAKES_ALL)(lm_eval)
 app.add_typer(models, name="models")
 
 __all__ = ["app"]
