@@ -14,6 +14,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -98,16 +99,25 @@ class OutputFile:
         self._lock = FileLock(path.with_name(f".{path.name}.lock"))
         try:
             self._lock.acquire(timeout=0)
-            if force:
-                path.unlink(missing_ok=True)
-            self.seed = self._settle({**settings, "seed": seed})
-            self._file = path.open("ab")
-            _sync_directory(path.parent)
         except Timeout:
             raise BadRequestError(f"another process is writing {path}; wait for it, or end it") from None
         except OSError as error:
             raise _refusal(path, error) from error
+        with ExitStack() as failed:
+            failed.callback(self._lock.release)
+            try:
+                self._begin({**settings, "seed": seed}, force)
+            except OSError as error:
+                raise _refusal(path, error) from error
+            failed.pop_all()
         self._synced = time.monotonic()
+
+    def _begin(self, settings: dict[str, Any], force: bool) -> None:
+        if force:
+            self.path.unlink(missing_ok=True)
+        self.seed = self._settle(settings)
+        self._file = self.path.open("ab")
+        _sync_directory(self.path.parent)
 
     def resume(self, items: Iterator[Item]) -> None:
         """Take the items that are answered already; cut off what is left of an unfinished line.
