@@ -3,6 +3,7 @@
 import typer
 
 from convert.cli import convert
+from tinker_local.cli.bench import bench
 from tinker_local.cli.doctor import doctor
 from tinker_local.cli.logprobs import logprobs
 from tinker_local.cli.models import models
@@ -15,7 +16,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (sample, logprobs, convert, doctor):
+for command in (sample, logprobs, convert, bench, doctor):
     app.command()(command)
 app.add_typer(models, name="models")
 

@@ -83,10 +83,6 @@ class Holdings:
         if self.n_free < _ROOM:
             said = f"{self.directory} has {format_bytes(self.n_free)} of disk left"
             yield Finding(said, "make room before a model is added or converted", is_wrong=False)
-        for path in self.broken_links:
-            yield Finding(
-                f"{path} is a link to {os.readlink(path)}, which is gone", f"delete it: rm {path}"
-            )
         for name, problem in self.problems.items():
             remedy = f"get it again, or remove it: tinker-local models remove {name}"
             yield Finding(f"{name} cannot be used: {problem}", remedy)
