@@ -66,7 +66,11 @@ def test_the_sample_command_ends_in_a_sentence() -> None:
 def test_commands_are_understood(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text("Some notes.", encoding="utf-8")
+    for name in ("prompts.jsonl", "texts.jsonl"):
+        (tmp_path / name).write_text('{"prompt": "Once upon"}\n{"prompt": "a time"}\n', encoding="utf-8")
     _, *arguments = shlex.split(command)
+    if arguments[0] == "bench":
+        arguments += ["--seconds", "1"]
     if arguments[0] == "sample" and "--max-tokens" not in arguments:
         arguments += ["--max-tokens", "8"]
     result = CliRunner().invoke(app, arguments)

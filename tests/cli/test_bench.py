@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_memory_is_read() -> None:
 def test_types_of_rows_that_do_not_fit_are_left_out(tmp_path: Path) -> None:
     path = write_random_model(tmp_path / "tiny.gguf", shape=Shape(n_embd=96, n_ff=64, n_layer=1))
     found = measure_types(path, types.CANDIDATES, 1, 0.1, 1)
-    assert [speed.type for speed in found] == ["bf16", "f16", "q8_0", "q4_1", "q4_0", "iq4_nl"]
+    assert [speed.type for speed in found] == ["bf16", "q8_0", "q4_1", "q4_0", "iq4_nl"]
     assert measure_types(write_random_model(tmp_path / "m.gguf", "mamba"), ["q8_0"], 1, 0.1, 1) == []
 
 
@@ -118,9 +119,11 @@ def test_recommendations() -> None:
     threads = [ThreadSpeed(1, 100, 10), ThreadSpeed(4, 390, 28), ThreadSpeed(8, 400, 28)]
     assert recommended_threads(threads) == 4, "eight are hardly better"
     kinds = [TypeSpeed("q4_1", 100, 50, 80), TypeSpeed("q4_0", 290, 52, 200)]
-    report = BenchReport("q4_1", 4, True, [Speed(1, 1, 1, 1, 1)], 1, 1, 1, threads, kinds)
+    report = BenchReport("q4_1", 4, True, 0.0, [Speed(1, 1, 1, 1, 1)], 1, 1, 1, threads, kinds)
     assert report.recommended_types == {"score": "q4_0", "sample": "q4_0", "batch": "q4_0"}
     said = "\n".join(report.recommendations)
     assert "threads: 4" in said
     assert "scoring: q4_0, whose layers are 2.9 times as fast as q4_1's" in said
     assert "one sample: q4_1, as it is" in said
+    assert "Other programs" not in said
+    assert "Other programs" in replace(report, load=1e6).recommendations[0]

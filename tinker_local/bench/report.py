@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from tinker_local.bench.bare_loop import BareLoop
 from tinker_local.bench.memory import memory_read, weight_bytes
 from tinker_local.bench.speed import SAMPLES, Speed, measure_speed
 from tinker_local.bench.threads import ThreadSpeed, measure_threads, recommended_threads, thread_counts
-from tinker_local.bench.types import CANDIDATES, TypeSpeed, measure_types
+from tinker_local.bench.types import CANDIDATES, KNOWN, TypeSpeed, measure_types
 from tinker_local.engine.cpu import default_threads
 from tinker_local.engine.devices import ACCELERATOR, kinds
 from tinker_local.engine.llama import Context, load_adapter, load_model
@@ -22,6 +23,7 @@ _ROUNDS = 5
 _SHARES = {"speed": 0.6, "threads": 0.15, "types": 0.2}  # of the time; the rest is for starting
 _N_CELLS, _N_STATES = 4096, 8
 _WORK = {"score": "scoring", "sample": "one sample", "batch": "many samples"}
+_BUSY = 0.5  # of the CPUs
 _BETTER = 1.1  # times as fast: what is worth a word
 
 
@@ -33,6 +35,7 @@ class BenchReport:
         type: number format of the model's file, if it is known.
         n_threads: that it was measured with.
         on_cpu: whether all was computed by the CPU.
+        load: processes that wanted to compute in the minute before; None where the system does not say.
         speeds: ours and the bare loop's.
         weight_bytes: that a decoded token needs.
         bandwidth: of them in bytes per second, when one sample is decoded by the bare loop.
@@ -44,6 +47,7 @@ class BenchReport:
     type: str | None
     n_threads: int
     on_cpu: bool
+    load: float | None
     speeds: list[Speed]
     weight_bytes: int
     bandwidth: float
@@ -69,6 +73,10 @@ class BenchReport:
     def recommendations(self) -> list[str]:
         """What to do, in words."""
         said = []
+        if self.load is not None and self.load > _BUSY * (os.cpu_count() or 1):
+            said.append(
+                f"Other programs were computing (load {self.load:.1f}): measure again without them."
+            )
         if best := self.recommended_threads:
             same = best == default_threads()
             set_it = "the default" if same else f"--n-threads {best} or TINKER_LOCAL_N_THREADS={best}"
@@ -98,6 +106,7 @@ def measure(client: SamplingClient, seconds: float, say: Callable[[str], None]) 
         say: is told what is done next.
     """
     weights, options = client._weights, client._options
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     model = load_model(weights.path, options.n_gpu_layers, options.devices)
     n_threads = options.n_threads or default_threads()
     adapter = load_adapter(model, weights.adapter_path) if weights.adapter_path else None
@@ -133,12 +142,14 @@ def measure(client: SamplingClient, seconds: float, say: Callable[[str], None]) 
             tokens = np.arange(64, dtype=np.int32) % model.n_vocab
             threads = measure_threads(bare, tokens, thread_counts(), _SHARES["threads"] * seconds, _ROUNDS)
             say("layers of this shape in other types ...")
-            types = measure_types(weights.path, CANDIDATES, n_threads, _SHARES["types"] * seconds, _ROUNDS)
+            own = _layer_type(kind)
+            tried = [name for name in KNOWN if name in CANDIDATES or name == own]
+            types = measure_types(weights.path, tried, n_threads, _SHARES["types"] * seconds, _ROUNDS)
     finally:
         context.close()
-    return BenchReport(kind, n_threads, on_cpu, speeds, n_bytes, bandwidth, read, threads, types)
+    return BenchReport(kind, n_threads, on_cpu, load, speeds, n_bytes, bandwidth, read, threads, types)
 
 
 def _layer_type(kind: str | None) -> str | None:
     """Return what most matrices of a file of this type are: those of q4_k_m are q4_k."""
-    return kind and kind.removesuffix("_m").removesuffix("_s")
+    return kind and kind.removesuffix("_l").removesuffix("_m").removesuffix("_s")

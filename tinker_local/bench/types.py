@@ -1,7 +1,7 @@
 """Layers of a model's shape in other number formats: what the machine does with each.
 
 The weights are zeros, which take as long to multiply as any others. There are as many layers as the model
-has, up to 64 million weights, and next to no vocabulary: the output matrix is not measured.
+has, up to 50 million weights, and next to no vocabulary: the output matrix is not measured.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from tinker_local.bench.rounds import fit, medians, take_turns
 from tinker_local.engine.llama import Context, load_model
 from tinker_local.engine.model_files import ModelFiles
 
-CANDIDATES = ("bf16", "f16", "q8_0", "q6_k", "q5_k", "q4_k", "q4_1", "q4_0", "iq4_nl")
-"""Formats, the most exact first."""
+CANDIDATES = ("bf16", "q8_0", "q6_k", "q4_k", "q4_1", "q4_0", "iq4_nl")
+"""Formats that are tried, the most exact first."""
 
-_N_WEIGHTS = 1 << 26
+KNOWN = (*CANDIDATES, "f32", "f16", "q5_k", "q5_1", "q5_0", "q3_k", "q2_k")
+"""Formats that can be tried."""
+
+_N_WEIGHTS = 3 << 24  # more than caches hold, and 300 MB of disk for all candidates
 _N_SCORED, _N_SAMPLES, _N_VOCAB = 128, 8, 512
-_KINDS = {name: gguf.GGMLQuantizationType[name.upper()] for name in CANDIDATES}
+_KINDS = {name: gguf.GGMLQuantizationType[name.upper()] for name in KNOWN}
 
 
 @dataclass(frozen=True, slots=True)
