@@ -116,7 +116,7 @@ def findings(machine: Machine, made: Build, devices: list[Device]) -> Iterator[F
 
 
 def _gpu_without_backend(devices: list[Device]) -> tuple[str, str] | None:
-    if devices:
+    if any("GPU" in device.kind for device in devices):
         return None
     install = f"{sys.executable} -m pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python"
     if Path("/proc/driver/nvidia/version").exists():
