@@ -79,7 +79,11 @@ def test_commands_are_understood(
         (tmp_path / "downloaded.gguf").symlink_to(model_path)
     if "adapter.gguf" in command:
         random_adapter(model_path, rank=2, seed=1).write(tmp_path / "adapter.gguf")
+    for name in ("prompts.jsonl", "texts.jsonl"):
+        (tmp_path / name).write_text('{"prompt": "Once upon"}\n{"prompt": "a time"}\n', encoding="utf-8")
     _, *arguments = shlex.split(command)
+    if arguments[0] == "bench":
+        arguments += ["--seconds", "1"]
     if arguments[0] == "sample" and "--max-tokens" not in arguments:
         arguments += ["--max-tokens", "8"]
     result = CliRunner().invoke(app, arguments)

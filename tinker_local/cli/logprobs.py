@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tinker_local.batch import ScoreTask
+from tinker_local.cli.batch import Force, Input, Output, check_batch, run_batch
 from tinker_local.cli.parameters import ChosenModel, runs_a_model
 from tinker_local.tokenizer import Tokenizer
 from tinker_local.types import ModelInput, SampleResponse, SamplingParams
@@ -23,8 +25,15 @@ def logprobs(
     ] = None,
     top_k: Annotated[int, typer.Option(help="Alternatives to show at each position.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    input: Input = None,
+    output: Output = None,
+    force: Force = False,
 ) -> None:
     """Print the log-probability of each token of a text, their sum and the perplexity."""
+    check_batch(file if text is None else text, input, output, force, "a text or --file")
+    if input is not None:
+        run_batch(model, ScoreTask(top_k), input, output, force=force, as_json=as_json)
+        return
     text = _read(text, file)
     client = model.open()
     tokenizer = client.get_tokenizer()
