@@ -12,6 +12,7 @@ import os
 import selectors
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections import deque
@@ -21,6 +22,13 @@ from typing import Any
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _PATIENCE = 60.0  # seconds for an answer
+_LAUNCH = """
+import fcntl, os, sys
+pipes = [fcntl.fcntl(int(number), fcntl.F_DUPFD_CLOEXEC, 10) for number in sys.argv[1:3]]
+for wanted, pipe in zip((3, 4), pipes):
+    os.dup2(pipe, wanted)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""  # becomes the browser, with the pipes where it looks for them
 
 
 def find_chromium() -> str | None:
@@ -43,17 +51,13 @@ class Browser:
         self._in, theirs_out = os.pipe()
         options = ["--headless=new", "--no-sandbox", "--remote-debugging-pipe", "--disable-gpu"]
         options += ["--no-first-run", "--disable-background-networking", "--hide-scrollbars"]
-        options += [f"--user-data-dir={self._profile.name}", f"--window-size={width},{height}"]
+        options += [
+            f"--user-data-dir={self._profile.name}",
+            f"--window-size={width},{height}",
+            "about:blank",
+        ]
         self._process = subprocess.Popen(
-            [
-                "sh",
-                "-c",
-                f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}',
-                "sh",
-                program,
-                *options,
-                "about:blank",
-            ],
+            [sys.executable, "-I", "-c", _LAUNCH, str(theirs_in), str(theirs_out), program, *options],
             pass_fds=(theirs_in, theirs_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

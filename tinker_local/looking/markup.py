@@ -41,17 +41,27 @@ def tokens(
         targets: places of tokens that links lead to (``#t7``); none where ids could clash.
     """
     right_to_left = reading.has_texts and is_right_to_left("".join(t.text for t in reading.tokens))
-    spans = "".join(
+    spans = [
         _span(written(token.text), name, detail, f' id="t{i}"' if i in targets else "")
         if reading.has_texts
         else _span(str(token.token_id), name, detail) + " "
         for i, (token, name, detail) in enumerate(zip(reading.tokens, classes, details, strict=True))
-    )
+    ]
+    lines = "".join(f"<div>{line}</div>" for line in _lines(reading, spans))
     direction, ids = "rtl" if right_to_left else "ltr", "" if reading.has_texts else " tl-ids"
     return (
         f'<div class="tl-text{ids}" role="group" aria-label="{escape(label)}" dir="{direction}" lang="" '
-        f'translate="no">{spans}</div>'
+        f'translate="no">{lines}</div>'
     )
+
+
+def _lines(reading: Reading, spans: Sequence[str]) -> Iterator[str]:
+    """Yield spans together, up to a token that ends a line: a browser lays out each line for itself."""
+    start = 0
+    for i, token in enumerate(reading.tokens, start=1):
+        if i == len(spans) or (reading.has_texts and token.text.endswith("\n")):
+            yield "".join(spans[start:i])
+            start = i
 
 
 def _span(content: str, name: str, detail: str, identity: str = "") -> str:
@@ -59,15 +69,19 @@ def _span(content: str, name: str, detail: str, identity: str = "") -> str:
 
 
 def written(text: str) -> str:
-    """Return a token's text, with marks for what would not be seen; line ends and tabs also act."""
+    """Return a token's text, with marks for what would not be seen.
+
+    Tabs and line ends also act; the last of a token not, since a new block begins there.
+    """
     if text and not text.strip(" "):
         return _mark("·" * len(text))
-    return "".join(
+    html = "".join(
         _mark(part.shown) + (part.written if part.written in ("\n", "\t") else "")
         if part.is_mark
         else escape(part.shown)
         for part in parts(text)
     )
+    return html.removesuffix("\n")
 
 
 def surprise_legend() -> str:

@@ -208,8 +208,8 @@ def _place(reading: Reading, i: int, colour: str) -> list[str]:
     """Return the cells that say which token a row is about: its number, context, and itself."""
     before = "".join(token.text for token in reading.tokens[max(0, i - _CONTEXT) : i])
     text = one_line(reading.tokens[i].text)
-    cells = [f'<a href="#t{i}">{i}</a>', f"<bdi>{escape(_tail(before))}</bdi>" if reading.has_texts else ""]
-    return [*cells, f'<bdi class="tl-t {colour}">{escape(text)}</bdi>']
+    context = f"<bdi>{escape(_tail(before))}</bdi>" if reading.has_texts and before else ""
+    return [f'<a href="#t{i}">{i}</a>', context, f'<bdi class="tl-t {colour}">{escape(text)}</bdi>']
 
 
 def _tail(text: str) -> str:

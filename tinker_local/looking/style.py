@@ -33,13 +33,14 @@ html[theme="dark"] .tinker-look {{ color-scheme: dark; }}
 .tinker-look .tl-t {{
   unicode-bidi: isolate; border-radius: .22em; padding: .16em 0; box-shadow: inset -1px 0 0 var(--paper);
   -webkit-box-decoration-break: clone; box-decoration-break: clone;
+  outline: 2px solid transparent; outline-offset: 1px;
   forced-color-adjust: none; print-color-adjust: exact; cursor: default;
 }}
 .tinker-look .tl-none {{ color: var(--quiet); }}
 .tinker-look .tl-m {{ font-family: {_MONO}; font-size: .8em; font-style: normal; }}
 .tinker-look .tl-s0 .tl-m, .tinker-look .tl-c0 .tl-m {{ color: var(--quiet); }}
 .tinker-look .tl-t:hover, .tinker-look .tl-t:focus, .tinker-look .tl-t:target {{
-  outline: 2px solid var(--focus); outline-offset: 1px;
+  outline-color: var(--focus);
 }}
 .tinker-look .tl-t[data-look]:hover::after,
 .tinker-look .tl-text:not(:hover) .tl-t[data-look]:focus::after {{
@@ -49,11 +50,10 @@ html[theme="dark"] .tinker-look {{ color-scheme: dark; }}
   border: 1px solid var(--line); border-radius: 10px; pointer-events: none;
   box-shadow: 0 8px 28px light-dark(#0000001f, #000000a0); max-width: calc(100vw - 16px); overflow: hidden;
 }}
-@supports (anchor-name: --tl) and (position-area: bottom span-right) {{
-  .tinker-look .tl-t:hover, .tinker-look .tl-text:not(:hover) .tl-t:focus {{ anchor-name: --tl; }}
+@supports (position-anchor: auto) and (position-area: bottom span-right) {{
   .tinker-look .tl-t[data-look]:hover::after,
   .tinker-look .tl-text:not(:hover) .tl-t[data-look]:focus::after {{
-    position: fixed; position-anchor: --tl; position-area: bottom span-right; left: auto; margin: 8px 0;
+    position: fixed; position-anchor: auto; position-area: bottom span-right; left: auto; margin: 8px 0;
     position-try-fallbacks: flip-inline, flip-block, flip-block flip-inline;
   }}
 }}

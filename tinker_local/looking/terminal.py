@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
+from rich.color import Color, ColorSystem
 from rich.console import Console
 from rich.style import Style
 from rich.table import Table
@@ -135,9 +136,15 @@ def _painter(
 
     def paint(level: int) -> Style:
         pair = colours(theme, level)
-        return Style(bgcolor=pair[0], color=pair[1]) if pair else Style()
+        return Style.from_color(_colour(console, pair[1]), _colour(console, pair[0])) if pair else Style()
 
     return paint
+
+
+def _colour(console: Console, colour: str) -> Color:
+    """Return the nearest colour there is; rich would keep that of the first console it was printed on."""
+    exact = Color.parse(colour)
+    return exact.downgrade(ColorSystem.EIGHT_BIT) if console.color_system == "256" else exact
 
 
 def _table(*columns: str) -> Table:

@@ -42,7 +42,9 @@ def bytes_of_text(text: str) -> bytes:
 
 def parts(text: str) -> Iterator[Part]:
     """Divide a text into what can be shown as it is and what cannot."""
-    if text and unicodedata.category(text[0]).startswith("M"):
+    if not text:
+        yield Part("∅", "", True)
+    elif unicodedata.category(text[0]).startswith("M"):
         yield Part("◌", "", True)  # a mark that would go on what stands before
     plain = ""
     for character in text:
