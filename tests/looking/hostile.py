@@ -47,6 +47,6 @@ def reading(name: str = "a <b>model</b> \u202e\x1b[1m", repeat: int = 1, shift: 
     """Return them scored, with all levels of surprise and others of them as alternatives."""
     n = len(TOKENS) * repeat
     tokens = [i % len(TOKENS) for i in range(n)]
-    logprobs = [None, *(-1.3 * (i % 9) - 0.05 + shift * (i % 7 - 3) for i in range(1, n))]
+    logprobs = [None, *(-0.9 * (i % 12) - 0.05 + shift * (i % 7 - 3) for i in range(1, n))]
     topk = [None, *([((i + j) % len(TOKENS), -0.5 - j) for j in range(ALTERNATIVES)] for i in range(1, n))]
     return Reading.of(name, tokens, logprobs, topk, lambda token: text_of_bytes(TOKENS[token]))

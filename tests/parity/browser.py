@@ -122,11 +122,11 @@ class Browser:
         )
 
     def move_to(self, selector: str) -> None:
-        """Have the mouse on the first line box of an element, scrolled into view."""
+        """Have the mouse on the first line of an element that can be seen, scrolled into view."""
         self.evaluate(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center'}})")
         box = self.evaluate(
-            f"(r => [r.x + r.width / 2, r.y + r.height / 2])(document.querySelector({selector!r})"
-            ".getClientRects()[0])"
+            f"(r => [r.x + r.width / 2, r.y + r.height / 2])([...document.querySelector({selector!r})"
+            ".getClientRects()].find(r => r.top > 60 && r.bottom < innerHeight && r.width > 0))"
         )
         self.do("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1])
 
