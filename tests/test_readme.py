@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import tinker_local
+from tests.random_adapter import random_adapter
 from tinker_local import SamplingClient
 from tinker_local.cli import app
 from tinker_local.options import Options
@@ -63,9 +64,15 @@ def test_the_sample_command_ends_in_a_sentence() -> None:
 @pytest.mark.parametrize(
     "command", [line for line in README.splitlines() if line.startswith("tinker-local ")]
 )
-def test_commands_are_understood(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_are_understood(
+    command: str, tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text("Some notes.", encoding="utf-8")
+    if "downloaded.gguf" in command:
+        (tmp_path / "downloaded.gguf").symlink_to(model_path)
+    if "adapter.gguf" in command:
+        random_adapter(model_path, rank=2, seed=1).write(tmp_path / "adapter.gguf")
     _, *arguments = shlex.split(command)
     if arguments[0] == "sample" and "--max-tokens" not in arguments:
         arguments += ["--max-tokens", "8"]
