@@ -125,6 +125,16 @@ class Tokenizer:
             return [self._model.token_text(self._check(token)) for token in ids]
         return self._model.token_text(self._check(ids))
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes that a token stands for, its leading space included; a control token's name.
+
+        A token may be a part of a character: only all of them together are text.
+
+        Raises:
+            BadRequestError: it is not the id of a token.
+        """
+        return self._model.piece(self._check(token_id))
+
     @overload
     def apply_chat_template(
         self,
