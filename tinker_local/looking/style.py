@@ -31,7 +31,8 @@ html[theme="dark"] .tinker-look {{ color-scheme: dark; }}
 }}
 .tinker-look .tl-ids {{ word-spacing: .3em; font-family: {_MONO}; font-size: 13px; }}
 .tinker-look .tl-t {{
-  scroll-margin: 64px; unicode-bidi: isolate; border-radius: .22em; padding: .16em 0; box-shadow: inset -1px 0 0 var(--paper);
+  scroll-margin: 64px; unicode-bidi: isolate; border-radius: .22em; padding: .16em 0;
+  box-shadow: inset -1px 0 0 var(--paper);
   -webkit-box-decoration-break: clone; box-decoration-break: clone;
   outline: 2px solid transparent; outline-offset: 1px;
   forced-color-adjust: none; print-color-adjust: exact; cursor: default;
