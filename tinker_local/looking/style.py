@@ -31,7 +31,8 @@ html[theme="dark"] .tinker-look {{ color-scheme: dark; }}
 }}
 .tinker-look .tl-ids {{ word-spacing: .3em; font-family: {_MONO}; font-size: 13px; }}
 .tinker-look .tl-t {{
-  unicode-bidi: isolate; border-radius: .22em; padding: .16em 0; box-shadow: inset -1px 0 0 var(--paper);
+  scroll-margin: 64px; unicode-bidi: isolate; border-radius: .22em; padding: .16em 0;
+  box-shadow: inset -1px 0 0 var(--paper);
   -webkit-box-decoration-break: clone; box-decoration-break: clone;
   outline: 2px solid transparent; outline-offset: 1px;
   forced-color-adjust: none; print-color-adjust: exact; cursor: default;
@@ -106,8 +107,10 @@ table {{ border-collapse: collapse; font-size: 13px; font-variant-numeric: tabul
 th {{ font-weight: 400; color: var(--quiet); text-align: left; }}
 th, td {{ padding: 5px 22px 5px 0; border-bottom: 1px solid var(--line); vertical-align: baseline; }}
 td.tl-number, th.tl-number {{ text-align: right; white-space: nowrap; }}
-td bdi, td a {{ font-family: {_MONO}; font-size: 12.5px; white-space: pre-wrap; overflow-wrap: anywhere; }}
-td .tl-t {{ padding: .16em .3em; }}
+td bdi, td a {{ font-family: {_MONO}; font-size: 12.5px; }}
+td bdi {{ white-space: pre-wrap; overflow-wrap: anywhere; }}
+td a, td .tl-quiet {{ white-space: nowrap; }}
+.tinker-look td .tl-t {{ padding: .16em .3em; }}
 a {{ color: inherit; text-decoration-color: var(--quiet); text-underline-offset: 3px; }}
 a:focus-visible {{ outline: 2px solid var(--focus); }}
 .tl-skip {{ position: absolute; left: -999em; }}
