@@ -8,22 +8,26 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import lm_eval
 import pytest
-from lm_eval.api.model import CachingLM
-from lm_eval.api.registry import get_model
-from lm_eval.models.huggingface import HFLM
 from typer.testing import CliRunner
 
 from convert import convert_checkpoint
-from tests.parity.harness import ANSWER, CHOICE, TASKS, evaluate, n_items, requests
-from tests.parity.smollm2 import write_checkpoint
 from tests.test_readme import block
 from tinker_local import BadRequestError, NotFoundError, SamplingClient, ServiceClient
 from tinker_local.cli import app
-from tinker_local.lm_eval import LocalLM
 
 pytestmark = pytest.mark.parity
+
+lm_eval = pytest.importorskip("lm_eval")
+pytest.importorskip("torch")
+
+from lm_eval.api.model import CachingLM  # noqa: E402
+from lm_eval.api.registry import get_model  # noqa: E402
+from lm_eval.models.huggingface import HFLM  # noqa: E402
+
+from tests.parity.harness import ANSWER, CHOICE, TASKS, evaluate, n_items, requests  # noqa: E402
+from tests.parity.smollm2 import write_checkpoint  # noqa: E402
+from tinker_local.lm_eval import LocalLM  # noqa: E402
 
 FLOAT32 = {"n_ctx": 2048, "kv_type": "f32", "flash_attn": False}
 GREEDY = {"do_sample": False, "max_gen_toks": 8}
