@@ -42,11 +42,15 @@ def stream_cells(n_ctx: int) -> int:
     return -(-(n_ctx + STREAM_MARGIN) // 256) * 256
 
 
+ABORTED = 2
+"""What ``llama_decode`` returns when it was told to stop."""
+
+
 class DecodeError(InternalServerError):
     """``llama_decode`` refused or failed a batch; ``code`` is what it returned."""
 
     def __init__(self, code: int) -> None:
-        meaning = {1: "no room in the KV cache", 2: "aborted", -1: "invalid batch"}
+        meaning = {1: "no room in the KV cache", ABORTED: "aborted", -1: "invalid batch"}
         said = f"; llama.cpp said: {log.last_errors()}" if log.last_errors() else ""
         super().__init__(f"llama_decode returned {code} ({meaning.get(code, 'computation failed')}){said}")
         self.code = code
