@@ -100,8 +100,8 @@ def targets(value: Any, n_prompt: int, n_vocab: int) -> tuple[TensorData, Target
     rows, columns = (int(extent) for extent in value.shape)
     if rows != n_prompt - 1:
         raise BadRequestError(
-            f"{name} has {shown(rows)} rows and the prompt {n_prompt} tokens; it must have one row for each "
-            f"token but the first, {n_prompt - 1}"
+            f"{name} has {shown(rows)} rows and the prompt {n_prompt} tokens; it must have one row for "
+            f"each token but the first, {n_prompt - 1}"
         )
     begins, places = value.sparse_crow_indices, value.sparse_col_indices
     try:
