@@ -36,6 +36,11 @@ STREAM_MARGIN = 16
 
 llama_cpp.llama_backend_init()
 
+_libc = ctypes.CDLL("msvcrt" if os.name == "nt" else None)
+_IS_SET = ctypes.cast(_libc.strlen, llama_cpp.ggml_abort_callback)
+"""Says whether a text is not empty. llama.cpp calls it between any two operations, and a function of Python
+would wait for the GIL each time."""
+
 
 def stream_cells(n_ctx: int) -> int:
     """Return the cells of a stream for sequences of ``n_ctx`` tokens; llama.cpp wants a multiple of 256."""
@@ -78,14 +83,15 @@ class Model:
         params.n_gpu_layers = n_gpu_layers
         pointers = device_pointers(devices)
         params.devices = ctypes.cast(pointers, ctypes.c_void_p) if pointers else None
-        log.clear()
-        handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        with log.listening():
+            handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+            if handle:
+                self._free = weakref.finalize(self, _free_model, handle, os.getpid())
         if not handle:
             raise _refusal(path, log.last_errors() or "no reason given")
         self.path = path
         self.handle: Any = handle
         self.adapters_lock = threading.RLock()  # a finalizer may want it while its own thread has it
-        self._free = weakref.finalize(self, llama_cpp.llama_model_free, handle)
         self._vocab: Any = llama_cpp.llama_model_get_vocab(handle)
         self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self._splitter = self.metadata("tokenizer.ggml.pre")
@@ -194,6 +200,11 @@ class Model:
         return token if token >= 0 else None
 
 
+def _free_model(handle: Any, pid: int) -> None:
+    if pid == os.getpid():  # a forked process leaves alone what the threads of its parent may be using
+        llama_cpp.llama_model_free(handle)
+
+
 def _refusal(path: Path, reason: str) -> BadRequestError:
     return BadRequestError(
         f"llama.cpp cannot load {path} ({path.stat().st_size:,} bytes): {reason}. Is the file complete, "
@@ -253,20 +264,22 @@ class Adapter:
 
     def __init__(self, model: Model, path: Path) -> None:
         check_adapter(path, model.path)
-        with model.adapters_lock:
-            log.clear()
+        with model.adapters_lock, log.listening():
             handle = llama_cpp.llama_adapter_lora_init(model.handle, os.fsencode(path))
             reason = log.last_errors() or "no reason given"
+            if handle:
+                self._free = weakref.finalize(self, _free_adapter, handle, model, os.getpid())
         if not handle:
             raise BadRequestError(f"llama.cpp cannot put the adapter {path} on {model.path}: {reason}")
         self.path = path
         self.model = model
         self.handle: Any = handle
-        self._free = weakref.finalize(self, _free_adapter, handle, model)
 
 
-def _free_adapter(handle: Any, model: Model) -> None:
+def _free_adapter(handle: Any, model: Model, pid: int) -> None:
     """Free an adapter. A finalizer that holds the model keeps it from being freed first."""
+    if pid != os.getpid():
+        return
     with model.adapters_lock:
         llama_cpp.llama_adapter_lora_free(handle)
 
@@ -289,6 +302,18 @@ def load_adapter(model: Model, path: Path) -> Adapter:
         if adapter is None:
             adapter = _adapters[key] = Adapter(model, path)
     return adapter
+
+
+def _after_fork() -> None:
+    """Make locks anew that other threads of the parent may have held; their threads are not here."""
+    global _models_lock, _adapters_lock
+    _models_lock, _adapters_lock = threading.Lock(), threading.Lock()
+    for model in _models.values():
+        model.adapters_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Batch:
@@ -374,9 +399,13 @@ class Context:
         params.kv_unified = not streams  # if so, sequences of one prompt share its cells
         params.swa_full = streams  # the position is the cell, also behind a sliding window
         params.no_perf = True
-        log.clear()
-        with model.adapters_lock:
+        with model.adapters_lock, log.listening():
             handle = llama_cpp.llama_init_from_model(model.handle, params)
+            if handle:
+                self._stop = ctypes.create_string_buffer(2)
+                self.close = weakref.finalize(
+                    self, _free_context, handle, os.getpid(), self._stop, model, adapter
+                )
         if not handle:
             raise InternalServerError(
                 f"llama.cpp cannot make a context of n_ctx={n_ctx}, kv_type={kv_type!r}, "
@@ -398,7 +427,7 @@ class Context:
         self._memory: Any = llama_cpp.llama_get_memory(handle)
         self._view: NDArray[np.float32] = np.empty((0, model.n_vocab), np.float32)
         self._address = 0
-        self.close = weakref.finalize(self, _free_context, handle, model, adapter)
+        llama_cpp.llama_set_abort_callback(handle, _IS_SET, ctypes.addressof(self._stop))
         self._is_reserved = adapter is None
         if adapter is not None:
             self._apply(adapter, lora_scale)
@@ -422,6 +451,13 @@ class Context:
             self._is_reserved = True
         if code != 0:
             raise DecodeError(code)
+
+    def abort(self) -> None:
+        """Let the decode that is running, and all to come, end with a ``DecodeError`` of ``ABORTED``, soon.
+
+        May be called from any thread.
+        """
+        self._stop[0] = b"\1"
 
     def logits(self, n_rows: int) -> NDArray[np.float32]:
         """Return the flagged rows of the last ``decode``, in the order of the batch.
@@ -476,6 +512,7 @@ class Context:
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
 
-def _free_context(handle: Any, *_used: object) -> None:
+def _free_context(handle: Any, pid: int, *_used: object) -> None:
     """Free a context. A finalizer that holds the model and adapter keeps them from being freed first."""
-    llama_cpp.llama_free(handle)
+    if pid == os.getpid():
+        llama_cpp.llama_free(handle)

@@ -41,7 +41,7 @@ class Loop:
         keeps_prefixes: whether finished sequences stay in the KV cache.
 
     Attributes:
-        closing: set this, and wake the loop, to end it.
+        closing: whether it is to end.
         ended: set as its last act.
         observers: those to tell when requests begin or cease to wait.
     """
@@ -86,6 +86,13 @@ class Loop:
         self._inbox.put((request, owner))
         if self.ended.is_set():
             self._refuse_mail()
+
+    def close(self) -> None:
+        """End it soon: what is being computed is not computed to its end."""
+        self.closing = True
+        if (context := self._context) is not None:
+            context.abort()
+        self.wake()
 
     def wake(self) -> None:
         """Let the loop look at what has been set."""
