@@ -70,7 +70,7 @@ def test_signals_while_llama_cpp_loads_and_talks(tiny: Path, moment: str, name: 
 FORKED = """
 import gc, os, sys
 import tinker_local as tinker
-service = tinker.ServiceClient(n_ctx=1024, n_threads=2, n_contexts=1, batch_invariant=sys.argv[2] == "batch_invariant")
+service = tinker.ServiceClient(n_ctx=1024, n_threads=2, batch_invariant=sys.argv[2] != "usual")
 client = service.create_sampling_client(base_model=sys.argv[1])
 prompt, params = tinker.ModelInput.from_ints([1] * 100), tinker.SamplingParams(max_tokens=800, stop=[])
 client.compute_logprobs(prompt).result(60)

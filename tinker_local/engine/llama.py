@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from tinker_local.engine.adapter_file import check_adapter
 from tinker_local.engine.devices import device_pointers
-from tinker_local.engine.gguf_file import canonical_path
 from tinker_local.engine.log import log
 from tinker_local.engine.long_runs import tokenizing
+from tinker_local.engine.mapped_files import MappedFiles, file_version
 from tinker_local.engine.model_check import check_model
 from tinker_local.errors import BadRequestError, InternalServerError
 from tinker_local.options import KvType
@@ -66,6 +66,7 @@ class Model:
 
     Attributes:
         path: the file.
+        files: it and its other parts.
         handle: llama.cpp's pointer.
         n_vocab: number of token ids.
         n_ctx_train: tokens the model was trained to read.
@@ -77,7 +78,7 @@ class Model:
     def __init__(
         self, path: Path, n_gpu_layers: int, devices: str | None = None, *, check_data: bool = False
     ) -> None:
-        check_model(path)
+        self.files = MappedFiles([path, *check_model(path).others])
         params = llama_cpp.llama_model_default_params()
         params.check_tensors = check_data  # reads all of the file, looking for numbers that are none
         params.n_gpu_layers = n_gpu_layers
@@ -237,20 +238,16 @@ def load_model(path: Path, n_gpu_layers: int, devices: str | None = None) -> Mod
     Raises:
         BadRequestError: llama.cpp does not accept the file, in its words; or there is no such device.
     """
-    path, version = _file_version(path)
+    path, version = file_version(path)
     key = (path, version, n_gpu_layers, devices)
     with _models_lock:
         model = _models.get(key)
         if model is None:
-            model = _models[key] = Model(path, n_gpu_layers, devices)
+            model = Model(path, n_gpu_layers, devices)
+            if file_version(path)[1] != version:
+                raise BadRequestError(f"{path} was changed while it was opened; open it again")
+            _models[key] = model
     return model
-
-
-def _file_version(path: Path) -> tuple[Path, tuple[int, int]]:
-    """Return the canonical path, and what changes when the file does."""
-    path = canonical_path(path)
-    stat = path.stat()
-    return path, (stat.st_mtime_ns, stat.st_size)
 
 
 class Adapter:
@@ -295,7 +292,7 @@ def load_adapter(model: Model, path: Path) -> Adapter:
         BadRequestError: the file is not a LoRA for this model, or one that llama.cpp would apply only
             in part; the message has the reason.
     """
-    path, version = _file_version(path)
+    path, version = file_version(path)
     key = (id(model), path, version)  # an adapter keeps its model alive, so the id stays the model's
     with _adapters_lock:
         adapter = _adapters.get(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,7 @@ from tinker_local.errors import InternalServerError, RequestFailedError, TinkerE
 from tinker_local.queue_state import QueueState, QueueStateObserver
 
 _POOL_THREADS = 4
+_CHECK_INTERVAL = 0.1  # seconds
 _CLOSED = "the client was closed before this request finished"
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,8 @@ class Loop:
         self._inbox: SimpleQueue[tuple[Request, object] | None] = SimpleQueue()  # None only wakes
         self._make_context, self._make_runner = make_context, make_runner
         self._limit = limit
+        self._files = context.model.files
+        self._files_checked_at = 0.0
         self._make_scheduler = partial(
             Scheduler,
             context.n_cells,
@@ -150,6 +154,7 @@ class Loop:
         if mail is not None:
             request, self._owner = mail
             self._n_unfinished += 1
+            self._files_checked_at = 0.0
             self._scheduler.add(request)
 
     def _drop_cancelled(self) -> None:
@@ -159,12 +164,13 @@ class Loop:
             request.future.set_running_or_notify_cancel()
 
     def _step(self) -> None:
-        if self._context is None:
-            try:
+        try:
+            self._check_files()
+            if self._context is None:
                 self._use(self._make_context())
-            except Exception as error:
-                self._fail_all(_described(error, "no context could be made"))
-                return
+        except Exception as error:
+            self._fail_all(_described(error, "no context could be made"))
+            return
         step = self._scheduler.schedule()
         self._tell_observers()
         try:
@@ -176,6 +182,13 @@ class Loop:
         except Exception as error:
             if not self.closing:  # then it was perhaps aborted
                 self._fail(step, error)
+
+    def _check_files(self) -> None:
+        """Check them before a new request, and now and then: a step can be shorter than this takes."""
+        now = time.monotonic()
+        if now - self._files_checked_at > _CHECK_INTERVAL:
+            self._files.check()
+            self._files_checked_at = now
 
     def _drop_failed(self, step: Step) -> None:
         """End the requests that could not be computed, and forget what may come of the same cause."""
