@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from convert.errors import CheckpointError
+from convert.workplace import workplace
 
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
@@ -42,9 +43,9 @@ def write_hashes(path: Path, hashes: Mapping[str, str]) -> None:
 def record_hashes(files: Sequence[Path]) -> None:
     """Compute and record the hashes of a model's files."""
     target = hashes_path(files[0])
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    write_hashes(partial, {path.name: hash_file(path) for path in files})
-    os.replace(partial, target)
+    with workplace(target.parent, target.name) as place:
+        write_hashes(place / target.name, {path.name: hash_file(path) for path in files})
+        os.replace(place / target.name, target)
 
 
 def read_hashes(model: Path) -> dict[str, str] | None:

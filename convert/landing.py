@@ -7,7 +7,6 @@ import glob
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -16,8 +15,9 @@ from convert.errors import ConversionError
 from convert.hashes import hash_file, hashes_path, write_hashes
 from convert.lock import locked
 from convert.models_directory import models_directory
+from convert.workplace import sweep, workplace
 
-_PART = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})")
+_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 
 
 @contextmanager
@@ -26,29 +26,31 @@ def landing(output: Path, *, force: bool, home: Path | None = None) -> Iterator[
 
     The files are synced and renamed, the first part of a model last. With ``force``, files of the same
     model that were there (parts included) go. On any error, what was written goes, and so do
-    directories that were made for it. In a models directory (``home``; None: the usual one) hashes are
-    recorded beside them, and processes that publish there take turns.
+    directories that were made for it; what a process leaves that is killed goes with the next run. In a
+    models directory (``home``; None: the usual one) hashes are recorded beside them, and processes that
+    publish there take turns.
 
     Raises:
         ConversionError: there is an output already and no ``force``, or the place cannot be written
             to, or the disk is full.
     """
     home = home or models_directory()
+    sweep(output.parent)
     _check_free(output, force)
-    prefix = f".{output.stem[:100]}-"
     try:
         with ExitStack() as made:
             _make_directories(output.parent, made)
-            with tempfile.TemporaryDirectory(prefix=prefix, suffix=".part", dir=output.parent) as name:
-                yield Path(name)
-                _land(Path(name), output, force, home)
+            with workplace(output.parent, output.stem) as place:
+                yield place
+                _land(place, output, force, home)
             made.pop_all()
     except OSError as error:
         raise ConversionError(_describe(error, output)) from error
 
 
 def _check_free(output: Path, force: bool) -> None:
-    if not force and (found := existing(output)):
+    found = existing(output)
+    if not force and found and _is_whole(found):
         raise ConversionError(f"{found[0]} is there already; --force (force=True) replaces it")
     if output.is_dir():
         raise ConversionError(f"{output} is a directory; the output is a file")
@@ -62,6 +64,11 @@ def existing(output: Path) -> list[Path]:
         for path in sorted(parts)
         if path == output or ((part := _PART.fullmatch(path.stem)) and part["stem"] == output.stem)
     ] or ([output] if output.is_file() else [])
+
+
+def _is_whole(files: list[Path]) -> bool:
+    """Whether there is the first part, which comes last: else whoever wrote them was killed."""
+    return any(not (part := _PART.fullmatch(path.stem)) or part["number"] == "00001" for path in files)
 
 
 def parts_of(path: Path) -> list[Path]:
@@ -131,6 +138,9 @@ def _land(work: Path, output: Path, force: bool, home: Path) -> None:
 
 def _publish(files: Mapping[Path, Path], output: Path) -> None:
     old = set(existing(output))
+    if len(files) > 1:  # never is an old first part there beside new others
+        next(iter(files.values())).unlink(missing_ok=True)
+        old.discard(next(iter(files.values())))
     for path, target in reversed(list(files.items())):
         os.replace(path, target)
         old.discard(target)

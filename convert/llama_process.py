@@ -1,6 +1,7 @@
 """llama.cpp in a process of its own, where an abort is an error message and Ctrl-C works.
 
-Run as ``python -m convert.llama_process TASK``, its arguments as JSON on standard input.
+Run as ``python -m convert.llama_process TASK``, its arguments as a line of JSON on standard input. It ends
+when that is closed, because whoever started it was killed.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ class LlamaProcess:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError), self._process.stdin as pipe:  # its end says more
-            json.dump(arguments, pipe)
+        with suppress(BrokenPipeError):  # its end says more
+            self._process.stdin.write(json.dumps(arguments) + "\n")
+            self._process.stdin.flush()
 
     def check(self) -> None:
         """Raise LlamaError if it has failed; the message is the task's, or what llama.cpp said last."""
@@ -81,6 +83,9 @@ class LlamaProcess:
             self._process.kill()
         self._process.wait()
         self._reader.join()
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -112,6 +117,12 @@ def llama_process(
         process.stop()
 
 
+def _end_with_parent() -> None:
+    while os.read(0, 1):  # sys.stdin itself would be locked when the interpreter leaves
+        pass
+    os._exit(1)
+
+
 def _main() -> None:
     import signal
 
@@ -124,7 +135,9 @@ def _main() -> None:
         "compare": compare.run,
     }
     try:
-        said, status = tasks[sys.argv[1]](**json.load(sys.stdin)), 0
+        arguments = json.loads(sys.stdin.readline())
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        said, status = tasks[sys.argv[1]](**arguments), 0
     except ConversionError as error:
         said, status = " ".join(str(error).split()), _REFUSED
     print(f"\n{said}", flush=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tinker_local.engine.sequence import StopRule
 from tinker_local.engine.targets import Targets
-from tinker_local.errors import BadRequestError, BadValueError
+from tinker_local.errors import BadRequestError, BadValueError, shown
 from tinker_local.types.tensor_data import TensorData, check_csr
 
 MAX_TOPK = 1024
@@ -31,9 +31,9 @@ def integer(value: Any, name: str, minimum: int) -> int:
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise BadRequestError(f"{name} is {value!r}; it must be an int") from None
+        raise BadRequestError(f"{name} is {shown(value)}; it must be an int") from None
     if number < minimum:
-        raise BadRequestError(f"{name} is {number}; it must be at least {minimum}")
+        raise BadRequestError(f"{name} is {shown(number)}; it must be at least {minimum}")
     return number
 
 
@@ -41,7 +41,7 @@ def sample_count(value: Any) -> int:
     """Return a number of continuations: 1 to ``MAX_SAMPLES``."""
     count = integer(value, "num_samples", 1)
     if count > MAX_SAMPLES:
-        raise BadRequestError(f"num_samples is {count}; a request may ask for at most {MAX_SAMPLES}")
+        raise BadRequestError(f"num_samples is {shown(count)}; a request may ask for at most {MAX_SAMPLES}")
     return count
 
 
@@ -50,8 +50,8 @@ def topk_count(value: Any, name: str, n_vocab: int) -> int:
     count = integer(value, name, 0)
     if count > min(MAX_TOPK, n_vocab):
         raise BadRequestError(
-            f"{name} is {count}; at most {MAX_TOPK} alternatives are reported, and the vocabulary has "
-            f"{n_vocab} tokens"
+            f"{name} is {shown(count)}; at most {MAX_TOPK} alternatives are reported, and the vocabulary "
+            f"has {n_vocab} tokens"
         )
     return count
 
@@ -61,15 +61,15 @@ def first_scored(last_n: Any, n_prompt: int, included: bool) -> int:
     if last_n is None:
         return 1
     if not isinstance(last_n, int | np.integer) or isinstance(last_n, bool) or last_n < 1:
-        raise BadValueError(f"prompt_logprobs_last_n is {last_n!r}; it must be an int of 1 or greater")
+        raise BadValueError(f"prompt_logprobs_last_n is {shown(last_n)}; it must be an int of 1 or greater")
     if not included:
         raise BadValueError(
             "prompt_logprobs_last_n applies to prompt logprobs; set include_prompt_logprobs"
         )
     if last_n > n_prompt - 1:
         raise BadRequestError(
-            f"prompt_logprobs_last_n is {last_n}, and the prompt has {n_prompt} tokens: it must be at most "
-            f"{n_prompt - 1}, since nothing comes before the first"
+            f"prompt_logprobs_last_n is {shown(last_n)}, and the prompt has {n_prompt} tokens: it must "
+            f"be at most {n_prompt - 1}, since nothing comes before the first"
         )
     return n_prompt - int(last_n)
 
@@ -77,10 +77,12 @@ def first_scored(last_n: Any, n_prompt: int, included: bool) -> int:
 def alternatives_count(value: Any) -> int:
     """Return ``prompt_alt_tokens_k``: 0 to ``MAX_TOPK``."""
     if isinstance(value, int | np.integer) and value < 0:
-        raise BadValueError(f"prompt_alt_tokens_k must be 0 or greater, got {value}")
+        raise BadValueError(f"prompt_alt_tokens_k must be 0 or greater, got {shown(value)}")
     count = integer(value, "prompt_alt_tokens_k", 0)
     if count > MAX_TOPK:
-        raise BadRequestError(f"prompt_alt_tokens_k is {count}; at most {MAX_TOPK} are drawn at a position")
+        raise BadRequestError(
+            f"prompt_alt_tokens_k is {shown(count)}; at most {MAX_TOPK} are drawn at a position"
+        )
     return count
 
 
@@ -98,8 +100,8 @@ def targets(value: Any, n_prompt: int, n_vocab: int) -> tuple[TensorData, Target
     rows, columns = (int(extent) for extent in value.shape)
     if rows != n_prompt - 1:
         raise BadRequestError(
-            f"{name} has {rows} rows and the prompt {n_prompt} tokens; it must have one row for each token "
-            f"but the first, {n_prompt - 1}"
+            f"{name} has {shown(rows)} rows and the prompt {n_prompt} tokens; it must have one row for "
+            f"each token but the first, {n_prompt - 1}"
         )
     begins, places = value.sparse_crow_indices, value.sparse_col_indices
     try:
@@ -109,7 +111,7 @@ def targets(value: Any, n_prompt: int, n_vocab: int) -> tuple[TensorData, Target
             indptr = np.asarray(begins, np.int64)
             columns_of = np.asarray([] if places is None else places, np.int64)
             check_csr(indptr, columns_of, value.shape, tensor._numpy.size)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadRequestError(f"{name}: {error}") from error
     ids = tensor._numpy.ravel()
     if ids.size == 0 or ids.max() < 0:
@@ -136,7 +138,7 @@ def prompt_tokens(prompt: Any, n_vocab: int, n_ctx: int) -> NDArray[np.int32]:
         )
     try:
         given = prompt.to_ints()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadRequestError(f"prompt cannot be read as token ids: {error}") from error
     tokens = token_ids(given, n_vocab)
     if len(tokens) == 0:
@@ -167,7 +169,7 @@ def token_id(value: Any, name: str, n_vocab: int) -> int:
     """Return ``value`` as an int below ``n_vocab``."""
     token = integer(value, name, 0)
     if token >= n_vocab:
-        raise BadRequestError(f"{name} is {token}; the vocabulary has ids 0 to {n_vocab - 1}")
+        raise BadRequestError(f"{name} is {shown(token)}; the vocabulary has ids 0 to {n_vocab - 1}")
     return token
 
 
@@ -186,9 +188,9 @@ def generation_length(max_tokens: Any, n_prompt: int, n_ctx: int) -> int:
     length = integer(max_tokens, "max_tokens", 0)
     if length > room:
         raise BadRequestError(
-            f"prompt of {n_prompt} tokens + max_tokens of {length} = {n_prompt + length} tokens, and "
-            f"the context holds {n_ctx}; lower max_tokens to {room} or open the model with a larger "
-            "n_ctx (up to what it was trained for)"
+            f"prompt of {n_prompt} tokens + max_tokens of {shown(length)} are {shown(n_prompt + length)} "
+            f"tokens, and the context holds {n_ctx}; lower max_tokens to {room} or open the model with a "
+            "larger n_ctx (up to what it was trained for)"
         )
     return length
 
@@ -197,7 +199,7 @@ def temperature(value: Any) -> float:
     """Return a finite temperature of at least 0."""
     number = _real(value, "temperature")
     if not (math.isfinite(number) and number >= 0):
-        raise BadRequestError(f"temperature is {value!r}; it must be a finite number of at least 0")
+        raise BadRequestError(f"temperature is {shown(value)}; it must be a finite number of at least 0")
     return min(max(number, _TINY), _HUGE) if number else 0.0
 
 
@@ -205,7 +207,7 @@ def top_p(value: Any) -> float:
     """Return a probability in (0, 1]."""
     number = _real(value, "top_p")
     if not 0 < number <= 1:
-        raise BadRequestError(f"top_p is {value!r}; it must be above 0 and at most 1")
+        raise BadRequestError(f"top_p is {shown(value)}; it must be above 0 and at most 1")
     return max(number, _TINY)
 
 
@@ -221,7 +223,7 @@ def lora_scale(value: Any) -> float:
     """Return a finite number."""
     number = _real(value, "lora_scale")
     if not abs(number) <= _HUGE:
-        raise BadRequestError(f"lora_scale is {value!r}; it must be a finite number")
+        raise BadRequestError(f"lora_scale is {shown(value)}; it must be a finite number")
     return number
 
 
@@ -237,14 +239,14 @@ def stop_rule(stop: Any, n_vocab: int) -> StopRule:
     if isinstance(stop, str):
         return StopRule(strings=(_stop_string(stop),))
     if isinstance(stop, bytes | dict | set) or not hasattr(stop, "__iter__"):
-        raise BadRequestError(f"stop is {stop!r}; it must be None, a str, or a list of str or of int")
+        raise BadRequestError(f"stop is {shown(stop)}; it must be None, a str, or a list of str or of int")
     items = list(stop)
     if not items:
         return StopRule(end_of_generation=False)
     if all(isinstance(item, str) for item in items):
         return StopRule(strings=tuple(_stop_string(item) for item in items))
     if any(isinstance(item, str) for item in items):
-        raise BadRequestError(f"stop is {stop!r}; it must hold only strs or only ints")
+        raise BadRequestError(f"stop is {shown(stop)}; it must hold only strs or only ints")
     return StopRule(
         tokens=frozenset(token_id(item, f"stop token {i}", n_vocab) for i, item in enumerate(items))
     )
@@ -258,5 +260,10 @@ def _stop_string(text: str) -> bytes:
 
 def _real(value: Any, name: str) -> float:
     if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
-        raise BadRequestError(f"{name} is {value!r}; it must be a number")
-    return float(value)
+        raise BadRequestError(f"{name} is {shown(value)}; it must be a number")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    except (TypeError, ValueError) as error:
+        raise BadRequestError(f"{name} is {shown(value)}; it must be a number: {error}") from None

@@ -33,6 +33,18 @@ if TYPE_CHECKING:
     from tinker_local.types import RequestErrorCategory
 
 
+_LONGEST_SHOWN = 80  # characters of a value that a message repeats
+
+
+def shown(value: object) -> str:
+    """Return how a message shows a wrong value: shortened, since it can be of any length."""
+    try:
+        text = repr(value)
+    except Exception:  # Python writes no ints of more than 4,300 digits, and there are others' classes
+        return f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
 class TinkerError(Exception):
     """Base of every error this package raises on purpose."""
 
@@ -193,4 +205,5 @@ __all__ = [
     "ServiceOnlyError",
     "TinkerError",
     "UnprocessableEntityError",
+    "shown",
 ]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tinker_local.errors import BadRequestError
+from tinker_local.errors import BadRequestError, shown
 
 ENVIRONMENT_PREFIX = "TINKER_LOCAL_"
 
@@ -140,7 +140,7 @@ def _describe(error: ValidationError) -> str:
     for problem in error.errors():
         name = ".".join(map(str, problem["loc"]))
         said = problem["msg"].removeprefix("Value error, ")
-        problems.append(f"{name} is {problem['input']!r}: {said}" if name else said)
+        problems.append(f"{name} is {shown(problem['input'])}: {said}" if name else said)
     return "; ".join(problems)
 
 

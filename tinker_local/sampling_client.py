@@ -296,7 +296,7 @@ class _Reopened:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.engines: weakref.WeakValueDictionary[tuple[Weights, Options], Engine] = (
+        self.engines: weakref.WeakValueDictionary[tuple[object, ...], Engine] = (
             weakref.WeakValueDictionary()
         )
         self.limit = ContextLimit()
@@ -311,9 +311,10 @@ def _reopen(
     """Open what a pickled client or a handle stands for."""
     own = _reopened.setdefault(os.getpid(), _Reopened())  # an engine does not live on in a forked process
     with own.lock:
-        engine = own.engines.get((weights, options))
+        key = (weights, weights.version(), options)
+        engine = own.engines.get(key)
         if engine is None:
-            engine = own.engines[weights, options] = weights.open(options, own.limit)
+            engine = own.engines[key] = weights.open(options, own.limit)
     return SamplingClient(engine, options, weights, base_model=base_model, retry_config=retry_config)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Literal
@@ -114,7 +115,8 @@ class ServiceClient(TelemetryProvider):
         )
         self._store = ModelStore(self._options.models_dir)
         self._limit = ContextLimit()
-        self._engines: dict[Weights, Engine] = {}
+        self._engines: dict[Weights, tuple[object, Engine]] = {}  # with the version of the files
+        self._replaced: weakref.WeakSet[Engine] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._closed = False
         self._telemetry = Telemetry()
@@ -213,8 +215,9 @@ class ServiceClient(TelemetryProvider):
         del status, detail
         with self._lock:
             self._closed = True
-            engines, self._engines = self._engines, {}
-        interrupted = [engine.close() for engine in engines.values()]
+            engines = [*(engine for _, engine in self._engines.values()), *self._replaced]
+            self._engines.clear()
+        interrupted = [engine.close() for engine in engines]
         if any(interrupted):
             raise KeyboardInterrupt
         return finished(None)
@@ -237,9 +240,15 @@ class ServiceClient(TelemetryProvider):
         with self._lock:
             if self._closed:
                 raise RequestFailedError("the ServiceClient was closed; make a new one")
-            if weights not in self._engines:
-                self._engines[weights] = weights.open(self._options, self._limit)
-            return self._engines[weights]
+            version = weights.version()
+            opened, engine = self._engines.get(weights, (None, None))
+            if engine is None or opened != version:
+                if engine is not None:  # its clients keep it
+                    self._replaced.add(engine)
+                    del self._engines[weights]
+                engine = weights.open(self._options, self._limit)
+                self._engines[weights] = version, engine
+            return engine
 
 
 def _reopen(options: Options) -> ServiceClient:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from convert.hashes import hashes_path, read_hashes, wrong_files
 from convert.landing import check_space, landing, parts_of
 from convert.lock import locked
 from convert.models_directory import CHECKPOINT_FILE, checked_name
-from convert.tinker_path import SCHEME, TinkerPath
+from convert.tinker_path import SCHEME, TinkerPath, checkpoint_directories
+from convert.workplace import sweep, workplace
 from tinker_local.checkpoint import ARCHIVES, CONFIG, Checkpoint
 from tinker_local.engine.gguf_file import GgufFile
 from tinker_local.errors import BadRequestError, NotFoundError, TinkerError
@@ -132,9 +132,14 @@ class StoreKeeper:
     def verify(self, name: str | None = None, on_progress: Progress | None = None) -> Iterator[Verdict]:
         """Compare entries with the hashes recorded when they came; None: all of them.
 
+        What processes left that were killed is removed.
+
         Raises:
             NotFoundError, BadRequestError: as ``entry``.
         """
+        for directory in (self._home, *self._home.glob("*/"), *checkpoint_directories(self._home)):
+            sweep(directory)
+            sweep(directory.parent)
         entries = list(self._entries(name))
         total = sum(path.stat().st_size for _, files in entries for path in files)
         done = 0
@@ -182,8 +187,8 @@ class StoreKeeper:
             raise BadRequestError(f"{source} is converted when it is used, and cannot be a link")
         files = [source] if source.is_file() else _downloaded(source)
         directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=directory.parent) as place:
-            made = Path(place) / "checkpoint"
+        with workplace(directory.parent) as place:
+            made = place / "checkpoint"
             made.mkdir()
             for path in files:
                 for _ in _copy(path, made / path.name, sync=True):
@@ -192,18 +197,15 @@ class StoreKeeper:
                 if directory.exists():
                     if not force:
                         raise BadRequestError(f"{directory} is there already; --force replaces it")
-                    directory.rename(Path(place) / "old")
+                    directory.rename(place / "old")
                 made.rename(directory)
         return directory
 
     def _remove_checkpoint(self, checkpoint: Checkpoint) -> list[Path]:
         gone = [path for path in (checkpoint.directory, checkpoint.download) if path.is_dir()]
         for path in gone:
-            with (
-                tempfile.TemporaryDirectory(prefix=".", suffix=".removed", dir=path.parent) as place,
-                locked(self._home),
-            ):
-                path.rename(Path(place) / "old")
+            with workplace(path.parent) as place, locked(self._home):
+                path.rename(place / "old")
         return gone
 
 

@@ -16,6 +16,7 @@ from tinker_local.checkpoint import Checkpoint
 from tinker_local.engine.context_limit import ContextLimit
 from tinker_local.engine.engine import Engine
 from tinker_local.engine.gguf_file import canonical_path, is_adapter
+from tinker_local.engine.mapped_files import file_version
 from tinker_local.errors import BadRequestError, NotFoundError
 from tinker_local.gguf_check import check_gguf
 from tinker_local.known_model import KnownModel, choose
@@ -79,6 +80,15 @@ class Weights:
         if scale != 1:
             raise BadRequestError(f"lora_scale is {scale}, and there is no adapter that it could scale")
         return cls(canonical_path(path))
+
+    def version(self) -> tuple[object, ...]:
+        """Return what changes when a file does, or when another takes its place.
+
+        Raises:
+            NotFoundError: a file is gone.
+        """
+        files = (self.path, *((self.adapter_path,) if self.adapter_path else ()))
+        return tuple(file_version(check_gguf(path)) for path in files)
 
     def open(self, options: Options, limit: ContextLimit) -> Engine:
         """Open them; ``limit`` says how many contexts stay in memory.

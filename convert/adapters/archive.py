@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import shutil
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from convert.adapters.checkpoint import WEIGHTS
 from convert.adapters.settings import CONFIG
 from convert.errors import CheckpointError
 from convert.landing import check_space, format_bytes
+from convert.workplace import workplace
 
 MOST_MEMBERS = 10_000
 MOST_BYTES = 1 << 38
@@ -56,8 +56,7 @@ def unpacked(path: Path, beside: Path) -> Iterator[Path]:
     Raises:
         CheckpointError: the archive is malformed or hostile, or holds no adapter, or several.
     """
-    with tempfile.TemporaryDirectory(prefix=".adapter-", dir=beside) as name:
-        directory = Path(name)
+    with workplace(beside, "adapter") as directory:
         try:
             with _opened(path) as file, tarfile.open(fileobj=file, mode="r:", errorlevel=2) as archive:
                 _unpack(archive, path, directory)

@@ -64,7 +64,7 @@ class Engine:
         )
         self._pid = os.getpid()
         thread = threading.Thread(target=self._loop.run, name="tinker-local-engine", daemon=True)
-        self.close = weakref.finalize(self, _stop, self._loop, thread)
+        self.close = weakref.finalize(self, _stop, self._loop, thread, self._pid)
         thread.start()
 
     @classmethod
@@ -151,11 +151,12 @@ def _part(context: Context, options: Options) -> float:
     return min(1 / _FEWEST_CONTEXTS, context.n_bytes / max(1, room))
 
 
-def _stop(loop: Loop, thread: threading.Thread) -> bool:
+def _stop(loop: Loop, thread: threading.Thread, pid: int) -> bool:
     """End the loop; return whether Ctrl-C was pressed meanwhile."""
-    loop.closing = True
-    loop.wake()
     interrupted = False
+    if pid != os.getpid():  # there is no thread in a forked process
+        return interrupted
+    loop.close()
     if thread is threading.current_thread():
         return interrupted
     while not loop.ended.is_set():  # join() itself must not be interrupted: Python then thinks it ended

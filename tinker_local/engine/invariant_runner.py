@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tinker_local.engine.guesses import Guesses
 from tinker_local.engine.invariance import MAX_TOKENS, Block, Rule
-from tinker_local.engine.llama import Context
+from tinker_local.engine.llama import ABORTED, Context, DecodeError
 from tinker_local.engine.runner import Runner
 from tinker_local.engine.sequence import Prompt, Sample
 from tinker_local.engine.step import Chunk, Step
@@ -37,11 +37,31 @@ class InvariantRunner(Runner):
     def _compute(self, step: Step) -> None:
         widest = self._context.n_batch // self._rule.per_sequence
         for samples in _neighbours(step.samples, widest):
-            self._go_on(samples)
+            self._try_to_go_on(samples)
         for chunk in step.chunks:
-            self._compute_chunk(chunk)
+            try:
+                self._compute_chunk(chunk)
+            except DecodeError as error:
+                self._note(error, [chunk.sequence.prompt])
 
     # -- samples --------------------------------------------------------------------------------
+
+    def _try_to_go_on(self, samples: list[Sample]) -> None:
+        """Go on with samples; if that fails, with those of each request alone."""
+        try:
+            self._go_on(samples)
+        except DecodeError as error:
+            prompts = list(dict.fromkeys(sample.prompt for sample in samples))
+            if len(prompts) == 1 or error.code == ABORTED:
+                self._note(error, prompts)
+                return
+            for prompt in prompts:
+                self._try_to_go_on([sample for sample in samples if sample.prompt is prompt])
+
+    def _note(self, error: DecodeError, prompts: list[Prompt]) -> None:
+        if error.code == ABORTED:
+            raise error
+        self._failed.update(dict.fromkeys(prompts, error))
 
     def _go_on(self, samples: list[Sample]) -> None:
         """Draw the next token of each sample, and more where guesses come true."""
@@ -103,10 +123,13 @@ class InvariantRunner(Runner):
                 (sample, guess, row)
                 for sample, guess, row in going
                 if n_drawn < len(guess) and sample.drawn[-1] == guess[n_drawn] and not sample.stop_reason
+                if sample.prompt not in self._failed
             ]
             if not going:
                 break
         for sample, guess in zip(samples, guesses, strict=True):
+            if sample.prompt in self._failed:
+                continue
             n_true = sample.n_remaining - 2
             self._guesses_of(sample).came_true(sample, len(guess), n_true)
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from tinker_local.engine.adapter_file import check_adapter
 from tinker_local.engine.devices import device_pointers
-from tinker_local.engine.gguf_file import canonical_path
 from tinker_local.engine.log import log
 from tinker_local.engine.long_runs import tokenizing
+from tinker_local.engine.mapped_files import MappedFiles, file_version
 from tinker_local.engine.model_check import check_model
 from tinker_local.errors import BadRequestError, InternalServerError
 from tinker_local.options import KvType
@@ -38,17 +38,26 @@ STREAM_MARGIN = 16
 
 llama_cpp.llama_backend_init()
 
+_libc = ctypes.CDLL("msvcrt" if os.name == "nt" else None)
+_IS_SET = ctypes.cast(_libc.strlen, llama_cpp.ggml_abort_callback)
+"""Says whether a text is not empty. llama.cpp calls it between any two operations, and a function of Python
+would wait for the GIL each time."""
+
 
 def stream_cells(n_ctx: int) -> int:
     """Return the cells of a stream for sequences of ``n_ctx`` tokens; llama.cpp wants a multiple of 256."""
     return -(-(n_ctx + STREAM_MARGIN) // 256) * 256
 
 
+ABORTED = 2
+"""What ``llama_decode`` returns when it was told to stop."""
+
+
 class DecodeError(InternalServerError):
     """``llama_decode`` refused or failed a batch; ``code`` is what it returned."""
 
     def __init__(self, code: int) -> None:
-        meaning = {1: "no room in the KV cache", 2: "aborted", -1: "invalid batch"}
+        meaning = {1: "no room in the KV cache", ABORTED: "aborted", -1: "invalid batch"}
         said = f"; llama.cpp said: {log.last_errors()}" if log.last_errors() else ""
         super().__init__(f"llama_decode returned {code} ({meaning.get(code, 'computation failed')}){said}")
         self.code = code
@@ -59,6 +68,7 @@ class Model:
 
     Attributes:
         path: the file.
+        files: it and its other parts.
         handle: llama.cpp's pointer.
         n_vocab: number of token ids.
         n_ctx_train: tokens the model was trained to read.
@@ -70,20 +80,21 @@ class Model:
     def __init__(
         self, path: Path, n_gpu_layers: int, devices: str | None = None, *, check_data: bool = False
     ) -> None:
-        check_model(path)
+        self.files = MappedFiles([path, *check_model(path).others])
         params = llama_cpp.llama_model_default_params()
         params.check_tensors = check_data  # reads all of the file, looking for numbers that are none
         params.n_gpu_layers = n_gpu_layers
         pointers = device_pointers(devices)
         params.devices = ctypes.cast(pointers, ctypes.c_void_p) if pointers else None
-        log.clear()
-        handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        with log.listening():
+            handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+            if handle:
+                self._free = weakref.finalize(self, _free_model, handle, os.getpid())
         if not handle:
             raise _refusal(path, log.last_errors() or "no reason given")
         self.path = path
         self.handle: Any = handle
         self.adapters_lock = threading.RLock()  # a finalizer may want it while its own thread has it
-        self._free = weakref.finalize(self, llama_cpp.llama_model_free, handle)
         self._vocab: Any = llama_cpp.llama_model_get_vocab(handle)
         self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self._splitter = self.metadata("tokenizer.ggml.pre")
@@ -197,6 +208,11 @@ class Model:
         return token if token >= 0 else None
 
 
+def _free_model(handle: Any, pid: int) -> None:
+    if pid == os.getpid():  # a forked process leaves alone what the threads of its parent may be using
+        llama_cpp.llama_model_free(handle)
+
+
 def _refusal(path: Path, reason: str) -> BadRequestError:
     return BadRequestError(
         f"llama.cpp cannot load {path} ({path.stat().st_size:,} bytes): {reason}. Is the file complete, "
@@ -229,20 +245,16 @@ def load_model(path: Path, n_gpu_layers: int, devices: str | None = None) -> Mod
     Raises:
         BadRequestError: llama.cpp does not accept the file, in its words; or there is no such device.
     """
-    path, version = _file_version(path)
+    path, version = file_version(path)
     key = (path, version, n_gpu_layers, devices)
     with _models_lock:
         model = _models.get(key)
         if model is None:
-            model = _models[key] = Model(path, n_gpu_layers, devices)
+            model = Model(path, n_gpu_layers, devices)
+            if file_version(path)[1] != version:
+                raise BadRequestError(f"{path} was changed while it was opened; open it again")
+            _models[key] = model
     return model
-
-
-def _file_version(path: Path) -> tuple[Path, tuple[int, int]]:
-    """Return the canonical path, and what changes when the file does."""
-    path = canonical_path(path)
-    stat = path.stat()
-    return path, (stat.st_mtime_ns, stat.st_size)
 
 
 class Adapter:
@@ -256,20 +268,22 @@ class Adapter:
 
     def __init__(self, model: Model, path: Path) -> None:
         check_adapter(path, model.path)
-        with model.adapters_lock:
-            log.clear()
+        with model.adapters_lock, log.listening():
             handle = llama_cpp.llama_adapter_lora_init(model.handle, os.fsencode(path))
             reason = log.last_errors() or "no reason given"
+            if handle:
+                self._free = weakref.finalize(self, _free_adapter, handle, model, os.getpid())
         if not handle:
             raise BadRequestError(f"llama.cpp cannot put the adapter {path} on {model.path}: {reason}")
         self.path = path
         self.model = model
         self.handle: Any = handle
-        self._free = weakref.finalize(self, _free_adapter, handle, model)
 
 
-def _free_adapter(handle: Any, model: Model) -> None:
+def _free_adapter(handle: Any, model: Model, pid: int) -> None:
     """Free an adapter. A finalizer that holds the model keeps it from being freed first."""
+    if pid != os.getpid():
+        return
     with model.adapters_lock:
         llama_cpp.llama_adapter_lora_free(handle)
 
@@ -285,13 +299,25 @@ def load_adapter(model: Model, path: Path) -> Adapter:
         BadRequestError: the file is not a LoRA for this model, or one that llama.cpp would apply only
             in part; the message has the reason.
     """
-    path, version = _file_version(path)
+    path, version = file_version(path)
     key = (id(model), path, version)  # an adapter keeps its model alive, so the id stays the model's
     with _adapters_lock:
         adapter = _adapters.get(key)
         if adapter is None:
             adapter = _adapters[key] = Adapter(model, path)
     return adapter
+
+
+def _after_fork() -> None:
+    """Make locks anew that other threads of the parent may have held; their threads are not here."""
+    global _models_lock, _adapters_lock
+    _models_lock, _adapters_lock = threading.Lock(), threading.Lock()
+    for model in _models.values():
+        model.adapters_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Batch:
@@ -379,9 +405,13 @@ class Context:
         params.kv_unified = not streams  # if so, sequences of one prompt share its cells
         params.swa_full = streams  # the position is the cell, also behind a sliding window
         params.no_perf = True
-        log.clear()
-        with model.adapters_lock:
+        with model.adapters_lock, log.listening():
             handle = llama_cpp.llama_init_from_model(model.handle, params)
+            if handle:
+                self._stop = ctypes.create_string_buffer(2)
+                self.close = weakref.finalize(
+                    self, _free_context, handle, os.getpid(), self._stop, model, adapter
+                )
         if not handle:
             raise InternalServerError(
                 f"llama.cpp cannot make a context of n_ctx={n_ctx}, kv_type={kv_type!r}, "
@@ -405,7 +435,7 @@ class Context:
         self._memory: Any = llama_cpp.llama_get_memory(handle)
         self._view: NDArray[np.float32] = np.empty((0, model.n_vocab), np.float32)
         self._address = 0
-        self.close = weakref.finalize(self, _free_context, handle, model, adapter)
+        llama_cpp.llama_set_abort_callback(handle, _IS_SET, ctypes.addressof(self._stop))
         self._is_reserved = adapter is None
         if adapter is not None:
             self._apply(adapter, lora_scale)
@@ -434,6 +464,13 @@ class Context:
         """Compute with another number of threads from now on."""
         llama_cpp.llama_set_n_threads(self._handle, n_threads, n_threads)
         self.n_threads = n_threads
+
+    def abort(self) -> None:
+        """Let the decode that is running, and all to come, end with a ``DecodeError`` of ``ABORTED``, soon.
+
+        May be called from any thread.
+        """
+        self._stop[0] = b"\1"
 
     def logits(self, n_rows: int) -> NDArray[np.float32]:
         """Return the flagged rows of the last ``decode``, in the order of the batch.
@@ -488,6 +525,7 @@ class Context:
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
 
-def _free_context(handle: Any, *_used: object) -> None:
+def _free_context(handle: Any, pid: int, *_used: object) -> None:
     """Free a context. A finalizer that holds the model and adapter keeps them from being freed first."""
-    llama_cpp.llama_free(handle)
+    if pid == os.getpid():
+        llama_cpp.llama_free(handle)

@@ -6,6 +6,8 @@ import ctypes
 import logging
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import llama_cpp
 
@@ -27,7 +29,17 @@ class Log:
         self._errors: deque[str] = deque(maxlen=4)
 
     def receive(self, level: int, text: bytes, _user_data: object) -> None:
-        """Take a piece of a message; llama.cpp calls this."""
+        """Take a piece of a message; llama.cpp calls this.
+
+        An exception would go no further than to here: Ctrl-C, if it comes while a message is taken. It is
+        kept for ``listening``.
+        """
+        try:
+            self._take(level, text)
+        except BaseException as error:
+            self._line.error = error
+
+    def _take(self, level: int, text: bytes) -> None:
         if level in _LOG_LEVELS:  # 5 continues the line before it
             self._line.level, self._line.text = _LOG_LEVELS[level], ""
         line = getattr(self._line, "text", "") + text.decode("utf-8", "replace")
@@ -41,12 +53,18 @@ class Log:
             self._errors.append(line)
         logger.log(level, "%s", line)
 
-    def clear(self) -> None:
-        """Forget the errors so far."""
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Forget the errors so far; raise at the end of the block what interrupted its messages."""
         self._errors.clear()
+        self._line.error = None
+        yield
+        if (error := self._line.error) is not None:
+            self._line.error = None
+            raise error
 
     def last_errors(self) -> str:
-        """Return the errors since ``clear``, at most four, in one line; empty if there were none."""
+        """Return the errors since ``listening`` began, at most four, in one line; empty if none."""
         return "; ".join(self._errors)
 
 

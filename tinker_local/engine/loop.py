@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from tinker_local import kernels
 from tinker_local.engine.context_limit import ContextLimit
@@ -22,6 +24,8 @@ from tinker_local.errors import InternalServerError, RequestFailedError, TinkerE
 from tinker_local.queue_state import QueueState, QueueStateObserver
 
 _POOL_THREADS = 4
+_CHECK_INTERVAL = 0.1  # seconds
+_CLOSED = "the client was closed before this request finished"
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +44,7 @@ class Loop:
         keeps_prefixes: whether finished sequences stay in the KV cache.
 
     Attributes:
-        closing: set this, and wake the loop, to end it.
+        closing: whether it is to end.
         ended: set as its last act.
         observers: those to tell when requests begin or cease to wait.
     """
@@ -61,6 +65,8 @@ class Loop:
         self._inbox: SimpleQueue[tuple[Request, object] | None] = SimpleQueue()  # None only wakes
         self._make_context, self._make_runner = make_context, make_runner
         self._limit, self.part = limit, part
+        self._files = context.model.files
+        self._files_checked_at = 0.0
         self._make_scheduler = partial(
             Scheduler,
             context.n_cells,
@@ -84,6 +90,15 @@ class Loop:
     def submit(self, request: Request, owner: object) -> None:
         """Queue a request, which keeps ``owner`` alive until it is finished."""
         self._inbox.put((request, owner))
+        if self.ended.is_set():
+            self._refuse_mail()
+
+    def close(self) -> None:
+        """End it soon: what is being computed is not computed to its end."""
+        self.closing = True
+        if (context := self._context) is not None:
+            context.abort()
+        self.wake()
 
     def wake(self) -> None:
         """Let the loop look at what has been set."""
@@ -102,18 +117,29 @@ class Loop:
 
     def run(self) -> None:
         """Work until ``closing`` is set."""
-        while not self.closing:
-            self._receive()
-            if self._cancellations:
-                self._drop_cancelled()
-            if self._release_asked:
-                self._release()
-            if self._scheduler.has_work and not self.closing:
-                cores.take(self._share)
-                self._step()
-        cores.leave(self._share)
-        self._shut_down()
-        self.ended.set()
+        try:
+            while not self.closing:
+                try:
+                    self._turn()
+                except Exception as error:
+                    self._start_over(error)
+        finally:
+            cores.leave(self._share)
+            try:
+                self._shut_down()
+            finally:
+                self.ended.set()
+                self._refuse_mail()
+
+    def _turn(self) -> None:
+        self._receive()
+        if self._cancellations:
+            self._drop_cancelled()
+        if self._release_asked:
+            self._release()
+        if self._scheduler.has_work and not self.closing:
+            cores.take(self._share)
+            self._step()
 
     def _receive(self) -> None:
         """Take the mail; wait for it only when there is nothing to compute."""
@@ -130,6 +156,7 @@ class Loop:
         if mail is not None:
             request, self._owner = mail
             self._n_unfinished += 1
+            self._files_checked_at = 0.0
             self._scheduler.add(request)
 
     def _drop_cancelled(self) -> None:
@@ -140,19 +167,38 @@ class Loop:
 
     def _step(self) -> None:
         try:
+            self._check_files()
             if self._context is None:
                 self._use(self._make_context())
-        except TinkerError as error:
-            self._fail_all(error)
+        except Exception as error:
+            self._fail_all(_described(error, "no context could be made"))
             return
         step = self._scheduler.schedule()
         self._tell_observers()
         try:
             self._runner.run(step)
+            if step.failed:
+                self._drop_failed(step)
             for prompt in self._scheduler.advance(step):
                 self._finish(prompt.request, Outcome.of(prompt))
         except Exception as error:
-            self._fail(step, error)
+            if not self.closing:  # then it was perhaps aborted
+                self._fail(step, error)
+
+    def _check_files(self) -> None:
+        """Check them before a new request, and now and then: a step can be shorter than this takes."""
+        now = time.monotonic()
+        if now - self._files_checked_at > _CHECK_INTERVAL:
+            self._files.check()
+            self._files_checked_at = now
+
+    def _drop_failed(self, step: Step) -> None:
+        """End the requests that could not be computed, and forget what may come of the same cause."""
+        for prompt, error in step.failed.items():
+            if self._scheduler.release(prompt):
+                self._finish(prompt.request, _described(error, "the request failed"))
+        step.leave_out_failed()
+        self._scheduler.forget_prefixes()
 
     def _finish(self, request: Request, outcome: Outcome | Exception) -> None:
         """Resolve a request's future on the thread pool, where callbacks cannot hold up the loop."""
@@ -167,22 +213,31 @@ class Loop:
     def _on_pool(self, function: Callable[..., None], *arguments: object) -> None:
         try:
             self._pool.submit(function, *arguments)
-        except RuntimeError:  # the interpreter is leaving and has shut its pools down
+        except (RuntimeError, MemoryError):  # the interpreter is leaving, or there are no more threads
             function(*arguments)
 
     def _fail(self, step: Step, error: Exception) -> None:
         """End the requests of a step that could not be computed; the others go on."""
-        if isinstance(error, kernels.LogitsError):
-            error = InternalServerError(f"the model's logits cannot be used: {error}")
-        elif not isinstance(error, TinkerError):
-            logger.exception("a step of the engine failed")
-            error = InternalServerError(f"the engine failed: {error!r}")
+        error = _described(error, "a step of the engine failed")
         for prompt in step.prompts:
             if self._scheduler.release(prompt):
                 self._finish(prompt.request, error)
+        self._scheduler.forget_prefixes()
 
     def _fail_all(self, error: Exception) -> None:
         for request in self._scheduler.clear():
+            self._finish(request, error)
+
+    def _start_over(self, error: Exception) -> None:
+        """What is kept between steps may be wrong: end all requests, and go on with nothing."""
+        requests, self._scheduler = self._scheduler.requests, self._make_scheduler()
+        if self._context is not None:
+            self._context.close()
+            self._context = None
+            if not self._release_asked:
+                self._limit.closed(self)
+        error = _described(error, "the engine failed, and started over")
+        for request in requests:
             self._finish(request, error)
 
     def _tell_observers(self) -> None:
@@ -198,9 +253,9 @@ class Loop:
     # -- the context's life ---------------------------------------------------------------------
 
     def _use(self, context: Context) -> None:
-        self._limit.opened(self)
-        self._context = context
         self._runner = self._make_runner(context)
+        self._context = context
+        self._limit.opened(self)
 
     def _release(self) -> None:
         self._release_asked = False
@@ -214,16 +269,37 @@ class Loop:
     def _shut_down(self) -> None:
         while not self._inbox.empty():
             self._take(self._inbox.get())
-        self._fail_all(RequestFailedError("the client was closed before this request finished"))
+        self._fail_all(RequestFailedError(_CLOSED))
         self._pool.shutdown(wait=False)
         if self._context is not None:
             self._context.close()
             if not self._release_asked:
                 self._limit.closed(self)
 
+    def _refuse_mail(self) -> None:
+        """End what was queued too late."""
+        with suppress(Empty):
+            while True:
+                if (mail := self._inbox.get_nowait()) is not None:
+                    _resolve(mail[0], RequestFailedError(_CLOSED))
+
+
+def _described(error: Exception, what: str) -> Exception:
+    """Return an error of ours for what went wrong."""
+    if isinstance(error, TinkerError):
+        return error
+    if isinstance(error, kernels.LogitsError):
+        return InternalServerError(f"the model's logits cannot be used: {error}")
+    logger.error("%s", what, exc_info=error)
+    if isinstance(error, MemoryError):
+        return InternalServerError(f"{what}: out of memory")
+    return InternalServerError(f"{what}: {error!r}")
+
 
 def _resolve(request: Request, outcome: Outcome | Exception) -> None:
     future = request.future
+    if future.done() and not future.cancelled():  # a pool that had no thread for it may have kept it
+        return
     if not future.set_running_or_notify_cancel():
         return
     if isinstance(outcome, Exception):

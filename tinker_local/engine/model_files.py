@@ -24,12 +24,14 @@ class ModelFiles:
         metadata: its keys and values; those of the other parts count for nothing.
         types: of the values (enum gguf_type).
         tensors: those of all files, by name.
+        others: the files beside the first.
     """
 
     path: Path
     metadata: Mapping[str, Value]
     types: Mapping[str, int]
     tensors: Mapping[str, TensorInfo]
+    others: tuple[Path, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> ModelFiles:
@@ -40,14 +42,15 @@ class ModelFiles:
         """
         first = GgufFile(path)
         tensors = dict(first.tensors)
-        for file in _others(first):
+        others = _others(first)
+        for file in others:
             for name, tensor in file.tensors.items():
                 if name in tensors:
                     raise BadRequestError(
                         f"{file.path} has the tensor {name}, which an earlier part has too"
                     )
                 tensors[name] = tensor
-        return cls(path, first.metadata, first.types, tensors)
+        return cls(path, first.metadata, first.types, tensors, tuple(file.path for file in others))
 
     @property
     def architecture(self) -> str | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinker_local import kernels
-from tinker_local.engine.llama import Context
+from tinker_local.engine.llama import ABORTED, Context, DecodeError
 from tinker_local.engine.sequence import Prompt, Sample
 from tinker_local.engine.step import Chunk, Copy, Step
 
@@ -38,10 +39,15 @@ class _Parameters:
 
 
 class Runner:
-    """Gives a context's logits to the samples and prompts that wait for them."""
+    """Gives a context's logits to the samples and prompts that wait for them.
+
+    What goes wrong for one request (a batch that cannot be computed, logits that are no distribution, its
+    own callback) is noted in ``Step.failed``, and the others go on.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._failed: dict[Prompt, Exception] = {}
         self._drawn_before: list[Sample] = []
         self._parameters = _Parameters.of([])
 
@@ -49,9 +55,9 @@ class Runner:
         """Change the KV cache, decode, draw and score.
 
         Raises:
-            DecodeError: llama.cpp did not compute the batch.
-            kernels.LogitsError: a row of logits is no distribution.
+            DecodeError: it was aborted.
         """
+        self._failed = step.failed
         for edit in step.edits:
             if isinstance(edit, Copy):
                 self._context.copy_sequence(edit.source, edit.target, edit.length)
@@ -63,10 +69,36 @@ class Runner:
             self._compute(step)
 
     def _compute(self, step: Step) -> None:
-        """Decode a step's tokens, all together, and read their rows."""
+        """Decode a step's tokens, all together or, if that fails, each request's alone."""
+        try:
+            n_rows = self._decode(step)
+        except DecodeError as error:
+            self._compute_apart(step, error)
+        else:
+            self._read(step, self._context.logits(n_rows))
+
+    def _decode(self, step: Step) -> int:
         n_tokens, n_rows = _fill(self._context, step)
         self._context.decode(n_tokens)
-        self._read(step, self._context.logits(n_rows))
+        return n_rows
+
+    def _compute_apart(self, step: Step, error: DecodeError) -> None:
+        """Find out whose tokens cannot be computed: all, where states may have moved on."""
+        if error.code == ABORTED:
+            raise error
+        parts = {sequence.prompt: step.part_of(sequence.prompt) for sequence in step.sequences}
+        if len(parts) == 1 or self._context.model.is_recurrent:
+            self._failed.update(dict.fromkeys(parts, error))
+            return
+        for sequence in step.sequences:
+            self._context.truncate_sequence(sequence.id, sequence.n_computed)
+        for prompt, part in parts.items():
+            try:
+                n_rows = self._decode(part)
+            except DecodeError as own_error:
+                self._failed[prompt] = own_error
+            else:
+                self._read(part, self._context.logits(n_rows))
 
     def _go_on_from_row(self, prompt: Prompt) -> None:
         """Use the row that was kept after a prompt's cached tokens."""
@@ -74,7 +106,7 @@ class Runner:
         if row is None:
             return
         if prompt.n_remaining:
-            _score(prompt, prompt.n_computed, row[None], self._context.n_threads)
+            self._score(prompt, prompt.n_computed, row[None])
         else:
             self._draw([(sample, 0) for sample in _not_begun(prompt)], row[None])
 
@@ -97,19 +129,38 @@ class Runner:
             return []
         if sequence.request.scores_prompt:
             first = chunk.stop - chunk.n_rows + 1
-            _score(sequence, first, logits[row : last + 1], self._context.n_threads)
+            self._score(sequence, first, logits[row : last + 1])
         if chunk.is_last or chunk.stop == sequence.snapshot_at:
             sequence.row = logits[last].copy()
         return [(sample, last) for sample in _not_begun(sequence)] if chunk.is_last else []
 
+    def _score(self, prompt: Prompt, first: int, logits: NDArray[np.float32]) -> None:
+        try:
+            _score(prompt, first, logits, self._context.n_threads)
+        except kernels.LogitsError as error:
+            self._failed[prompt] = error
+
     def _draw(self, drawing: list[tuple[Sample, int]], logits: NDArray[np.float32]) -> None:
+        """Draw a token for each sample from its row."""
+        if self._failed:
+            drawing = [(sample, row) for sample, row in drawing if sample.prompt not in self._failed]
         if not drawing:
             return
         samples = [sample for sample, _ in drawing]
+        try:
+            draws = self._draws(samples, [row for _, row in drawing], logits)
+        except kernels.LogitsError as error:
+            self._drawn_before = []
+            self._failed.update({sample.prompt: error for sample, row in drawing if row == error.row})
+            self._draw(drawing, logits)
+            return
+        self._append(samples, draws)
+
+    def _draws(self, samples: list[Sample], rows: list[int], logits: NDArray[np.float32]) -> kernels.Draws:
         parameters = self._draw_parameters(samples)
-        draws = kernels.sample_rows(
+        return kernels.sample_rows(
             logits,
-            rows=np.array([row for _, row in drawing], np.int32),
+            rows=np.array(rows, np.int32),
             temperature=parameters.temperature,
             top_k=parameters.top_k,
             top_p=parameters.top_p,
@@ -119,6 +170,8 @@ class Runner:
             topk=max(sample.prompt.request.topk_sample_logprobs for sample in samples),
             n_threads=self._context.n_threads,
         )
+
+    def _append(self, samples: list[Sample], draws: kernels.Draws) -> None:
         drawn = zip(
             samples,
             draws.tokens.tolist(),
@@ -139,7 +192,13 @@ class Runner:
                 self._context.model.describe,
             )
             if request.on_token is not None:
-                request.on_token(sample.index, token)
+                self._tell(sample, token, request.on_token)
+
+    def _tell(self, sample: Sample, token: int, on_token: Callable[[int, int], None]) -> None:
+        try:
+            on_token(sample.index, token)
+        except Exception as error:
+            self._failed[sample.prompt] = error
 
     def _draw_parameters(self, samples: list[Sample]) -> _Parameters:
         if samples == self._drawn_before:  # each has drawn one token since

@@ -152,9 +152,18 @@ class Scheduler:
             dropped.append(prompt.request)
         return dropped
 
+    def forget_prefixes(self) -> None:
+        """Forget all that is only cached."""
+        self._cells.forget_prefixes()
+
+    @property
+    def requests(self) -> list[Request]:
+        """All that are not finished."""
+        return [prompt.request for prompt in self._active] + list(self._waiting)
+
     def clear(self) -> list[Request]:
         """Forget all requests, and return them."""
-        dropped = [prompt.request for prompt in self._active] + list(self._waiting)
+        dropped = self.requests
         for prompt in list(self._active):
             self.release(prompt)
         self._waiting.clear()

@@ -57,16 +57,33 @@ class Step:
     """One ``llama_decode``: first one token of each sample, then the chunks.
 
     ``edits`` of the cache come before it, in their order. The prompts in ``kept`` start after a
-    token whose row of logits was kept, so that nothing is computed for it.
+    token whose row of logits was kept, so that nothing is computed for it. Whoever runs it notes in
+    ``failed`` the requests that could not be computed, and why.
     """
 
     edits: list[Remove | Copy] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
     kept: list[Prompt] = field(default_factory=list)
+    failed: dict[Prompt, Exception] = field(default_factory=dict)
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        """Those that get longer."""
+        return [*self.samples, *(chunk.sequence for chunk in self.chunks)]
 
     @property
     def prompts(self) -> set[Prompt]:
         """The requests with a part in this step."""
-        sequences = [*self.samples, *(chunk.sequence for chunk in self.chunks), *self.kept]
-        return {sequence.prompt for sequence in sequences}
+        return {sequence.prompt for sequence in (*self.sequences, *self.kept)}
+
+    def part_of(self, prompt: Prompt) -> Step:
+        """Return what a request has in it to decode."""
+        samples = [sample for sample in self.samples if sample.prompt is prompt]
+        return Step([], samples, [chunk for chunk in self.chunks if chunk.sequence.prompt is prompt])
+
+    def leave_out_failed(self) -> None:
+        """Take the requests out that failed."""
+        self.samples = [sample for sample in self.samples if sample.prompt not in self.failed]
+        self.chunks = [chunk for chunk in self.chunks if chunk.sequence.prompt not in self.failed]
+        self.kept = [prompt for prompt in self.kept if prompt not in self.failed]
