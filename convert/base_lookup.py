@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convert.errors import ConversionError
-from convert.file_types import FILE_TYPES
+from convert.file_types import inexactness
 from convert.models_directory import models_directory, split_type
-
-_TYPES = tuple(FILE_TYPES)  # the most exact first
 
 
 def find_base(name: str, *, needs_weights: bool = False) -> Path:
@@ -47,9 +45,9 @@ def _files(name: str, home: Path) -> Iterator[Path]:
             yield path
 
 
-def _exactness(path: Path) -> tuple[int, str]:
+def _exactness(path: Path) -> tuple[tuple[int, int], str]:
     type = split_type(path.stem)[1]
-    return (_TYPES.index(type) if type else -1, str(path))
+    return (inexactness(type) if type else (-1, -1), str(path))
 
 
 def _snapshots(name: str) -> Iterator[Path]:

@@ -18,7 +18,10 @@ from convert.errors import ConversionError, ConversionWarning
 from convert.file_types import FILE_TYPES
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", re.IGNORECASE)
-_TYPES = f"{', '.join(FILE_TYPES)}; auto keeps the precision of each matrix."
+_TYPES = (
+    f"{', '.join(FILE_TYPES)}; q4_0+bf16 is q4_0 with the output matrix as bf16; auto keeps the "
+    "precision of each matrix."
+)
 
 
 def convert(
@@ -76,7 +79,7 @@ def convert(
     """Convert a model or an adapter to a GGUF file."""
     start = time.monotonic()
     limit = None if split_size is None else _parse_size(split_size)
-    with _reported_errors():
+    with reported_conversion_errors():
         if as_ is not None:
             output = _checkpoint_file(as_, output)
         from convert.adapter import base_name, convert_adapter, is_adapter_source
@@ -161,7 +164,7 @@ def _shown_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def _reported_errors() -> Iterator[None]:
+def reported_conversion_errors() -> Iterator[None]:
     """Print errors as one line on standard error, and leave with status 1; 130 and 143 for signals."""
 
     def leave(number: int, _frame: Any) -> None:

@@ -16,6 +16,7 @@ from convert.progress import shown_progress
 from tinker_local.catalog import find_entry
 from tinker_local.cli.isolated import verify_isolated
 from tinker_local.cli.parameters import option, reported_errors
+from tinker_local.cli.tune import tune
 from tinker_local.inventory import Holding, inventory
 from tinker_local.model_store import ModelStore
 from tinker_local.options import Options
@@ -26,6 +27,7 @@ models = typer.Typer(
     invoke_without_command=True,
     pretty_exceptions_enable=False,
 )
+models.command()(tune)
 ModelsDir = Annotated[Path | None, option("models_dir")]
 Name = Annotated[str, typer.Argument(help="A name that `list` prints, or a tinker:// path.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -168,6 +170,9 @@ def _print(holding: Holding, holdings: list[Holding], *, detailed: bool = False)
     if holding.is_adapter:
         _line("base", holding.base_name or "not said; give base_model")
     _line("adapters", ", ".join(adapters))
+    if holding.tuned:
+        kept = ", ".join(f"{work} {type or 'this file'}" for work, type in holding.tuned.items())
+        _line("tuned", kept)
     for path in parts_of(holding.path) if detailed else [holding.path]:
         _line("file", str(path))
     if detailed:
@@ -210,6 +215,7 @@ def _as_json(holding: Holding, holdings: list[Holding]) -> dict[str, Any]:
         "base": holding.base_name,
         "adapters": [other.name for other in holdings if other.fits(holding)],
         "license": holding.license,
+        "tuned": holding.tuned and dict(holding.tuned),
         "sha256": _hashes(holding.path),
         "problem": holding.problem,
     }
