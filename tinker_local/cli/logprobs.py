@@ -24,7 +24,10 @@ def logprobs(
     top_k: Annotated[int, typer.Option(help="Alternatives to show at each position.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Print the log-probability of each token of a text, their sum and the perplexity."""
+    """Print the log-probability of each token of a text, their sum and the perplexity.
+
+    Example: tinker-local logprobs "Paris is the capital of France." --top-k 3
+    """
     text = _read(text, file)
     client = model.open()
     tokenizer = client.get_tokenizer()

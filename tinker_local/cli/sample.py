@@ -47,7 +47,10 @@ def sample(
     chat: Annotated[bool, typer.Option("--chat", help="Send the prompt as a chat message.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Continue a prompt, printing as it goes when this is a terminal."""
+    """Continue a prompt, printing as it goes when this is a terminal.
+
+    Example: tinker-local sample "Once upon a time" --num-samples 3 --temperature 0.8 --logprobs
+    """
     params = SamplingParams(
         max_tokens=max_tokens,
         seed=seed,

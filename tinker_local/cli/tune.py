@@ -12,7 +12,7 @@ from convert.cli import reported_conversion_errors
 from convert.errors import UnsupportedError
 from convert.file_types import find_type
 from convert.landing import format_bytes
-from tinker_local.cli.parameters import option, reported_errors
+from tinker_local.cli.parameters import complete_model, option, reported_errors
 from tinker_local.known_model import KnownModel, choose
 from tinker_local.model_store import ModelStore
 from tinker_local.options import Options
@@ -23,7 +23,12 @@ _COLUMNS = ("score", "one", "8", "32")
 
 
 def tune(
-    name: Annotated[str, typer.Argument(help="A name that `list` prints, or the path of a GGUF file.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A name that `list` prints, or the path of a GGUF file.", autocompletion=complete_model
+        ),
+    ],
     types: Annotated[
         str,
         typer.Option(help="What to measure; q4_0+bf16 is q4_0 with the output matrix as bf16."),
