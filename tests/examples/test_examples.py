@@ -103,7 +103,7 @@ def test_rollouts(run: Any, tmp_path: Path) -> None:
         rollout = json.loads(line)
         assert len(rollout["tokens"]) == len(rollout["logprobs"]) > 0
         groups[rollout["question"]].append(rollout)
-    assert len(groups) == 3
+    assert 2 <= len(groups) <= 3  # a group of equal rewards is left out
     for group in groups.values():
         advantages = [rollout["advantage"] for rollout in group]
         assert len(group) == 8
