@@ -27,6 +27,7 @@ _TYPES = (
 
 
 def convert(
+    context: typer.Context,
     source: Annotated[
         Path,
         typer.Argument(
@@ -99,7 +100,8 @@ def convert(
         is_adapter = is_adapter_source(source)
         if not is_adapter and (base or merge or any_base):
             raise ConversionError(
-                f"{source} is no adapter, and --base, --merge and --any-base are for adapters"
+                f"{source} is no adapter (a directory with adapter_config.json, or a tar archive of one); "
+                "--base, --merge and --any-base are for adapters"
             )
         if is_adapter and compare:
             raise ConversionError("--compare is for models, not for adapters")
@@ -113,7 +115,8 @@ def convert(
                 "on_progress": on_progress,
             }
             if is_adapter:
-                found = find_base(base or base_name(source), needs_weights=merge)
+                elsewhere = context.obj  # tinker-local's store; nothing for ``python -m convert``
+                found = find_base(base or base_name(source), needs_weights=merge, elsewhere=elsewhere)
                 path = convert_adapter(source, found, output, merge=merge, any_base=any_base, **how)
             else:
                 path = convert_checkpoint(source, output, **how)

@@ -1,9 +1,12 @@
-"""The READMEs stay true: every command in them is run here, or in the test that is named here."""
+"""The READMEs stay true: every command in them is run here, or in a test that is named here."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,10 @@ import typer
 from typer.testing import CliRunner
 
 import tinker_local
+from convert import convert_checkpoint
 from tests.random_adapter import random_adapter
-from tests.random_model import write_random_model
+from tests.random_checkpoints.adapters import random_factors, write_adapter
+from tests.random_checkpoints.plain import write_llama
 from tinker_local import SamplingClient
 from tinker_local.cli import app
 from tinker_local.options import Options
@@ -21,29 +26,26 @@ from tinker_local.options import Options
 ROOT = Path(__file__).resolve().parents[1]
 README = "\n".join(
     (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "tinker_local/README.md", "convert/README.md", "models/README.md")
+    for name in ("README.md", "convert/README.md", "models/README.md", "tinker_local/README.md")
 )
-BLOCKS = re.findall(r"```(sh|console)\n(.*?)\n```", README, re.DOTALL)
-COMMANDS = [line.removeprefix("$ ").partition("  #")[0] for _, text in BLOCKS for line in text.splitlines()]
-RUN_HERE = [
-    command for command in COMMANDS if re.match(r"tinker-local (sample|logprobs|models)\b", command)
-]
+BLOCKS = re.findall(r"^```(?:sh|console)\n(.*?)\n```", README, re.DOTALL | re.MULTILINE)
+COMMANDS = [line for text in BLOCKS for line in text.splitlines()]
+PLAIN = [line for line in COMMANDS if line.startswith("tinker-local ")]
 
 ELSEWHERE = {
     "&& .venv/bin/tinker-local sample": "tests/test_readme.py::test_the_sample_command_ends_in_a_sentence",
-    "&& .venv/bin/pytest": ".ci/run",
+    "&& .venv/bin/pytest": ".ci/run::",
     "-DGGML_CUDA=on": None,  # needs the CUDA toolkit and the network
     "tinker checkpoint download": None,  # Tinker's own, needs its service
-    "snapshots/b968826d": "tests/convert/test_models_directory.py",
-    "convert my-finetune --type q8_0": "tests/convert/test_command.py::test_options",
-    "bf16.gguf --type q4_k_m": "tests/convert/test_convert_checkpoint.py::test_another_type_of_a_gguf_file",
-    "convert checkpoint.tar --base Qwen/Qwen3-8B": "tests/convert/test_command.py::test_bases_by_name",
-    "convert my-peft-adapter": "tests/convert/test_command.py::test_adapters",
-    "--merge --type q4_k_m": "tests/convert/test_adapter.py::test_merged_in_a_quantizers_type_and_in_parts",
-    "--as tinker://": "tests/test_checkpoint.py::test_convert_as",
     "models tune": "tests/tuning/test_tune.py::test_kept_files_are_found_by_the_kind_of_work",
 }
-"""What is not run here, by a part of the command: the test that runs it on models that are small."""
+"""What is not run here, by a part of the command: the test that runs it, on a small model."""
+
+CONVERSIONS = {
+    tuple(shlex.split(line, comments=True)[2:]): line
+    for line in COMMANDS
+    if line.startswith("$ tinker-local ") and not any(part in line for part in ELSEWHERE)
+}
 
 
 def block(name: str) -> str:
@@ -87,34 +89,58 @@ def test_the_sample_command_ends_in_a_sentence() -> None:
     assert len(result.output) > len(arguments[1]) + 5
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
-    """A directory with the files that the commands speak of."""
-    place = tmp_path_factory.mktemp("place")
-    (place / "notes.txt").write_text("Some notes.", encoding="utf-8")
-    for name in ("downloaded.gguf", "my-model.gguf"):
-        write_random_model(place / name)
-    random_adapter(model_path).write(place / "adapter.gguf")
-    return place
-
-
-@pytest.mark.parametrize("command", [c for c in RUN_HERE if "models tune" not in c])
-def test_commands_do_what_they_say(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("TINKER_LOCAL_MODELS_DIR", str(place / "models"))
+@pytest.mark.parametrize("command", PLAIN)
+def test_commands_are_understood(
+    command: str, tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("Some notes.", encoding="utf-8")
+    if "downloaded.gguf" in command:
+        (tmp_path / "downloaded.gguf").symlink_to(model_path)
+    if "adapter.gguf" in command:
+        random_adapter(model_path, rank=2, seed=1).write(tmp_path / "adapter.gguf")
     _, *arguments = shlex.split(command)
     if arguments[0] == "sample" and "--max-tokens" not in arguments:
         arguments += ["--max-tokens", "8"]
-    result = CliRunner().invoke(app, arguments, input="y\n")
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in RUN_HERE or "models tune" in c])
-def test_other_commands_are_run_by_another_test(command: str) -> None:
-    found = [test for part, test in ELSEWHERE.items() if part in command]
-    assert found, f"no test runs {command}"
-    for path, _, function in (test.partition("::") for test in found if test):
-        assert f"def {function}" in (ROOT / path).read_text(encoding="utf-8") or not function
+def test_the_commands_of_conversion_and_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other, on a tiny model of the name that they use."""
+    monkeypatch.chdir(tmp_path)
+    for name, place in (("HOME", ""), ("TINKER_LOCAL_MODELS_DIR", "models"), ("HF_HUB_CACHE", ".no")):
+        monkeypatch.setenv(name, str(tmp_path / place))
+    tensors = write_llama(Path("Qwen3-8B"), dtype="F32")
+    snapshot = Path(".cache/huggingface/hub/models--Qwen--Qwen3-8B/snapshots/b968826d")
+    for copy in (snapshot, Path("my-finetune")):
+        shutil.copytree("Qwen3-8B", copy)
+    for file in ("Qwen3-8B-q4_k_m.gguf", "models/Qwen/Qwen3-8B-f32.gguf", "my-model.gguf"):
+        convert_checkpoint("Qwen3-8B", file, outtype="f32", verify=False)
+    for directory in ("my-peft-adapter", "RUN_sampler_weights_final"):
+        write_adapter(Path(directory), random_factors(tensors))
+    with tarfile.open("checkpoint.tar", "w") as archive:
+        archive.add("RUN_sampler_weights_final", "checkpoint")
+    assert len(CONVERSIONS) > 10
+    for arguments, command in CONVERSIONS.items():
+        result = CliRunner().invoke(app, [*map(os.path.expanduser, arguments)], input="y\n")
+        assert result.exit_code == 0, f"{command}\n{result.output}"
+    made = ("checkpoint-lora", "checkpoint-q4_k_m", "Qwen/Qwen3-8B-bf16", "Qwen/Qwen3-8B-q4_k_m")
+    for file in (*(f"models/{name}.gguf" for name in made), "my-lora.gguf", "my-finetune.gguf"):
+        assert Path(file).is_file()
+    assert Path("models/tinker/RUN/sampler_weights/final/weights.gguf").is_file()
+
+
+def test_no_command_is_without_a_test() -> None:
+    for command in COMMANDS:
+        if command in PLAIN or tuple(shlex.split(command, comments=True)[2:]) in CONVERSIONS:
+            continue
+        found = [test for part, test in ELSEWHERE.items() if part in command]
+        assert found, f"no test runs {command}"
+        for path, _, function in (test.partition("::") for test in found if test):
+            assert function in (ROOT / path).read_text(encoding="utf-8")
 
 
 def test_links_lead_somewhere() -> None:

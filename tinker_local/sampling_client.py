@@ -11,7 +11,6 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -298,7 +297,7 @@ class _Reopened:
         self.engines: weakref.WeakValueDictionary[tuple[Weights, Options], Engine] = (
             weakref.WeakValueDictionary()
         )
-        self.limit = cache(ContextLimit)
+        self.limit = ContextLimit()
 
 
 _reopened = {os.getpid(): _Reopened()}
@@ -312,7 +311,7 @@ def _reopen(
     with own.lock:
         engine = own.engines.get((weights, options))
         if engine is None:
-            engine = own.engines[weights, options] = weights.open(options, own.limit(options.n_contexts))
+            engine = own.engines[weights, options] = weights.open(options, own.limit)
     return SamplingClient(engine, options, weights, base_model=base_model, retry_config=retry_config)
 
 

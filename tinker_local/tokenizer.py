@@ -26,6 +26,11 @@ class Tokenizer:
         self._model = model
 
     @property
+    def name_or_path(self) -> str:
+        """The file that the vocabulary is in."""
+        return str(self._model.path)
+
+    @property
     def vocab_size(self) -> int:
         """Number of token ids; valid ids are below it."""
         return self._model.n_vocab

@@ -7,15 +7,19 @@ import math
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.random_checkpoints.adapters import write_adapter
 from tinker_local import ModelInput, SamplingClient, Tokenizer
 from tinker_local.cli import app
 
 TEXT = "The capital of France is"
+SHAPES = (("A", (4, 576)), ("B", (576, 4)))
 
 
 def run(*arguments: str, text: str | None = None, **environment: str) -> Result:
@@ -162,6 +166,32 @@ def test_prints_as_it_goes_on_a_terminal(num_samples: int) -> None:
     text = "".join(pieces)
     assert text.count(TEXT) == num_samples
     assert text.count("Paris") >= num_samples
+
+
+def test_an_adapter_of_the_embedded_model(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    start = "base_model.model.model.layers.3.self_attn.o_proj.lora_"
+    factors = {f"{start}{which}.weight": rng.standard_normal(shape, np.float32) for which, shape in SHAPES}
+    lora = write_adapter(
+        tmp_path / "lora", factors, base_model_name_or_path="HuggingFaceTB/SmolLM2-135M-Instruct"
+    )
+    home = {"TINKER_LOCAL_MODELS_DIR": str(tmp_path / "models")}
+    made = run("convert", str(lora), **home)
+    assert made.exit_code == 0, made.output
+    plain, changed = (sample("--seed", "1", *more, **home) for more in ((), ("--adapter", "lora-lora")))
+    assert changed.exit_code == 0, changed.output
+    assert changed.output != plain.output
+    unknown = run("convert", str(lora), "--base", "Qwen/Qwen3-8B", **home)
+    assert unknown.exit_code == 1
+    assert "hf download Qwen/Qwen3-8B" in unknown.stderr
+    added = run("models", "add", str(lora), "--name", "tinker://run/sampler_weights/a", **home)
+    assert added.exit_code == 0, added.output
+    with tarfile.open(tmp_path / "b.tar", "w") as archive:
+        archive.add(lora, "b")
+    run("models", "add", str(tmp_path / "b.tar"), "--name", "tinker://run/sampler_weights/b", **home)
+    listed = run("models", **home).output
+    assert "base         said in the archive" in listed
+    assert listed.count("base         HuggingFaceTB/SmolLM2-135M-Instruct") == 2
 
 
 def test_convert_module_is_the_command() -> None:

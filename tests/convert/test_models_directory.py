@@ -106,6 +106,10 @@ def test_types_at_the_end_of_names() -> None:
 
 def test_the_environment_decides(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert models_directory() == home
+    monkeypatch.setenv("TINKER_LOCAL_MODELS", "/short")
+    assert models_directory() == home
     monkeypatch.delenv("TINKER_LOCAL_MODELS_DIR")
+    assert models_directory() == ModelStore().directory == Path("/short")
+    monkeypatch.delenv("TINKER_LOCAL_MODELS")
     assert models_directory() == Path(__file__).resolve().parents[2] / "models"
     assert ModelStore().directory == models_directory()

@@ -4,7 +4,7 @@ import typer
 
 from convert.cli import convert
 from tinker_local.cli.logprobs import logprobs
-from tinker_local.cli.models import models
+from tinker_local.cli.models import find_named_base, models
 from tinker_local.cli.sample import sample
 
 app = typer.Typer(
@@ -15,8 +15,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (sample, logprobs, convert):
+for command in (sample, logprobs):
     app.command()(command)
+app.command(context_settings={"obj": find_named_base})(convert)
 app.add_typer(models, name="models")
 
 __all__ = ["app"]

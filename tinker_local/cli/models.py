@@ -18,6 +18,7 @@ from tinker_local.catalog import find_entry
 from tinker_local.cli.isolated import verify_isolated
 from tinker_local.cli.parameters import complete_model, complete_name, option, reported_errors
 from tinker_local.cli.tune import tune
+from tinker_local.errors import TinkerError
 from tinker_local.inventory import Holding, inventory
 from tinker_local.model_store import ModelStore
 from tinker_local.options import Options
@@ -158,6 +159,18 @@ def verify(
             raise typer.Exit(1)
 
 
+def find_named_base(name: str) -> Path:
+    """Return the GGUF file that a name stands for, of an adapter that is to be converted.
+
+    Raises:
+        ConversionError: there is none; the message says where it was looked for.
+    """
+    try:
+        return ModelStore().resolve(name)
+    except TinkerError as error:
+        raise ConversionError(f"the base cannot be found: {error}") from None
+
+
 def _store(models_dir: Path | None) -> ModelStore:
     return ModelStore(Options.resolve({"models_dir": models_dir}).models_dir)
 
@@ -198,7 +211,8 @@ def _print(holding: Holding, holdings: list[Holding], *, detailed: bool = False)
     typer.echo("  " + "  ".join(filter(None, facts)))
     _line("also called", ", ".join(holding.aliases))
     if holding.is_adapter:
-        _line("base", holding.base_name or "not said; give base_model")
+        unsaid = "said in the archive" if holding.path.match("*.tar*") else "not said; give base_model"
+        _line("base", holding.base_name or unsaid)
     _line("adapters", ", ".join(adapters))
     if holding.tuned:
         kept = ", ".join(f"{work} {type or 'this file'}" for work, type in holding.tuned.items())

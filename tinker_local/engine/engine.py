@@ -16,6 +16,7 @@ from tinker_local.engine.invariance import find_rule
 from tinker_local.engine.invariant_runner import InvariantRunner
 from tinker_local.engine.llama import Context, load_adapter, load_model
 from tinker_local.engine.loop import Loop
+from tinker_local.engine.memory import memory_of
 from tinker_local.engine.runner import Runner
 from tinker_local.engine.sequence import Request
 from tinker_local.engine.streams import invariant_shape, refuse_devices
@@ -29,6 +30,7 @@ _N_STATES = 8  # the same for recurrent and hybrid models, whose memory holds a 
 _N_BATCH = 512
 _LOGITS_FLOATS = 1 << 26  # bounds the logits of a step to 256 MiB
 _MIN_ROWS = 192  # room for every sequence and two chunks of a prompt
+_FEWEST_CONTEXTS = 2  # are kept in any case
 
 
 class Engine:
@@ -44,7 +46,12 @@ class Engine:
     """
 
     def __init__(
-        self, make_context: Callable[[], Context], limit: ContextLimit, *, keeps_prefixes: bool
+        self,
+        make_context: Callable[[], Context],
+        limit: ContextLimit,
+        part: Callable[[Context], float],
+        *,
+        keeps_prefixes: bool,
     ) -> None:
         context = make_context()  # at once, so that what cannot be made is said at once
         make_runner: Callable[[Context], Runner] = Runner
@@ -52,7 +59,9 @@ class Engine:
             make_runner = partial(InvariantRunner, rule=find_rule(context))
         self.model = context.model
         self.n_ctx = context.n_ctx
-        self._loop = Loop(context, make_context, make_runner, limit, keeps_prefixes=keeps_prefixes)
+        self._loop = Loop(
+            context, make_context, make_runner, limit, part(context), keeps_prefixes=keeps_prefixes
+        )
         self._pid = os.getpid()
         thread = threading.Thread(target=self._loop.run, name="tinker-local-engine", daemon=True)
         self.close = weakref.finalize(self, _stop, self._loop, thread)
@@ -108,7 +117,8 @@ class Engine:
             lora_scale=lora_scale,
             streams=options.batch_invariant,
         )
-        return cls(make_context, limit, keeps_prefixes=options.prefix_cache)
+        part = partial(_part, options=options)
+        return cls(make_context, limit, part, keeps_prefixes=options.prefix_cache)
 
     def submit(self, request: Request) -> None:
         """Queue a request; returns at once.
@@ -130,6 +140,15 @@ class Engine:
     def observe(self, observer: QueueStateObserver) -> None:
         """Tell ``observer``, as long as it lives, when requests begin or cease to wait."""
         self._loop.observers.add(observer)
+
+
+def _part(context: Context, options: Options) -> float:
+    """Return what a context takes of what all contexts may: half of the memory that the weights leave."""
+    if options.n_contexts is not None:
+        return 1 / options.n_contexts
+    memory = memory_of("none" if options.n_gpu_layers == 0 else options.devices)
+    room = (memory - context.model.n_bytes) / 2
+    return min(1 / _FEWEST_CONTEXTS, context.n_bytes / max(1, room))
 
 
 def _stop(loop: Loop, thread: threading.Thread) -> bool:

@@ -28,6 +28,8 @@ from tinker_local.options import KvType
 
 _KV_TYPES: dict[str, int] = {"f32": 0, "f16": 1, "q8_0": 8}  # enum ggml_type
 _BF16 = 30  # likewise
+KV_BYTES: dict[KvType, float] = {"f32": 4, "f16": 2, "q8_0": 34 / 32}
+"""Of a number in a KV cache."""
 _FLASH_ATTN: dict[bool | None, int] = {None: -1, False: 0, True: 1}  # enum llama_flash_attn_type
 _TEMPLATE_ROOM = 1 << 20  # longest metadata string that is read, in bytes
 
@@ -117,6 +119,11 @@ class Model:
         architecture = self.metadata("general.architecture")
         lengths = (self.metadata(f"{architecture}.attention.{of}_length") for of in ("key", "value"))
         return int(llama_cpp.llama_model_n_layer(handle)) * n_heads * sum(int(n or usual) for n in lengths)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the weights."""
+        return int(llama_cpp.llama_model_size(self.handle))
 
     def metadata(self, key: str) -> str | None:
         """Return a metadata value of the GGUF as text, None if the key is not there."""
@@ -333,6 +340,8 @@ class Context:
             count once.
         n_batch: most tokens of one ``decode``.
         n_rows: most flagged tokens of one ``decode``.
+        n_bytes: about what it takes of memory at most: the cache, and logits where they are computed and
+            where they are read.
         has_streams: whether each sequence has cells of its own.
     """
 
@@ -388,6 +397,8 @@ class Context:
             self.n_cells = n_sequences * n_ctx  # a stream or a state has room for any number of tokens
         self.n_batch = int(llama_cpp.llama_n_batch(handle))
         self.n_rows = min(n_rows, self.n_batch)
+        cache = llama_cpp.llama_n_ctx(handle) * model.kv_numbers * KV_BYTES[kv_type]
+        self.n_bytes = int(cache + 2 * self.n_rows * model.n_vocab * 4)
         self.has_streams = streams
         self.batch = Batch(self.n_batch)
         self._handle: Any = handle

@@ -36,6 +36,7 @@ class Loop:
         make_context: makes another like it.
         make_runner: makes what runs steps on a context.
         limit: what its context counts towards.
+        part: what it counts there.
         keeps_prefixes: whether finished sequences stay in the KV cache.
 
     Attributes:
@@ -50,6 +51,7 @@ class Loop:
         make_context: Callable[[], Context],
         make_runner: Callable[[Context], Runner],
         limit: ContextLimit,
+        part: float,
         *,
         keeps_prefixes: bool,
     ) -> None:
@@ -58,7 +60,7 @@ class Loop:
         self.observers: weakref.WeakSet[QueueStateObserver] = weakref.WeakSet()
         self._inbox: SimpleQueue[tuple[Request, object] | None] = SimpleQueue()  # None only wakes
         self._make_context, self._make_runner = make_context, make_runner
-        self._limit = limit
+        self._limit, self.part = limit, part
         self._make_scheduler = partial(
             Scheduler,
             context.n_cells,
@@ -196,14 +198,14 @@ class Loop:
     # -- the context's life ---------------------------------------------------------------------
 
     def _use(self, context: Context) -> None:
-        self._limit.opened()
+        self._limit.opened(self)
         self._context = context
         self._runner = self._make_runner(context)
 
     def _release(self) -> None:
         self._release_asked = False
         if self._scheduler.has_work:
-            self._limit.opened()  # it was counted no more when this was asked
+            self._limit.opened(self)  # it was counted no more when this was asked
         elif self._context is not None:
             self._context.close()
             self._context = None

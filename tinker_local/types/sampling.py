@@ -200,4 +200,11 @@ def logprobs_to_list(logprobs: NDArray[np.float32]) -> list[float | None]:
     return values
 
 
-__all__ = ["PromptAltTokens", "SampleResponse", "SampledSequence", "SamplingParams", "StopReason"]
+__all__ = [
+    "PromptAltTokens",
+    "SampleResponse",
+    "SampledSequence",
+    "SamplingParams",
+    "StopReason",
+    "logprobs_to_list",
+]
