@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from convert.errors import ConversionError
-from convert.file_types import FILE_TYPES
+from convert.file_types import inexactness
 from convert.hub_cache import find_snapshot, hub_cache
 from convert.models_directory import models_directory, split_type
-
-_TYPES = tuple(FILE_TYPES)  # the most exact first
 
 
 def find_base(
@@ -60,9 +58,9 @@ def _files(name: str, home: Path) -> Iterator[Path]:
             yield path
 
 
-def _exactness(path: Path) -> tuple[int, str]:
+def _exactness(path: Path) -> tuple[tuple[int, int], str]:
     type = split_type(path.stem)[1]
-    return (_TYPES.index(type) if type else -1, str(path))
+    return (inexactness(type) if type else (-1, -1), str(path))
 
 
 __all__ = ["find_base"]

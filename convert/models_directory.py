@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from convert.errors import ConversionError
-from convert.file_types import FILE_TYPES
+from convert.file_types import FILE_TYPES, OUTPUT_TYPES
 from convert.tinker_path import TinkerPath
 
 VARIABLES = ("TINKER_LOCAL_MODELS_DIR", "TINKER_LOCAL_MODELS")
@@ -25,7 +25,9 @@ CHECKPOINT_FILE = "weights.gguf"
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
 _SNAPSHOT = re.compile(r"models--(?P<org>.+?)--(?P<name>.+)")
-_TYPE = re.compile(rf"[-.](?P<type>{'|'.join(FILE_TYPES)})", re.IGNORECASE)
+_TYPE = re.compile(
+    rf"[-.](?P<type>(?:{'|'.join(FILE_TYPES)})(?:\+(?:{'|'.join(OUTPUT_TYPES)}))?)", re.IGNORECASE
+)
 
 
 def models_directory() -> Path:

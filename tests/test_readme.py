@@ -1,4 +1,4 @@
-"""The README stays true."""
+"""The READMEs stay true: every command in them is run here, or in a test that is named here."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import tinker_local
@@ -23,8 +24,29 @@ from tinker_local.cli import app
 from tinker_local.options import Options
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-STORE = ("$ tinker-local convert ", "$ tinker-local models")
+README = "\n".join(
+    (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "convert/README.md", "models/README.md", "tinker_local/README.md")
+)
+BLOCKS = re.findall(r"^```(?:sh|console)\n(.*?)\n```", README, re.DOTALL | re.MULTILINE)
+COMMANDS = [line for text in BLOCKS for line in text.splitlines()]
+PLAIN = [line for line in COMMANDS if line.startswith("tinker-local ")]
+
+ELSEWHERE = {
+    "&& .venv/bin/tinker-local sample": "tests/test_readme.py::test_the_sample_command_ends_in_a_sentence",
+    "&& .venv/bin/pytest": ".ci/run::",
+    "-DGGML_CUDA=on": None,  # needs the CUDA toolkit and the network
+    "tinker checkpoint download": None,  # Tinker's own, needs its service
+    "lm-eval": "tests/parity/test_lm_eval.py::test_the_readme_command",
+    "models tune": "tests/tuning/test_tune.py::test_kept_files_are_found_by_the_kind_of_work",
+}
+"""What is not run here, by a part of the command: the test that runs it, on a small model."""
+
+CONVERSIONS = {
+    tuple(shlex.split(line, comments=True)[2:]): line
+    for line in COMMANDS
+    if line.startswith("$ tinker-local ") and not any(part in line for part in ELSEWHERE)
+}
 
 
 def block(name: str) -> str:
@@ -68,9 +90,7 @@ def test_the_sample_command_ends_in_a_sentence() -> None:
     assert len(result.output) > len(arguments[1]) + 5
 
 
-@pytest.mark.parametrize(
-    "command", [line for line in README.splitlines() if line.startswith("tinker-local ")]
-)
+@pytest.mark.parametrize("command", PLAIN)
 def test_commands_are_understood(
     command: str, tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,16 +128,45 @@ def test_the_commands_of_conversion_and_of_the_store(
         write_adapter(Path(directory), random_factors(tensors))
     with tarfile.open("checkpoint.tar", "w") as archive:
         archive.add("RUN_sampler_weights_final", "checkpoint")
-    commands = [line for line in README.splitlines() if line.startswith(STORE)]
-    assert len(commands) > 10
-    for command in commands:
-        _, _, *arguments = map(os.path.expanduser, shlex.split(command, comments=True))
-        result = CliRunner().invoke(app, arguments, input="y\n")
+    assert len(CONVERSIONS) > 10
+    for arguments, command in CONVERSIONS.items():
+        result = CliRunner().invoke(app, [*map(os.path.expanduser, arguments)], input="y\n")
         assert result.exit_code == 0, f"{command}\n{result.output}"
     made = ("checkpoint-lora", "checkpoint-q4_k_m", "Qwen/Qwen3-8B-bf16", "Qwen/Qwen3-8B-q4_k_m")
     for file in (*(f"models/{name}.gguf" for name in made), "my-lora.gguf", "my-finetune.gguf"):
         assert Path(file).is_file()
     assert Path("models/tinker/RUN/sampler_weights/final/weights.gguf").is_file()
+
+
+def test_no_command_is_without_a_test() -> None:
+    for command in COMMANDS:
+        if command in PLAIN or tuple(shlex.split(command, comments=True)[2:]) in CONVERSIONS:
+            continue
+        found = [test for part, test in ELSEWHERE.items() if part in command]
+        assert found, f"no test runs {command}"
+        for path, _, function in (test.partition("::") for test in found if test):
+            assert function in (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_links_lead_somewhere() -> None:
+    for home in (ROOT, *(ROOT / name for name in ("tinker_local", "convert", "models", "tests"))):
+        text = (home / "README.md").read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert (home / target).exists(), f"{home.name}: {target}"
+
+
+def test_help_has_an_example_that_parses() -> None:
+    group: Any = typer.main.get_command(app)
+    models = group.commands["models"]
+    for command in (*(c for c in group.commands.values() if c is not models), *models.commands.values()):
+        example = re.search(r"Example: tinker-local (.*)", command.help or "")
+        assert example, f"{command.name} has no example"
+        arguments = shlex.split(example[1])
+        name = arguments.pop(0)
+        if name == "models":
+            name = arguments.pop(0)
+        assert name == command.name
+        command.make_context(name, arguments)
 
 
 def test_every_option_is_described() -> None:

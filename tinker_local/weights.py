@@ -196,6 +196,7 @@ def _candidates(store: ModelStore, name: str, needed_by: str) -> Sequence[KnownM
 
 def _names(name: str) -> tuple[str, ...]:
     """Return the names of the model in the catalogue that a name means; any other name says nothing."""
+    name = name.partition("@")[0]
     entry = find_entry(name) or find_entry(split_type(name)[0]) or find_entry(name.partition(":")[0])
     return entry.names if entry else ()
 

@@ -12,9 +12,10 @@ from tinker_local.cli.sample import sample
 
 app = typer.Typer(
     name="tinker-local",
-    help="Sample from and score with a model on this machine.",
+    help="Sample from and score with a model on this machine. Exit codes: 0 done; 1 an error, in one line "
+    "on standard error; 2 wrong arguments; 130 interrupted. --install-completion completes commands, "
+    "options and names of models.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for command in (sample, logprobs, bench, doctor):
