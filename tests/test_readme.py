@@ -155,18 +155,22 @@ def test_links_lead_somewhere() -> None:
             assert (home / target).exists(), f"{home.name}: {target}"
 
 
-def test_help_has_an_example_that_parses() -> None:
+def test_help_has_examples_that_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("notes.txt", "prompts.jsonl"):
+        Path(name).touch()
     group: Any = typer.main.get_command(app)
     models = group.commands["models"]
     for command in (*(c for c in group.commands.values() if c is not models), *models.commands.values()):
-        example = re.search(r"Example: tinker-local (.*)", command.help or "")
-        assert example, f"{command.name} has no example"
-        arguments = shlex.split(example[1])
-        name = arguments.pop(0)
-        if name == "models":
+        examples = re.findall(r"^\W*(?:Example: )?tinker-local (.*)$", command.help or "", re.MULTILINE)
+        assert examples, f"{command.name} has no example"
+        for example in examples:
+            arguments = shlex.split(example)
             name = arguments.pop(0)
-        assert name == command.name
-        command.make_context(name, arguments)
+            if name == "models":
+                name = arguments.pop(0)
+            assert name == command.name
+            command.make_context(name, arguments)
 
 
 def test_every_option_is_described() -> None:

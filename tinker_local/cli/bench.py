@@ -26,7 +26,7 @@ def bench(
     All times are medians of rounds in which what is compared takes turns. Close other programs: what else
     runs is measured too.
 
-    \\b
+    \b
     tinker-local bench
     tinker-local bench --model Qwen/Qwen3-0.6B --seconds 120 --json
     """

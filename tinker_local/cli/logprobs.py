@@ -73,13 +73,10 @@ def logprobs(
 ) -> None:
     """Show the log-probability of each token of a text, their sum and the perplexity.
 
-    Examples:
-
-        tinker-local logprobs "Paris is the capital of France."
-
-        tinker-local logprobs --file notes.txt --html notes.html
-
-        tinker-local logprobs --file notes.txt --compare-adapter tuned.gguf --html both.html
+    \b
+    tinker-local logprobs "Paris is the capital of France."
+    tinker-local logprobs --file notes.txt --html notes.html
+    tinker-local logprobs --file notes.txt --compare-adapter tuned.gguf --html both.html
     """
     check_batch(file if text is None else text, input, output, force, "a text or --file")
     if input is not None:
