@@ -37,6 +37,7 @@ ELSEWHERE = {
     "&& .venv/bin/pytest": ".ci/run::",
     "-DGGML_CUDA=on": None,  # needs the CUDA toolkit and the network
     "tinker checkpoint download": None,  # Tinker's own, needs its service
+    "tinker-local lm-eval": "tests/parity/test_lm_eval.py::",
     "models tune": "tests/tuning/test_tune.py::test_kept_files_are_found_by_the_kind_of_work",
 }
 """What is not run here, by a part of the command: the test that runs it, on a small model."""
@@ -99,7 +100,11 @@ def test_commands_are_understood(
         (tmp_path / "downloaded.gguf").symlink_to(model_path)
     if "adapter.gguf" in command:
         random_adapter(model_path, rank=2, seed=1).write(tmp_path / "adapter.gguf")
+    for name in ("prompts.jsonl", "texts.jsonl"):
+        (tmp_path / name).write_text('{"prompt": "Once upon"}\n{"prompt": "a time"}\n', encoding="utf-8")
     _, *arguments = shlex.split(command)
+    if arguments[0] == "bench":
+        arguments += ["--seconds", "1"]
     if arguments[0] == "sample" and "--max-tokens" not in arguments:
         arguments += ["--max-tokens", "8"]
     result = CliRunner().invoke(app, arguments)
@@ -150,18 +155,17 @@ def test_links_lead_somewhere() -> None:
             assert (home / target).exists(), f"{home.name}: {target}"
 
 
-def test_help_has_an_example_that_parses() -> None:
+def test_help_has_an_example_that_parses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").touch()
     group: Any = typer.main.get_command(app)
     models = group.commands["models"]
     for command in (*(c for c in group.commands.values() if c is not models), *models.commands.values()):
-        example = re.search(r"Example: tinker-local (.*)", command.help or "")
-        assert example, f"{command.name} has no example"
-        arguments = shlex.split(example[1])
-        name = arguments.pop(0)
-        if name == "models":
-            name = arguments.pop(0)
-        assert name == command.name
-        command.make_context(name, arguments)
+        line = rf"^\s*(?:Example: )?tinker-local (?:models )?{command.name}( .*|$)"
+        examples = re.findall(line, command.help or "", re.MULTILINE)
+        assert examples, f"{command.name} has no example"
+        for example in examples:
+            command.make_context(command.name, shlex.split(example))
 
 
 def test_every_option_is_described() -> None:

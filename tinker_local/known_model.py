@@ -64,8 +64,8 @@ class KnownModel:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of its files."""
-        return sum(path.stat().st_size for path in self.files)
+        """Bytes of its files; a link that leads nowhere has none."""
+        return sum(path.stat().st_size for path in self.files if path.exists())
 
     def answers_to(self, name: str) -> bool:
         """Whether ``name`` means this model; case does not matter."""

@@ -246,6 +246,8 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         answer = self._plain
         if logprobs or topk or asked is not None:
             answer = replace(answer, logprobs=logprobs, first=first, topk=topk, targets=asked)
+        if logprobs:
+            answer = replace(answer, prompt=tokens)
         future: APIFuture[types.SampleResponse] = APIFuture()
         return self._submit(
             future,

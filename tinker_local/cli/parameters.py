@@ -35,6 +35,11 @@ class ChosenModel:
         """What it is called."""
         return self.base or self.adapter or ModelStore.default_name
 
+    @property
+    def title(self) -> str:
+        """What it and its adapter are called."""
+        return " + ".join(filter(None, (self.base, self.adapter))) or ModelStore.default_name
+
     def open(self) -> SamplingClient:
         """Open it."""
         base = self.base if self.adapter else self.name

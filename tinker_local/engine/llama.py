@@ -430,6 +430,11 @@ class Context:
         if code != 0:
             raise DecodeError(code)
 
+    def set_threads(self, n_threads: int) -> None:
+        """Compute with another number of threads from now on."""
+        llama_cpp.llama_set_n_threads(self._handle, n_threads, n_threads)
+        self.n_threads = n_threads
+
     def logits(self, n_rows: int) -> NDArray[np.float32]:
         """Return the flagged rows of the last ``decode``, in the order of the batch.
 
