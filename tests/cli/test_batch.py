@@ -251,7 +251,7 @@ def test_more_lines_at_the_end_of_the_input_are_done_next(tiny: Path, tmp_path: 
         (["--temperature", "0.5"], "begun with temperature = 1.0"),
         (["--seed", "6"], "begun with seed = 5"),
         (["--kv-type", "f32"], "begun with kv_type"),
-        (["--chat"], "begun with chat = False"),
+        (["--num-samples", "2"], "begun with num_samples = 1"),
         (["other input"], "not the answer to line 2"),
         (["shorter input"], "more lines than this input"),
         (["other model"], "begun with model = 'tiny.gguf"),
