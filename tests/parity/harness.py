@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import lm_eval
+import pytest
 import yaml
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
 TASKS = Path(__file__).parent / "lm_eval_tasks"
+GREEDY = {"do_sample": False, "max_gen_toks": 8}
+WORDS = "one two three four five six seven eight nine ten "
 CHOICE, ANSWER = "opposites", "capitals"
 
 
@@ -47,3 +50,12 @@ def requests(kind: str, *arguments: tuple[Any, ...]) -> list[Instance]:
 
 def n_items(name: str) -> int:
     return len((TASKS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines())
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether answers are the same; log-probabilities to what float32 gives."""
+    if isinstance(one, float):
+        return one == pytest.approx(other, abs=2e-3)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(alike, one, other))
+    return bool(one == other)
