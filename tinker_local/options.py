@@ -91,6 +91,20 @@ class Options(BaseModel):
         description="KV caches kept in memory, one for each model or adapter that was opened. Beyond it, "
         "those idle longest are released, and made again on use. Unset: 4.",
     )
+    max_memory_mb: int | None = Field(
+        default=None,
+        ge=1,
+        le=2**40,
+        description="Main memory, in MB, that weights and KV caches may take in this process. What does "
+        "not fit is refused before it is loaded. Unset: the machine's, and for KV caches what is free of it.",
+    )
+    max_queue_mb: int | None = Field(
+        default=None,
+        ge=1,
+        le=2**40,
+        description="Main memory, in MB, that the unfinished requests of a model may take; more are "
+        "refused. So is a request whose answer alone could take more. Unset: an eighth of the machine's.",
+    )
     models_dir: Path | None = Field(
         default=None,
         description="Where GGUF files are found by name. Unset: models/ in a checkout, else a directory "

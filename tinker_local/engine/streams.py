@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from tinker_local.engine.devices import ACCELERATOR, kinds
 from tinker_local.engine.llama import Model, stream_cells
+from tinker_local.engine.memory import main_memory
 from tinker_local.errors import BadRequestError
 from tinker_local.options import KvType
 
@@ -40,18 +39,10 @@ def invariant_shape(model: Model, n_ctx: int, n_batch: int, kv_type: KvType) -> 
             "give back a token; the mode cannot be had with it"
         )
     stream = model.kv_numbers * _BYTES[kv_type] * stream_cells(n_ctx)
-    memory = _main_memory()
+    memory = main_memory()
     n_streams = max(_USUAL, memory // _USUAL_SHARE // stream)
     n_streams = min(n_streams, memory // _LARGEST_SHARE // stream)
     most = _MOST
     if any(kind == ACCELERATOR for kind in kinds().values()):
         n_batch, most = _N_BATCH_BESIDE_BLAS, _USUAL
     return n_batch // 8 * 8, max(_FEWEST, min(most, n_streams // 4 * 4))
-
-
-def _main_memory() -> int:
-    """Bytes of main memory; 8 GiB where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return 8 << 30
