@@ -58,7 +58,7 @@ def test_a_kv_cache_that_is_too_large_is_not_made(model: Path, options: dict[str
 def test_a_kv_cache_that_has_no_room_now(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     service = open_service(n_ctx=1 << 16)
     monkeypatch.setattr(engine, "available_memory", lambda: 10**6)
-    with pytest.raises(BadRequestError, match="KV cache and logits .* more than the 1 MB"):
+    with pytest.raises(BadRequestError, match=r"KV cache and logits .* more than the 1 MB"):
         service.create_sampling_client(base_model=str(model))
     monkeypatch.undo()
     assert service.create_sampling_client(base_model=str(model)).sample(PROMPT, 1, SHORT).result(60)
@@ -92,10 +92,14 @@ def test_memory_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_too_many_requests(model: Path) -> None:
     with open_service(max_queue_mb=1) as service:
         client = service.create_sampling_client(base_model=str(model))
-        futures = []
-        with pytest.raises(RateLimitError, match=r"requests wait or run, .* max_queue_mb allows, 1 MB"):
+        futures, params = [], SamplingParams(max_tokens=200, stop=[])
+
+        def submit() -> None:
             for _ in range(1000):
-                futures.append(client.sample(PROMPT, 1, SamplingParams(max_tokens=200, stop=[])))
+                futures.append(client.sample(PROMPT, 1, params))
+
+        with pytest.raises(RateLimitError, match=r"requests wait or run, and take .* max_queue_mb"):
+            submit()
         assert 100 < len(futures) < 1000
         for future in futures[1:]:
             future.cancel()
@@ -120,6 +124,8 @@ def test_an_answer_that_is_too_large(model: Path, more: dict[str, Any]) -> None:
         client = service.create_sampling_client(base_model=str(model))
         prompt = ModelInput.from_ints([1] * 900)
         arguments = {"num_samples": 1, "sampling_params": SHORT, **more}
-        with pytest.raises(BadRequestError, match="the answer could take .* MB, and max_queue_mb allows 1"):
+        with pytest.raises(
+            BadRequestError, match=r"the answer could take .* MB, and max_queue_mb allows 1"
+        ):
             client.sample(prompt, **arguments)
         assert client.sample(prompt, 1, SHORT).result(60)

@@ -96,7 +96,7 @@ class Options(BaseModel):
         ge=1,
         le=2**40,
         description="Main memory, in MB, that weights and KV caches may take in this process. What does "
-        "not fit is refused before it is loaded. Unset: the machine's, and for KV caches what is free of it.",
+        "not fit is refused before it is loaded. Unset: the machine's, for KV caches what is free.",
     )
     max_queue_mb: int | None = Field(
         default=None,

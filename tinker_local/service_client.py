@@ -53,7 +53,7 @@ class ServiceClient(TelemetryProvider):
         n_contexts: KV caches kept in memory, of models and adapters that were opened; those that were
             idle longest are released beyond it, and made again on use. None: 4.
         max_memory_mb: main memory, in MB, that weights and KV caches may take in this process; what does
-            not fit is refused before it is loaded. None: the machine's, and for KV caches what is free of it.
+            not fit is refused before it is loaded. None: the machine's, for KV caches what is free.
         max_queue_mb: main memory, in MB, that the unfinished requests of a model may take; more get a
             ``RateLimitError``, a request whose answer alone could take more a ``BadRequestError``. None:
             an eighth of the machine's.
