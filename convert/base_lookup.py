@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from convert.errors import ConversionError
-from convert.file_types import FILE_TYPES
+from convert.file_types import inexactness
+from convert.hub_cache import find_snapshot, hub_cache
 from convert.models_directory import models_directory, split_type
 
-_TYPES = tuple(FILE_TYPES)  # the most exact first
 
-
-def find_base(name: str, *, needs_weights: bool = False) -> Path:
+def find_base(
+    name: str, *, needs_weights: bool = False, elsewhere: Callable[[str], Path] | None = None
+) -> Path:
     """Return the directory or file of a model.
 
     A path comes first, then GGUF files in the models directory (of several the most exact), then Hugging
@@ -22,6 +22,7 @@ def find_base(name: str, *, needs_weights: bool = False) -> Path:
     Args:
         name: a path, ``ORG/NAME``, ``ORG/NAME-TYPE`` or ``NAME``.
         needs_weights: only a Hugging Face directory will do.
+        elsewhere: looks for a GGUF file where this does not; raises ConversionError if there is none.
 
     Raises:
         ConversionError: there is nothing of that name; the message says where it was looked for.
@@ -31,11 +32,21 @@ def find_base(name: str, *, needs_weights: bool = False) -> Path:
         return path
     home = models_directory()
     found = [] if needs_weights else sorted(_files(name, home), key=_exactness)
-    if place := next(iter([*found, *_snapshots(name)]), None):
-        return place
-    where = f"in Hugging Face's cache {_cache()}" + ("" if needs_weights else f", in {home}")
+    if found:
+        return found[0]
+    snapshot = find_snapshot(name)
+    if snapshot and (snapshot[1] / "config.json").exists():
+        return snapshot[1]
+    if elsewhere and not needs_weights:
+        return elsewhere(name)
+    where = f"and has no snapshot with a config.json in Hugging Face's cache {hub_cache()}"
+    if needs_weights:
+        raise ConversionError(
+            f"the base {name} is no path {where}; merging needs the weights: say where with --base"
+        )
     raise ConversionError(
-        f"the base {name} is no path, and not {where}; give its directory or its GGUF file with --base"
+        f"the base {name} is no path, no GGUF file in {home}, {where}; give its directory or its GGUF file "
+        "with --base"
     )
 
 
@@ -47,28 +58,9 @@ def _files(name: str, home: Path) -> Iterator[Path]:
             yield path
 
 
-def _exactness(path: Path) -> tuple[int, str]:
+def _exactness(path: Path) -> tuple[tuple[int, int], str]:
     type = split_type(path.stem)[1]
-    return (_TYPES.index(type) if type else -1, str(path))
-
-
-def _snapshots(name: str) -> Iterator[Path]:
-    """Yield the snapshots of a repository that have a config.json, the main branch's first."""
-    if name.count("/") != 1:
-        return
-    repository = _cache() / f"models--{name.replace('/', '--')}"
-    reference = repository / "refs" / "main"
-    main = reference.read_text(encoding="utf-8").strip() if reference.is_file() else ""
-    places = sorted((repository / "snapshots").glob("*"), key=lambda place: place.name != main)
-    yield from (place for place in places if (place / "config.json").exists())
-
-
-def _cache() -> Path:
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if named := os.environ.get(variable):
-            return Path(named).expanduser()
-    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
-    return Path(home).expanduser() / "hub"
+    return (inexactness(type) if type else (-1, -1), str(path))
 
 
 __all__ = ["find_base"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import threading
@@ -9,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,10 +20,14 @@ from convert.errors import ConversionError, ConversionWarning
 from convert.file_types import FILE_TYPES
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", re.IGNORECASE)
-_TYPES = f"{', '.join(FILE_TYPES)}; auto keeps the precision of each matrix."
+_TYPES = (
+    f"{', '.join(FILE_TYPES)}; q4_0+bf16 is q4_0 with the output matrix as bf16; auto keeps the "
+    "precision of each matrix."
+)
 
 
 def convert(
+    context: typer.Context,
     source: Annotated[
         Path,
         typer.Argument(
@@ -72,15 +78,20 @@ def convert(
     split_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Write files of at most this size: 5GB, 500MB.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Convert a model or an adapter to a GGUF file."""
+    """Convert a model or an adapter to a GGUF file.
+
+    Example: tinker-local convert my-finetune --type q8_0 --output my-finetune.gguf
+    """
     start = time.monotonic()
     limit = None if split_size is None else _parse_size(split_size)
-    with _reported_errors():
+    with reported_conversion_errors():
         if as_ is not None:
             output = _checkpoint_file(as_, output)
         from convert.adapter import base_name, convert_adapter, is_adapter_source
         from convert.base_lookup import find_base
+        from convert.compare import compare_logprobs
         from convert.convert import convert_checkpoint
         from convert.landing import format_bytes
         from convert.progress import shown_progress
@@ -89,7 +100,8 @@ def convert(
         is_adapter = is_adapter_source(source)
         if not is_adapter and (base or merge or any_base):
             raise ConversionError(
-                f"{source} is no adapter, and --base, --merge and --any-base are for adapters"
+                f"{source} is no adapter (a directory with adapter_config.json, or a tar archive of one); "
+                "--base, --merge and --any-base are for adapters"
             )
         if is_adapter and compare:
             raise ConversionError("--compare is for models, not for adapters")
@@ -103,26 +115,27 @@ def convert(
                 "on_progress": on_progress,
             }
             if is_adapter:
-                found = find_base(base or base_name(source), needs_weights=merge)
+                elsewhere = context.obj  # tinker-local's store; nothing for ``python -m convert``
+                found = find_base(base or base_name(source), needs_weights=merge, elsewhere=elsewhere)
                 path = convert_adapter(source, found, output, merge=merge, any_base=any_base, **how)
             else:
                 path = convert_checkpoint(source, output, **how)
         seconds = time.monotonic() - start
+        untied = untied_of(found) if is_adapter and not merge else None
+        compared = compare_logprobs(path, source) if compare else None
+        if as_json:
+            made = {"path": str(path), "bytes": _size(path), "type": how["outtype"].lower()}
+            made |= {"seconds": seconds, "untied": untied and str(untied)}
+            typer.echo(json.dumps(made | {"compared": compared and asdict(compared)}))
+            return
         typer.echo(f"{path}  {format_bytes(_size(path))}  {how['outtype'].lower()}  {seconds:.1f} s")
-        if is_adapter and not merge and (untied := untied_of(found)):
+        if untied:
             typer.echo(f"{untied}  the base with an output matrix of its own, for adapters that change it")
-        if compare:
-            _compare(path, source)
-
-
-def _compare(path: Path, source: Path) -> None:
-    from convert.compare import compare_logprobs
-
-    found = compare_logprobs(path, source)
-    typer.echo(
-        f"log-probabilities of {found.n_tokens} tokens differ from transformers' by {found.mean:.2g} on "
-        f"average, at most by {found.largest:.2g}"
-    )
+        if compared:
+            typer.echo(
+                f"log-probabilities of {compared.n_tokens} tokens differ from transformers' by "
+                f"{compared.mean:.2g} on average, at most by {compared.largest:.2g}"
+            )
 
 
 def _checkpoint_file(path: str, output: Path | None) -> Path:
@@ -161,7 +174,7 @@ def _shown_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def _reported_errors() -> Iterator[None]:
+def reported_conversion_errors() -> Iterator[None]:
     """Print errors as one line on standard error, and leave with status 1; 130 and 143 for signals."""
 
     def leave(number: int, _frame: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convert.errors import UnsupportedError
 
@@ -16,12 +16,14 @@ class FileType:
         number: llama.cpp's, ``general.file_type`` (enum llama_ftype).
         bits: per weight, a little more than it takes.
         is_direct: whether we write it; the others llama.cpp's quantizer makes.
+        output: the output matrix's type where it is set apart (enum ggml_type).
     """
 
     name: str
     number: int
     bits: float
     is_direct: bool = False
+    output: int | None = None
 
 
 FILE_TYPES: dict[str, FileType] = {
@@ -56,6 +58,13 @@ FILE_TYPES: dict[str, FileType] = {
 """By name, the most exact first; numbers from llama.cpp's include/llama.h. Small models take more bits
 than the type's name says, since embeddings keep more."""
 
+OUTPUT_TYPES = {
+    "f32": 0, "bf16": 30, "f16": 1, "q8_0": 8, "q6_k": 14,
+    "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2, "iq4_nl": 20,
+}  # fmt: skip
+"""What an output matrix can be stored as by itself, with enum ggml_type: ``q4_0+bf16`` is a q4_0 file
+whose output matrix is bf16. In a model that shares it with the token embeddings these change with it."""
+
 NEED_A_MATRIX = (
     "q2_k_s", "iq3_xs", "iq3_xxs", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s",
 )  # fmt: skip
@@ -63,12 +72,21 @@ NEED_A_MATRIX = (
 
 
 def find_type(name: str) -> FileType:
-    """Return a type by name, in small or capital letters.
+    """Return a type by name, in small or capital letters; ``TYPE+OUTPUT`` sets the output matrix apart.
 
     Raises:
         UnsupportedError: there is none, or it needs what we do not have; the message lists the types.
     """
-    found = FILE_TYPES.get(name.lower())
+    body, plus, output = name.lower().partition("+")
+    found = FILE_TYPES.get(body)
+    if plus and output not in OUTPUT_TYPES:
+        raise UnsupportedError(
+            f"the type {name!r} has no output matrix that we know after the +; there are "
+            f"{', '.join(OUTPUT_TYPES)}"
+        )
+    if found and plus:
+        bits = max(found.bits, FILE_TYPES[output].bits)
+        return replace(found, name=name.lower(), bits=bits, is_direct=False, output=OUTPUT_TYPES[output])
     if found is None:
         reason = (
             "needs an importance matrix, which is not supported"
@@ -77,3 +95,9 @@ def find_type(name: str) -> FileType:
         )
         raise UnsupportedError(f"the type {name!r} {reason}; there are auto, {', '.join(FILE_TYPES)}")
     return found
+
+
+def inexactness(name: str) -> tuple[int, int]:
+    """Return what sorts types by name, the most exact first: the places in ``FILE_TYPES``, worse first."""
+    places = sorted(list(FILE_TYPES).index(part) for part in name.lower().split("+"))
+    return places[-1], places[0]

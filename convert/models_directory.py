@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 
 from convert.errors import ConversionError
-from convert.file_types import FILE_TYPES
+from convert.file_types import FILE_TYPES, OUTPUT_TYPES
 from convert.tinker_path import TinkerPath
 
-VARIABLE = "TINKER_LOCAL_MODELS_DIR"
-"""The environment variable that says where the directory is."""
+VARIABLES = ("TINKER_LOCAL_MODELS_DIR", "TINKER_LOCAL_MODELS")
+"""The environment variables that say where the directory is; the first one that is set counts."""
 
 CHECKPOINT_FILE = "weights.gguf"
 """What a converted checkpoint is called in its directory: an adapter, or a model it was merged into."""
@@ -25,13 +25,16 @@ CHECKPOINT_FILE = "weights.gguf"
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
 _SNAPSHOT = re.compile(r"models--(?P<org>.+?)--(?P<name>.+)")
-_TYPE = re.compile(rf"[-.](?P<type>{'|'.join(FILE_TYPES)})", re.IGNORECASE)
+_TYPE = re.compile(
+    rf"[-.](?P<type>(?:{'|'.join(FILE_TYPES)})(?:\+(?:{'|'.join(OUTPUT_TYPES)}))?)", re.IGNORECASE
+)
 
 
 def models_directory() -> Path:
     """Return it: the environment's, else ``models/`` in a checkout of tinker-local, else the user's own."""
-    if named := os.environ.get(VARIABLE):
-        return Path(named).expanduser()
+    for variable in VARIABLES:
+        if named := os.environ.get(variable):
+            return Path(named).expanduser()
     if in_checkout():
         return _CHECKOUT / "models"
     if sys.platform == "darwin":

@@ -12,13 +12,14 @@ from typing import Any
 from convert import verify
 from convert.errors import LlamaError
 from convert.file_types import FileType
-from convert.landing import check_space
+from convert.landing import check_space, parts_of
 from convert.llama_process import llama_process
 
 _COUNT = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")  # of tensors, in llama.cpp's log
 _SIZE = re.compile(r"quant size\s*=\s*([\d.]+) MiB")
 _BUFFER = 1 << 28  # bytes of a tensor's rows that are in memory at once
 _MXFP4 = 39  # enum ggml_type
+_OUTPUT = "output.weight"
 
 
 def quantize(
@@ -50,7 +51,7 @@ def quantize(
             on_share(int(match[1]) / max(1, int(match[2])))
 
     arguments = {"source": str(source), "output": str(output), "number": type.number}
-    arguments |= {"kept": list(kept), "n_parts": n_parts}
+    arguments |= {"kept": list(kept), "n_parts": n_parts, "output_type": type.output}
     with llama_process("quantize", arguments, read) as process:
         try:
             process.wait()
@@ -58,7 +59,14 @@ def quantize(
             raise LlamaError(f"llama.cpp cannot make {type.name} of {source}: {error}") from None
 
 
-def run(source: str, output: str, number: int, kept: list[tuple[str, int]], n_parts: int) -> str:
+def run(
+    source: str,
+    output: str,
+    number: int,
+    kept: list[tuple[str, int]],
+    n_parts: int,
+    output_type: int | None = None,
+) -> str:
     """Quantize in this process; ``quantize`` calls it in another."""
     from llama_cpp import llama_cpp
 
@@ -70,13 +78,18 @@ def run(source: str, output: str, number: int, kept: list[tuple[str, int]], n_pa
 
     callback = llama_cpp.llama_log_callback(print_log)  # llama.cpp keeps only a bare pointer
     llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
-    kept = [*kept, *_tensors_of_type(source, _MXFP4)]
+    tensors = {name: kind for part in parts_of(Path(source)) for name, kind in _tensors(str(part))}
+    kept = [*kept, *((name, kind) for name, kind in tensors.items() if kind == _MXFP4)]
     overrides = (llama_cpp.llama_model_tensor_override * (len(kept) + 1))()
     for override, (name, kind) in zip(overrides, kept, strict=False):
         override.pattern, override.type = f"^{name.replace('.', '[.]')}$".encode(), kind
     params: Any = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.allow_requantize, params.keep_split = number, True, n_parts > 1
     params.max_buf_size, params.tt_overrides = _BUFFER, overrides
+    if output_type is not None:
+        params.output_tensor_type = output_type
+        if _OUTPUT not in tensors:  # it is the token embeddings
+            params.token_embedding_type = output_type
     for params.dry_run in (True, False):
         status = llama_cpp.llama_model_quantize(
             os.fsencode(source), os.fsencode(output), ctypes.byref(params)
@@ -93,8 +106,8 @@ class _Params(ctypes.Structure):
     _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
 
 
-def _tensors_of_type(path: str, kind: int) -> list[tuple[str, int]]:
-    """Return names and types of a file's tensors that have a type, by llama.cpp's own reader."""
+def _tensors(path: str) -> list[tuple[str, int]]:
+    """Return names and types of a file's tensors, by llama.cpp's own reader."""
     from llama_cpp import llama_cpp
 
     def bind(name: str, result: Any, *arguments: Any) -> Any:
@@ -111,6 +124,6 @@ def _tensors_of_type(path: str, kind: int) -> list[tuple[str, int]]:
     type_of = bind("gguf_get_tensor_type", ctypes.c_int, pointer, index)
     name_of = bind("gguf_get_tensor_name", ctypes.c_char_p, pointer, index)
     count = bind("gguf_get_n_tensors", index, pointer)(handle)
-    found = [(name_of(handle, i).decode(), kind) for i in range(count) if type_of(handle, i) == kind]
+    found = [(name_of(handle, i).decode(), type_of(handle, i)) for i in range(count)]
     bind("gguf_free", None, pointer)(handle)
     return found

@@ -65,25 +65,21 @@ def chunked(model_path: Path) -> SamplingClient:
 
 
 MEMORY = """
-import resource, sys
-from tests.bare_loop import BareLoop
+import sys
+from tests.peak_memory import peak_bytes
 from tinker_local import ModelInput, SamplingParams, ServiceClient
-
-def peak():
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 client = ServiceClient(n_ctx=8192).create_sampling_client(base_model=sys.argv[1])
 text = open(sys.argv[2], encoding="utf-8").read() * 4
 tokens = client.get_tokenizer().encode(text)[:8000]
 client.sample(ModelInput.from_ints(tokens[:4]), 1, SamplingParams(max_tokens=2)).result()
-before = peak()
+before = peak_bytes()
 response = client.sample(
     ModelInput.from_ints(tokens), 1, SamplingParams(max_tokens=1),
     include_prompt_logprobs=True, topk_prompt_logprobs=20,
 ).result()
 assert response.topk_prompt_logprobs_np.token_ids.shape == (8000, 20)
-print(peak() - before)
+print((peak_bytes() - before) / 1e6)
 """
 
 

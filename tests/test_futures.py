@@ -85,6 +85,54 @@ def test_cancelling_the_task_cancels_the_request(method: str) -> None:
     assert future.cancelled()
 
 
+def test_cancelling_what_waits_and_what_is_over() -> None:
+    waiting: APIFuture[int] = APIFuture()
+    over: APIFuture[int] = APIFuture()
+    told: list[APIFuture[int]] = []
+    waiting.add_done_callback(told.append)  # type: ignore[arg-type]
+    over.set_result(5)
+    assert waiting.cancel()
+    assert waiting.cancel(), "a second time changes nothing"
+    assert told == [waiting]
+    with pytest.raises(concurrent.futures.CancelledError):
+        waiting.result(timeout=1)
+    for wait in (waiting.coroutine, waiting.result_async):
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(wait())
+    assert not over.cancel()
+    over.add_done_callback(told.append)  # type: ignore[arg-type]
+    assert told == [waiting, over], "at once, since it is over"
+    assert asyncio.run(over.result_async(timeout=1)) == over.result() == 5
+
+
+def test_cancelling_reaches_other_loops_and_threads() -> None:
+    future: APIFuture[int] = APIFuture()
+    seen: list[str] = []
+
+    async def wait() -> None:
+        try:
+            await future
+        except asyncio.CancelledError:
+            seen.append("loop")
+
+    def block() -> None:
+        try:
+            future.result(timeout=10)
+        except concurrent.futures.CancelledError:
+            seen.append("thread")
+
+    threads = [threading.Thread(target=asyncio.run, args=(wait(),)) for _ in range(2)]
+    threads.append(threading.Thread(target=block))
+    for thread in threads:
+        thread.start()
+    while len(future._done_callbacks) < 2:  # type: ignore[attr-defined]
+        threading.Event().wait(0.005)
+    assert future.cancel()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert sorted(seen) == ["loop", "loop", "thread"]
+
+
 def test_errors_reach_those_who_wait() -> None:
     future: APIFuture[int] = APIFuture()
     future.set_exception(ValueError("x"))

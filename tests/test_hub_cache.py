@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from convert.hub_cache import find_snapshot, hub_cache
 from tinker_local import BadRequestError, NotFoundError
-from tinker_local.hub_cache import find_in_hub_cache, find_snapshot, hub_cache
+from tinker_local.hub_cache import find_in_hub_cache
 from tinker_local.model_store import ModelStore
 
 COMMITS = ("0" * 40, "1" * 40)
@@ -47,23 +48,17 @@ def test_where_the_cache_is() -> None:
 def test_the_branch_main_counts(cache: Path) -> None:
     older = put(cache, "Org/Name", "x.gguf", commit=COMMITS[0])
     newer = put(cache, "Org/Name", "x.gguf", commit=COMMITS[1], main=False)
-    found = find_snapshot("org/name")
-    assert found is not None
-    assert (found.repository, found.directory) == ("Org/Name", older)
+    assert find_snapshot("org/name") == ("Org/Name", older)
     (cache / "models--Org--Name" / "refs" / "main").unlink()
     os.utime(older, (1, 1))
-    found = find_snapshot("Org/Name")
-    assert found is not None
-    assert found.directory == newer
+    assert find_snapshot("Org/Name") == ("Org/Name", newer)
 
 
 @pytest.mark.parametrize("ref", ["../../../..", "", "a/b", "gone", "\udcff"])
 def test_odd_references(cache: Path, ref: str) -> None:
     snapshot = put(cache, "Org/Name", "x.gguf")
     (cache / "models--Org--Name" / "refs" / "main").write_text(ref, errors="surrogateescape")
-    found = find_snapshot("Org/Name")
-    assert found is not None
-    assert found.directory == snapshot
+    assert find_snapshot("Org/Name") == ("Org/Name", snapshot)
 
 
 @pytest.mark.parametrize("name", ["../x", "Org/../x", "/x", "Org/.x", "a/b/c", "", "Org/x*", "Other/Name"])

@@ -1,22 +1,52 @@
-"""The README stays true."""
+"""The READMEs stay true: every command in them is run here, or in a test that is named here."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import tinker_local
+from convert import convert_checkpoint
+from tests.random_adapter import random_adapter
+from tests.random_checkpoints.adapters import random_factors, write_adapter
+from tests.random_checkpoints.plain import write_llama
 from tinker_local import SamplingClient
 from tinker_local.cli import app
 from tinker_local.options import Options
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = "\n".join(
+    (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "convert/README.md", "models/README.md", "tinker_local/README.md")
+)
+BLOCKS = re.findall(r"^```(?:sh|console)\n(.*?)\n```", README, re.DOTALL | re.MULTILINE)
+COMMANDS = [line for text in BLOCKS for line in text.splitlines()]
+PLAIN = [line for line in COMMANDS if line.startswith("tinker-local ")]
+
+ELSEWHERE = {
+    "&& .venv/bin/tinker-local sample": "tests/test_readme.py::test_the_sample_command_ends_in_a_sentence",
+    "&& .venv/bin/pytest": ".ci/run::",
+    "-DGGML_CUDA=on": None,  # needs the CUDA toolkit and the network
+    "tinker checkpoint download": None,  # Tinker's own, needs its service
+    "lm-eval": "tests/parity/test_lm_eval.py::test_the_readme_command",
+    "models tune": "tests/tuning/test_tune.py::test_kept_files_are_found_by_the_kind_of_work",
+}
+"""What is not run here, by a part of the command: the test that runs it, on a small model."""
+
+CONVERSIONS = {
+    tuple(shlex.split(line, comments=True)[2:]): line
+    for line in COMMANDS
+    if line.startswith("$ tinker-local ") and not any(part in line for part in ELSEWHERE)
+}
 
 
 def block(name: str) -> str:
@@ -60,17 +90,87 @@ def test_the_sample_command_ends_in_a_sentence() -> None:
     assert len(result.output) > len(arguments[1]) + 5
 
 
-@pytest.mark.parametrize(
-    "command", [line for line in README.splitlines() if line.startswith("tinker-local ")]
-)
-def test_commands_are_understood(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", PLAIN)
+def test_commands_are_understood(
+    command: str, tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text("Some notes.", encoding="utf-8")
+    if "downloaded.gguf" in command:
+        (tmp_path / "downloaded.gguf").symlink_to(model_path)
+    if "adapter.gguf" in command:
+        random_adapter(model_path, rank=2, seed=1).write(tmp_path / "adapter.gguf")
+    for name in ("prompts.jsonl", "texts.jsonl"):
+        (tmp_path / name).write_text('{"prompt": "Once upon"}\n{"prompt": "a time"}\n', encoding="utf-8")
     _, *arguments = shlex.split(command)
+    if arguments[0] == "bench":
+        arguments += ["--seconds", "1"]
     if arguments[0] == "sample" and "--max-tokens" not in arguments:
         arguments += ["--max-tokens", "8"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
+
+
+def test_the_commands_of_conversion_and_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other, on a tiny model of the name that they use."""
+    monkeypatch.chdir(tmp_path)
+    for name, place in (("HOME", ""), ("TINKER_LOCAL_MODELS_DIR", "models"), ("HF_HUB_CACHE", ".no")):
+        monkeypatch.setenv(name, str(tmp_path / place))
+    tensors = write_llama(Path("Qwen3-8B"), dtype="F32")
+    snapshot = Path(".cache/huggingface/hub/models--Qwen--Qwen3-8B/snapshots/b968826d")
+    for copy in (snapshot, Path("my-finetune")):
+        shutil.copytree("Qwen3-8B", copy)
+    for file in ("Qwen3-8B-q4_k_m.gguf", "models/Qwen/Qwen3-8B-f32.gguf", "my-model.gguf"):
+        convert_checkpoint("Qwen3-8B", file, outtype="f32", verify=False)
+    for directory in ("my-peft-adapter", "RUN_sampler_weights_final"):
+        write_adapter(Path(directory), random_factors(tensors))
+    with tarfile.open("checkpoint.tar", "w") as archive:
+        archive.add("RUN_sampler_weights_final", "checkpoint")
+    assert len(CONVERSIONS) > 10
+    for arguments, command in CONVERSIONS.items():
+        result = CliRunner().invoke(app, [*map(os.path.expanduser, arguments)], input="y\n")
+        assert result.exit_code == 0, f"{command}\n{result.output}"
+    made = ("checkpoint-lora", "checkpoint-q4_k_m", "Qwen/Qwen3-8B-bf16", "Qwen/Qwen3-8B-q4_k_m")
+    for file in (*(f"models/{name}.gguf" for name in made), "my-lora.gguf", "my-finetune.gguf"):
+        assert Path(file).is_file()
+    assert Path("models/tinker/RUN/sampler_weights/final/weights.gguf").is_file()
+
+
+def test_no_command_is_without_a_test() -> None:
+    for command in COMMANDS:
+        if command in PLAIN or tuple(shlex.split(command, comments=True)[2:]) in CONVERSIONS:
+            continue
+        found = [test for part, test in ELSEWHERE.items() if part in command]
+        assert found, f"no test runs {command}"
+        for path, _, function in (test.partition("::") for test in found if test):
+            assert function in (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_links_lead_somewhere() -> None:
+    for home in (ROOT, *(ROOT / name for name in ("tinker_local", "convert", "models", "tests"))):
+        text = (home / "README.md").read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert (home / target).exists(), f"{home.name}: {target}"
+
+
+def test_help_has_examples_that_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("notes.txt", "prompts.jsonl"):
+        Path(name).touch()
+    group: Any = typer.main.get_command(app)
+    models = group.commands["models"]
+    for command in (*(c for c in group.commands.values() if c is not models), *models.commands.values()):
+        examples = re.findall(r"^\W*(?:Example: )?tinker-local (.*)$", command.help or "", re.MULTILINE)
+        assert examples, f"{command.name} has no example"
+        for example in examples:
+            arguments = shlex.split(example)
+            name = arguments.pop(0)
+            if name == "models":
+                name = arguments.pop(0)
+            assert name == command.name
+            command.make_context(name, arguments)
 
 
 def test_every_option_is_described() -> None:

@@ -91,6 +91,34 @@ class TestChatTemplate:
         with pytest.raises(BadRequestError, match=said):
             tokenizer.apply_chat_template(CHAT, tokenize=False, chat_template=template)
 
+    def test_the_last_message_can_be_continued(self, tokenizer: Tokenizer) -> None:
+        chat = [*CHAT, {"role": "assistant", "content": "Well, "}]
+        whole = tokenizer.apply_chat_template(chat, tokenize=False)
+        text = tokenizer.apply_chat_template(chat, tokenize=False, continue_final_message=True)
+        assert text == whole.removesuffix("<|im_end|>\n")
+        assert text.endswith("assistant\nWell, ")
+        ids = tokenizer.apply_chat_template(chat, continue_final_message=True)
+        assert tokenizer.decode(ids) == text
+        trimming = "{% for m in messages %}[{{ m['content'] | trim }}]{% endfor %}"
+        options = {"tokenize": False, "continue_final_message": True, "chat_template": trimming}
+        text = tokenizer.apply_chat_template(chat, **options)  # type: ignore[call-overload]
+        assert text == "[Hi there][Well,"
+
+    @pytest.mark.parametrize(
+        ("chat", "options"),
+        [
+            (CHAT, {"add_generation_prompt": True}),
+            (CHAT, {"chat_template": "{{ messages[0]['role'] }}"}),
+            ([], {}),
+            ([{"role": "user"}], {}),
+            ([{"role": "user", "content": [{"type": "text", "text": "Hi"}]}], {}),
+            (["Hi"], {}),
+        ],
+    )
+    def test_what_cannot_be_continued(self, tokenizer: Tokenizer, chat: Any, options: Any) -> None:
+        with pytest.raises(BadRequestError):
+            tokenizer.apply_chat_template(chat, tokenize=False, continue_final_message=True, **options)
+
     def test_messages_that_are_none(self, tokenizer: Tokenizer) -> None:
         with pytest.raises(BadRequestError):
             tokenizer.apply_chat_template([{"content": None, "role": 3}], tokenize=False)

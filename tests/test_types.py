@@ -65,6 +65,9 @@ class _Decoder:
     def decode(self, token_ids: Any) -> str:
         return "<b>" + " ".join(map(str, token_ids))
 
+    def token_bytes(self, token_id: int) -> bytes:
+        return b"<b>%d" % token_id
+
 
 def test_what_a_repl_and_a_notebook_show() -> None:
     decoder = _Decoder()
@@ -80,9 +83,9 @@ def test_what_a_repl_and_a_notebook_show() -> None:
     assert "and 42 more" in repr(response)
     assert "prompt_logprobs of 7 tokens" in repr(response)
     html = response._repr_html_()
-    assert "&lt;b&gt;0 1 2" in html
+    assert ">&lt;b&gt;39</span>" in html
     assert "<b>" not in html, "what a model writes is no markup"
-    assert html.count("<tr>") == 1 + 32
+    assert html.count(" · stop · 40 tokens · ") == 32
     assert "18 more" in html
     for again in (pickle.loads(pickle.dumps(response)), copy.deepcopy(response)):
         assert again.sequences[0].text is None, "the decoder belongs to this process"

@@ -9,6 +9,7 @@ import weakref
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinker_local import types
 from tinker_local.engine.scores import Alternatives, Scores
@@ -33,6 +34,7 @@ class Answer:
         first: the first position at which they, and the alternatives beside them, are.
         topk: alternatives of each prompt position.
         targets: the request's ``target_prompt_logprobs``, for the layout of the answer.
+        prompt: its tokens, where a notebook can show their log-probabilities.
     """
 
     telemetry: Telemetry
@@ -41,6 +43,7 @@ class Answer:
     first: int = 1
     topk: int = 0
     targets: types.TensorData | None = None
+    prompt: NDArray[np.int32] | None = None
 
     def __call__(self, outcome: Outcome) -> types.SampleResponse:
         """Return the response."""
@@ -55,6 +58,7 @@ class Answer:
             None if self.targets is None else _targets(self.targets, outcome),
             outcome.n_cached,
             None if outcome.alternatives is None else _alternatives(outcome.alternatives),
+            _prompt_tokens_np=self.prompt,
         )
 
     def _sequence(self, sample: SampleOutcome, name: str) -> types.SampledSequence:

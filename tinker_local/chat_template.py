@@ -24,6 +24,8 @@ from tinker_local.template_limits import LimitedEnvironment, Limits, limited
 MOST_CHARACTERS = 1 << 20
 """Length of the longest template; published ones have up to some tens of thousands."""
 
+_END_OF_CONTENT = "<<end of what is to be continued>>"
+
 
 def render(template: str, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
     """Return the text a template makes of a conversation.
@@ -54,6 +56,25 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], **variables: An
             f"the chat template fails on these messages ({type(error).__name__}: {error}); they are "
             "expected to be dicts with 'role' and 'content'"
         ) from error
+
+
+def render_open(template: str, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
+    """Return the text up to the end of the last message's content, so that this can be continued.
+
+    White space at its end is left out where the template leaves it out.
+
+    Raises:
+        BadRequestError: as in ``render``; or the last message has no text, or is not shown.
+    """
+    content = messages[-1].get("content") if messages and isinstance(messages[-1], Mapping) else None
+    if not isinstance(content, str):
+        raise BadRequestError("continue_final_message needs a last message whose content is a text")
+    marked = {**messages[-1], "content": f"{content}{_END_OF_CONTENT} "}
+    text = render(template, [*messages[:-1], marked], **variables)
+    shown, mark, rest = text.rpartition(_END_OF_CONTENT)
+    if not mark:
+        raise BadRequestError("the chat template does not show the last message, which is to be continued")
+    return shown if rest.startswith(" ") else shown.rstrip()
 
 
 class _Generation(Extension):

@@ -82,8 +82,10 @@ class APIResponseValidationError(APIError):
     def __init__(
         self, response: object = None, body: object | None = None, message: str | None = None
     ) -> None:
-        super().__init__(message or "Data returned by API invalid for expected schema.", body=body)
+        request = getattr(response, "request", None)
+        super().__init__(message or "Data returned by API invalid for expected schema.", request, body=body)
         self.response = response
+        self.status_code = getattr(response, "status_code", self.status_code)
 
     def __reduce__(self) -> tuple[type[APIResponseValidationError], tuple[object, ...]]:
         return type(self), (self.response, self.body, self.message)
@@ -97,6 +99,7 @@ class APIStatusError(APIError):
     def __init__(self, message: str, response: object = None, body: object | None = None) -> None:
         super().__init__(message, getattr(response, "request", None), body=body)
         self.response = response
+        self.status_code = getattr(response, "status_code", self.status_code)
 
 
 class BadRequestError(APIStatusError):

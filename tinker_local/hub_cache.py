@@ -1,35 +1,14 @@
-"""What Hugging Face's tools have downloaded before: snapshots of repositories, found without a network.
-
-Layout: ``models--ORG--NAME/snapshots/COMMIT/...`` with the commit of a branch in ``refs/BRANCH``
-(huggingface_hub's documentation, "Understand caching").
-"""
+"""The GGUF files in Hugging Face's cache."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from convert.hub_cache import find_snapshot
 from convert.models_directory import split_type
 from tinker_local.errors import BadRequestError
 from tinker_local.known_model import KnownModel
-
-_REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
-_COMMIT = re.compile(r"\w+", re.ASCII)
-
-
-def hub_cache(environment: Mapping[str, str] | None = None) -> Path:
-    """Return where snapshots are: ``HF_HUB_CACHE``, ``HUGGINGFACE_HUB_CACHE``, ``hub`` in ``HF_HOME``."""
-    environment = os.environ if environment is None else environment
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if value := environment.get(name):
-            return Path(os.path.expandvars(value)).expanduser()
-    if value := environment.get("HF_HOME"):
-        return Path(os.path.expandvars(value)).expanduser() / "hub"
-    caches = environment.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(caches).expanduser() / "huggingface" / "hub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +34,6 @@ class Snapshot:
         return any(self.directory.glob("*.safetensors"))
 
 
-def find_snapshot(name: str) -> Snapshot | None:
-    """Return the snapshot of ``ORG/NAME`` that the branch ``main`` stands for, else the newest one."""
-    if not _REPOSITORY.fullmatch(name):
-        return None
-    folder = f"models--{name.replace('/', '--')}".casefold()
-    try:
-        homes = [path for path in hub_cache().iterdir() if path.name.casefold() == folder]
-    except OSError:
-        return None
-    for home in homes:
-        if directory := _newest(home):
-            return Snapshot(home.name.removeprefix("models--").replace("--", "/", 1), directory)
-    return None
-
-
 def find_in_hub_cache(name: str) -> tuple[Snapshot, KnownModel | None] | None:
     """Return a snapshot for ``ORG/NAME``, ``ORG/NAME:TYPE`` or ``ORG/NAME-TYPE``, and the GGUF file in it.
 
@@ -80,12 +44,13 @@ def find_in_hub_cache(name: str) -> tuple[Snapshot, KnownModel | None] | None:
         BadRequestError: there are several files, and their names do not say their types.
     """
     repository, _, type = name.partition(":")
-    snapshot = find_snapshot(repository)
-    if snapshot is None:
+    found = find_snapshot(repository)
+    if found is None:
         repository, suffix = split_type(repository)
-        snapshot, type = find_snapshot(repository), type or suffix or ""
-    if snapshot is None:
+        found, type = find_snapshot(repository), type or suffix or ""
+    if found is None:
         return None
+    snapshot = Snapshot(*found)
     models = [model for model in snapshot.models() if not type or model.type == type.casefold()]
     typed = [model for model in models if model.type]
     if len(models) > 1 and not typed:
@@ -94,15 +59,3 @@ def find_in_hub_cache(name: str) -> tuple[Snapshot, KnownModel | None] | None:
             f"{', '.join(model.name for model in models)}; give the path of one"
         )
     return snapshot, max(typed or models, key=lambda model: model.exactness, default=None)
-
-
-def _newest(home: Path) -> Path | None:
-    try:
-        commit = (home / "refs" / "main").read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        commit = ""
-    main = home / "snapshots" / commit
-    if _COMMIT.fullmatch(commit) and main.is_dir():
-        return main
-    snapshots = [path for path in home.glob("snapshots/*") if path.is_dir()]
-    return max(snapshots, key=lambda path: path.stat().st_mtime, default=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from tinker_local.errors import TinkerError
 from tinker_local.known_model import KnownModel
 from tinker_local.model_store import ModelStore
 from tinker_local.provenance import Provenance, is_same_model
+from tinker_local.tuned import Tuned
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class Holding:
         provenance: what the file says of itself; None where it is not converted yet, or unreadable.
         base_name: what an adapter was trained on, if it says so.
         problem: why it cannot be used.
+        tuned: the types that ``models tune`` chose by kind of work, None for this file; None if it
+            did not.
     """
 
     name: str
@@ -36,6 +41,7 @@ class Holding:
     provenance: Provenance | None = None
     base_name: str | None = None
     problem: str | None = None
+    tuned: Mapping[str, str | None] | None = None
 
     @property
     def is_adapter(self) -> bool:
@@ -63,11 +69,11 @@ class Holding:
 
 def inventory(store: ModelStore) -> list[Holding]:
     """Return what is there: models and adapters by their names, then checkpoints."""
-    models = [_model(model) for model in store.models() if model.path]
+    models = [_model(model, store.directory) for model in store.models() if model.path]
     return [*models, *map(_checkpoint, Checkpoint.all(store.directory))]
 
 
-def _model(model: KnownModel) -> Holding:
+def _model(model: KnownModel, home: Path) -> Holding:
     path = model.path or Path()
     entry = find_entry(model.name)
     try:
@@ -76,8 +82,23 @@ def _model(model: KnownModel) -> Holding:
         return Holding(model.name, path, model.n_bytes, model.aliases, problem=str(error))
     license = (entry.license if entry else None) or provenance.license
     return Holding(
-        model.name, path, model.n_bytes, model.aliases, license, provenance, provenance.base_name
+        model.name,
+        path,
+        model.n_bytes,
+        model.aliases,
+        license,
+        provenance,
+        provenance.base_name,
+        tuned=_tuned(model, home),
     )
+
+
+def _tuned(model: KnownModel, home: Path) -> Mapping[str, str | None] | None:
+    with suppress(TinkerError):  # is said where it is used
+        tuned = Tuned.read(home, model)
+        if tuned and tuned.source_bytes == model.n_bytes:
+            return tuned.types
+    return None
 
 
 def _checkpoint(checkpoint: Checkpoint) -> Holding:

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from convert.file_types import FILE_TYPES
+from convert.file_types import inexactness
 from convert.landing import parts_of
 from convert.models_directory import split_type
 from tinker_local.errors import BadRequestError, NotFoundError
 from tinker_local.gguf_check import check_gguf
 
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-\d{5}")
-_TYPES = tuple(FILE_TYPES)  # the most exact first
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +64,18 @@ class KnownModel:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of its files."""
-        return sum(path.stat().st_size for path in self.files)
+        """Bytes of its files; a link that leads nowhere has none."""
+        return sum(path.stat().st_size for path in self.files if path.exists())
 
     def answers_to(self, name: str) -> bool:
         """Whether ``name`` means this model; case does not matter."""
         return name.casefold() in {other.casefold() for other in (self.name, *self.aliases)}
 
     @property
-    def exactness(self) -> int:
+    def exactness(self) -> tuple[int, int]:
         """Larger for more exact types of a model."""
-        return -_TYPES.index(self.type) if self.type else 1
+        worse, better = inexactness(self.type) if self.type else (-1, -1)
+        return -worse, -better
 
 
 def choose(name: str, models: Sequence[KnownModel]) -> KnownModel:

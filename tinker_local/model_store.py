@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from convert.hub_cache import hub_cache
 from convert.models_directory import models_directory
 from tinker_local.catalog import find_entry, find_in_distribution, other_names, read_catalog
 from tinker_local.errors import BadRequestError, NotFoundError
 from tinker_local.gguf_check import check_gguf
-from tinker_local.hub_cache import find_in_hub_cache, hub_cache
+from tinker_local.hub_cache import find_in_hub_cache
 from tinker_local.known_model import KnownModel, choose
+from tinker_local.tuned import WORKS, Tuned
 
 
 class ModelStore:
@@ -19,7 +21,8 @@ class ModelStore:
     ``ORG/NAME-TYPE.gguf`` in the directory is found as ``ORG/NAME-TYPE``, ``NAME-TYPE``, ``ORG/NAME`` and
     ``NAME``; without ORG or TYPE, by what there is. Where a name without a type means several files, it
     is the most exact of them; without an organisation, it must be the only one of that name. The
-    catalogue's names for one model are the same.
+    catalogue's names for one model are the same. ``NAME@score``, ``NAME@one`` and ``NAME@batch`` are the
+    type that was found best for this kind of work; see ``tinker-local models tune``.
 
     Args:
         directory: where the files are; None for ``models/`` in a checkout of tinker-local, else
@@ -73,6 +76,9 @@ class ModelStore:
         path = Path(name).expanduser()
         if path.exists():
             return [KnownModel(name, path=check_gguf(path))]
+        plain, _, work = name.rpartition("@")
+        if plain and work in WORKS:
+            return [self._tuned(plain, work)]
         if path.suffix == ".gguf" or name.startswith((".", "/", "~")):
             raise NotFoundError(f"there is no file {name} (from {Path.cwd()})")
         if found := self.find(name):
@@ -94,6 +100,29 @@ class ModelStore:
             if in_hub_cache and in_hub_cache[1]:
                 return [in_hub_cache[1]]
         return []
+
+    def _tuned(self, name: str, work: str) -> KnownModel:
+        """Return the file that was found best for a kind of work."""
+        source = choose(name, self.candidates(name))
+        tuned = Tuned.read(self.directory, source)
+        if tuned is None:
+            raise NotFoundError(
+                f"{name} was not tuned on this machine; tinker-local models tune {name} --keep does it"
+            )
+        if tuned.source_bytes != source.n_bytes:
+            raise BadRequestError(
+                f"{name} was tuned from a file of {tuned.source_bytes:,} bytes, and is now {source.path} "
+                f"of {source.n_bytes:,}; tinker-local models tune {name} --keep does it again"
+            )
+        path = tuned.file(work)
+        if path is None:
+            return source
+        if not path.is_file():
+            raise NotFoundError(
+                f"{name}@{work} is {path}, which is not there; this makes it: tinker-local convert "
+                f"{source.path} --type {tuned.types[work]} --output {path}"
+            )
+        return KnownModel(f"{name}@{work}", path=path, type=tuned.types[work])
 
     def _missing(self, name: str) -> str:
         for other in other_names(name):

@@ -84,12 +84,13 @@ class Options(BaseModel):
         "compute_logprobs, on the CPU. n_ctx is then the tokens of each running sequence; there are "
         "as many of these as fit a share of the memory.",
     )
-    n_contexts: int = Field(
-        default=4,
+    n_contexts: int | None = Field(
+        default=None,
         ge=1,
         le=4096,
         description="KV caches kept in memory, one for each model or adapter that was opened. Beyond it, "
-        "those idle longest are released, and made again on use. Unset: 4.",
+        "those idle longest are released, and made again on use. Unset: as many as fit half of the memory "
+        "that the weights leave, at least 2.",
     )
     max_memory_mb: int | None = Field(
         default=None,

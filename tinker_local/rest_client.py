@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import partialmethod
 from pathlib import Path
-from typing import Any, NoReturn
 
 from tinker_local import types
 from tinker_local.engine.gguf_file import GgufFile
@@ -14,37 +12,32 @@ from tinker_local.futures import APIFuture, finished
 from tinker_local.inventory import Holding, inventory
 from tinker_local.model_store import ModelStore
 from tinker_local.options import Options
-from tinker_local.service_only import refuse
+from tinker_local.service_only import without
 from tinker_local.telemetry import Telemetry, TelemetryProvider
 
-_OF_THE_SERVICE = frozenset(
-    f"{name}{suffix}"
-    for name in (
-        "assign_session_project",
-        "copy_weights",
-        "delete_checkpoint",
-        "delete_checkpoint_from_tinker_path",
-        "export_session_trace",
-        "get_audit_log",
-        "get_billing_usage",
-        "get_current_checkpoint_storage_usage",
-        "get_external_weights_urls",
-        "get_sampler",
-        "get_session",
-        "get_training_run",
-        "get_training_run_by_tinker_path",
-        "list_sessions",
-        "list_training_runs",
-        "publish_checkpoint_from_tinker_path",
-        "search_sessions",
-        "set_checkpoint_ttl_from_tinker_path",
-        "unpublish_checkpoint_from_tinker_path",
-        "whoami",
-    )
-    for suffix in ("", "_async")
+
+@without(
+    "assign_session_project",
+    "copy_weights",
+    "delete_checkpoint",
+    "delete_checkpoint_from_tinker_path",
+    "export_session_trace",
+    "get_audit_log",
+    "get_billing_usage",
+    "get_current_checkpoint_storage_usage",
+    "get_external_weights_urls",
+    "get_sampler",
+    "get_session",
+    "get_training_run",
+    "get_training_run_by_tinker_path",
+    "list_sessions",
+    "list_training_runs",
+    "publish_checkpoint_from_tinker_path",
+    "search_sessions",
+    "set_checkpoint_ttl_from_tinker_path",
+    "unpublish_checkpoint_from_tinker_path",
+    "whoami",
 )
-
-
 class RestClient(TelemetryProvider):
     """Says which models and adapters are on this machine. All else of the SDK's class is the service's.
 
@@ -107,7 +100,7 @@ class RestClient(TelemetryProvider):
         adapter = adapters[tinker_path]
         if adapter.base_name is None:
             raise BadRequestError(f"{adapter.path} does not say which model it was trained on")
-        rank = None if adapter.provenance is None else _rank(adapter.path)
+        rank = _rank(adapter.path) if adapter.provenance else None  # known once it is converted
         info = types.WeightsInfoResponse(base_model=adapter.base_name, is_lora=True, lora_rank=rank)
         return finished(info)
 
@@ -121,13 +114,6 @@ class RestClient(TelemetryProvider):
     def _checkpoints(self) -> list[types.Checkpoint]:
         found = [_checkpoint(holding) for holding in self._usable() if holding.is_adapter]
         return sorted(found, key=lambda checkpoint: checkpoint.time, reverse=True)
-
-    def _refuse(self, name: str, *args: Any, **kwargs: Any) -> NoReturn:
-        refuse(f"RestClient.{name}")
-
-
-for _name in _OF_THE_SERVICE:
-    setattr(RestClient, _name, partialmethod(RestClient._refuse, _name))
 
 
 def _supported(holding: Holding) -> types.SupportedModel:

@@ -70,12 +70,16 @@ class RetryConfig:
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """A request, and the future its caller holds; ``attempt`` is that of the engine's present try."""
+    """A request; ``attempt`` is the future of the engine's present try."""
 
     request: Request
-    future: Future[Any]
     n_failed: int = 0
     attempt: Future[Any] | None = None
+
+    @property
+    def future(self) -> Future[Any]:
+        """The future that the caller holds."""
+        return self.request.future
 
 
 class Retrier:
@@ -100,7 +104,7 @@ class Retrier:
         Raises:
             RequestFailedError: the engine was closed.
         """
-        call = _Call(request, request.future)
+        call = _Call(request)
         request.future.add_done_callback(partial(self._on_cancel, call))
         with self._lock:
             limit = self._config.max_connections

@@ -11,7 +11,6 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -247,6 +246,8 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         answer = self._plain
         if logprobs or topk or asked is not None:
             answer = replace(answer, logprobs=logprobs, first=first, topk=topk, targets=asked)
+        if logprobs:
+            answer = replace(answer, prompt=tokens)
         future: APIFuture[types.SampleResponse] = APIFuture()
         return self._submit(
             future,
@@ -298,7 +299,7 @@ class _Reopened:
         self.engines: weakref.WeakValueDictionary[tuple[object, ...], Engine] = (
             weakref.WeakValueDictionary()
         )
-        self.limit = cache(ContextLimit)
+        self.limit = ContextLimit()
 
 
 _reopened = {os.getpid(): _Reopened()}
@@ -313,7 +314,7 @@ def _reopen(
         key = (weights, weights.version(), options)
         engine = own.engines.get(key)
         if engine is None:
-            engine = own.engines[key] = weights.open(options, own.limit(options.n_contexts))
+            engine = own.engines[key] = weights.open(options, own.limit)
     return SamplingClient(engine, options, weights, base_model=base_model, retry_config=retry_config)
 
 

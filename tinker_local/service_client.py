@@ -7,9 +7,8 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping
-from functools import partialmethod
 from types import TracebackType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from tinker_local import types
 from tinker_local.engine.context_limit import ContextLimit
@@ -21,11 +20,19 @@ from tinker_local.options import KvType, LogprobsMode, Options
 from tinker_local.rest_client import RestClient
 from tinker_local.retry import RetryConfig
 from tinker_local.sampling_client import SamplingClient
-from tinker_local.service_only import refuse
+from tinker_local.service_only import refuse, without
 from tinker_local.telemetry import Telemetry, TelemetryProvider
 from tinker_local.weights import Weights
 
 
+@without(
+    "copy_weights",
+    "create_custom_loss",
+    "create_lora_training_client",
+    "create_training_client_from_state",
+    "create_training_client_from_state_with_optimizer",
+    "get_console_url",
+)
 class ServiceClient(TelemetryProvider):
     """The entry point: opens models on this machine.
 
@@ -51,7 +58,8 @@ class ServiceClient(TelemetryProvider):
             ``compute_logprobs``, on the CPU; ``n_ctx`` is then the tokens of each running sequence.
             None: False.
         n_contexts: KV caches kept in memory, of models and adapters that were opened; those that were
-            idle longest are released beyond it, and made again on use. None: 4.
+            idle longest are released beyond it, and made again on use. None: as many as fit half of the
+            memory that the weights leave, at least 2.
         max_memory_mb: main memory, in MB, that weights and KV caches may take in this process; what does
             not fit is refused before it is loaded. None: the machine's, for KV caches what is free.
         max_queue_mb: main memory, in MB, that the unfinished requests of a model may take; more get a
@@ -115,7 +123,7 @@ class ServiceClient(TelemetryProvider):
             }
         )
         self._store = ModelStore(self._options.models_dir)
-        self._limit = ContextLimit(self._options.n_contexts)
+        self._limit = ContextLimit()
         self._engines: dict[Weights, tuple[object, Engine]] = {}  # with the version of the files
         self._replaced: weakref.WeakSet[Engine] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -203,25 +211,6 @@ class ServiceClient(TelemetryProvider):
     def get_telemetry(self) -> Telemetry:
         """Return what was counted of the requests of this client's SamplingClients."""
         return self._telemetry
-
-    def _refuse(self, name: str, *args: Any, **kwargs: Any) -> NoReturn:
-        refuse(f"ServiceClient.{name}")
-
-    copy_weights = partialmethod(_refuse, "copy_weights")
-    create_custom_loss = partialmethod(_refuse, "create_custom_loss")
-    create_lora_training_client = partialmethod(_refuse, "create_lora_training_client")
-    create_lora_training_client_async = partialmethod(_refuse, "create_lora_training_client_async")
-    create_training_client_from_state = partialmethod(_refuse, "create_training_client_from_state")
-    create_training_client_from_state_async = partialmethod(
-        _refuse, "create_training_client_from_state_async"
-    )
-    create_training_client_from_state_with_optimizer = partialmethod(
-        _refuse, "create_training_client_from_state_with_optimizer"
-    )
-    create_training_client_from_state_with_optimizer_async = partialmethod(
-        _refuse, "create_training_client_from_state_with_optimizer_async"
-    )
-    get_console_url = partialmethod(_refuse, "get_console_url")
 
     def close(
         self,

@@ -5,9 +5,12 @@ A script that trains on the service and samples here keeps its imports and annot
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
 
 from tinker_local.errors import ServiceOnlyError
+
+T = TypeVar("T", bound=type)
 
 _CLIENTS = """
 AdminClient BackcompatTrainingClientFuture LossHandle PerDatumLossFn RequestOptions Timeout
@@ -51,6 +54,10 @@ TYPES = frozenset(_TYPES.split())
 """Of ``tinker.types``: training, images and sound, sessions, bills, and what travels over the wire."""
 
 
+REFUSES = "_refuses"
+"""The attribute of methods that only say they are the service's."""
+
+
 class ServiceOnly:
     """Base of the classes that stand for what only Tinker's service has."""
 
@@ -67,9 +74,34 @@ def refuse(name: str) -> NoReturn:
     )
 
 
+def without(*names: str) -> Callable[[T], T]:
+    """Return a decorator of classes that gives them methods of these names, each of which refuses.
+
+    Each has an ``_async`` form as well.
+    """
+
+    def give(cls: T) -> T:
+        for name in names:
+            for method in (name, f"{name}_async"):
+                setattr(cls, method, _refusal(f"{cls.__name__}.{method}"))
+        return cls
+
+    return give
+
+
+def _refusal(name: str) -> Callable[..., NoReturn]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
+        refuse(name)
+
+    method.__qualname__, method.__name__ = name, name.rpartition(".")[2]
+    method.__doc__ = "Belongs to Tinker's service."
+    setattr(method, REFUSES, True)
+    return method
+
+
 def stand_in(name: str) -> type[ServiceOnly]:
     """Return a class of that name that cannot be instantiated."""
     return type(name, (ServiceOnly,), {"__doc__": "Belongs to Tinker's service; cannot be made here."})
 
 
-__all__ = ["CLIENTS", "TYPES", "ServiceOnly", "refuse", "stand_in"]
+__all__ = ["CLIENTS", "REFUSES", "TYPES", "ServiceOnly", "refuse", "stand_in", "without"]

@@ -104,7 +104,8 @@ class StoreKeeper:
             if name.startswith(SCHEME):
                 return self._remove_checkpoint(Checkpoint.find(name, self._home))
             model = self.entry(name)
-            gone = [*model.files, *filter(Path.exists, [hashes_path(model.require())])]
+            hashes = [hashes_path(path) for path in model.files[:1]]
+            gone = [*model.files, *filter(Path.exists, hashes)]  # what is damaged, too
             with locked(self._home):
                 for path in gone:
                     path.unlink(missing_ok=True)

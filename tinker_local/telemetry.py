@@ -60,16 +60,16 @@ class Telemetry:
         """What was counted so far."""
         with self._lock:
             return Counters(
-                self._n_requests,
-                self._n_finished,
-                self._n_failed,
-                self._n_cancelled,
-                self._tokens_in,
-                self._tokens_out,
-                self._hits,
-                self._busy + (time.monotonic() - self._busy_since if self._n_at_work else 0.0),
-                self._waited / max(1, self._n_answered),
-                self._until_first / max(1, self._n_began),
+                requests=self._n_requests,
+                finished=self._n_finished,
+                failed=self._n_failed,
+                cancelled=self._n_cancelled,
+                tokens_in=self._tokens_in,
+                tokens_out=self._tokens_out,
+                cache_hit_tokens=self._hits,
+                busy_seconds=self._busy + (time.monotonic() - self._busy_since if self._n_at_work else 0.0),
+                queue_wait_seconds=self._waited / max(1, self._n_answered),
+                time_to_first_token_seconds=self._until_first / max(1, self._n_began),
             )
 
     def notice_request(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, SupportsIndex, overload
 
-from tinker_local.chat_template import render
+from tinker_local.chat_template import render, render_open
 from tinker_local.engine.llama import Model
 from tinker_local.errors import BadRequestError
 
@@ -24,6 +24,11 @@ class Tokenizer:
 
     def __init__(self, model: Model) -> None:
         self._model = model
+
+    @property
+    def name_or_path(self) -> str:
+        """The file that the vocabulary is in."""
+        return str(self._model.path)
 
     @property
     def vocab_size(self) -> int:
@@ -120,6 +125,16 @@ class Tokenizer:
             return [self._model.token_text(self._check(token)) for token in ids]
         return self._model.token_text(self._check(ids))
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes that a token stands for, its leading space included; a control token's name.
+
+        A token may be a part of a character: only all of them together are text.
+
+        Raises:
+            BadRequestError: it is not the id of a token.
+        """
+        return self._model.piece(self._check(token_id))
+
     @overload
     def apply_chat_template(
         self,
@@ -129,6 +144,7 @@ class Tokenizer:
         tokenize: Literal[False],
         return_dict: bool = False,
         chat_template: str | None = None,
+        continue_final_message: bool = False,
         **kwargs: Any,
     ) -> str: ...
 
@@ -141,6 +157,7 @@ class Tokenizer:
         tokenize: Literal[True] = True,
         return_dict: Literal[False] = False,
         chat_template: str | None = None,
+        continue_final_message: bool = False,
         **kwargs: Any,
     ) -> list[int]: ...
 
@@ -153,6 +170,7 @@ class Tokenizer:
         tokenize: Literal[True] = True,
         return_dict: Literal[True],
         chat_template: str | None = None,
+        continue_final_message: bool = False,
         **kwargs: Any,
     ) -> dict[str, list[int]]: ...
 
@@ -164,6 +182,7 @@ class Tokenizer:
         tokenize: bool = True,
         return_dict: bool = False,
         chat_template: str | None = None,
+        continue_final_message: bool = False,
         **kwargs: Any,
     ) -> str | list[int] | dict[str, list[int]]:
         """Return a conversation as the model was trained to read it.
@@ -174,10 +193,13 @@ class Tokenizer:
             tokenize: return token ids; False returns the text.
             return_dict: return ``{"input_ids": ..., "attention_mask": ...}`` instead of the ids.
             chat_template: a template to use instead of the model file's.
+            continue_final_message: end where the content of the last message ends, for the model to go on
+                with it.
             **kwargs: variables for the template, such as ``tools`` or ``enable_thinking``.
 
         Raises:
-            BadRequestError: there is no template, or it fails on this conversation.
+            BadRequestError: there is no template, it fails on this conversation, or the arguments do not go
+                together.
         """
         template = chat_template or self.chat_template
         if template is None:
@@ -185,7 +207,13 @@ class Tokenizer:
                 f"{self._model.path.name} has no chat template; pass one as chat_template"
             )
         variables = {"tools": None, "documents": None, **self._special_tokens(), **kwargs}
-        text = render(template, conversation, add_generation_prompt=add_generation_prompt, **variables)
+        if continue_final_message and add_generation_prompt:
+            raise BadRequestError(
+                "add_generation_prompt begins a message, continue_final_message goes on with the last: "
+                "give one of them"
+            )
+        variables["add_generation_prompt"] = add_generation_prompt
+        text = (render_open if continue_final_message else render)(template, conversation, **variables)
         if not tokenize:
             return text
         ids = self.encode(text, add_special_tokens=False)  # the template writes its own

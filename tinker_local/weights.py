@@ -10,6 +10,7 @@ from typing import Any
 
 from convert.errors import ConversionError
 from convert.models_directory import split_type
+from convert.workplace import sweep
 from tinker_local import checks
 from tinker_local.catalog import find_entry
 from tinker_local.checkpoint import Checkpoint
@@ -127,6 +128,7 @@ def _find_given(store: ModelStore, name: str, base: str | None) -> Path:
     if not name.startswith("tinker://"):
         return canonical_path(store.resolve(name))
     checkpoint = Checkpoint.find(name, store.directory)
+    sweep(checkpoint.directory)
     return canonical_path(check_gguf(checkpoint.gguf or _convert(store, checkpoint, base)))
 
 
@@ -196,6 +198,7 @@ def _candidates(store: ModelStore, name: str, needed_by: str) -> Sequence[KnownM
 
 def _names(name: str) -> tuple[str, ...]:
     """Return the names of the model in the catalogue that a name means; any other name says nothing."""
+    name = name.partition("@")[0]
     entry = find_entry(name) or find_entry(split_type(name)[0]) or find_entry(name.partition(":")[0])
     return entry.names if entry else ()
 

@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
+import tarfile
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.random_adapter import random_adapter
+from tests.random_checkpoints.adapters import write_adapter
 from tinker_local import ModelInput, SamplingClient, Tokenizer
 from tinker_local.cli import app
 
 TEXT = "The capital of France is"
+SHAPES = (("A", (4, 576)), ("B", (576, 4)))
 
 
 def run(*arguments: str, text: str | None = None, **environment: str) -> Result:
@@ -84,6 +91,78 @@ def test_logprobs_as_text() -> None:
     assert len(lines) == 6
     assert lines[1].split()[2:] == ["'", "capital'", "<-", *lines[1].split()[5:]]
     assert "perplexity" in lines[-1]
+
+
+def test_logprobs_in_colour() -> None:
+    text = "Paris is the capital of aardvarks \x1b[31m"
+    result = run("logprobs", text, "--color", TERM="xterm-256color", COLORTERM="truecolor")
+    assert result.exit_code == 0, result.output
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout)
+    assert "48;2;" in result.stdout
+    assert "\\x1b" in plain
+    assert "\x1b" not in plain
+    assert re.search(r"\d  ·a", plain), "a surprising token, in the table"
+    assert "perplexity" in plain
+    assert run("logprobs", TEXT, "--no-color").output == run("logprobs", TEXT).output
+    assert "\x1b" not in run("logprobs", TEXT).output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_logprobs_on_a_terminal(no_color: str) -> None:
+    import pty
+
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "NO_COLOR": no_color, "TERM": "xterm-256color"}
+    command = [sys.executable, "-m", "tinker_local.cli", "logprobs", TEXT]
+    process = subprocess.Popen(command, stdout=follower, stderr=follower, env=environment)
+    os.close(follower)
+    text = b""
+    with suppress(OSError):  # how Linux says that the other end was closed
+        while data := os.read(leader, 4096):
+            text += data
+    assert process.wait(timeout=60) == 0
+    assert (b"48;5;" in text) == (not no_color)
+    assert (b"\x1b" in text) == (not no_color)
+    assert b"perplexity" in text
+
+
+def test_logprobs_page(tmp_path: Path) -> None:
+    place = tmp_path / "page.html"
+    result = run("logprobs", TEXT, "--html", str(place))
+    assert result.exit_code == 0, result.output
+    assert f"{place}: 5 tokens, log-probability " in result.output
+    page = place.read_text(encoding="utf-8")
+    assert page.count("data-look=") == 5
+    assert "rank over 10" in page or "rank 1" in page
+    missing = run("logprobs", TEXT, "--html", str(tmp_path / "none" / "page.html"))
+    assert missing.exit_code == 1
+    assert "there is no directory" in missing.output
+    both = run("logprobs", TEXT, "--html", str(place), "--json", "--top-k", "1")
+    assert json.loads(both.output)["count"] == 4
+
+
+def test_logprobs_of_two_models(model_path: Path, tmp_path: Path) -> None:
+    adapter = random_adapter(model_path).write(tmp_path / "lora.gguf")
+    arguments = ["logprobs", TEXT, "--model", str(model_path), "--compare-adapter", str(adapter)]
+    answer = json.loads(run(*arguments, "--json").output)
+    first, second = answer["logprobs"], answer["compare"]["logprobs"]
+    assert answer["difference"][0] is None
+    assert answer["difference"][1:] == [b - a for a, b in zip(first[1:], second[1:], strict=True)]
+    assert any(answer["difference"][1:]), "the adapter changes something"
+    assert answer["compare"]["model"] == f"{model_path} + {adapter}"
+    lines = run(*arguments).output.splitlines()
+    assert len(lines) == 5 + 2
+    assert [float(x) for x in lines[1].split()[:2]] == [
+        pytest.approx(x[1], abs=1e-4) for x in (first, second)
+    ]
+    back = ["logprobs", TEXT, "--adapter", str(adapter), "--model", str(model_path), "--json"]
+    swapped = json.loads(run(*back, "--compare", str(model_path)).output)
+    assert (swapped["model"], swapped["compare"]["model"]) == (answer["compare"]["model"], answer["model"])
+    place = tmp_path / "page.html"
+    assert run(*arguments, "--html", str(place)).exit_code == 0
+    assert place.read_text(encoding="utf-8").count("data-look=") == 3 * 5
+    assert "B − A" in re.sub(r"\x1b\[[0-9;]*m", "", run(*arguments, "--color", TERM="xterm").output)
 
 
 def test_models() -> None:
@@ -162,6 +241,32 @@ def test_prints_as_it_goes_on_a_terminal(num_samples: int) -> None:
     text = "".join(pieces)
     assert text.count(TEXT) == num_samples
     assert text.count("Paris") >= num_samples
+
+
+def test_an_adapter_of_the_embedded_model(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    start = "base_model.model.model.layers.3.self_attn.o_proj.lora_"
+    factors = {f"{start}{which}.weight": rng.standard_normal(shape, np.float32) for which, shape in SHAPES}
+    lora = write_adapter(
+        tmp_path / "lora", factors, base_model_name_or_path="HuggingFaceTB/SmolLM2-135M-Instruct"
+    )
+    home = {"TINKER_LOCAL_MODELS_DIR": str(tmp_path / "models")}
+    made = run("convert", str(lora), **home)
+    assert made.exit_code == 0, made.output
+    plain, changed = (sample("--seed", "1", *more, **home) for more in ((), ("--adapter", "lora-lora")))
+    assert changed.exit_code == 0, changed.output
+    assert changed.output != plain.output
+    unknown = run("convert", str(lora), "--base", "Qwen/Qwen3-8B", **home)
+    assert unknown.exit_code == 1
+    assert "hf download Qwen/Qwen3-8B" in unknown.stderr
+    added = run("models", "add", str(lora), "--name", "tinker://run/sampler_weights/a", **home)
+    assert added.exit_code == 0, added.output
+    with tarfile.open(tmp_path / "b.tar", "w") as archive:
+        archive.add(lora, "b")
+    run("models", "add", str(tmp_path / "b.tar"), "--name", "tinker://run/sampler_weights/b", **home)
+    listed = run("models", **home).output
+    assert "base         said in the archive" in listed
+    assert listed.count("base         HuggingFaceTB/SmolLM2-135M-Instruct") == 2
 
 
 def test_convert_module_is_the_command() -> None:

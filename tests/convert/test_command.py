@@ -173,5 +173,9 @@ def test_bases_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_base("Tiny-q4_0") == home / "Org" / "Tiny-q4_0.gguf"
     assert find_base("Org/Tiny", needs_weights=True) == snapshot
     assert find_base(str(snapshot)) == snapshot
-    with pytest.raises(ConversionError, match="is no path, and not in Hugging Face's cache"):
+    with pytest.raises(ConversionError, match=r"no GGUF file in .*give its directory or its GGUF file"):
+        find_base("Other")
+    with pytest.raises(
+        ConversionError, match=r"is no path and has no snapshot .*merging needs the weights"
+    ):
         find_base("Tiny", needs_weights=True)

@@ -327,6 +327,23 @@ def test_tensors_that_the_quantizer_leaves_alone(tmp_path: Path) -> None:
     assert after["blk.0.ffn_up.weight"].tensor_type == gguf.GGMLQuantizationType.Q5_1
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("split_size", [None, 200_000])
+def test_an_output_matrix_of_its_own_type(tmp_path: Path, tied: bool, split_size: int | None) -> None:
+    write_llama(tmp_path / "tiny", hidden_size=256, intermediate_size=256, tie_word_embeddings=tied)
+    path = convert_checkpoint(tmp_path / "tiny", tmp_path / "x.gguf", split_size=split_size)
+    again = convert_checkpoint(path, tmp_path / "y.gguf", outtype="Q4_0+F16")
+    types = {name: tensor.tensor_type.name for name, tensor in read_gguf(again)[1].items()}
+    assert types.pop("token_embd.weight" if tied else "output.weight") == "F16"
+    assert {type for name, type in types.items() if not name.endswith("norm.weight")} == {"Q4_0"}
+    with pytest.raises(UnsupportedError, match=r"'q4_0\+q4_k_m' has no output matrix that we know"):
+        convert_checkpoint(path, tmp_path / "z.gguf", outtype="q4_0+q4_k_m")
+    direct = convert_checkpoint(tmp_path / "tiny", tmp_path / "d.gguf", outtype="q4_0+f16")
+    assert {n: t.tensor_type for n, t in read_gguf(direct)[1].items()} == {
+        n: t.tensor_type for n, t in read_gguf(again)[1].items()
+    }
+
+
 def test_mxfp4_stays(tmp_path: Path) -> None:
     write_llama(tmp_path / "tiny", hidden_size=256, intermediate_size=512, num_hidden_layers=1)
     whole = convert_checkpoint(tmp_path / "tiny", tmp_path / "x.gguf")

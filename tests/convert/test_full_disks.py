@@ -1,7 +1,7 @@
 """Disks that are full, and directories that cannot be written to, wherever something is written.
 
-A full disk is stood in for by a limit on the size of files (RLIMIT_FSIZE, which child processes inherit), and
-a directory that is read-only by being another user.
+A full disk is stood in for by a limit on the size of files (RLIMIT_FSIZE, which child processes inherit),
+and a directory that is read-only by being another user.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ except (ConversionError, TinkerError) as error:
 JOBS = {
     "direct": 'convert.convert_checkpoint(source, home / "x.gguf", outtype="f32")',
     "quantized": 'convert.convert_checkpoint(source, home / "x.gguf", outtype="q4_0", verify=False)',
-    "requantized": 'convert.convert_checkpoint(home / "Org" / "Base-f32.gguf", home / "x.gguf", outtype="q8_0")',
+    "requantized": (
+        'convert.convert_checkpoint(home / "Org" / "Base-f32.gguf", home / "x.gguf", outtype="q8_0")'
+    ),
     "add": 'StoreKeeper(ModelStore(home)).add(home / "Org" / "Base-f32.gguf", "copied")',
     "first use": (
         'ServiceClient(models_dir=home).create_sampling_client("tinker://run:train:0/sampler_weights/x")'

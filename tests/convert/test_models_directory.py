@@ -98,12 +98,18 @@ def test_types_at_the_end_of_names() -> None:
     assert split_type("Qwen3-8B-bf16") == ("Qwen3-8B", "bf16")
     assert split_type("Model.Q4_K_M") == ("Model", "q4_k_m")
     assert split_type("a-f32-q8_0") == ("a-f32", "q8_0")
+    assert split_type("Org/a-q4_0+BF16") == ("Org/a", "q4_0+bf16")
+    assert split_type("a-q4_0+q4_k_m") == ("a-q4_0+q4_k_m", None)
     for stem in ("Qwen3-8B", "bf16", "-bf16", "x-bf16-tuned", "xbf16"):
         assert split_type(stem) == (stem, None)
 
 
 def test_the_environment_decides(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert models_directory() == home
+    monkeypatch.setenv("TINKER_LOCAL_MODELS", "/short")
+    assert models_directory() == home
     monkeypatch.delenv("TINKER_LOCAL_MODELS_DIR")
+    assert models_directory() == ModelStore().directory == Path("/short")
+    monkeypatch.delenv("TINKER_LOCAL_MODELS")
     assert models_directory() == Path(__file__).resolve().parents[2] / "models"
     assert ModelStore().directory == models_directory()

@@ -24,7 +24,7 @@ from tinker_local import (
     SamplingParams,
     ServiceClient,
 )
-from tinker_local.engine import devices, invariance, streams
+from tinker_local.engine import devices, invariance, llama, streams
 from tinker_local.engine.guesses import Guesses
 from tinker_local.engine.invariance import RULES, Rule
 from tinker_local.engine.llama import Context
@@ -270,6 +270,15 @@ class TestRefusals:
         monkeypatch.setattr(Context, "logits", in_fours)
         client = Case().client(tmp_path)
         assert client._engine._loop._runner._rule == Rule(1, 8, 4)
+
+
+def test_attention_that_goes_by_the_number_of_queries_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With values of the keys' type, 64 queries or more would be computed in another way than few."""
+    monkeypatch.setattr(llama, "_BF16", llama._KV_TYPES["f16"])
+    with pytest.raises(BadRequestError, match="depend on what is computed together"):
+        Case().client(tmp_path)
 
 
 def test_besides_blas_batches_stay_below_its_threshold(

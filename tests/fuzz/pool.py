@@ -20,6 +20,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.peak_memory import peak_bytes
+
 SECONDS = 10.0
 GROWTH = 10**9
 _MOST_MEMORY = 12 << 30  # of address space: keeps the machine alive, far above what a case may use
@@ -123,10 +125,10 @@ def serve(attempt: Try, ours: tuple[type[Exception], ...]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)  # libraries may print
-        print(json.dumps({"memory": _memory()}), file=answers, flush=True)
+        print(json.dumps({"memory": peak_bytes()}), file=answers, flush=True)
         for line in sys.stdin:
             outcome, problem = _judge(attempt, ours, Path(line.rstrip("\n")))
-            answer = {"outcome": outcome, "problem": problem, "memory": _memory()}
+            answer = {"outcome": outcome, "problem": problem, "memory": peak_bytes()}
             print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -143,7 +145,3 @@ def _judge(attempt: Try, ours: tuple[type[Exception], ...], path: Path) -> tuple
 
 def _kind(said: str) -> str:
     return "refused by llama.cpp" if "llama.cpp c" in said or "llama_decode" in said else "refused"
-
-
-def _memory() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

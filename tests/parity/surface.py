@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from tinker_local.service_only import ServiceOnly
+from tinker_local.service_only import REFUSES, ServiceOnly
 
 MISSING = "missing"
 
@@ -91,6 +91,8 @@ def public(cls: Any) -> dict[str, Any]:
 
 def _methods(name: str, ours: Any, theirs: Any) -> Iterator[tuple[str, str]]:
     for key, member in public(theirs).items():
+        if key == "__init__" and dataclasses.is_dataclass(theirs) and theirs.__dataclass_params__.init:
+            continue  # made of the fields
         if not callable(getattr(theirs, key, None)) or isinstance(member, property):
             if not hasattr(ours, key) and key not in _fields_of(ours):
                 yield f"{name}.{key}", "missing here"
@@ -98,18 +100,12 @@ def _methods(name: str, ours: Any, theirs: Any) -> Iterator[tuple[str, str]]:
         own = getattr(ours, key, None)
         if own is None:
             yield f"{name}.{key}", "missing here"
-        elif not _refuses(own):
+        elif not hasattr(own, REFUSES):
             yield from _signature(f"{name}.{key}", own, getattr(theirs, key))
 
 
 def _fields_of(cls: Any) -> Any:
     return getattr(cls, "model_fields", ())
-
-
-def _refuses(function: Any) -> bool:
-    """Whether a method of ours only says that it is the service's."""
-    function = getattr(function, "__wrapped__", function)
-    return getattr(function, "__partialmethod__", None) is not None or "partialmethod" in repr(function)
 
 
 def _signature(name: str, ours: Any, theirs: Any) -> Iterator[tuple[str, str]]:
@@ -120,7 +116,7 @@ def _signature(name: str, ours: Any, theirs: Any) -> Iterator[tuple[str, str]]:
         return {
             p.name: (spelled(hints.get(p.name)), _default(p.default))
             for p in inspect.signature(function).parameters.values()
-            if p.name not in ("self", "cls", "_holder") and p.kind is not p.VAR_KEYWORD
+            if p.name not in ("self", "cls", "_holder")
         }
 
     yield from _compare(name, parameters(ours), parameters(theirs))

@@ -16,9 +16,9 @@ pytestmark = pytest.mark.parity
 weights = pytest.importorskip("tinker_cookbook.weights")
 pytest.importorskip("torch")
 
-from tests.parity.families import _load, all_cases  # noqa: E402
+from tests.parity.adapters import find_case, score  # noqa: E402
+from tests.parity.families import _load  # noqa: E402
 from tests.parity.lora import tinker_lora  # noqa: E402
-from tests.parity.test_adapters import score  # noqa: E402
 
 CASES = {
     "llama, grouped queries": "",
@@ -33,8 +33,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_as_the_official_export(name: str, tmp_path: Path) -> None:
-    (case,) = (case for case in all_cases() if str(case) == name)
-    source, without = tmp_path / "checkpoint", CASES[name]
+    case, source, without = find_case(name), tmp_path / "checkpoint", CASES[name]
     case.write(source)
     model = _load(source)
     n_tokens = model.get_input_embeddings().weight.shape[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import typer
@@ -13,7 +15,9 @@ from tinker_local.model_store import ModelStore
 from tinker_local.options import Options
 
 
-def verify_isolated(name: str | None, base: str | None, models_dir: Path | None) -> None:
+def verify_isolated(
+    name: str | None, base: str | None, models_dir: Path | None, *, as_json: bool = False
+) -> None:
     """Try the file that a name or path stands for, on the base that another does; print what came of it."""
     if name is None:
         raise typer.BadParameter("--isolated needs the name or path of what to try")
@@ -23,4 +27,7 @@ def verify_isolated(name: str | None, base: str | None, models_dir: Path | None)
         if not path.is_file():
             raise NotFoundError(f"there is no file {path}")
         found = try_isolated(path.resolve(), store.resolve(base).resolve() if base else None)
+        if as_json:
+            typer.echo(json.dumps({"path": str(path), **asdict(found)}))
+            return
         typer.echo(f"{path}: ok; {found.n_vocab:,} tokens in the vocabulary, {found.n_decoded} decoded")

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from tinker_local.batch import ScoreTask
+from tinker_local.cli.batch import Force, Input, Output, check_batch, run_batch
 from tinker_local.cli.parameters import ChosenModel, runs_a_model
-from tinker_local.tokenizer import Tokenizer
-from tinker_local.types import ModelInput, SampleResponse, SamplingParams
+from tinker_local.looking import Comparison, Reading, Token, write_page
+from tinker_local.looking.page import check_place
+from tinker_local.looking.visible import bytes_of_text, text_of_bytes
+from tinker_local.types import ModelInput, SamplingParams
+
+_TOP_K = 10  # alternatives of a page or a coloured text, where nobody says how many
 
 
 @runs_a_model
@@ -21,25 +28,81 @@ def logprobs(
         typer.FileText | None,
         typer.Option("--file", encoding="utf-8", help="Score a file's text; - reads standard input."),
     ] = None,
-    top_k: Annotated[int, typer.Option(help="Alternatives to show at each position.")] = 0,
+    compare: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Compare with another model, named as for --model.")
+    ] = None,
+    compare_adapter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Compare with this LoRA, named as for --adapter, on the model of --compare, else of "
+            "--model, else on its own. --lora-scale is not for it.",
+        ),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Alternatives of each token. Unset: {_TOP_K} in colours and on pages, else none.",
+            show_default=False,
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page that shows them; any browser opens it."),
+    ] = None,
+    color: Annotated[
+        bool | None,
+        typer.Option(
+            help="Colour the text by probability. Unset: on terminals, unless NO_COLOR is set. Without "
+            "colours there is a line for each token.",
+            show_default=False,
+        ),
+    ] = None,
+    light: Annotated[
+        bool | None,
+        typer.Option(
+            "--light/--dark",
+            help="The terminal's background. Unset: as COLORFGBG says, else dark.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    input: Input = None,
+    output: Output = None,
+    force: Force = False,
 ) -> None:
-    """Print the log-probability of each token of a text, their sum and the perplexity."""
+    """Show the log-probability of each token of a text, their sum and the perplexity.
+
+    \b
+    tinker-local logprobs "Paris is the capital of France."
+    tinker-local logprobs --file notes.txt --html notes.html
+    tinker-local logprobs --file notes.txt --compare-adapter tuned.gguf --html both.html
+    """
+    check_batch(file if text is None else text, input, output, force, "a text or --file")
+    if input is not None:
+        if html or compare or compare_adapter:
+            raise typer.BadParameter("--html and --compare are for one text, not for files of requests")
+        run_batch(model, ScoreTask(top_k or 0), input, output, force=force, as_json=as_json)
+        return
+    from tinker_local.looking.terminal import colour_console, show, theme_of_terminal
+
     text = _read(text, file)
-    client = model.open()
-    tokenizer = client.get_tokenizer()
-    tokens = tokenizer.encode(text)
-    response = client.sample(
-        ModelInput.from_ints(tokens),
-        1,
-        SamplingParams(max_tokens=0),
-        include_prompt_logprobs=True,
-        topk_prompt_logprobs=top_k,
-    ).result()
+    place = check_place(html) if html else None
+    console = None if as_json or html else colour_console(color)
+    k = top_k if top_k is not None else _TOP_K if console or html else 0
+    first = _score(model, text, k)
+    other = _other(model, compare, compare_adapter)
+    shown = Comparison(first, _score(other, text, k)) if other else first
+    if place:
+        write_page(place, shown)
     if as_json:
-        typer.echo(json.dumps(_as_json(model.name, tokenizer, tokens, response)))
+        typer.echo(json.dumps(_as_json(shown, with_topk=k > 0)))
+    elif console:
+        show(console, shown, theme_of_terminal(light))
+    elif place:
+        typer.echo(f"{place}: {_in_short(shown)}")
     else:
-        _print(tokenizer, tokens, response)
+        _print(shown)
 
 
 def _read(text: str | None, file: typer.FileText | None) -> str:
@@ -53,44 +116,97 @@ def _read(text: str | None, file: typer.FileText | None) -> str:
         raise typer.BadParameter(f"{file.name} is not UTF-8 text: {error}") from None
 
 
-def _print(tokenizer: Tokenizer, tokens: list[int], response: SampleResponse) -> None:
-    scores = response.prompt_logprobs or []
-    alternatives = response.topk_prompt_logprobs or [None] * len(tokens)
-    for token, score, top in zip(tokens, scores, alternatives, strict=True):
-        line = f"{'-' if score is None else f'{score:.4f}':>10}  {token:6d}  {_show(tokenizer, token)}"
-        if top:
-            line += "   <- " + ", ".join(f"{_show(tokenizer, i)} {p:.4f}" for i, p in top)
-        typer.echo(line)
-    total, count = _total(scores)
-    typer.echo(f"{total:10.4f}  sum of {count} tokens, perplexity {_perplexity(total, count):.4f}")
+def _other(model: ChosenModel, compare: str | None, adapter: str | None) -> ChosenModel | None:
+    if compare is None and adapter is None:
+        return None
+    return replace(model, base=compare or model.base, adapter=adapter, lora_scale=1.0)
 
 
-def _as_json(
-    model: str, tokenizer: Tokenizer, tokens: list[int], response: SampleResponse
-) -> dict[str, Any]:
-    scores = response.prompt_logprobs or []
-    total, count = _total(scores)
-    answer: dict[str, Any] = {
-        "model": model,
-        "tokens": tokens,
-        "texts": [tokenizer.decode(token) for token in tokens],
-        "logprobs": scores,
-        "sum": total,
-        "perplexity": _perplexity(total, count),
+def _score(model: ChosenModel, text: str, k: int) -> Reading:
+    client = model.open()
+    tokenizer = client.get_tokenizer()
+    tokens = tokenizer.encode(text)
+    response = client.sample(
+        ModelInput.from_ints(tokens),
+        1,
+        SamplingParams(max_tokens=0),
+        include_prompt_logprobs=True,
+        topk_prompt_logprobs=k,
+    ).result()
+    return Reading.of(
+        model.title,
+        tokens,
+        response.prompt_logprobs,
+        response.topk_prompt_logprobs,
+        lambda token: text_of_bytes(tokenizer.token_bytes(token)),
+    )
+
+
+def _print(shown: Reading | Comparison) -> None:
+    reading = shown if isinstance(shown, Reading) else shown.first
+    if isinstance(shown, Reading):
+        for token in reading.tokens:
+            typer.echo(f"{_column(token.logprob)}  {_line(token)}")
+        typer.echo(_sum(reading))
+        return
+    if shown.differences is None:
+        for each in (shown.first, shown.second):
+            typer.echo(f"{each.name}:")
+            _print(each)
+        return
+    for a, b, difference in zip(shown.first.tokens, shown.second.tokens, shown.differences, strict=True):
+        typer.echo(f"{_column(a.logprob)}{_column(b.logprob)}{_column(difference)}  {_line(a)}")
+    for each in (shown.first, shown.second):
+        typer.echo(f"{_sum(each)}: {each.name}")
+
+
+def _column(value: float | None) -> str:
+    return f"{'-' if value is None else f'{value:.4f}':>10}"
+
+
+def _line(token: Token) -> str:
+    line = f"{token.token_id:6d}  {_quoted(token.text)}"
+    if token.alternatives:
+        line += "   <- " + ", ".join(f"{_quoted(a.text)} {a.logprob:.4f}" for a in token.alternatives)
+    return line
+
+
+def _sum(reading: Reading) -> str:
+    return f"{reading.total:10.4f}  sum of {reading.count} tokens, perplexity {reading.perplexity:.4f}"
+
+
+def _in_short(shown: Reading | Comparison) -> str:
+    if isinstance(shown, Reading):
+        mean = f"mean {shown.mean:.4f}, perplexity {shown.perplexity:.4f}"
+        return f"{len(shown.tokens)} tokens, log-probability {shown.total:.4f}, {mean}"
+    return f"{_in_short(shown.first)} ({shown.first.name}); {_in_short(shown.second)} ({shown.second.name})"
+
+
+def _as_json(shown: Reading | Comparison, with_topk: bool) -> dict[str, Any]:
+    if isinstance(shown, Comparison):
+        answer = _as_json(shown.first, with_topk)
+        return {**answer, "compare": _as_json(shown.second, with_topk), "difference": shown.differences}
+    answer = {
+        "model": shown.name,
+        "tokens": [token.token_id for token in shown.tokens],
+        "texts": [_decoded(token.text) for token in shown.tokens],
+        "logprobs": [token.logprob for token in shown.tokens],
+        "count": shown.count,
+        "sum": shown.total,
+        "mean": shown.mean,
+        "perplexity": shown.perplexity,
     }
-    if response.topk_prompt_logprobs is not None:
-        answer["topk_logprobs"] = response.topk_prompt_logprobs
+    if with_topk:
+        answer["topk_logprobs"] = [
+            [(other.token_id, other.logprob) for other in token.alternatives] or None
+            for token in shown.tokens
+        ]
     return answer
 
 
-def _show(tokenizer: Tokenizer, token: int) -> str:
-    return repr(tokenizer.decode(token))
+def _quoted(text: str) -> str:
+    return repr(_decoded(text))
 
 
-def _total(scores: list[float | None]) -> tuple[float, int]:
-    scored = [score for score in scores if score is not None]
-    return math.fsum(scored), len(scored)
-
-
-def _perplexity(total: float, count: int) -> float:
-    return math.exp(-total / count) if count else 1.0
+def _decoded(text: str) -> str:
+    return bytes_of_text(text).decode("utf-8", "replace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,9 @@ from convert.landing import format_bytes, parts_of
 from convert.progress import shown_progress
 from tinker_local.catalog import find_entry
 from tinker_local.cli.isolated import verify_isolated
-from tinker_local.cli.parameters import option, reported_errors
+from tinker_local.cli.parameters import complete_model, complete_name, option, reported_errors
+from tinker_local.cli.tune import tune
+from tinker_local.errors import TinkerError
 from tinker_local.inventory import Holding, inventory
 from tinker_local.model_store import ModelStore
 from tinker_local.options import Options
@@ -26,8 +29,12 @@ models = typer.Typer(
     invoke_without_command=True,
     pretty_exceptions_enable=False,
 )
+models.command()(tune)
 ModelsDir = Annotated[Path | None, option("models_dir")]
-Name = Annotated[str, typer.Argument(help="A name that `list` prints, or a tinker:// path.")]
+Name = Annotated[
+    str,
+    typer.Argument(help="A name that `list` prints, or a tinker:// path.", autocompletion=complete_name),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -41,7 +48,10 @@ def _default(context: typer.Context, models_dir: ModelsDir = None) -> None:
 
 @models.command("list")
 def list_models(models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
-    """List what can be used by name: size, type, base, adapters; then what is known and not here."""
+    """List what can be used by name: size, type, base, adapters; then what is known and not here.
+
+    Example: tinker-local models list --json
+    """
     with reported_errors():
         store = _store(models_dir)
         holdings = inventory(store)
@@ -58,13 +68,16 @@ def list_models(models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
 
 @models.command()
 def show(name: Name, models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
-    """Show all that is known of one: files, hashes, licence, source, base, adapters."""
+    """Show all that is known of one: files, hashes, licence, source, base, adapters.
+
+    Example: tinker-local models show SmolLM2-135M-Instruct
+    """
     with reported_errors():
         store = _store(models_dir)
         holdings = inventory(store)
         holding = _find(store, holdings, name)
         if holding is None:
-            _show_missing(store, name)
+            _show_missing(store, name, as_json)
             return
         if as_json:
             typer.echo(json.dumps(_as_json(holding, holdings), indent=1))
@@ -82,7 +95,10 @@ def add(
     force: Annotated[bool, typer.Option("--force", help="Replace what has this name.")] = False,
     models_dir: ModelsDir = None,
 ) -> None:
-    """Put a file under a name."""
+    """Put a file under a name.
+
+    Example: tinker-local models add my-model.gguf --name Me/Mine
+    """
     with reported_errors(), shown_progress(path.name) as on_progress:
         keeper = StoreKeeper(_store(models_dir))
         typer.echo(keeper.add(path.expanduser(), name, link=link, force=force, on_progress=on_progress))
@@ -94,7 +110,10 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     models_dir: ModelsDir = None,
 ) -> None:
-    """Delete a model, an adapter or a checkpoint from the store."""
+    """Delete a model, an adapter or a checkpoint from the store.
+
+    Example: tinker-local models remove Me/Mine --yes
+    """
     with reported_errors():
         store = _store(models_dir)
         keeper = StoreKeeper(store)
@@ -113,21 +132,43 @@ def verify(
     isolated: Annotated[
         bool, typer.Option(help="Try a file from a stranger in a process of its own; NAME may be a path.")
     ] = False,
-    base: Annotated[str | None, typer.Option(help="The model that an adapter to try is for.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="The model that an adapter to try is for.", autocompletion=complete_model),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Compare files with the SHA-256 recorded when they were added or converted; or try one."""
+    """Compare files with the SHA-256 recorded when they were added or converted; or try one.
+
+    Example: tinker-local models verify --json
+    """
     if isolated:
-        verify_isolated(name, base, models_dir)
+        verify_isolated(name, base, models_dir, as_json=as_json)
         return
     with reported_errors():
-        is_sound = True
+        verdicts = []
         with shown_progress("Verifying") as on_progress:
             for verdict in StoreKeeper(_store(models_dir)).verify(name, on_progress):
+                verdicts.append(verdict)
                 said = "; ".join(verdict.problems) or ("ok" if verdict.is_recorded else "no hash recorded")
-                typer.echo(f"{verdict.name}: {said}")
-                is_sound &= not verdict.problems
-        if not is_sound:
+                if not as_json:
+                    typer.echo(f"{verdict.name}: {said}")
+        if as_json:
+            typer.echo(json.dumps([asdict(verdict) for verdict in verdicts], indent=1))
+        if any(verdict.problems for verdict in verdicts):
             raise typer.Exit(1)
+
+
+def find_named_base(name: str) -> Path:
+    """Return the GGUF file that a name stands for, of an adapter that is to be converted.
+
+    Raises:
+        ConversionError: there is none; the message says where it was looked for.
+    """
+    try:
+        return ModelStore().resolve(name)
+    except TinkerError as error:
+        raise ConversionError(f"the base cannot be found: {error}") from None
 
 
 def _store(models_dir: Path | None) -> ModelStore:
@@ -145,10 +186,14 @@ def _find(store: ModelStore, holdings: list[Holding], name: str) -> Holding | No
     return next((holding for holding in holdings if holding.path in paths), None)
 
 
-def _show_missing(store: ModelStore, name: str) -> None:
+def _show_missing(store: ModelStore, name: str, as_json: bool) -> None:
     entry = find_entry(name)
     if entry is None:
         store.resolve(name)  # says what there is, or why it is none of these
+        return
+    if as_json:
+        facts = {"name": entry.name, "aliases": entry.aliases, "path": None, "license": entry.license}
+        typer.echo(json.dumps(facts | {"how_to_get": entry.how_to_get}, indent=1))
         return
     typer.secho(entry.name, bold=True, nl=False)
     typer.echo("  not installed")
@@ -166,8 +211,12 @@ def _print(holding: Holding, holdings: list[Holding], *, detailed: bool = False)
     typer.echo("  " + "  ".join(filter(None, facts)))
     _line("also called", ", ".join(holding.aliases))
     if holding.is_adapter:
-        _line("base", holding.base_name or "not said; give base_model")
+        unsaid = "said in the archive" if holding.path.match("*.tar*") else "not said; give base_model"
+        _line("base", holding.base_name or unsaid)
     _line("adapters", ", ".join(adapters))
+    if holding.tuned:
+        kept = ", ".join(f"{work} {type or 'this file'}" for work, type in holding.tuned.items())
+        _line("tuned", kept)
     for path in parts_of(holding.path) if detailed else [holding.path]:
         _line("file", str(path))
     if detailed:
@@ -210,6 +259,7 @@ def _as_json(holding: Holding, holdings: list[Holding]) -> dict[str, Any]:
         "base": holding.base_name,
         "adapters": [other.name for other in holdings if other.fits(holding)],
         "license": holding.license,
+        "tuned": holding.tuned and dict(holding.tuned),
         "sha256": _hashes(holding.path),
         "problem": holding.problem,
     }

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Union
 import typer
 
 from tinker_local.errors import TinkerError
+from tinker_local.inventory import Holding, inventory
 from tinker_local.model_store import ModelStore
 from tinker_local.options import ENVIRONMENT_PREFIX, Options
 from tinker_local.sampling_client import SamplingClient
@@ -33,6 +34,11 @@ class ChosenModel:
     def name(self) -> str:
         """What it is called."""
         return self.base or self.adapter or ModelStore.default_name
+
+    @property
+    def title(self) -> str:
+        """What it and its adapter are called."""
+        return " + ".join(filter(None, (self.base, self.adapter))) or ModelStore.default_name
 
     def open(self) -> SamplingClient:
         """Open it."""
@@ -76,11 +82,14 @@ def option(name: str, panel: str | None = None) -> Any:
 
 def _model_parameters() -> list[inspect.Parameter]:
     model = typer.Option(
+        autocompletion=complete_model,
         help="A known model's name, or the path of a GGUF file. Unset: the base that the adapter names, or "
-        f"{ModelStore.default_name}."
+        f"{ModelStore.default_name}.",
     )
     adapter = typer.Option(
-        metavar="FILE", help="A LoRA to put on the model: a GGUF file, a name, or a tinker:// path."
+        autocompletion=complete_adapter,
+        metavar="FILE",
+        help="A LoRA to put on the model: a GGUF file, a name, or a tinker:// path.",
     )
     scale = typer.Option(help="How many times what the LoRA adds counts.")
     return [
@@ -93,6 +102,32 @@ def _model_parameters() -> list[inspect.Parameter]:
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def complete_model(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of models that begin so; of a tuned one also those of its choices."""
+    return _complete(context, incomplete, lambda holding: not holding.is_adapter)
+
+
+def complete_adapter(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of adapters that begin so."""
+    return _complete(context, incomplete, lambda holding: holding.is_adapter)
+
+
+def complete_name(context: typer.Context, incomplete: str) -> list[str]:
+    """Return all names in the store that begin so."""
+    return _complete(context, incomplete, lambda holding: True)
+
+
+def _complete(context: typer.Context, incomplete: str, wanted: Callable[[Holding], bool]) -> list[str]:
+    try:
+        options = Options.resolve({"models_dir": context.params.get("models_dir")})
+        holdings = [holding for holding in inventory(ModelStore(options.models_dir)) if wanted(holding)]
+    except (TinkerError, OSError):
+        return []  # a shell that asks has no use for an error
+    names = [name for holding in holdings for name in (holding.name, *holding.aliases)]
+    names += [f"{holding.name}@{work}" for holding in holdings for work in holding.tuned or ()]
+    return [name for name in dict.fromkeys(names) if name.casefold().startswith(incomplete.casefold())]
 
 
 @contextmanager

@@ -10,7 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
+from tinker_local.batch import SampleTask
+from tinker_local.cli.batch import Force, Input, Output, check_batch, run_batch
 from tinker_local.cli.parameters import ChosenModel, runs_a_model
+from tinker_local.continued import Continued
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.tokenizer import Tokenizer
 from tinker_local.types import ModelInput, SampledSequence, SampleResponse, SamplingParams
@@ -18,24 +21,10 @@ from tinker_local.types import ModelInput, SampledSequence, SampleResponse, Samp
 Drawn = SimpleQueue[tuple[int, int] | None]  # (sample, token) as drawn; None at the end
 
 
-class Continued:
-    """A prompt as tokens and text, and what sampled tokens add to the text."""
-
-    def __init__(self, tokenizer: Tokenizer, tokens: list[int]) -> None:
-        self.tokens = tokens
-        self.text = tokenizer.decode(tokens, skip_special_tokens=True)
-        self._tokenizer = tokenizer
-
-    def by(self, sampled: list[int]) -> str:
-        """Return the text that the sampled tokens add, its leading space included."""
-        whole = self._tokenizer.decode([*self.tokens, *sampled], skip_special_tokens=True)
-        return whole[len(self.text) :]
-
-
 @runs_a_model
 def sample(
     model: ChosenModel,
-    prompt: Annotated[str, typer.Argument(help="The text to continue.")],
+    prompt: Annotated[str | None, typer.Argument(help="The text to continue.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Most tokens to generate.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Keep this much probability.")] = 1.0,
@@ -46,8 +35,27 @@ def sample(
     logprobs: Annotated[bool, typer.Option("--logprobs", help="Show each token's.")] = False,
     chat: Annotated[bool, typer.Option("--chat", help="Send the prompt as a chat message.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    input: Input = None,
+    output: Output = None,
+    force: Force = False,
 ) -> None:
-    """Continue a prompt, printing as it goes when this is a terminal."""
+    """Continue a prompt, printing as it goes when this is a terminal; or each line of a file.
+
+    \b
+    tinker-local sample "Once upon a time" --num-samples 3 --temperature 0.8
+    tinker-local sample "What is a monad?" --chat
+    tinker-local sample --input prompts.jsonl --output out.jsonl --seed 1
+
+    \b
+    A line of --input:  {"prompt": "Once upon"}
+    or one with more:   {"messages": [{"role": "user", "content": "Hi"}],
+                         "id": "a7", "max_tokens": 20, "temperature": 0,
+                         "seed": 3, "num_samples": 2, "stop": ["."]}
+    or of token ids:    {"tokens": [504, 3575, 282]}
+    """
+    check_batch(prompt, input, output, force, "a prompt")
+    if prompt is None and input is None:
+        raise typer.BadParameter("give a prompt, or --input with a file of many")
     params = SamplingParams(
         max_tokens=max_tokens,
         seed=seed,
@@ -56,6 +64,11 @@ def sample(
         top_k=top_k,
         top_p=top_p,
     )
+    if input is not None:
+        task = SampleTask(params.model_copy(update={"seed": None}), num_samples, chat)
+        run_batch(model, task, input, output, seed=seed, force=force, as_json=as_json)
+        return
+    assert prompt is not None
     client = model.open()
     tokenizer = client.get_tokenizer()
     continued = Continued(tokenizer, _prompt_tokens(tokenizer, prompt, chat))

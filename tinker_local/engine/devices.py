@@ -14,6 +14,13 @@ _count = bind("ggml_backend_dev_count", ctypes.c_size_t)
 _get = bind("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
 _name = bind("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
 _type = bind("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+_memory = bind(
+    "ggml_backend_dev_memory",
+    None,
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_size_t),
+    ctypes.POINTER(ctypes.c_size_t),
+)
 
 
 def devices() -> dict[str, int]:
@@ -25,6 +32,21 @@ def devices() -> dict[str, int]:
 def kinds() -> dict[str, int]:
     """Return the type (enum ggml_backend_dev_type) of each of ``devices``."""
     return {name: _type(device) for name, device in devices().items()}
+
+
+def device_memory(names: str | None) -> int:
+    """Return the bytes that devices have together; 0 for the CPU alone.
+
+    Args:
+        names: as for ``device_pointers``.
+    """
+    wanted = None if names is None else [name.strip().casefold() for name in names.split(",")]
+    total, free, sizes = ctypes.c_size_t(), ctypes.c_size_t(), []
+    for name, device in devices().items():
+        if _type(device) != ACCELERATOR and (wanted is None or name.casefold() in wanted):
+            _memory(device, free, total)
+            sizes.append(total.value)
+    return sum(sizes)
 
 
 def device_pointers(names: str | None) -> Any:

@@ -25,7 +25,7 @@ from tinker_local.engine.llama import (
     needed_bytes,
 )
 from tinker_local.engine.loop import Loop
-from tinker_local.engine.memory import available_memory, check_fits, main_memory
+from tinker_local.engine.memory import available_memory, check_fits, main_memory, memory_of
 from tinker_local.engine.queue_limit import QueueLimit
 from tinker_local.engine.runner import Runner
 from tinker_local.engine.sequence import Request
@@ -40,6 +40,7 @@ _N_STATES = 8  # the same for recurrent and hybrid models, whose memory holds a 
 _N_BATCH = 512
 _LOGITS_FLOATS = 1 << 26  # bounds the logits of a step to 256 MiB
 _MIN_ROWS = 192  # room for every sequence and two chunks of a prompt
+_FEWEST_CONTEXTS = 2  # are kept in any case
 
 
 class Engine:
@@ -58,6 +59,7 @@ class Engine:
         self,
         make_context: Callable[[], Context],
         limit: ContextLimit,
+        part: Callable[[Context], float],
         *,
         keeps_prefixes: bool,
         max_queue: int,
@@ -69,7 +71,9 @@ class Engine:
         self.model = context.model
         self.n_ctx = context.n_ctx
         self._queue = QueueLimit(max_queue)
-        self._loop = Loop(context, make_context, make_runner, limit, keeps_prefixes=keeps_prefixes)
+        self._loop = Loop(
+            context, make_context, make_runner, limit, part(context), keeps_prefixes=keeps_prefixes
+        )
         self._pid = os.getpid()
         thread = threading.Thread(target=self._loop.run, name="tinker-local-engine", daemon=True)
         self.close = weakref.finalize(self, _stop, self._loop, thread, self._pid)
@@ -131,7 +135,8 @@ class Engine:
             streams=options.batch_invariant,
         )
         max_queue = main_memory() // 8 if options.max_queue_mb is None else options.max_queue_mb * 10**6
-        return cls(make_context, limit, keeps_prefixes=options.prefix_cache, max_queue=max_queue)
+        part = partial(_part, options=options)
+        return cls(make_context, limit, part, keeps_prefixes=options.prefix_cache, max_queue=max_queue)
 
     def submit(self, request: Request) -> None:
         """Queue a request; returns at once.
@@ -156,6 +161,15 @@ class Engine:
     def observe(self, observer: QueueStateObserver) -> None:
         """Tell ``observer``, as long as it lives, when requests begin or cease to wait."""
         self._loop.observers.add(observer)
+
+
+def _part(context: Context, options: Options) -> float:
+    """Return what a context takes of what all contexts may: half of the memory that the weights leave."""
+    if options.n_contexts is not None:
+        return 1 / options.n_contexts
+    memory = memory_of("none" if options.n_gpu_layers == 0 else options.devices)
+    room = (memory - context.model.n_bytes) / 2
+    return min(1 / _FEWEST_CONTEXTS, context.n_bytes / max(1, room))
 
 
 def is_all_in_main_memory(options: Options) -> bool:

@@ -10,8 +10,9 @@ logits may depend on, and what is done about it:
 - Attention is flash attention's plain kernel, which takes each query by itself through the cells in their
   order and skips masked ones. Its variants for 64 queries or more, and for one query and 512 cells or more,
   need keys and values of one type (``ggml_compute_forward_flash_attn_ext_f16``): keys are float16 here and
-  values bfloat16. Where they are one (MLA) or shall both be float32, flash attention is off; then attention
-  multiplies one sequence at a time as above, and each has at least ``per_sequence`` tokens in every batch.
+  values bfloat16 (float32 would be cast to float16, ``llm_graph_context::build_attn_mha``). Where they are
+  one (MLA) or shall both be float32, flash attention is off; then attention multiplies one sequence at a
+  time as above, and each has at least ``per_sequence`` tokens in every batch.
 - Within a kernel each number is a sum of its own in a fixed order, whatever the tiles and threads.
 - That order runs over the cells of the cache, where other sequences' cells would come between. So each
   sequence has a stream of cells, in which its position is the cell; those beyond its end add nothing.
@@ -119,8 +120,8 @@ class Block:
 def find_rule(context: Context) -> Rule:
     """Return the cheapest rule under which this machine gives one model's logits in the same bits.
 
-    Some forty random tokens are computed at once, and again in pieces beside another sequence. Uses the
-    context's first three streams and leaves them empty.
+    Some eighty random tokens are computed at once, and half of them again in pieces beside another
+    sequence. Uses the context's first three streams and leaves them empty.
 
     Raises:
         BadRequestError: no rule holds.
@@ -147,7 +148,9 @@ def find_rule(context: Context) -> Rule:
     )
 
 
-_N_CHECKED = 40  # allowed by every rule, and more than the 32 from which BLAS would take over
+_N_CHECKED = (
+    80  # allowed by every rule; more than the 32 from which BLAS takes over, the 64 of tiled attention
+)
 _PIECES = (1, 5, 1, 16, 3, 9, 2, 3)
 
 

@@ -28,6 +28,8 @@ from tinker_local.options import KvType
 
 _KV_TYPES: dict[str, int] = {"f32": 0, "f16": 1, "q8_0": 8}  # enum ggml_type
 _BF16 = 30  # likewise
+KV_BYTES: dict[KvType, float] = {"f32": 4, "f16": 2, "q8_0": 34 / 32}
+"""Of a number in a KV cache."""
 _FLASH_ATTN: dict[bool | None, int] = {None: -1, False: 0, True: 1}  # enum llama_flash_attn_type
 _TEMPLATE_ROOM = 1 << 20  # longest metadata string that is read, in bytes
 
@@ -129,6 +131,11 @@ class Model:
         lengths = (self.metadata(f"{architecture}.attention.{of}_length") for of in ("key", "value"))
         return int(llama_cpp.llama_model_n_layer(handle)) * n_heads * sum(int(n or usual) for n in lengths)
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the weights."""
+        return int(llama_cpp.llama_model_size(self.handle))
+
     def metadata(self, key: str) -> str | None:
         """Return a metadata value of the GGUF as text, None if the key is not there."""
         buffer = ctypes.create_string_buffer(_TEMPLATE_ROOM)
@@ -225,7 +232,7 @@ def _written(room: int, write: Callable[[Any, int], int]) -> bytes:
 
 def loaded_bytes() -> int:
     """Return what this process holds of models and KV caches: bytes of files and of cells."""
-    contexts = [context.n_bytes for context in list(_contexts) if context.close.alive]
+    contexts = [context.least_bytes for context in list(_contexts) if context.close.alive]
     return sum(model.files.n_bytes for model in list(_models.values())) + sum(contexts)
 
 
@@ -332,7 +339,7 @@ def needed_bytes(
     window = int(llama_cpp.llama_model_n_swa(model.handle))
     if window and not streams:
         n_cells = min(n_cells, window + n_batch)
-    cell = model.kv_numbers * (34 / 32 if kv_type == "q8_0" else {"f16": 2, "f32": 4}[kv_type])
+    cell = model.kv_numbers * KV_BYTES[kv_type]
     return int(n_cells * cell) + 2 * 4 * n_rows * model.n_vocab
 
 
@@ -382,7 +389,9 @@ class Context:
             count once.
         n_batch: most tokens of one ``decode``.
         n_rows: most flagged tokens of one ``decode``.
-        n_bytes: of main memory that it takes; see ``needed_bytes``.
+        n_bytes: about what it takes of memory at most: the cache, and logits where they are computed and
+            where they are read.
+        least_bytes: what it takes of memory at least; see ``needed_bytes``.
         has_streams: whether each sequence has cells of its own.
     """
 
@@ -442,8 +451,10 @@ class Context:
             self.n_cells = n_sequences * n_ctx  # a stream or a state has room for any number of tokens
         self.n_batch = int(llama_cpp.llama_n_batch(handle))
         self.n_rows = min(n_rows, self.n_batch)
+        cache = llama_cpp.llama_n_ctx(handle) * model.kv_numbers * KV_BYTES[kv_type]
+        self.n_bytes = int(cache + 2 * self.n_rows * model.n_vocab * 4)
         self.has_streams = streams
-        self.n_bytes = needed_bytes(model, n_ctx, n_sequences, n_batch, n_rows, kv_type, streams)
+        self.least_bytes = needed_bytes(model, n_ctx, n_sequences, n_batch, n_rows, kv_type, streams)
         self.batch = Batch(self.n_batch)
         self._handle: Any = handle
         self._memory: Any = llama_cpp.llama_get_memory(handle)
@@ -474,6 +485,11 @@ class Context:
             self._is_reserved = True
         if code != 0:
             raise DecodeError(code)
+
+    def set_threads(self, n_threads: int) -> None:
+        """Compute with another number of threads from now on."""
+        llama_cpp.llama_set_n_threads(self._handle, n_threads, n_threads)
+        self.n_threads = n_threads
 
     def abort(self) -> None:
         """Let the decode that is running, and all to come, end with a ``DecodeError`` of ``ABORTED``, soon.

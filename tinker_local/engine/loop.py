@@ -40,6 +40,7 @@ class Loop:
         make_context: makes another like it.
         make_runner: makes what runs steps on a context.
         limit: what its context counts towards.
+        part: what it counts there.
         keeps_prefixes: whether finished sequences stay in the KV cache.
 
     Attributes:
@@ -54,6 +55,7 @@ class Loop:
         make_context: Callable[[], Context],
         make_runner: Callable[[Context], Runner],
         limit: ContextLimit,
+        part: float,
         *,
         keeps_prefixes: bool,
     ) -> None:
@@ -62,7 +64,7 @@ class Loop:
         self.observers: weakref.WeakSet[QueueStateObserver] = weakref.WeakSet()
         self._inbox: SimpleQueue[tuple[Request, object] | None] = SimpleQueue()  # None only wakes
         self._make_context, self._make_runner = make_context, make_runner
-        self._limit = limit
+        self._limit, self.part = limit, part
         self._files = context.model.files
         self._files_checked_at = 0.0
         self._make_scheduler = partial(
@@ -253,12 +255,12 @@ class Loop:
     def _use(self, context: Context) -> None:
         self._runner = self._make_runner(context)
         self._context = context
-        self._limit.opened()
+        self._limit.opened(self)
 
     def _release(self) -> None:
         self._release_asked = False
         if self._scheduler.has_work:
-            self._limit.opened()  # it was counted no more when this was asked
+            self._limit.opened(self)  # it was counted no more when this was asked
         elif self._context is not None:
             self._context.close()
             self._context = None

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from tinker_local.engine.devices import device_memory
 from tinker_local.errors import BadRequestError
 
 _USUAL = 8 << 30  # where the system does not tell
@@ -33,6 +34,11 @@ def available_memory() -> int:
         found.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) << 10)
     found += [limit - used for limit, used in _group_limits()]
     return max(0, min(found))
+
+
+def memory_of(devices: str | None) -> int:
+    """Bytes of main memory, or of the devices (see ``load_model``) where these have less."""
+    return min(main_memory(), device_memory(devices) or main_memory())
 
 
 def check_fits(what: str, n_bytes: int, limit: int, *, is_given: bool, hint: str) -> None:

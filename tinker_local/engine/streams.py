@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinker_local.engine.devices import ACCELERATOR, kinds
-from tinker_local.engine.llama import Model, stream_cells
+from tinker_local.engine.llama import KV_BYTES, Model, stream_cells
 from tinker_local.engine.memory import main_memory
 from tinker_local.errors import BadRequestError
 from tinker_local.options import KvType
@@ -11,7 +11,6 @@ from tinker_local.options import KvType
 _USUAL, _FEWEST, _MOST = 8, 4, 32  # streams
 _USUAL_SHARE, _LARGEST_SHARE = 8, 4  # of main memory, as divisors
 _N_BATCH_BESIDE_BLAS = 24  # ggml-blas takes over multiplications from 32 rows on
-_BYTES = {"f32": 4, "f16": 2}
 
 
 def refuse_devices(names: str | None) -> None:
@@ -38,7 +37,7 @@ def invariant_shape(model: Model, n_ctx: int, n_batch: int, kv_type: KvType) -> 
             f"batch_invariant: {model.path.name} is a recurrent or hybrid model, whose states cannot "
             "give back a token; the mode cannot be had with it"
         )
-    stream = model.kv_numbers * _BYTES[kv_type] * stream_cells(n_ctx)
+    stream = int(model.kv_numbers * KV_BYTES[kv_type] * stream_cells(n_ctx))
     memory = main_memory()
     n_streams = max(_USUAL, memory // _USUAL_SHARE // stream)
     n_streams = min(n_streams, memory // _LARGEST_SHARE // stream)

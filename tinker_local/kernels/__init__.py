@@ -20,6 +20,7 @@ __all__ = [
     "Draws",
     "LogitsError",
     "Scores",
+    "largest",
     "philox",
     "sample_rows",
     "score_rows",
@@ -106,6 +107,13 @@ def use_simd_path(name: str) -> None:
         ValueError: `name` is not in `simd_paths()`.
     """
     _logits.use_simd_path(name)
+
+
+def largest(logits: Float32, n_threads: int = 1) -> float:
+    """The largest of float32 [R, V]: reads the memory once and does little else, so it says how fast
+    memory can be read.
+    """
+    return _logits.largest(logits, n_threads)
 
 
 def _raise_for(fault: Any) -> None:

@@ -21,7 +21,6 @@ from tinker_local.types.sampling import (
     SampleResponse,
     SamplingParams,
     StopReason,
-    logprobs_to_list,
 )
 from tinker_local.types.tensor_data import TensorData, TensorDtype
 from tinker_local.types.topk_logprobs import NO_LOGPROB, TopkLogprobs
@@ -60,5 +59,4 @@ __all__ = [
     "TensorDtype",
     "TopkLogprobs",
     "WeightsInfoResponse",
-    "logprobs_to_list",
 ]

@@ -47,7 +47,7 @@ class ModelInput(BaseModel):
         ]
 
     @classmethod
-    def from_ints(cls, tokens: Sequence[int]) -> ModelInput:
+    def from_ints(cls, tokens: list[int]) -> ModelInput:
         """Make a prompt of one chunk from token ids."""
         return cls(chunks=[EncodedTextChunk(tokens=tokens)])
 

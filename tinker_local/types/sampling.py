@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, SkipValidation
 
-from tinker_local.types.display import in_html, in_words
+from tinker_local.types.display import in_words
 from tinker_local.types.tensor_data import TensorData
 from tinker_local.types.topk_logprobs import TopkLogprobs
 
@@ -30,6 +30,9 @@ class Decoder(Protocol):
 
     def decode(self, token_ids: Any, /) -> str:
         """Return their text."""
+
+    def token_bytes(self, token_id: int, /) -> bytes:
+        """Return what one of them stands for, which may be a part of a character."""
 
 
 class SamplingParams(BaseModel):
@@ -104,14 +107,19 @@ class SampledSequence:
     @property
     def text(self) -> str | None:
         """The decoded tokens, as long as a client of the model is there to decode them; else None."""
-        decoder = self._decoder() if self._decoder is not None else None
+        decoder = self._vocabulary()
         return None if decoder is None else decoder.decode(self.tokens)
+
+    def _vocabulary(self) -> Decoder | None:
+        return self._decoder() if self._decoder is not None else None
 
     def __repr__(self) -> str:
         return f"SampledSequence({in_words(self)})"
 
     def _repr_html_(self) -> str:
-        return in_html([self])
+        from tinker_local.looking.notebook import in_html  # when something is shown
+
+        return in_html([self], self._vocabulary())
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_decoder": None}  # which belongs to this process
@@ -142,6 +150,7 @@ class SampleResponse:
     prompt_alt_tokens: PromptAltTokens | None = None
     _prompt_logprobs_list: list[float | None] | None = field(default=None, repr=False)
     _topk_prompt_logprobs_list: TopkLists | None = field(default=None, repr=False)
+    _prompt_tokens_np: NDArray[np.int32] | None = field(default=None, repr=False, compare=False)
 
     @property
     def samples(self) -> Sequence[SampledSequence]:
@@ -173,7 +182,11 @@ class SampleResponse:
         return f"SampleResponse({', '.join(parts)})"
 
     def _repr_html_(self) -> str:
-        return in_html(self.sequences)
+        from tinker_local.looking.notebook import in_html
+
+        vocabulary = self.sequences[0]._vocabulary() if self.sequences else None
+        prompt = None if self._prompt_tokens_np is None else self._prompt_tokens_np.tolist()
+        return in_html(self.sequences, vocabulary, prompt, self.prompt_logprobs, self.topk_prompt_logprobs)
 
 
 @dataclass(frozen=True)
@@ -200,4 +213,11 @@ def logprobs_to_list(logprobs: NDArray[np.float32]) -> list[float | None]:
     return values
 
 
-__all__ = ["PromptAltTokens", "SampleResponse", "SampledSequence", "SamplingParams", "StopReason"]
+__all__ = [
+    "PromptAltTokens",
+    "SampleResponse",
+    "SampledSequence",
+    "SamplingParams",
+    "StopReason",
+    "logprobs_to_list",
+]

@@ -40,7 +40,7 @@ class TensorData:
 
     def __init__(
         self,
-        data: Sequence[int] | Sequence[float] | NDArray[Any] | None = None,
+        data: list[int] | list[float] | NDArray[Any] | None = None,
         dtype: TensorDtype | None = None,
         shape: list[int] | None = None,
         sparse_crow_indices: list[int] | None = None,

@@ -1,0 +1,116 @@
+"""The API page: the docstrings of what ``import tinker_local`` offers, as ``tinker_local/API.md``.
+
+python -m tests.api_page        writes it
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tinker_local
+
+PAGE = Path(__file__).resolve().parents[1] / "tinker_local" / "API.md"
+
+SECTIONS = {
+    "Clients": ["ServiceClient", "SamplingClient", "RestClient", "APIFuture", "track", "RetryConfig"],
+    "What goes in": ["ModelInput", "EncodedTextChunk", "SamplingParams", "TensorData"],
+    "What comes out": [
+        "SampleResponse",
+        "SampledSequence",
+        "PromptAltTokens",
+        "TopkLogprobs",
+        "Checkpoint",
+    ],
+    "The tokenizer": ["Tokenizer"],
+    "While requests wait": ["QueueState", "QueueStateObserver", "Telemetry"],
+    "Errors": [
+        "TinkerError",
+        "BadRequestError",
+        "NotFoundError",
+        "RequestFailedError",
+        "ServiceOnlyError",
+    ],
+}
+"""What the page has, in this order; the other names are Tinker's own, and are there for its scripts."""
+
+HEAD = (
+    "# tinker_local\n\nMade from the docstrings by `python -m tests.api_page`; a test keeps it so.\n"
+    "What the words mean is in [README.md](README.md).\n"
+)
+
+
+def page() -> str:
+    """Return the whole page."""
+    parts = [HEAD]
+    for title, names in SECTIONS.items():
+        parts.append(f"\n## {title}\n")
+        for name in names:
+            parts += _entry(name, getattr(tinker_local, name), "###")
+            parts += _methods(name, getattr(tinker_local, name))
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
+
+
+def _methods(owner: str, item: Any) -> Iterator[str]:
+    if not inspect.isclass(item) or owner.endswith("Error"):
+        return
+    for name, member in vars(item).items():
+        function = getattr(member, "__func__", member)
+        if name.startswith("_") or name.endswith("_async") or not inspect.isfunction(function):
+            continue
+        if inspect.getdoc(function):
+            yield from _entry(f"{owner}.{name}", function, "####")
+
+
+def _entry(name: str, item: Any, level: str) -> Iterator[str]:
+    yield f"\n{level} {name}\n"
+    if inspect.isfunction(item):
+        yield f"```python\n{name.rpartition('.')[2]}{_signature(item)}\n```\n"
+    doc = inspect.getdoc(item) or ""
+    yield _as_markdown(doc)
+
+
+def _signature(function: Any) -> str:
+    """Return it as the source has it, a line where there is room, else a parameter a line."""
+    signature = inspect.signature(function)
+    parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
+    whole = re.sub(r"\b(?:tinker_local\.)?types\.", "", str(signature.replace(parameters=parameters)))
+    whole = whole.replace("'", "")
+    return whole if len(whole) < 90 else _broken(whole)
+
+
+def _broken(signature: str) -> str:
+    inside, _, returns = signature[1:].rpartition(")")
+    parts, depth, start = [], 0, 0
+    for place, letter in enumerate(inside):
+        depth += (letter in "[({") - (letter in "])}")
+        if letter == "," and depth == 0:
+            parts.append(inside[start:place].strip())
+            start = place + 1
+    parts.append(inside[start:].strip())
+    return "(\n" + "".join(f"    {part},\n" for part in parts) + f"){returns}"
+
+
+def _as_markdown(doc: str) -> str:
+    """Return a docstring with its sections (Args, Returns, ...) as lists, and its code in one backtick."""
+    lines: list[str] = []
+    section = False
+    for line in re.sub(r"``", "`", doc).splitlines():
+        if re.fullmatch(r"(Args|Returns|Raises|Yields|Attributes)( \(.*\))?:", line):
+            section = True
+            lines += [f"**{line[:-1]}**", ""]
+        elif section and (match := re.match(r" {4}(\w[\w*, ()]*): (.*)", line)):
+            lines.append(f"- `{match[1]}`: {match[2]}")
+        elif section and line.startswith("    "):
+            lines.append(f"  {line.strip()}" if lines[-1].startswith(("-", "  ")) else line.strip())
+        else:
+            section = section and not line.strip()
+            lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,37 @@
+"""Multiple choice by log-likelihood: the answer is the choice that the model finds most likely.
+
+python tests/examples/multiple_choice.py
+
+Prompts and choices are tokenized apart and joined as ids, so that the boundary is where we say it is. All
+are submitted before the first is collected; what the choices of a question share is computed once.
+"""
+
+import tinker_local as tinker
+
+QUESTIONS = [
+    ("The capital of France is", [" Berlin", " Paris", " Madrid", " Rome"], 1),
+    ("The opposite of hot is", [" cold", " warm", " loud", " green"], 0),
+    ("Two plus two equals", [" nine", " seven", " four", " eleven"], 2),
+    ("Water freezes and becomes", [" wood", " gold", " ice", " sand"], 2),
+    ("A baby cat is called a", [" puppy", " calf", " lamb", " kitten"], 3),
+]
+
+client = tinker.ServiceClient().create_sampling_client(base_model="SmolLM2-135M-Instruct")
+tokenizer = client.get_tokenizer()
+
+
+def submit(question: str, choice: str):
+    """Have a choice scored after its question; return a future of the log-probabilities, one a token."""
+    prompt, answer = tokenizer.encode(question), tokenizer.encode(choice, add_special_tokens=False)
+    return client.compute_logprobs(tinker.ModelInput.from_ints(prompt + answer), len(answer))
+
+
+futures = [[submit(question, choice) for choice in choices] for question, choices, _ in QUESTIONS]
+
+n_right = 0
+for (question, choices, right), scored in zip(QUESTIONS, futures, strict=True):
+    totals = [sum(p for p in future.result() if p is not None) for future in scored]
+    chosen = totals.index(max(totals))
+    n_right += chosen == right
+    print(f"{'right' if chosen == right else 'wrong'}  {question}{choices[chosen]}")
+print(f"{n_right} of {len(QUESTIONS)}")

@@ -1,0 +1,186 @@
+"""How near base and adapter come to transformers with the update merged, as a printed table.
+
+python -m tests.parity.adapters [PART OF A NAME]
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+
+from convert import UnsupportedError, convert_adapter, convert_checkpoint
+from tests.parity.families import _load, _logprobs, _random_tokens, all_cases
+from tests.parity.lora import RandomLora, merge, peft_lora, tinker_lora
+from tests.random_checkpoints.case import REFERENCE, Case
+from tinker_local import ModelInput, ServiceClient
+
+TOLERANCE = 1e-3
+"""The issue's; an adapter's own effect must be 100 times as much."""
+
+LAYOUTS = {"tinker": tinker_lora, "peft": peft_lora}
+LATENT = ("q_a_proj", "q_b_proj", "q_proj", "kv_a_proj_with_mqa", "kv_b_proj", "lm_head")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A case of the families' table, and which modules are left out of its adapter, by their names' ends.
+
+    Attributes:
+        unfit: llama.cpp applies no LoRA to these: they are in the merged model's adapter alone.
+        never: no file for llama.cpp can hold these.
+    """
+
+    case: str
+    unfit: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+    seed: int = 7
+
+    def __str__(self) -> str:
+        return self.case
+
+
+TRIALS = (
+    Trial("llama, grouped queries"),
+    Trial("llama, tied, biases"),
+    Trial("llama, SmolLM3"),
+    Trial("qwen, Qwen2"),
+    Trial("qwen, Qwen3, tied, yarn, transformers 4"),
+    Trial("gemma, Gemma 2, sharp", never=("lm_head",)),
+    Trial("gemma, Gemma 3, sharp"),
+    Trial("gemma, Gemma 3 with vision, sharp, transformers 4"),
+    Trial("phi3, Phi-3"),
+    Trial("phi3, Phi-4, tied, three quarters turn"),
+    Trial("olmo2, grouped queries"),
+    Trial("olmo2, tied, transformers 4"),
+    Trial("gpt2, tied, sharp"),
+    Trial("gpt2, untied, own inner size, sharp"),
+    Trial("nemotron_h, Mamba, attention, MLP"),
+    Trial("nemotron_h, experts in a latent space, groups", ("fc1_latent_proj", "fc2_latent_proj")),
+    Trial("qwen3moe, experts one by one"),
+    Trial("qwen3moe, fused experts"),
+    Trial("qwen3moe, tied"),
+    Trial("qwen35, dense, tied, transformers 4"),
+    Trial("qwen35, dense, with vision"),
+    # 7 and 9 make llama.cpp's own rounding count: what transformers has merged differs as much
+    Trial("qwen35, fused experts", seed=10),
+    Trial("gptoss, plain experts, tied"),
+    Trial("gptoss, MXFP4 unpacked"),
+    Trial("deepseek, 4 groups of experts", LATENT),
+    Trial("deepseek, rotated halves", LATENT),
+    Trial("deepseek, FP8 blocks", LATENT),
+    Trial("deepseek, Kimi-K2.5, INT4 unpacked", LATENT),
+)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The largest difference of a log-probability from transformers', and what the adapter changes."""
+
+    gap: float
+    effect: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured of one adapter.
+
+    Attributes:
+        merged, run_time: of the whole model, and of base and adapter.
+        refusal: what was said of the modules that llama.cpp applies no LoRA to; "" if there are none.
+        same_tensors: whether the adapter is the same made for the base's file and for its directory.
+    """
+
+    merged: Parity
+    run_time: Parity
+    refusal: str
+    same_tensors: bool
+
+
+def find_case(name: str) -> Case:
+    """Return the case of this name."""
+    (case,) = (case for case in all_cases() if str(case) == name)
+    return case
+
+
+def measure(trial: Trial, layout: str, directory: Path) -> Found:
+    """Make a checkpoint and an adapter of it, convert both at float32, score base and adapter."""
+    case, make = find_case(trial.case), LAYOUTS[layout]
+    source = directory / "checkpoint"
+    case.write(source)
+    reference = source / REFERENCE if (source / REFERENCE).exists() else source
+    model = _load(reference)
+    tokens = _random_tokens(model.get_input_embeddings().weight.shape[0])
+    plain = _logprobs(model, tokens)
+
+    def compare(lora: RandomLora, base: Path, adapter: Path | None = None) -> Parity:
+        adapted = _load(reference)
+        merge(adapted, lora.added)
+        expected = _logprobs(adapted, tokens)
+        found = score(case, tokens, base, adapter)
+        return Parity(float(np.abs(found - expected).max()), float(np.abs(expected - plain).max()))
+
+    base = convert_checkpoint(source, directory / "base.gguf", outtype="f32", verify=False)
+    if case.unpacks:
+        base = convert_checkpoint(base, directory / "unpacked.gguf", outtype="f32")
+    lora = make(model, chooser(trial.never), trial.seed)
+    given = lora.write(directory / "whole")
+    whole = convert_adapter(
+        given, source, directory / "merged.gguf", merge=True, outtype="f32", verify=False
+    )
+    merged, refusal = compare(lora, whole), ""
+    if trial.unfit:
+        try:
+            convert_adapter(given, base, directory / "lora.gguf")
+        except UnsupportedError as error:
+            refusal = str(error)
+        lora = make(model, chooser((*trial.never, *trial.unfit)), trial.seed)
+        given = lora.write(directory / "part")
+    by_file = convert_adapter(given, base, directory / "by-file.gguf")
+    by_directory = convert_adapter(given, source, directory / "by-directory.gguf")
+    return Found(merged, compare(lora, base, by_file), refusal, same_tensors(by_file, by_directory))
+
+
+def chooser(without: tuple[str, ...]) -> Callable[[str], bool]:
+    """Return whether a module is taken, by its name."""
+    return lambda name: not name.endswith(without) if without else True
+
+
+def score(case: Case, tokens: list[int], base: Path, adapter: Path | None = None) -> Any:
+    """Return log-probabilities with a float32 cache and without flash attention."""
+    with ServiceClient(n_ctx=case.n_ctx, kv_type="f32", flash_attn=False, prefix_cache=False) as service:
+        client = service.create_sampling_client(adapter and str(adapter), base_model=str(base))
+        return np.array(client.compute_logprobs(ModelInput.from_ints(tokens)).result()[1:])
+
+
+def same_tensors(one: Path, other: Path) -> bool:
+    """Whether two files have the same tensors, bit for bit."""
+    a, b = ({t.name: t.data for t in gguf.GGUFReader(path).tensors} for path in (one, other))
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def main(wanted: str = "") -> None:
+    """Print the table."""
+    torch.set_num_threads(1)
+    print("| base | layout | run time | effect | merged | effect | only merged |")
+    print("|---|---|---|---|---|---|---|")
+    for trial in TRIALS:
+        for layout in LAYOUTS:
+            if wanted not in str(trial):
+                continue
+            with tempfile.TemporaryDirectory() as directory:
+                found = measure(trial, layout, Path(directory))
+            run_time, merged = (f"{p.gap:.1e} | {p.effect:.1f}" for p in (found.run_time, found.merged))
+            unfit = ", ".join(trial.unfit)
+            print(f"| {trial} | {layout} | {run_time} | {merged} | {unfit} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

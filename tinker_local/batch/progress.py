@@ -1,0 +1,104 @@
+"""How far a batch is, on standard error: a bar on a terminal, else a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+_REFRESH = 0.2  # seconds between two states of the bar
+_PERIOD = 10.0  # seconds between two lines
+
+
+class Progress:
+    """Says lines done, tokens per second and time left.
+
+    Args:
+        description: what stands before the bar.
+        n_bytes: of the input, where its size is known; how far it is is told by bytes.
+    """
+
+    def __init__(self, description: str, n_bytes: int | None) -> None:
+        self.n_lines = self.n_tokens = 0
+        self._n_bytes = n_bytes
+        self._done = self._before = 0  # bytes, and those of earlier runs
+        self._begun = self._shown = time.monotonic()
+        self._bar = _bar(description, n_bytes) if sys.stderr.isatty() else None
+
+    def start(self, done: int) -> None:
+        """Begin; ``done`` bytes of the input were done by earlier runs."""
+        self._done = self._before = done
+        self._begun = self._shown = time.monotonic()
+        if self._bar:
+            self._bar.start()
+
+    def count(self, done: int, n_tokens: int) -> None:
+        """Take note of a line that is written; ``done`` bytes of the input are."""
+        self.n_lines += 1
+        self.n_tokens += n_tokens
+        self._done = done
+
+    def show(self) -> None:
+        """Bring what is shown up to date, if it is time to."""
+        now = time.monotonic()
+        if now - self._shown < (_REFRESH if self._bar else _PERIOD):
+            return
+        self._shown = now
+        if self._bar:
+            self._bar.update(
+                self._bar.task_ids[0],
+                completed=self._done,
+                lines=f"{self.n_lines:,} lines",
+                rate=f"{self.rate:,.0f} tokens/s",
+                left=self._time_left() or "",
+            )
+            return
+        said = [f"{self.n_lines:,} lines", f"{self.rate:,.0f} tokens/s", self._time_left()]
+        print(", ".join(filter(None, said)), file=sys.stderr, flush=True)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._bar:
+            self._bar.stop()
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self._begun
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second."""
+        return self.n_tokens / max(self.seconds, 1e-3)
+
+    def _time_left(self) -> str | None:
+        done = self._done - self._before
+        if not self._n_bytes or not done:
+            return None
+        seconds = self.seconds * max(0, self._n_bytes - self._done) / done
+        minutes, seconds = divmod(round(seconds), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left"
+
+
+def _bar(description: str, n_bytes: int | None) -> Bar:
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    fields = ("{task.fields[lines]}", "{task.fields[rate]}")
+    bar = Bar(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        *map(TextColumn, fields),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+        console=Console(stderr=True),
+        refresh_per_second=1 / _REFRESH,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    bar.add_task(description, total=n_bytes, lines="", rate="", left="")
+    return bar

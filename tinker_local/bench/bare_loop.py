@@ -1,0 +1,63 @@
+"""llama.cpp with nothing around it: batches that are prepared, decoded and waited for."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinker_local.engine.llama import Context
+
+
+class BareLoop:
+    """Decodes batches in a context of its own, and does nothing with the logits but wait for them.
+
+    Args:
+        context: whose sequences 0 to n - 1 are used.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def score(self, tokens: NDArray[np.int32]) -> float:
+        """Compute the logits of all positions of a prompt; return the seconds."""
+        return self._prefill(tokens, scored=True)
+
+    def sample(self, prompt: NDArray[np.int32], n_samples: int, n_steps: int) -> float:
+        """Decode ``n_steps`` tokens for each of ``n_samples`` continuations; return the seconds.
+
+        The prompt is computed before the time begins.
+        """
+        self._prefill(prompt, scored=False)
+        for sequence in range(1, n_samples):
+            self.context.copy_sequence(0, sequence, len(prompt))
+        batch = self.context.batch
+        batch.tokens[:n_samples] = prompt[-1]
+        batch.sequences[:n_samples] = np.arange(n_samples)
+        batch.flags[:n_samples] = 1
+        begun = time.perf_counter()
+        for position in range(len(prompt), len(prompt) + n_steps):
+            batch.positions[:n_samples] = position
+            self.context.decode(n_samples)
+            self.context.logits(n_samples)
+        return time.perf_counter() - begun
+
+    def _prefill(self, tokens: NDArray[np.int32], *, scored: bool) -> float:
+        for sequence in range(self.context.n_sequences):
+            self.context.remove_sequence(sequence)
+        batch, seconds = self.context.batch, 0.0
+        step = min(self.context.n_batch, self.context.n_rows if scored else self.context.n_batch)
+        for start in range(0, len(tokens), step):
+            part = tokens[start : start + step]
+            n = len(part)
+            batch.tokens[:n] = part
+            batch.positions[:n] = np.arange(start, start + n)
+            batch.sequences[:n] = 0
+            batch.flags[:n] = scored
+            batch.flags[n - 1] = 1
+            begun = time.perf_counter()
+            self.context.decode(n)
+            self.context.logits(n if scored else 1)
+            seconds += time.perf_counter() - begun
+        return seconds

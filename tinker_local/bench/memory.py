@@ -1,0 +1,43 @@
+"""Bytes of weights that a token needs, and how fast memory can be read."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tinker_local import kernels
+from tinker_local.engine.model_files import ModelFiles
+
+_BUFFER = 1 << 28  # bytes; several times the caches of most CPUs
+_EMBEDDINGS, _OUTPUT = "token_embd.weight", "output.weight"
+
+
+def weight_bytes(path: Path) -> int:
+    """Return the bytes of weights that are read to decode a token.
+
+    All matrices, but of experts only as many as serve a token, and of an embedding table nothing unless it
+    is the output matrix too.
+    """
+    files = ModelFiles.read(path)
+    counts = [files.metadata.get(f"{files.architecture}.expert_{of}count") for of in ("used_", "")]
+    used, there = (count if isinstance(count, int) and count else 1 for count in counts)
+    total = 0
+    for name, tensor in files.tensors.items():
+        if name == _EMBEDDINGS and _OUTPUT in files.tensors:
+            continue
+        total += tensor.n_bytes * used // there if "_exps." in name else tensor.n_bytes
+    return total
+
+
+def memory_read(n_threads: int, rounds: int = 5) -> float:
+    """Return bytes per second of reading main memory by ``n_threads``: the best of some reads."""
+    numbers = np.zeros((256, _BUFFER // 4 // 256), np.float32)
+    numbers.fill(1.0)  # so that there is memory behind it
+    best = 0.0
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        kernels.largest(numbers, n_threads)
+        best = max(best, numbers.nbytes / (time.perf_counter() - begun))
+    return best

@@ -1,0 +1,45 @@
+"""``tinker-local lm-eval``: the command line of lm-evaluation-harness, which then knows our model."""
+
+from __future__ import annotations
+
+import typer
+
+from tinker_local.cli.parameters import reported_errors
+
+TAKES_ALL = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Settings of a command that reads its arguments itself."""
+_OTHER_COMMANDS = ("ls", "validate")
+_NAMES_A_MODEL = ("--model", "-M", "--config", "-C")
+
+
+def lm_eval(context: typer.Context) -> None:
+    """Evaluate a model with lm-evaluation-harness (pip install 'tinker-local\\[eval]').
+
+    Its own command line, with --model tinker-local unless another is given:
+
+    tinker-local lm-eval --model_args model=SmolLM2-135M-Instruct,n_ctx=4096 --tasks arc_easy
+
+    --model_args takes model, adapter, lora_scale, max_length, max_gen_toks, add_bos_token,
+    prefix_token_id, seed, chat_template_args, enable_thinking, think_end_token, and what "tinker-local
+    sample" takes for running a model: n_ctx, kv_type, batch_invariant, ... "tinker-local lm-eval -h" lists
+    the harness's commands, "tinker-local lm-eval run -h" the options for evaluating.
+    """
+    with reported_errors():
+        try:
+            from tinker_local.lm_eval import run_command_line
+        except ImportError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from None
+        run_command_line(with_model(context.args))
+
+
+def with_model(arguments: list[str]) -> list[str]:
+    """Return arguments of lm-eval that name a model: ours, if they name none."""
+    if not arguments or arguments[0] in _OTHER_COMMANDS or arguments in (["-h"], ["run", "-h"]):
+        return arguments
+    names = {argument.partition("=")[0] for argument in arguments}
+    own = [] if names.intersection(_NAMES_A_MODEL) else ["--model", "tinker-local"]
+    return ["run", *own, *arguments[arguments[0] == "run" :]]
+
+
+__all__ = ["TAKES_ALL", "lm_eval", "with_model"]

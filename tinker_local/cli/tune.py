@@ -1,0 +1,155 @@
+"""``tinker-local models tune``: which type of a model is best on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from convert.cli import reported_conversion_errors
+from convert.errors import UnsupportedError
+from convert.file_types import find_type
+from convert.landing import format_bytes
+from tinker_local.cli.parameters import complete_model, option, reported_errors
+from tinker_local.known_model import KnownModel, choose
+from tinker_local.model_store import ModelStore
+from tinker_local.options import Options
+from tinker_local.tuned import WORKS, Tuned, forget
+from tinker_local.tuning import BUILT_IN_TEXT, DEFAULT_TYPES, Row, Tuner
+
+_COLUMNS = ("score", "one", "8", "32")
+
+
+def tune(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A name that `list` prints, or the path of a GGUF file.", autocompletion=complete_model
+        ),
+    ],
+    types: Annotated[
+        str,
+        typer.Option(help="What to measure; q4_0+bf16 is q4_0 with the output matrix as bf16."),
+    ] = ",".join(DEFAULT_TYPES),
+    text: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Measure quality on this. Unset: a built-in text.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=32, help="How much of the text to read.")] = 2048,
+    max_kl: Annotated[
+        float, typer.Option(min=0, help="Most that a chosen type may cost: mean KL divergence in nats.")
+    ] = 0.05,
+    rounds: Annotated[int, typer.Option(min=3, help="How often each kind of work is timed.")] = 5,
+    keep: Annotated[bool, typer.Option("--keep", help="Also make and keep the chosen files.")] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Only remove an earlier choice and its files.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    models_dir: Annotated[Path | None, option("models_dir")] = None,
+    n_threads: Annotated[int | None, option("n_threads")] = None,
+    n_gpu_layers: Annotated[int | None, option("n_gpu_layers")] = None,
+    devices: Annotated[str | None, option("devices")] = None,
+) -> None:
+    """Measure types of a model on this machine, and choose one for each kind of work.
+
+    Each type is made from the model's most exact file in a temporary place, timed in turns with that file,
+    and removed. Speeds are medians: tokens a second, and how many times the file's own, with half the
+    distance of the quartiles after ±. KL is the mean divergence of next-token distributions from the most
+    exact type at hand, with its standard error. For scoring, for one sample and for batches the fastest
+    type within --max-kl is chosen; of those that are as fast, the most exact. NAME@score, NAME@one and
+    NAME@batch then stand for the choice; NAME itself stays the most exact file.
+
+    Example: tinker-local models tune SmolLM2-135M-Instruct --types q8_0,q4_0,q4_0+bf16 --keep
+    """
+    asked = _parsed(types)
+    with reported_errors(), reported_conversion_errors():
+        options = Options.resolve(
+            {
+                "models_dir": models_dir,
+                "n_threads": n_threads,
+                "n_gpu_layers": n_gpu_layers,
+                "devices": devices,
+            }
+        )
+        store = ModelStore(options.models_dir)
+        model = choose(name, store.candidates(name))
+        if remove:
+            typer.echo(f"{name}: {'removed' if forget(store.directory, model) else 'was not tuned'}")
+            return
+        tuner = Tuner(model, store.directory, options, _read(text), max_tokens=max_tokens, rounds=rounds)
+        rows = _measured(tuner, asked, shown=not as_json)
+        tuned = tuner.choose(rows, max_kl)
+        tuner.keep(tuned, rows, max_kl, files=keep)
+        if as_json:
+            typer.echo(json.dumps({"types": dict(tuned.types), **tuner.found(rows, max_kl)}, indent=1))
+        else:
+            _print_choice(model, tuned, rows, keep)
+
+
+def _parsed(types: str) -> list[str]:
+    try:
+        return [find_type(type.strip()).name for type in types.split(",") if type.strip()]
+    except UnsupportedError as error:
+        raise typer.BadParameter(str(error), param_hint="--types") from None
+
+
+def _read(path: Path | None) -> str:
+    if path is None:
+        return BUILT_IN_TEXT
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(
+            f"{path} cannot be read as UTF-8 text: {error}", param_hint="--text"
+        ) from None
+
+
+def _measured(tuner: Tuner, types: list[str], *, shown: bool) -> list[Row]:
+    if shown:
+        said = tuner.found([], 0)
+        typer.echo(f"{tuner.source}, {said['n_threads']} threads, {said['n_tokens']:,} tokens of text,")
+        typer.echo(f"medians of {said['rounds']}; KL from {tuner.reference_type}\n")
+        typer.echo(
+            f"{'type':<12} {'size':>9} {'KL':>16} {'perplexity':>10}"
+            + "".join(f"{_heading(column):>19}" for column in _COLUMNS)
+        )
+    rows = []
+    for row in tuner.measure(types):
+        rows.append(row)
+        if shown:
+            typer.echo(_line(row))
+    return rows
+
+
+def _heading(column: str) -> str:
+    return {"score": "score", "one": "1 sample"}.get(column, f"{column} samples")
+
+
+def _line(row: Row) -> str:
+    if row.quality is None:
+        return f"{row.type:<12} {row.problem}"
+    quality = row.quality
+    cells = (
+        f"{speed.rate:8.1f} {speed.ratio:5.2f}±{(speed.high - speed.low) / 2:.2f}"
+        for speed in (row.speeds[column] for column in _COLUMNS)
+    )
+    name = f"{row.type} (file)" if row.is_source else row.type
+    return (
+        f"{name:<12} {format_bytes(row.n_bytes):>9} {quality.kl:8.5f}±{quality.kl_error:.5f} "
+        f"{quality.perplexity:10.3f}" + "".join(f"{cell:>19}" for cell in cells)
+    )
+
+
+def _print_choice(model: KnownModel, tuned: Tuned, rows: list[Row], keep: bool) -> None:
+    typer.echo()
+    for work in WORKS:
+        type = tuned.types[work]
+        row = next(row for row in rows if (row.is_source if type is None else row.type == type))
+        assert row.quality is not None
+        typer.echo(
+            f"{work:<6} {row.type}: {row.speeds[work].ratio:.2f} times as fast as the file, "
+            f"KL {row.quality.kl:.5f}"
+        )
+    if not keep and any(tuned.types.values()):
+        typer.echo(f"\nWith --keep, these files are made, and {model.name}@score and so on open them.")

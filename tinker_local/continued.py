@@ -1,0 +1,22 @@
+"""Continued: what sampled tokens add to a prompt, as text."""
+
+from __future__ import annotations
+
+from tinker_local.tokenizer import Tokenizer
+
+
+class Continued:
+    """A prompt as tokens and text, and what sampled tokens add to the text."""
+
+    def __init__(self, tokenizer: Tokenizer, tokens: list[int]) -> None:
+        self.tokens = tokens
+        self.text = tokenizer.decode(tokens, skip_special_tokens=True)
+        self._tokenizer = tokenizer
+
+    def by(self, sampled: list[int]) -> str:
+        """Return the text that the sampled tokens add, its leading space included."""
+        whole = self._tokenizer.decode([*self.tokens, *sampled], skip_special_tokens=True)
+        return whole[len(self.text) :]
+
+
+__all__ = ["Continued"]

@@ -1,0 +1,118 @@
+"""Versions, llama.cpp's build, our kernels, settings in the environment."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tinker_local import kernels
+from tinker_local.doctor.finding import Finding
+from tinker_local.engine.build import Build
+from tinker_local.errors import BadRequestError
+from tinker_local.options import ENVIRONMENT_PREFIX, Options
+
+_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*>=\s*([0-9.]+)$")
+
+
+def versions(made: Build) -> dict[str, Any]:
+    """Return what is installed."""
+    return {
+        "tinker-local": _version("tinker-local") or "from a checkout",
+        "llama-cpp-python": made.package,
+        "llama.cpp": made.version,
+        "ggml": made.ggml,
+        "numpy": np.__version__,
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "system": platform.platform(),
+    }
+
+
+def llama_facts(made: Build) -> dict[str, Any]:
+    """Return how llama.cpp was built."""
+    switches = {
+        backend: ", ".join(name if value == "1" else f"{name}={value}" for name, value in found.items())
+        for backend, found in made.features.items()
+    }
+    return {
+        **{f"built for {backend}": said for backend, said in switches.items()},
+        "computes on GPUs": made.offloads,
+        "maps files": made.maps_files,
+    }
+
+
+def kernel_facts() -> dict[str, Any]:
+    """Return what our compiled kernels do here, after letting them score a row."""
+    row = np.array([[0.0, 1.0, 2.0, 3.0]], np.float32)
+    found = kernels.score_rows(row).logsumexp[0]
+    return {
+        "SIMD path": kernels.simd_path(),
+        "SIMD paths": kernels.simd_paths(),
+        "right": bool(abs(found - np.log(np.exp(row, dtype=np.float64).sum())) < 1e-6),
+    }
+
+
+def settings(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the options that the environment sets."""
+    environment = os.environ if environment is None else environment
+    names = (ENVIRONMENT_PREFIX + name.upper() for name in Options.model_fields)
+    return {name: environment[name] for name in names if environment.get(name)}
+
+
+def findings(environment: Mapping[str, str] | None = None) -> Iterator[Finding]:
+    """Yield what is wrong with all this."""
+    yield from _outdated()
+    if not kernel_facts()["right"]:
+        yield Finding("the compiled kernels compute something wrong", "install tinker-local again")
+    environment = os.environ if environment is None else environment
+    try:
+        Options.resolve({}, environment)
+    except BadRequestError as error:
+        yield Finding(
+            f"a setting in the environment cannot be: {error}",
+            f"correct the variable, {ENVIRONMENT_PREFIX} and the option's name, or unset it",
+        )
+    known = [ENVIRONMENT_PREFIX + name.upper() for name in Options.model_fields]
+    for name in environment:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known and near:
+            yield Finding(f"the variable {name} means nothing", f"is it {near[0]}?", is_wrong=False)
+
+
+def _outdated() -> Iterator[Finding]:
+    """Yield packages that are older than what we need, or not there."""
+    for requirement in _requirements():
+        if not (match := _REQUIREMENT.fullmatch(requirement.partition(";")[0].strip())):
+            continue
+        there = _version(match[1])
+        if there is None or _numbers(there) < _numbers(match[2]):
+            yield Finding(
+                f"{match[1]} is {there or 'not installed'}, and {match[2]} or newer is needed",
+                f"{sys.executable} -m pip install '{match[0]}'",
+            )
+
+
+def _requirements() -> list[str]:
+    try:
+        required = importlib.metadata.requires("tinker-local") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    return [requirement for requirement in required if "extra ==" not in requirement]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version.partition("+")[0])))

@@ -1,0 +1,108 @@
+"""What a task asks of a generation, in the words of ``SamplingParams``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+
+from tinker_local import checks
+from tinker_local.errors import BadRequestError
+from tinker_local.tokenizer import Tokenizer
+from tinker_local.types import SamplingParams
+
+_WITHOUT_EFFECT = {
+    "frequency_penalty": 0,
+    "length_penalty": 1,
+    "min_p": 0,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "presence_penalty": 0,
+    "repetition_penalty": 1,
+    "typical_p": 1,
+}
+"""Arguments of other backends, with the values at which they change nothing; None is one as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One generation.
+
+    Attributes:
+        until: texts before the first of which the answer ends; the end-of-text token's is among them.
+        max_tokens: most tokens to generate.
+        temperature, top_k, top_p: as in ``SamplingParams``.
+        think_end: the text or token after which the answer begins; None where the model does not think.
+    """
+
+    until: tuple[str, ...]
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    think_end: str | int | None
+
+    @classmethod
+    def of(
+        cls, gen_kwargs: Mapping[str, Any], *, eos: str | None, max_tokens: int, think_end: str | int | None
+    ) -> Generation:
+        """Read a task's ``generation_kwargs``.
+
+        Args:
+            gen_kwargs: as the harness documents them. Without ``do_sample`` and a temperature above 0 the
+                most probable token is taken. ``top_k=0`` keeps all tokens.
+            eos: the text of the end-of-text token.
+            max_tokens: most tokens to generate where it does not say so.
+            think_end: as in the class.
+
+        Raises:
+            BadRequestError: it asks for something that cannot be done here.
+        """
+        asked: dict[str, Any] = dict(normalize_gen_kwargs(dict(gen_kwargs), max_tokens))
+        until = handle_stop_sequences([text for text in asked.pop("until") if text], eos)
+        draws, temperature = asked.pop("do_sample"), asked.pop("temperature", 0.0)
+        top_k, top_p = asked.pop("top_k", None), asked.pop("top_p", None)
+        limit = checks.integer(asked.pop("max_gen_toks"), "max_gen_toks", 1)
+        for name, value in asked.items():
+            if value is not None and (name not in _WITHOUT_EFFECT or value != _WITHOUT_EFFECT[name]):
+                raise BadRequestError(
+                    f"the generation argument {name}={value!r} is not understood; known are until, "
+                    "max_gen_toks, do_sample, temperature, top_k and top_p"
+                )
+        return cls(
+            tuple(until),
+            limit,
+            checks.temperature(temperature) if draws else 0.0,
+            top_k or -1,
+            1.0 if top_p is None else top_p,
+            think_end,
+        )
+
+    def params(self, seed: int) -> SamplingParams:
+        """Return how to draw it. A model that thinks may think any text: only the end of text stops it."""
+        return SamplingParams(
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            seed=seed,
+            stop=list(self.until) if self.think_end is None and self.until else None,
+        )
+
+    def answer(self, tokens: Sequence[int], tokenizer: Tokenizer) -> str:
+        """Return the text of generated tokens, up to where it ends."""
+        tokens, think_end = list(tokens), None
+        if isinstance(self.think_end, str):
+            think_end = self.think_end
+        elif self.think_end in tokens:
+            tokens = tokens[len(tokens) - tokens[::-1].index(self.think_end) :]
+        text = tokenizer.decode(tokens, skip_special_tokens=True)
+        if self.think_end is not None:
+            text = text.lstrip()
+        answer: str = postprocess_generated_text(text, list(self.until), think_end)
+        return answer
+
+
+__all__ = ["Generation"]

@@ -1,0 +1,352 @@
+"""LocalLM: lm-evaluation-harness asks, the engine answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import PurePath
+from random import Random
+from typing import Any, TypeAlias
+
+import numpy as np
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from numpy.typing import NDArray
+
+from tinker_local import checks
+from tinker_local.errors import BadRequestError
+from tinker_local.futures import APIFuture
+from tinker_local.lm_eval.collecting import collect, shown
+from tinker_local.lm_eval.generation import Generation
+from tinker_local.lm_eval.opening import length_limit, open_model, refuse_unknown
+from tinker_local.sampling_client import SamplingClient
+from tinker_local.types import ModelInput, SampleResponse, SamplingParams
+
+Score: TypeAlias = tuple[float, bool]
+"""Natural log of a continuation's probability, and whether each of its tokens is the most probable one."""
+Pair: TypeAlias = tuple[Any, list[int], list[int]]
+"""The harness's cache key of a request (None: none), the context's tokens and the continuation's."""
+
+_ONLY_SCORE = SamplingParams(max_tokens=0)
+_RECENT_TEXTS = 16  # the choices of a question come one after the other and have one context
+
+logger = logging.getLogger(__name__)
+
+
+@register_model("tinker-local")
+class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
+    """A model on this machine, as lm-evaluation-harness knows models.
+
+    All requests of a kind are submitted before the first answer is waited for, so that the engine
+    computes what they share (few-shot examples, the context of several choices) once. Texts become
+    tokens, and long ones are cut, as in the harness's own ``hf`` model.
+
+    Args:
+        model: what ``tinker-local sample --model`` takes, or a ``SamplingClient``. None: the base that
+            the adapter names, or the default model.
+        adapter: a LoRA to put on it: a GGUF file, a name, or a tinker:// path.
+        lora_scale: how many times what the LoRA adds counts.
+        max_length: most tokens the model reads to predict one more; longer texts lose tokens on the left.
+            None: one less than fit the context.
+        max_gen_toks: most tokens to generate where a task does not say so.
+        add_bos_token: begin texts with BOS, or do not. None: as the vocabulary says.
+        prefix_token_id: what stands before a text that is scored from its first token on. None: BOS,
+            or the end-of-text token where there is no BOS.
+        seed: of all draws, where a task draws.
+        chat_template_args: variables for the chat template.
+        enable_thinking: one of these, which many templates have.
+        think_end_token: the text (``"</think>"``) or id after which the answer begins; what comes before
+            it is dropped, and the task's ``until`` does not end it.
+        batch_size, max_batch_size, device, trust_remote_code: taken since the harness passes them; not
+            used. The engine fills batches itself, and ``devices`` says where it computes.
+        **options: those of ``ServiceClient``: n_ctx, kv_type, batch_invariant, ...
+
+    Raises:
+        BadRequestError: an argument is unknown or impossible, or the file cannot be used.
+        NotFoundError: there is no such model; the message lists what there is.
+    """
+
+    def __init__(
+        self,
+        model: str | SamplingClient | None = None,
+        adapter: str | None = None,
+        *,
+        lora_scale: float = 1.0,
+        max_length: int | None = None,
+        max_gen_toks: int = 256,
+        add_bos_token: bool | None = None,
+        prefix_token_id: int | None = None,
+        seed: int = 1234,
+        chat_template_args: Mapping[str, Any] | None = None,
+        enable_thinking: bool | None = None,
+        think_end_token: str | int | None = None,
+        batch_size: Any = None,
+        max_batch_size: Any = None,
+        device: Any = None,
+        trust_remote_code: Any = None,
+        **options: Any,
+    ) -> None:
+        del batch_size, max_batch_size, device, trust_remote_code
+        super().__init__()
+        refuse_unknown(options, ("adapter", *(LocalLM.__init__.__kwdefaults__ or ())))
+        if enable_thinking and think_end_token is None:
+            raise BadRequestError("enable_thinking needs think_end_token, such as think_end_token=</think>")
+        if isinstance(model, SamplingClient):
+            if adapter or options or lora_scale != 1:
+                raise BadRequestError("a SamplingClient is open already: give no adapter and no options")
+            self._client = model
+        else:
+            self._client = open_model(model, adapter, lora_scale, options)
+        self.tokenizer = self._client.get_tokenizer()
+        self._max_length = length_limit(max_length, self._client)
+        self._max_gen_toks = checks.integer(max_gen_toks, "max_gen_toks", 1)
+        self._add_bos_token = add_bos_token
+        self._prefix_token_id = prefix_token_id
+        if prefix_token_id is not None:
+            checks.token_id(prefix_token_id, "prefix_token_id", self.tokenizer.vocab_size)
+        self._seeds = Random(checks.seed(seed))
+        self._chat_template_args = dict(chat_template_args or {})
+        if enable_thinking is not None:
+            self._chat_template_args["enable_thinking"] = enable_thinking
+        self._think_end = think_end_token
+        self._recent = lru_cache(_RECENT_TEXTS)(self.tokenizer.encode)
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens the model reads to predict one more."""
+        return self._max_length
+
+    @property
+    def max_gen_toks(self) -> int:
+        """Most tokens to generate where a task does not say so."""
+        return self._max_gen_toks
+
+    @property
+    def eot_token_id(self) -> int | None:
+        """The id that ends a text, None if the vocabulary has none."""
+        return self.tokenizer.eos_token_id
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What stands before a text that is scored from its first token on."""
+        for token in (self._prefix_token_id, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return token
+        raise BadRequestError(
+            "the vocabulary has neither BOS nor an end-of-text token: give prefix_token_id"
+        )
+
+    @property
+    def tokenizer_name(self) -> str:
+        """A name for how prompts are written, which the harness keeps them by: of model and template."""
+        said = [self.tokenizer.chat_template, self._chat_template_args, self._add_bos_token]
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+        return f"{PurePath(self._client.get_base_model()).name}-{digest[:16]}"
+
+    def get_model_info(self) -> dict[str, Any]:
+        """Return what the harness writes beside results: the files and the options."""
+        return {
+            "weights": self._client._weights.to_json(),
+            "options": self._client._options.model_dump(mode="json", exclude_defaults=True),
+        }
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Return a conversation as text, ready for the answer or, without, for more of its last message.
+
+        Where the template refuses it, it is tried without system messages.
+        """
+
+        def render(messages: list[dict[str, str]]) -> str:
+            return self.tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+                **self._chat_template_args,
+            )
+
+        try:
+            return render(chat_history)
+        except BadRequestError:
+            others = [message for message in chat_history if message["role"] != "system"]
+            if len(others) == len(chat_history):
+                raise
+            text = render(others)
+        logger.warning("the chat template refuses a system message; it is left out")
+        return text
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        """Return a text's tokens, with BOS where it belongs and is not yet.
+
+        Args:
+            string: the text.
+            add_special_tokens: whether BOS and the like are added. None: as ``add_bos_token`` and the
+                vocabulary say, unless the text begins with the prefix token's text.
+            **kwargs: not used.
+        """
+        del kwargs
+        if add_special_tokens is None:
+            written = string.startswith(self.tokenizer.decode(self.prefix_token_id))
+            add_special_tokens = False if written else self._add_bos_token
+            if add_special_tokens and self.tokenizer.bos_token_id is not None:
+                return [self.tokenizer.bos_token_id, *self._recent(string, False)]
+        return list(self._recent(string, add_special_tokens is not False))
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Score]:
+        """Score continuations of contexts.
+
+        Args:
+            requests: ``args`` are (context, continuation). White space between them belongs to the
+                continuation; an empty context is the prefix token.
+            disable_tqdm: show no progress.
+
+        Raises:
+            BadRequestError: a continuation adds no token, or does not fit the context.
+        """
+        if self._chat_template_args.get("enable_thinking"):
+            raise BadRequestError(
+                "enable_thinking is for tasks that generate; these score continuations, which nothing can "
+                "be thought before: leave it out"
+            )
+        pairs = (self._pair(*request.args) for request in requests)
+        return self._loglikelihood_tokens(shown(pairs, len(requests), disable_tqdm), disable_tqdm)
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Score whole texts; those longer than ``max_length`` in windows, each token once.
+
+        Args:
+            requests: ``args`` are (text,).
+            disable_tqdm: show no progress.
+        """
+        windows = [self._windows(*request.args) for request in requests]
+        scores = iter(
+            self._loglikelihood_tokens(
+                [(None, context, tokens) for text in windows for context, tokens in text], disable_tqdm
+            )
+        )
+        totals = []
+        for request, text in zip(requests, windows, strict=True):
+            totals.append(math.fsum(next(scores)[0] for _ in text))
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, totals[-1])
+        return totals
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Generate answers.
+
+        Args:
+            requests: ``args`` are (context, generation arguments); see ``Generation.of``.
+            disable_tqdm: show no progress.
+
+        Raises:
+            BadRequestError: the arguments ask for what cannot be done, or for more than fits the context.
+        """
+        eos = None if self.eot_token_id is None else self.tokenizer.decode(self.eot_token_id)
+        generations = [
+            Generation.of(request.args[1], eos=eos, max_tokens=self.max_gen_toks, think_end=self._think_end)
+            for request in requests
+        ]
+
+        def submitted() -> Iterator[APIFuture[SampleResponse]]:
+            for request, generation in zip(requests, generations, strict=True):
+                context = self._generation_prompt(request.args[0], generation.max_tokens)
+                params = generation.params(self._seeds.getrandbits(63))
+                yield self._client.sample(ModelInput.from_ints(context), 1, params)
+
+        def read(place: int, response: SampleResponse) -> str:
+            answer = generations[place].answer(response.sequences[0].tokens, self.tokenizer)
+            self.cache_hook.add_partial("generate_until", requests[place].args, answer)
+            return answer
+
+        futures = shown(submitted(), len(requests), disable_tqdm)
+        return collect(futures, read, "Generating", disable_tqdm)
+
+    def _loglikelihood_tokens(
+        self, requests: Iterable[Pair], disable_tqdm: bool = False, **kwargs: Any
+    ) -> list[Score]:
+        del kwargs
+        keys: list[Any] = []
+        continuations: list[NDArray[np.int32]] = []
+
+        def submitted() -> Iterator[APIFuture[SampleResponse]]:
+            for key, context, continuation in requests:
+                keys.append(key)
+                continuations.append(np.array(continuation, np.int32))
+                yield self._submit_score(context, continuation)
+
+        def read(place: int, response: SampleResponse) -> Score:
+            score = _score(response, continuations[place])
+            if keys[place] is not None:
+                self.cache_hook.add_partial("loglikelihood", keys[place], score)
+            return score
+
+        return collect(submitted(), read, "Scoring", disable_tqdm)
+
+    def _submit_score(self, context: list[int], continuation: list[int]) -> APIFuture[SampleResponse]:
+        n = len(continuation)
+        if n > self.max_length:
+            raise BadRequestError(
+                f"a continuation has {n} tokens, and the model reads at most {self.max_length} "
+                "(max_length); give a larger n_ctx"
+            )
+        if n == 0:
+            raise BadRequestError(
+                f"a continuation adds no token to its context, which ends in "
+                f"{self.tokenizer.decode(context[-8:])!r}"
+            )
+        tokens = (context + continuation)[-(self.max_length + 1) :]
+        return self._client.sample(
+            ModelInput.from_ints(tokens),
+            1,
+            _ONLY_SCORE,
+            include_prompt_logprobs=True,
+            topk_prompt_logprobs=1,
+            prompt_logprobs_last_n=n,
+        )
+
+    def _pair(self, context: str, continuation: str) -> Pair:
+        key = (context, continuation)
+        if context.strip():
+            before, after = self._encode_pair(context, continuation)
+            return key, before, after
+        tokens = self.tok_encode(context + continuation, add_special_tokens=False)
+        if tokens[:1] == [self.prefix_token_id]:
+            return key, tokens[:1], tokens[1:]
+        return key, [self.prefix_token_id], tokens
+
+    def _windows(self, text: str) -> list[tuple[list[int], list[int]]]:
+        windows = get_rolling_token_windows(
+            token_list=self.tok_encode(text),
+            prefix_token=self.prefix_token_id,
+            max_seq_len=self.max_length,
+            context_len=1,
+        )
+        return [make_disjoint_window(window) for window in windows]
+
+    def _generation_prompt(self, context: str, max_tokens: int) -> list[int]:
+        room = self.max_length - max_tokens
+        if room < 1:
+            raise BadRequestError(
+                f"a task generates up to {max_tokens} tokens, and prompt and answer together may have "
+                f"{self.max_length} (max_length): give a larger n_ctx, or a smaller max_gen_toks"
+            )
+        tokens = self.tok_encode(context) or [self.prefix_token_id]
+        return tokens[-room:]
+
+
+def _score(response: SampleResponse, continuation: NDArray[np.int32]) -> Score:
+    logprobs, best = response.prompt_logprobs_np, response.topk_prompt_logprobs_np
+    assert logprobs is not None, "they were asked for"
+    assert best is not None, "they were asked for"
+    n = len(continuation)
+    return math.fsum(logprobs[-n:].tolist()), bool((best.token_ids[-n:, 0] == continuation).all())
+
+
+__all__ = ["LocalLM"]

@@ -1,0 +1,137 @@
+"""What is written, made visible. It is not trusted: it may hold control characters or half a character.
+
+Whatever would not be seen, or would change how other things are seen, is shown as Python writes it
+(``\\x1b``, ``\\u202e``, ``\\xf0`` for a byte that is not UTF-8); line ends and tabs are arrows.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import NamedTuple
+
+_ARROWS = {"\n": "↵", "\t": "⇥"}
+_BLANKS = "\u034f\u115f\u1160\u2800\u3164\uffa0"  # letters, marks and symbols that leave no ink
+_LONE_BYTES = range(0xDC80, 0xDD00)  # how ``surrogateescape`` has bytes that are not UTF-8
+
+
+class Part(NamedTuple):
+    """A stretch of text.
+
+    Attributes:
+        shown: what to show.
+        written: what it stands for; "" if it stands for nothing.
+        is_mark: it is not shown as it is written.
+    """
+
+    shown: str
+    written: str
+    is_mark: bool
+
+
+def text_of_bytes(data: bytes) -> str:
+    """Return bytes as text in which those that are not UTF-8 are lone surrogates."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def bytes_of_text(text: str) -> bytes:
+    """Return the bytes that ``text_of_bytes`` was given."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def parts(text: str) -> Iterator[Part]:
+    """Divide a text into what can be shown as it is and what cannot."""
+    if not text:
+        yield Part("∅", "", True)
+    elif unicodedata.category(text[0]).startswith("M"):
+        yield Part("◌", "", True)  # a mark that would go on what stands before
+    plain = ""
+    for character in text:
+        if (mark := _mark(character)) is None:
+            plain += character
+            continue
+        if plain:
+            yield Part(plain, plain, False)
+        plain = ""
+        yield Part(mark, character, True)
+    if plain:
+        yield Part(plain, plain, False)
+
+
+def one_line(text: str, limit: int = 48) -> str:
+    """Return a text of at most ``limit`` characters on one line; dots are spaces at its ends."""
+    shown = "".join(part.shown for part in parts(text[: limit + 1]))
+    core = shown.strip(" ")
+    before = len(shown) - len(shown.lstrip(" ")) if core else len(shown)
+    after = len(shown) - len(shown.rstrip(" ")) if core else 0
+    line = "·" * before + core + "·" * after
+    return line if len(text) <= limit and len(line) <= limit else line[: limit - 1] + "…"
+
+
+def is_plain(text: str) -> bool:
+    """Whether all of a text is shown as it is written."""
+    return not any(part.is_mark for part in parts(text))
+
+
+def is_right_to_left(text: str) -> bool:
+    """Whether a text's first letter is of a script that is written from right to left."""
+    for character in text:
+        direction = unicodedata.bidirectional(character)
+        if direction in ("L", "R", "AL"):
+            return direction != "L"
+    return False
+
+
+def whole_characters(texts: Sequence[str]) -> dict[int, str]:
+    """Return the character that a text of a sequence is a part of, for those that are.
+
+    Args:
+        texts: as ``text_of_bytes`` gives them, one after another.
+    """
+    found: dict[int, str] = {}
+    start, run = 0, b""
+    for i, text in enumerate(texts):
+        if not run and not _has_lone_bytes(text):
+            continue
+        start = start if run else i
+        run += bytes_of_text(text)
+        try:
+            whole = run.decode("utf-8")
+        except UnicodeDecodeError as error:
+            if error.reason == "unexpected end of data" and i - start < 3:
+                continue  # a character has at most four bytes
+        else:
+            found.update(dict.fromkeys(range(start, i + 1), whole))
+        run = b""
+    return found
+
+
+@cache
+def _mark(character: str) -> str | None:
+    """Return what to show for a character, None if that is the character."""
+    if arrow := _ARROWS.get(character):
+        return arrow
+    if ord(character) in _LONE_BYTES:
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    category = unicodedata.category(character)
+    unseen = category.startswith("C") or (category.startswith("Z") and character != " ")
+    if unseen or character in _BLANKS:
+        return character.encode("unicode_escape").decode()
+    return None
+
+
+def _has_lone_bytes(text: str) -> bool:
+    return any(ord(character) in _LONE_BYTES for character in text)
+
+
+__all__ = [
+    "Part",
+    "bytes_of_text",
+    "is_plain",
+    "is_right_to_left",
+    "one_line",
+    "parts",
+    "text_of_bytes",
+    "whole_characters",
+]
