@@ -11,6 +11,7 @@ rounding is allowed. Memory has to be flat. The models are tiny and random, of s
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import gc
 import random
 import sys
@@ -39,7 +40,7 @@ from tinker_local import (
 )
 
 TOLERANCE = 2e-3  # nats; float32 sums of other lengths
-SECONDS = 120.0  # in which any request must end
+SECONDS = 600.0  # in which any request must end, on a machine with other work too
 GROWTH = 48e6  # bytes between the first third and the end
 N_CTX = 384
 MODES: dict[str, dict[str, Any]] = {
@@ -209,6 +210,8 @@ class Soak:
                 action(rng, client, source)
             except Exception as error:
                 self._note("error", f"{action.__name__}, {source}: {error!r}")
+                if isinstance(error, TimeoutError):
+                    faulthandler.dump_traceback()
 
     def _switch(self, rng: random.Random) -> tuple[SamplingClient, Source]:
         source = rng.choice(self._sources)

@@ -14,7 +14,7 @@
     │       ├── NotFoundError             404  no model or file of that name
     │       ├── ConflictError             409  never raised here
     │       ├── UnprocessableEntityError  422  never raised here
-    │       ├── RateLimitError            429  never raised here
+    │       ├── RateLimitError            429  too much waits already
     │       └── InternalServerError       500  llama.cpp failed while it computed
     ├── RequestFailedError                     a request that had been accepted did not complete
     └── ServiceOnlyError                       only Tinker's service can do that
@@ -149,7 +149,7 @@ class UnprocessableEntityError(APIStatusError):
 
 
 class RateLimitError(APIStatusError):
-    """Never raised here: requests wait for room instead."""
+    """Unfinished requests take as much memory as they may; this one was not accepted."""
 
     status_code = 429
 

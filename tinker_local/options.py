@@ -92,6 +92,20 @@ class Options(BaseModel):
         "those idle longest are released, and made again on use. Unset: as many as fit half of the memory "
         "that the weights leave, at least 2.",
     )
+    max_memory_mb: int | None = Field(
+        default=None,
+        ge=1,
+        le=2**40,
+        description="Main memory, in MB, that weights and KV caches may take in this process. What does "
+        "not fit is refused before it is loaded. Unset: the machine's, for KV caches what is free.",
+    )
+    max_queue_mb: int | None = Field(
+        default=None,
+        ge=1,
+        le=2**40,
+        description="Main memory, in MB, that the unfinished requests of a model may take; more are "
+        "refused. So is a request whose answer alone could take more. Unset: an eighth of the machine's.",
+    )
     models_dir: Path | None = Field(
         default=None,
         description="Where GGUF files are found by name. Unset: models/ in a checkout, else a directory "

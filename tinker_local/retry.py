@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from tinker_local.engine.sequence import Request
-from tinker_local.errors import APIConnectionError, APIStatusError, TinkerError
+from tinker_local.errors import APIConnectionError, APIStatusError, RateLimitError, TinkerError
 from tinker_local.futures import APIFuture
 
 _RETRYABLE_STATUS = frozenset({408, 409, 429, *range(500, 600)})
@@ -35,7 +35,7 @@ class RetryConfig:
         enable_retry_logic: whether requests are tried again.
         enable_stuck_detection: whether ``progress_timeout`` acts.
         retryable_exceptions: what is tried again besides failures of the engine
-            (``InternalServerError``).
+            (``InternalServerError``) and a full queue (``RateLimitError``).
     """
 
     max_connections: int | None = 1000
@@ -128,7 +128,10 @@ class Retrier:
     def _try(self, call: _Call) -> None:
         attempt: APIFuture[Any] = APIFuture()
         call.attempt = attempt
-        self._submit(replace(call.request, future=attempt))
+        try:
+            self._submit(replace(call.request, future=attempt))
+        except RateLimitError as error:
+            attempt.set_exception(error)
         attempt.add_done_callback(partial(self._on_done, call))
 
     def _try_again(self, call: _Call) -> None:

@@ -60,6 +60,11 @@ class ServiceClient(TelemetryProvider):
         n_contexts: KV caches kept in memory, of models and adapters that were opened; those that were
             idle longest are released beyond it, and made again on use. None: as many as fit half of the
             memory that the weights leave, at least 2.
+        max_memory_mb: main memory, in MB, that weights and KV caches may take in this process; what does
+            not fit is refused before it is loaded. None: the machine's, for KV caches what is free.
+        max_queue_mb: main memory, in MB, that the unfinished requests of a model may take; more get a
+            ``RateLimitError``, a request whose answer alone could take more a ``BadRequestError``. None:
+            an eighth of the machine's.
         models_dir: where GGUF files are found by name.
 
     An option that is None is taken from the environment (``TINKER_LOCAL_N_CTX`` and so on), else it
@@ -93,6 +98,8 @@ class ServiceClient(TelemetryProvider):
         prefix_cache: bool | None = None,
         batch_invariant: bool | None = None,
         n_contexts: int | None = None,
+        max_memory_mb: int | None = None,
+        max_queue_mb: int | None = None,
         models_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         del user_metadata, project_id, display_name, base_url, api_key, default_headers_overrides
@@ -110,6 +117,8 @@ class ServiceClient(TelemetryProvider):
                 "prefix_cache": prefix_cache,
                 "batch_invariant": batch_invariant,
                 "n_contexts": n_contexts,
+                "max_memory_mb": max_memory_mb,
+                "max_queue_mb": max_queue_mb,
                 "models_dir": models_dir,
             }
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from convert.errors import ConversionError
 from convert.models_directory import split_type
+from convert.workplace import sweep
 from tinker_local import checks
 from tinker_local.catalog import find_entry
 from tinker_local.checkpoint import Checkpoint
@@ -127,6 +128,7 @@ def _find_given(store: ModelStore, name: str, base: str | None) -> Path:
     if not name.startswith("tinker://"):
         return canonical_path(store.resolve(name))
     checkpoint = Checkpoint.find(name, store.directory)
+    sweep(checkpoint.directory)
     return canonical_path(check_gguf(checkpoint.gguf or _convert(store, checkpoint, base)))
 
 

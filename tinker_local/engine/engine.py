@@ -9,14 +9,24 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tinker_local.engine.context_limit import ContextLimit
 from tinker_local.engine.cpu import default_threads
+from tinker_local.engine.devices import ACCELERATOR, kinds
 from tinker_local.engine.invariance import find_rule
 from tinker_local.engine.invariant_runner import InvariantRunner
-from tinker_local.engine.llama import Context, load_adapter, load_model
+from tinker_local.engine.llama import (
+    Context,
+    Model,
+    load_adapter,
+    load_model,
+    loaded_bytes,
+    needed_bytes,
+)
 from tinker_local.engine.loop import Loop
-from tinker_local.engine.memory import memory_of
+from tinker_local.engine.memory import available_memory, check_fits, main_memory, memory_of
+from tinker_local.engine.queue_limit import QueueLimit
 from tinker_local.engine.runner import Runner
 from tinker_local.engine.sequence import Request
 from tinker_local.engine.streams import invariant_shape, refuse_devices
@@ -52,6 +62,7 @@ class Engine:
         part: Callable[[Context], float],
         *,
         keeps_prefixes: bool,
+        max_queue: int,
     ) -> None:
         context = make_context()  # at once, so that what cannot be made is said at once
         make_runner: Callable[[Context], Runner] = Runner
@@ -59,6 +70,7 @@ class Engine:
             make_runner = partial(InvariantRunner, rule=find_rule(context))
         self.model = context.model
         self.n_ctx = context.n_ctx
+        self._queue = QueueLimit(max_queue)
         self._loop = Loop(
             context, make_context, make_runner, limit, part(context), keeps_prefixes=keeps_prefixes
         )
@@ -86,7 +98,8 @@ class Engine:
             limit: how many contexts may stay open.
 
         Raises:
-            BadRequestError: llama.cpp does not accept a file, or the LoRA is for another model.
+            BadRequestError: llama.cpp does not accept a file, or the LoRA is for another model, or it does
+                not fit into memory.
             InternalServerError: the context cannot be made, for example for want of memory.
 
         With ``options.batch_invariant`` also BadRequestError: the mode cannot be had with this model,
@@ -94,6 +107,8 @@ class Engine:
         """
         if options.batch_invariant:
             refuse_devices(options.devices)
+        if is_all_in_main_memory(options):
+            _check_weights(path, options.max_memory_mb)
         model = load_model(path, options.n_gpu_layers, options.devices)
         n_ctx = options.n_ctx or min(model.usual_n_ctx, _DEFAULT_N_CTX)
         n_batch, n_sequences = (
@@ -103,7 +118,9 @@ class Engine:
         if options.batch_invariant:
             n_batch, n_sequences = invariant_shape(model, n_ctx, n_batch, options.kv_type)
         make_context = partial(
-            Context,
+            _make_context,
+            options.max_memory_mb,
+            is_all_in_main_memory(options),
             model,
             n_ctx=n_ctx,
             n_sequences=n_sequences,
@@ -117,8 +134,9 @@ class Engine:
             lora_scale=lora_scale,
             streams=options.batch_invariant,
         )
+        max_queue = main_memory() // 8 if options.max_queue_mb is None else options.max_queue_mb * 10**6
         part = partial(_part, options=options)
-        return cls(make_context, limit, part, keeps_prefixes=options.prefix_cache)
+        return cls(make_context, limit, part, keeps_prefixes=options.prefix_cache, max_queue=max_queue)
 
     def submit(self, request: Request) -> None:
         """Queue a request; returns at once.
@@ -126,6 +144,8 @@ class Engine:
         Raises:
             RequestFailedError: the engine was closed, or belongs to the process this one was forked
                 from.
+            RateLimitError: too much waits already.
+            BadRequestError: the answer could take too much memory.
         """
         if os.getpid() != self._pid:
             raise RequestFailedError(
@@ -134,6 +154,7 @@ class Engine:
             )
         if not self.close.alive:
             raise RequestFailedError("the client was closed; make a new ServiceClient")
+        self._queue.admit(request)
         request.future.add_done_callback(self._loop.notice_cancellation)
         self._loop.submit(request, self)
 
@@ -149,6 +170,50 @@ def _part(context: Context, options: Options) -> float:
     memory = memory_of("none" if options.n_gpu_layers == 0 else options.devices)
     room = (memory - context.model.n_bytes) / 2
     return min(1 / _FEWEST_CONTEXTS, context.n_bytes / max(1, room))
+
+
+def is_all_in_main_memory(options: Options) -> bool:
+    """Whether no device takes a part of a model, as far as one knows before it is opened."""
+    devices = (options.devices or "").strip().casefold()
+    accelerated = any(kind != ACCELERATOR for kind in kinds().values())
+    return not accelerated or options.n_gpu_layers == 0 or devices == "none"
+
+
+def _check_weights(path: Path, max_memory_mb: int | None) -> None:
+    """Refuse a file that is larger than memory before it is loaded."""
+    check_fits(
+        f"the weights of {path}",
+        path.stat().st_size,
+        main_memory() if max_memory_mb is None else max_memory_mb * 10**6,
+        is_given=max_memory_mb is not None,
+        hint="use a smaller type of it (tinker-local convert --type q4_k_m), or say max_memory_mb",
+    )
+
+
+def _make_context(max_memory_mb: int | None, checks_memory: bool, model: Model, **how: Any) -> Context:
+    """Make a context if there is room for it."""
+    if checks_memory:
+        names = ("n_ctx", "n_sequences", "n_batch", "n_rows", "kv_type", "streams")
+        n_bytes, is_given = (
+            needed_bytes(model, **{name: how[name] for name in names}),
+            max_memory_mb is not None,
+        )
+        hint = (
+            f"use a smaller n_ctx (it is {how['n_ctx']:,}), kv_type='q8_0' or a smaller n_contexts, or "
+            "say max_memory_mb"
+        )
+        what = f"the models and KV caches of this process, with one for {model.path.name},"
+        limit = main_memory() if max_memory_mb is None else max_memory_mb * 10**6
+        check_fits(what, loaded_bytes() + n_bytes, limit, is_given=is_given, hint=hint)
+        if not is_given:
+            check_fits(
+                f"a KV cache and logits of {model.path.name}",
+                n_bytes,
+                available_memory(),
+                is_given=False,
+                hint=hint,
+            )
+    return Context(model, **how)
 
 
 def _stop(loop: Loop, thread: threading.Thread, pid: int) -> bool:

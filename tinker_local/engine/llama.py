@@ -230,6 +230,13 @@ def _written(room: int, write: Callable[[Any, int], int]) -> bytes:
         room = -length
 
 
+def loaded_bytes() -> int:
+    """Return what this process holds of models and KV caches: bytes of files and of cells."""
+    contexts = [context.least_bytes for context in list(_contexts) if context.close.alive]
+    return sum(model.files.n_bytes for model in list(_models.values())) + sum(contexts)
+
+
+_contexts: weakref.WeakSet[Context] = weakref.WeakSet()
 _models: weakref.WeakValueDictionary[tuple[object, ...], Model] = weakref.WeakValueDictionary()
 _models_lock = threading.Lock()
 
@@ -320,6 +327,22 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def needed_bytes(
+    model: Model, n_ctx: int, n_sequences: int, n_batch: int, n_rows: int, kv_type: KvType, streams: bool
+) -> int:
+    """Return the bytes that a context takes, at least: its cells, and logits as they are made and kept.
+
+    Layers with a sliding window have fewer cells; since llama.cpp does not tell which they are, all are
+    taken for such. So nothing is refused that would have fitted.
+    """
+    n_cells = n_sequences * stream_cells(n_ctx) if streams else n_ctx
+    window = int(llama_cpp.llama_model_n_swa(model.handle))
+    if window and not streams:
+        n_cells = min(n_cells, window + n_batch)
+    cell = model.kv_numbers * KV_BYTES[kv_type]
+    return int(n_cells * cell) + 2 * 4 * n_rows * model.n_vocab
+
+
 class Batch:
     """``llama_batch`` over numpy arrays, so that a step is written without a Python loop.
 
@@ -368,6 +391,7 @@ class Context:
         n_rows: most flagged tokens of one ``decode``.
         n_bytes: about what it takes of memory at most: the cache, and logits where they are computed and
             where they are read.
+        least_bytes: what it takes of memory at least; see ``needed_bytes``.
         has_streams: whether each sequence has cells of its own.
     """
 
@@ -430,6 +454,7 @@ class Context:
         cache = llama_cpp.llama_n_ctx(handle) * model.kv_numbers * KV_BYTES[kv_type]
         self.n_bytes = int(cache + 2 * self.n_rows * model.n_vocab * 4)
         self.has_streams = streams
+        self.least_bytes = needed_bytes(model, n_ctx, n_sequences, n_batch, n_rows, kv_type, streams)
         self.batch = Batch(self.n_batch)
         self._handle: Any = handle
         self._memory: Any = llama_cpp.llama_get_memory(handle)
@@ -439,6 +464,7 @@ class Context:
         self._is_reserved = adapter is None
         if adapter is not None:
             self._apply(adapter, lora_scale)
+        _contexts.add(self)
 
     def _apply(self, adapter: Adapter, scale: float) -> None:
         handles = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter.handle)

@@ -33,6 +33,11 @@ class MappedFiles:
         self.close = weakref.finalize(self, _close, [descriptor for _, descriptor in self._files])
         self._states = [_state(descriptor) for _, descriptor in self._files]
 
+    @property
+    def n_bytes(self) -> int:
+        """Their size, all together."""
+        return sum(size for _, size in self._states)
+
     def check(self) -> None:
         """Check that nobody has written to them; takes some microseconds.
 

@@ -1,23 +1,39 @@
-"""How much memory there is for the caches of contexts."""
+"""How much main memory there is, and whether what is to be opened fits."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from tinker_local.engine.devices import device_memory
+from tinker_local.errors import BadRequestError
 
-_UNKNOWN = 8 << 30
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
+_USUAL = 8 << 30  # where the system does not tell
+_GROUPS = (  # of Linux, versions 2 and 1: the limit, and what is used
+    ("memory.max", "memory.current"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+_MOUNT = Path("/sys/fs/cgroup")
 
 
 def main_memory() -> int:
-    """Bytes of main memory, or what a container may have of it; 8 GiB where the system does not tell."""
+    """Bytes of main memory that this process may use: the machine's, or its control group's."""
     try:
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
-        there = _UNKNOWN
-    return min([there, *filter(None, map(_limit, _LIMITS))])
+        total = _USUAL
+    return min([total, *(limit for limit, _ in _group_limits())])
+
+
+def available_memory() -> int:
+    """Bytes that can be had now without others being put out; where that is not told, all there are."""
+    found = [main_memory()]
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) << 10)
+    found += [limit - used for limit, used in _group_limits()]
+    return max(0, min(found))
 
 
 def memory_of(devices: str | None) -> int:
@@ -25,8 +41,54 @@ def memory_of(devices: str | None) -> int:
     return min(main_memory(), device_memory(devices) or main_memory())
 
 
-def _limit(path: str) -> int | None:
+def check_fits(what: str, n_bytes: int, limit: int, *, is_given: bool, hint: str) -> None:
+    """Refuse what is larger than it may be.
+
+    Args:
+        what: subject of the sentence, in the plural.
+        n_bytes: what it takes.
+        limit: what there is.
+        is_given: whether that is ``max_memory_mb``.
+        hint: what to do.
+
+    Raises:
+        BadRequestError: says both numbers.
+    """
+    if n_bytes > limit:
+        room = "that max_memory_mb allows" if is_given else "that there are"
+        raise BadRequestError(
+            f"{what} take {n_bytes / 1e6:,.0f} MB, more than the {limit / 1e6:,.0f} MB of memory {room}; "
+            + hint
+        )
+
+
+def _group_limits() -> list[tuple[int, int]]:
+    """Limits of the process's control groups and what is used of them, page cache not counted."""
+    found = []
+    for directory in _groups():
+        for limit, used in _GROUPS:
+            with suppress(OSError, ValueError):  # of ValueError: "max"
+                most = int((directory / limit).read_text())
+                found.append((most, int((directory / used).read_text()) - _cached(directory)))
+    return found
+
+
+def _groups() -> list[Path]:
     try:
-        return int(Path(path).read_text())
-    except (OSError, ValueError):  # there is none ("max"), or it is no such system
-        return None
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    found = [_MOUNT, _MOUNT / "memory"]  # what containers see
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            found.append(_MOUNT / controllers / path.lstrip("/"))
+    return list(dict.fromkeys(found))
+
+
+def _cached(directory: Path) -> int:
+    for line in (directory / "memory.stat").read_text().splitlines():
+        name, _, value = line.partition(" ")
+        if name == "inactive_file":
+            return int(value)
+    return 0

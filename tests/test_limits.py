@@ -1,0 +1,131 @@
+"""Bounds on memory and on what waits: what goes over them is refused in words, and the rest goes on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.random_model import Shape, write_random_model
+from tinker_local import (
+    BadRequestError,
+    ModelInput,
+    RateLimitError,
+    RetryConfig,
+    SamplingParams,
+    ServiceClient,
+)
+from tinker_local.engine import engine, memory
+from tinker_local.engine.llama import loaded_bytes
+
+PROMPT = ModelInput.from_ints([1] * 200)
+SHORT = SamplingParams(max_tokens=2, stop=[])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny.gguf"
+    return write_random_model(path, shape=Shape(n_ctx=1 << 24))
+
+
+def open_service(**options: Any) -> ServiceClient:
+    return ServiceClient(n_threads=1, **{"n_ctx": 512, **options})
+
+
+def test_weights_that_are_too_large_are_not_loaded(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "load_model", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(
+        BadRequestError, match=r"tiny\.gguf take 1 MB, more than the 1 MB of memory that max_"
+    ):
+        open_service(max_memory_mb=1).create_sampling_client(base_model=str(model))
+    monkeypatch.setattr(engine, "main_memory", lambda: 1000)
+    with pytest.raises(BadRequestError, match="more than the 0 MB of memory that there are"):
+        open_service().create_sampling_client(base_model=str(model))
+
+
+@pytest.mark.parametrize("options", [{"kv_type": "f32"}, {"batch_invariant": True, "max_memory_mb": 10**7}])
+def test_a_kv_cache_that_is_too_large_is_not_made(model: Path, options: dict[str, Any]) -> None:
+    if "batch_invariant" in options:
+        options = {**options, "max_memory_mb": 100, "n_ctx": 1 << 16}
+    with pytest.raises(BadRequestError, match=r"use a smaller n_ctx \(it is"):
+        open_service(**{"n_ctx": 1 << 24, **options}).create_sampling_client(base_model=str(model))
+    client = open_service().create_sampling_client(base_model=str(model))
+    assert client.sample(PROMPT, 1, SHORT).result(60)
+
+
+def test_a_kv_cache_that_has_no_room_now(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = open_service(n_ctx=1 << 16)
+    monkeypatch.setattr(engine, "available_memory", lambda: 10**6)
+    with pytest.raises(BadRequestError, match=r"KV cache and logits .* more than the 1 MB"):
+        service.create_sampling_client(base_model=str(model))
+    monkeypatch.undo()
+    assert service.create_sampling_client(base_model=str(model)).sample(PROMPT, 1, SHORT).result(60)
+
+
+def test_what_is_open_counts(model: Path) -> None:
+    with open_service(n_ctx=4096, kv_type="f32") as service:
+        loop = service.create_sampling_client(base_model=str(model))._engine._loop
+        assert loop._context is not None
+        cells = 4096 * 6 * 2 * 2 * 16 * 4  # 6 layers of keys and values of 2 heads of 16 numbers
+        assert cells < loop._context.least_bytes < 2 * cells
+        assert loaded_bytes() >= model.stat().st_size + loop._context.least_bytes
+
+
+def test_memory_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < memory.available_memory() <= memory.main_memory()
+    group = tmp_path / "group"
+    group.mkdir()
+    for name, value in (
+        ("max", "2000000"),
+        ("current", "1500000"),
+        ("stat", "anon 1\ninactive_file 100000"),
+    ):
+        (group / f"memory.{name}").write_text(value)
+    monkeypatch.setattr(memory, "_groups", lambda: [group])
+    assert (memory.main_memory(), memory.available_memory()) == (2_000_000, 600_000)
+    (group / "memory.max").write_text("max\n")
+    assert memory.main_memory() > 2_000_000
+
+
+def test_too_many_requests(model: Path) -> None:
+    with open_service(max_queue_mb=1) as service:
+        client = service.create_sampling_client(base_model=str(model))
+        futures, params = [], SamplingParams(max_tokens=200, stop=[])
+
+        def submit() -> None:
+            for _ in range(1000):
+                futures.append(client.sample(PROMPT, 1, params))
+
+        with pytest.raises(RateLimitError, match=r"requests wait or run, and take .* max_queue_mb"):
+            submit()
+        assert 100 < len(futures) < 1000
+        for future in futures[1:]:
+            future.cancel()
+        assert futures[0].result(60)
+        assert client.sample(PROMPT, 1, SHORT).result(60)
+
+
+def test_with_retries_they_wait(model: Path) -> None:
+    with open_service(max_queue_mb=1) as service:
+        config = RetryConfig(max_connections=None, retry_delay_base=0.01, retry_delay_max=0.1)
+        client = service.create_sampling_client(base_model=str(model), retry_config=config)
+        start = time.monotonic()
+        futures = [client.sample(PROMPT, 1, SHORT) for _ in range(700)]
+        assert all(len(future.result(120).sequences[0].tokens) == 2 for future in futures), start
+
+
+@pytest.mark.parametrize(
+    "more", [{"num_samples": 60_000}, {"topk_prompt_logprobs": 300}, {"prompt_alt_tokens_k": 1000}], ids=str
+)
+def test_an_answer_that_is_too_large(model: Path, more: dict[str, Any]) -> None:
+    with open_service(max_queue_mb=1, n_ctx=1024) as service:
+        client = service.create_sampling_client(base_model=str(model))
+        prompt = ModelInput.from_ints([1] * 900)
+        arguments = {"num_samples": 1, "sampling_params": SHORT, **more}
+        with pytest.raises(
+            BadRequestError, match=r"the answer could take .* MB, and max_queue_mb allows 1"
+        ):
+            client.sample(prompt, **arguments)
+        assert client.sample(prompt, 1, SHORT).result(60)
