@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tinker_local import SamplingClient, ServiceClient, Tokenizer
-from tinker_local.catalog import find_in_distribution
+from tinker_local.store.catalog import find_in_distribution
 
 ROOT = Path(__file__).resolve().parents[1]
 _GUARD = ROOT / "tests" / "network_guard"

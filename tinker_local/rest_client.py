@@ -9,10 +9,10 @@ from tinker_local import types
 from tinker_local.engine.gguf_file import GgufFile
 from tinker_local.errors import BadRequestError, NotFoundError
 from tinker_local.futures import APIFuture, finished
-from tinker_local.inventory import Holding, inventory
-from tinker_local.model_store import ModelStore
 from tinker_local.options import Options
 from tinker_local.service_only import without
+from tinker_local.store.inventory import Holding, inventory
+from tinker_local.store.model_store import ModelStore
 from tinker_local.telemetry import Telemetry, TelemetryProvider
 
 

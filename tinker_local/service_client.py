@@ -15,12 +15,12 @@ from tinker_local.engine.context_limit import ContextLimit
 from tinker_local.engine.engine import Engine
 from tinker_local.errors import RequestFailedError
 from tinker_local.futures import APIFuture, finished
-from tinker_local.model_store import ModelStore
 from tinker_local.options import KvType, LogprobsMode, Options
 from tinker_local.rest_client import RestClient
 from tinker_local.retry import RetryConfig
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.service_only import refuse, without
+from tinker_local.store.model_store import ModelStore
 from tinker_local.telemetry import Telemetry, TelemetryProvider
 from tinker_local.weights import Weights
 

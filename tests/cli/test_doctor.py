@@ -93,7 +93,7 @@ def test_a_model_that_fails_when_it_is_tried(tmp_path: Path) -> None:
 
 
 def test_no_model_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinker_local.model_store.find_in_distribution", lambda name: None)
+    monkeypatch.setattr("tinker_local.store.model_store.find_in_distribution", lambda name: None)
     found = doctor("--models-dir", tmp_path, status=1)
     assert "default model SmolLM2-135M-Instruct is not there" in wrongs(found)[0]
     assert "[demo]" in found["findings"][0]["remedy"]

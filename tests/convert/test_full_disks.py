@@ -26,8 +26,8 @@ from pathlib import Path
 import convert
 from convert.errors import ConversionError
 from tinker_local import ServiceClient, TinkerError
-from tinker_local.model_store import ModelStore
-from tinker_local.store_keeper import StoreKeeper
+from tinker_local.store.model_store import ModelStore
+from tinker_local.store.keeper import StoreKeeper
 home, source, n_bytes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 if n_bytes:
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))

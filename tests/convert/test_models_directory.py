@@ -10,7 +10,7 @@ from convert import ConversionError, convert_checkpoint
 from convert.models_directory import checked_name, models_directory, name_of_checkpoint, split_type
 from tests.random_checkpoints.plain import write_llama
 from tinker_local import BadRequestError, ModelInput, NotFoundError, ServiceClient
-from tinker_local.model_store import ModelStore
+from tinker_local.store.model_store import ModelStore
 
 
 @pytest.fixture

@@ -116,8 +116,8 @@ class Kills:
         from tinker_local.engine.adapter_file import check_adapter
         from tinker_local.engine.gguf_file import is_adapter
         from tinker_local.engine.model_check import check_model
-        from tinker_local.model_store import ModelStore
-        from tinker_local.store_keeper import StoreKeeper
+        from tinker_local.store.keeper import StoreKeeper
+        from tinker_local.store.model_store import ModelStore
 
         store = ModelStore(home)
         for model in store.files():

@@ -11,7 +11,7 @@ import pytest
 
 from convert import convert_adapter, convert_checkpoint
 from tinker_local import ModelInput, SamplingParams, ServiceClient
-from tinker_local.model_store import ModelStore
+from tinker_local.store.model_store import ModelStore
 
 pytestmark = pytest.mark.parity
 

@@ -14,7 +14,7 @@ from tests.random_adapter import random_adapter
 from tests.random_model import Shape, write_random_model
 from tinker_local import BadRequestError, ModelInput, NotFoundError, ServiceClient
 from tinker_local.cli import app
-from tinker_local.model_store import ModelStore
+from tinker_local.store.model_store import ModelStore
 from tinker_local.tuning.quality import Quality
 from tinker_local.tuning.speed import Speed
 from tinker_local.tuning.tuner import Row, choose

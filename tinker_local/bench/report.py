@@ -16,8 +16,8 @@ from tinker_local.bench.types import CANDIDATES, KNOWN, TypeSpeed, measure_types
 from tinker_local.engine.cpu import default_threads
 from tinker_local.engine.devices import ACCELERATOR, kinds
 from tinker_local.engine.llama import Context, load_adapter, load_model
-from tinker_local.provenance import Provenance
 from tinker_local.sampling_client import SamplingClient
+from tinker_local.store.provenance import Provenance
 
 _ROUNDS = 5
 _SHARES = {"speed": 0.6, "threads": 0.15, "types": 0.2}  # of the time; the rest is for starting

@@ -12,8 +12,8 @@ import typer
 from tinker_local.cli.parameters import option, reported_errors
 from tinker_local.doctor import Report, examine
 from tinker_local.errors import BadRequestError
-from tinker_local.model_store import ModelStore
 from tinker_local.options import Options
+from tinker_local.store.model_store import ModelStore
 
 
 def doctor(

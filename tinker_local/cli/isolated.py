@@ -11,8 +11,8 @@ import typer
 from tinker_local.cli.parameters import reported_errors
 from tinker_local.errors import NotFoundError
 from tinker_local.isolated import try_isolated
-from tinker_local.model_store import ModelStore
 from tinker_local.options import Options
+from tinker_local.store.model_store import ModelStore
 
 
 def verify_isolated(

@@ -14,15 +14,15 @@ from convert.errors import ConversionError
 from convert.hashes import read_hashes
 from convert.landing import format_bytes, parts_of
 from convert.progress import shown_progress
-from tinker_local.catalog import find_entry
 from tinker_local.cli.isolated import verify_isolated
 from tinker_local.cli.parameters import complete_model, complete_name, option, reported_errors
 from tinker_local.cli.tune import tune
 from tinker_local.errors import TinkerError
-from tinker_local.inventory import Holding, inventory
-from tinker_local.model_store import ModelStore
 from tinker_local.options import Options
-from tinker_local.store_keeper import StoreKeeper
+from tinker_local.store.catalog import find_entry
+from tinker_local.store.inventory import Holding, inventory
+from tinker_local.store.keeper import StoreKeeper
+from tinker_local.store.model_store import ModelStore
 
 models = typer.Typer(
     help="List, add, check and remove models and adapters.",

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Union
 import typer
 
 from tinker_local.errors import TinkerError
-from tinker_local.inventory import Holding, inventory
-from tinker_local.model_store import ModelStore
 from tinker_local.options import ENVIRONMENT_PREFIX, Options
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.service_client import ServiceClient
+from tinker_local.store.inventory import Holding, inventory
+from tinker_local.store.model_store import ModelStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from convert.errors import UnsupportedError
 from convert.file_types import find_type
 from convert.landing import format_bytes
 from tinker_local.cli.parameters import complete_model, option, reported_errors
-from tinker_local.known_model import KnownModel, choose
-from tinker_local.model_store import ModelStore
 from tinker_local.options import Options
-from tinker_local.tuned import WORKS, Tuned, forget
+from tinker_local.store.known_model import KnownModel, choose
+from tinker_local.store.model_store import ModelStore
+from tinker_local.store.tuned import WORKS, Tuned, forget
 from tinker_local.tuning import BUILT_IN_TEXT, DEFAULT_TYPES, Row, Tuner
 
 _COLUMNS = ("score", "one", "8", "32")

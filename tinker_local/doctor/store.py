@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from convert.landing import format_bytes
-from tinker_local.catalog import find_entry
 from tinker_local.doctor.finding import Finding
 from tinker_local.engine.model_check import check_model
 from tinker_local.errors import TinkerError
-from tinker_local.inventory import Holding, inventory
 from tinker_local.isolated import try_isolated
-from tinker_local.model_store import ModelStore
+from tinker_local.store.catalog import find_entry
+from tinker_local.store.inventory import Holding, inventory
+from tinker_local.store.model_store import ModelStore
 
 _AT_WORK = 3600.0  # seconds: what changed since then may belong to a run that is at work
 _ROOM = 1 << 30  # bytes of disk with which little more can be stored

@@ -7,10 +7,10 @@ from typing import Any
 
 from tinker_local import checks
 from tinker_local.errors import BadRequestError
-from tinker_local.model_store import ModelStore
 from tinker_local.options import Options
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.service_client import ServiceClient
+from tinker_local.store.model_store import ModelStore
 
 
 def open_model(

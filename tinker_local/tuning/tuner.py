@@ -13,12 +13,12 @@ from convert.errors import ConversionError
 from tinker_local.engine.cpu import default_threads
 from tinker_local.engine.llama import Model, load_model
 from tinker_local.errors import BadRequestError
-from tinker_local.known_model import KnownModel
 from tinker_local.options import Options
-from tinker_local.provenance import Provenance
 from tinker_local.service_client import ServiceClient
+from tinker_local.store.known_model import KnownModel
+from tinker_local.store.provenance import Provenance
+from tinker_local.store.tuned import WORKS, Tuned, tuned_directory
 from tinker_local.tokenizer import Tokenizer
-from tinker_local.tuned import WORKS, Tuned, tuned_directory
 from tinker_local.tuning import speed
 from tinker_local.tuning.candidates import FLOATS, candidate
 from tinker_local.tuning.quality import Quality, compare

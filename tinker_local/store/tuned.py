@@ -13,7 +13,7 @@ from typing import Any
 
 from convert.models_directory import split_type
 from tinker_local.errors import BadRequestError
-from tinker_local.known_model import KnownModel
+from tinker_local.store.known_model import KnownModel
 
 WORKS = ("score", "one", "batch")
 """Kinds of work: scoring texts, one sample at a time, many samples at once."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from convert.models_directory import in_checkout
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 _CHECKOUT = _PACKAGE.parent
 
 

@@ -7,13 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinker_local.catalog import find_entry, other_names
-from tinker_local.checkpoint import Checkpoint
 from tinker_local.errors import TinkerError
-from tinker_local.known_model import KnownModel
-from tinker_local.model_store import ModelStore
-from tinker_local.provenance import Provenance, is_same_model
-from tinker_local.tuned import Tuned
+from tinker_local.store.catalog import find_entry, other_names
+from tinker_local.store.checkpoint import Checkpoint
+from tinker_local.store.known_model import KnownModel
+from tinker_local.store.model_store import ModelStore
+from tinker_local.store.provenance import Provenance, is_same_model
+from tinker_local.store.tuned import Tuned
 
 
 @dataclass(frozen=True, slots=True)

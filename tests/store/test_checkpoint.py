@@ -21,10 +21,10 @@ from tests.random_checkpoints.plain import CONFIG, write_llama, write_safetensor
 from tests.random_model import write_random_model
 from tinker_local import BadRequestError, ModelInput, NotFoundError, SamplingClient, ServiceClient
 from tinker_local.cli import app
-from tinker_local.model_store import ModelStore
-from tinker_local.store_keeper import StoreKeeper
+from tinker_local.store.keeper import StoreKeeper
+from tinker_local.store.model_store import ModelStore
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PATH = "tinker://0034d8c9:train:0/sampler_weights/final"
 PROMPT = [int(token) for token in np.random.default_rng(3).integers(0, 256, 40)]
 HASHES = ("a" * 64, "b" * 64)

@@ -8,7 +8,7 @@ from pathlib import Path
 from convert.hub_cache import find_snapshot
 from convert.models_directory import split_type
 from tinker_local.errors import BadRequestError
-from tinker_local.known_model import KnownModel
+from tinker_local.store.known_model import KnownModel
 
 
 @dataclass(frozen=True, slots=True)

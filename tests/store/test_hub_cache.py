@@ -9,8 +9,8 @@ import pytest
 
 from convert.hub_cache import find_snapshot, hub_cache
 from tinker_local import BadRequestError, NotFoundError
-from tinker_local.hub_cache import find_in_hub_cache
-from tinker_local.model_store import ModelStore
+from tinker_local.store.hub_cache import find_in_hub_cache
+from tinker_local.store.model_store import ModelStore
 
 COMMITS = ("0" * 40, "1" * 40)
 

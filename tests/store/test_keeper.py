@@ -15,10 +15,10 @@ from tests.random_adapter import random_adapter
 from tests.random_model import write_random_model
 from tinker_local import BadRequestError, NotFoundError
 from tinker_local.cli import app
-from tinker_local.model_store import ModelStore
-from tinker_local.store_keeper import StoreKeeper
+from tinker_local.store.keeper import StoreKeeper
+from tinker_local.store.model_store import ModelStore
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PATH = "tinker://run:train:0/sampler_weights/x"
 
 
@@ -173,8 +173,8 @@ def test_checkpoints(keeper: StoreKeeper, home: Path, model: Path, tmp_path: Pat
 ADD = """
     import sys, time
     from pathlib import Path
-    from tinker_local.model_store import ModelStore
-    from tinker_local.store_keeper import StoreKeeper
+    from tinker_local.store.model_store import ModelStore
+    from tinker_local.store.keeper import StoreKeeper
 
     def slowly(done, total):
         print(done, flush=True)

