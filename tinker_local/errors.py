@@ -205,5 +205,4 @@ __all__ = [
     "ServiceOnlyError",
     "TinkerError",
     "UnprocessableEntityError",
-    "shown",
 ]

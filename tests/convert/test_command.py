@@ -133,7 +133,7 @@ def test_adapters(tmp_path: Path) -> None:
     home = {"TINKER_LOCAL_MODELS_DIR": str(tmp_path / "models"), "HF_HUB_CACHE": str(tmp_path / "cache")}
     asked = run(lora, **home)
     assert asked.exit_code == 1
-    assert "the base Org/Tiny is no path" in asked.stderr
+    assert "no model is called 'Org/Tiny'" in asked.stderr
     assert run(tmp_path / "tiny", "--name", "Org/Tiny", "--type", "f32", **home).exit_code == 0
     result = run(lora, **home)  # on the base that it names
     path = tmp_path / "models" / "lora-lora.gguf"

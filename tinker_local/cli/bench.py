@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinker_local.bench.report import BenchReport, measure
 from tinker_local.cli.parameters import ChosenModel, runs_a_model
 from tinker_local.options import Options
+
+if TYPE_CHECKING:
+    from tinker_local.bench.report import BenchReport
 
 _N_CTX = 4096
 
@@ -33,6 +35,8 @@ def bench(
     given = Options.resolve(model.options)
     model = replace(model, options={**model.options, "prefix_cache": False, "n_ctx": given.n_ctx or _N_CTX})
     client = model.open()
+    from tinker_local.bench.report import measure
+
     report = measure(client, seconds, lambda said: None if as_json else typer.echo(said, err=True))
     if as_json:
         typer.echo(json.dumps(_as_json(model.name, report), indent=1))

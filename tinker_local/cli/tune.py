@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,11 @@ from tinker_local.options import Options
 from tinker_local.store.known_model import KnownModel, choose
 from tinker_local.store.model_store import ModelStore
 from tinker_local.store.tuned import WORKS, Tuned, forget
-from tinker_local.tuning import BUILT_IN_TEXT, DEFAULT_TYPES, Row, Tuner
+from tinker_local.tuning.candidates import DEFAULT_TYPES
+from tinker_local.tuning.text import BUILT_IN_TEXT
+
+if TYPE_CHECKING:
+    from tinker_local.tuning.tuner import Row, Tuner
 
 _COLUMNS = ("score", "one", "8", "32")
 
@@ -77,6 +81,8 @@ def tune(
         if remove:
             typer.echo(f"{name}: {'removed' if forget(store.directory, model) else 'was not tuned'}")
             return
+        from tinker_local.tuning.tuner import Tuner
+
         tuner = Tuner(model, store.directory, options, _read(text), max_tokens=max_tokens, rounds=rounds)
         rows = _measured(tuner, asked, shown=not as_json)
         tuned = tuner.choose(rows, max_kl)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from convert.file_types import find_type
-from convert.quantize import quantize
 
 DEFAULT_TYPES = (
     "f16", "bf16", "q8_0", "q6_k", "q5_0", "q4_k_m", "q4_1", "q4_0", "iq4_nl",
@@ -27,6 +26,8 @@ def candidate(source: Path, type: str, place: Path) -> Iterator[Path]:
     Raises:
         ConversionError: the disk has no room, or llama.cpp's quantizer cannot make it.
     """
+    from convert.quantize import quantize  # and with it much that "--help" has no use for
+
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".tune-", suffix=".part", dir=place) as directory:
         path = Path(directory) / f"{type}.gguf"
