@@ -22,6 +22,7 @@ from tinker_local.engine.devices import device_pointers
 from tinker_local.engine.log import log
 from tinker_local.engine.long_runs import tokenizing
 from tinker_local.engine.mapped_files import MappedFiles, file_version
+from tinker_local.engine.memory import give_back
 from tinker_local.engine.model_check import check_model
 from tinker_local.errors import BadRequestError, InternalServerError
 from tinker_local.options import KvType
@@ -555,3 +556,4 @@ def _free_context(handle: Any, pid: int, *_used: object) -> None:
     """Free a context. A finalizer that holds the model and adapter keeps them from being freed first."""
     if pid == os.getpid():
         llama_cpp.llama_free(handle)
+        give_back()

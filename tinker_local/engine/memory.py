@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -60,6 +62,23 @@ def check_fits(what: str, n_bytes: int, limit: int, *, is_given: bool, hint: str
             f"{what} take {n_bytes / 1e6:,.0f} MB, more than the {limit / 1e6:,.0f} MB of memory {room}; "
             + hint
         )
+
+
+def give_back() -> None:
+    """Let the system have the pages that were freed: glibc keeps them, in each of its arenas."""
+    if _trim is not None:
+        _trim(0)
+
+
+def _find_trim() -> Callable[[int], int] | None:
+    try:
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library
+        return None
+    return trim
+
+
+_trim = _find_trim()
 
 
 def _group_limits() -> list[tuple[int, int]]:
