@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from tinker_local import (
 from tinker_local.engine import devices, invariance, llama, streams
 from tinker_local.engine.guesses import Guesses
 from tinker_local.engine.invariance import RULES, Rule
+from tinker_local.engine.invariant_runner import InvariantRunner
 from tinker_local.engine.llama import Context
 from tinker_local.engine.sequence import Prompt, Request, Sample
 
@@ -186,6 +188,16 @@ def test_what_is_guessed_right_is_not_computed_again(tmp_path: Path) -> None:
     scores = client.compute_logprobs(ModelInput.from_ints([*written, *again.tokens])).result()
     assert scores[len(written) :] == again.logprobs
     assert with_guesses < 60, "a greedy continuation of a tiny model soon repeats itself"
+
+
+def test_guesses_go_with_their_requests(tmp_path: Path) -> None:
+    client = Case().client(tmp_path)
+    for number in range(10):
+        client.sample(ModelInput.from_ints([number, 1, 2]), 2, SamplingParams(max_tokens=6)).result()
+    gc.collect()
+    runner = client._engine._loop._runner
+    assert isinstance(runner, InvariantRunner)
+    assert len(runner._guesses) <= 1  # the engine may still hold what was last
 
 
 def test_stop_rules_hold_within_guesses(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ class Guesses:
     def __init__(self, prompt: Prompt) -> None:
         self._prompt: list[int] = prompt.tokens.tolist()
         self._after: dict[tuple[int, ...], tuple[list[int], int]] = {}
-        self._n_entered: dict[Sample, int] = {}
-        self._luck: defaultdict[Sample, _Luck] = defaultdict(_Luck)
+        self._n_entered: dict[int, int] = {}  # by the samples' numbers, since samples hold their prompt
+        self._luck: defaultdict[int, _Luck] = defaultdict(_Luck)
         self._enter(self._prompt, 0, [])
 
     def next_tokens(self, sample: Sample, free: int, most: int) -> list[int]:
@@ -37,20 +37,21 @@ class Guesses:
             free: how many cost nothing to try.
             most: how many may be tried after a long run that was seen before.
         """
-        self._n_entered[sample] = self._enter(sample.drawn, self._n_entered.get(sample, 0), self._prompt)
+        entered = self._n_entered.get(sample.index, 0)
+        self._n_entered[sample.index] = self._enter(sample.drawn, entered, self._prompt)
         recent = _run(self._prompt, sample.drawn, len(sample.drawn))
         for n in _RUNS:
             if found := self._after.get(recent[-n:]):
                 text, at = found
-                if n == _RUNS[0] and self._luck[sample].dares():
-                    free = max(free, min(most, self._luck[sample].length))
+                if n == _RUNS[0] and self._luck[sample.index].dares():
+                    free = max(free, min(most, self._luck[sample.index].length))
                 return text[at : at + free]
         return []
 
     def came_true(self, sample: Sample, n_guessed: int, n_true: int) -> None:
         """Note how many of the last guesses, from the first, were drawn."""
         if n_guessed:
-            self._luck[sample].turn(n_guessed, n_true)
+            self._luck[sample.index].turn(n_guessed, n_true)
 
     def _enter(self, text: list[int], start: int, before: list[int]) -> int:
         """Note what follows the runs that end in ``text``, from ``start`` on; return where to go on."""

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 import llama_cpp
@@ -509,8 +510,7 @@ class Context:
         pointer = llama_cpp.llama_get_logits(self._handle)
         address = ctypes.addressof(pointer.contents)
         if address != self._address or n_rows > len(self._view):
-            shape = (n_rows, self.model.n_vocab)
-            self._view, self._address = np.ctypeslib.as_array(pointer, shape), address
+            self._view, self._address = _floats(address, (n_rows, self.model.n_vocab)), address
         return self._view[:n_rows]
 
     def copy_sequence(self, source: int, target: int, length: int) -> None:
@@ -550,6 +550,14 @@ class Context:
     def remove_sequence(self, sequence: int) -> None:
         """Forget a sequence."""
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+
+def _floats(address: int, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Return a view of memory; ``np.ctypeslib`` would make a type for each shape, and keep it for ever."""
+    array = SimpleNamespace(
+        __array_interface__={"version": 3, "data": (address, False), "typestr": "<f4", "shape": shape}
+    )
+    return np.asarray(array)
 
 
 def _free_context(handle: Any, pid: int, *_used: object) -> None:
