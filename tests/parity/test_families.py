@@ -79,8 +79,8 @@ def test_a_wrong_setting_would_be_seen(
     (case,) = (case for case in CASES if str(case) == name)
     right = Model.of
 
-    def wrong(checkpoint: Checkpoint) -> Model:
-        model = right(checkpoint)
+    def wrong(checkpoint: Checkpoint, change: Any = None) -> Model:
+        model = right(checkpoint, change)
         full = f"{model.architecture}.{key}"
         assert full in model.metadata
         return replace(model, metadata={**model.metadata, full: OTHERWISE[name][key]})
