@@ -94,7 +94,7 @@ def test_continuations(ours: LocalLM, official: HFLM) -> None:
     assert {is_greedy for _, is_greedy in found} == {False, True}
 
 
-@pytest.mark.parametrize("n_words", [0, 3, 120, 512, 600, 1300])
+@pytest.mark.parametrize("n_words", [0, 3, 120, 600])
 def test_whole_texts(ours: LocalLM, official: HFLM, english: str, n_words: int) -> None:
     asked = requests("loglikelihood_rolling", (" ".join(english.split()[:n_words]),), (WORDS,))
     expected = official.loglikelihood_rolling(asked)
