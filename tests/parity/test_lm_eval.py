@@ -182,6 +182,7 @@ def test_the_readme_command(at_home: Path) -> None:
     program, *arguments = shlex.split(block("lm-eval").removeprefix("$ "))
     assert program == "tinker-local"
     arguments[arguments.index("--tasks") + 1] = f"{CHOICE}.yaml"  # data that is here
+    arguments[arguments.index("--num_fewshot") + 1] = "4"
     result = CliRunner().invoke(
         app, [*arguments, "--limit", "3", "--output_path", str(at_home / "results.json")]
     )
