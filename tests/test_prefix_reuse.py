@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -210,3 +212,36 @@ def test_can_be_switched_off(path: Path) -> None:
     client = ServiceClient(n_ctx=2048, prefix_cache=False).create_sampling_client(base_model=str(path))
     for _ in range(2):
         assert client.sample(prompt(TEXT[:200]), 2, GREEDY).result().prompt_cache_hit_tokens == 0
+
+
+def test_behind_a_sliding_window(tmp_path: Path) -> None:
+    """llama.cpp overwrites what no longer matters to a sequence, and would to one that starts within it."""
+    path = str(write_random_model(tmp_path / "gemma3.gguf", "gemma3"))
+    options: dict[str, Any] = {"n_ctx": 384, "kv_type": "f32", "flash_attn": False, "n_threads": 1}
+    client = ServiceClient(**options).create_sampling_client(base_model=path)
+    alone = ServiceClient(**options, prefix_cache=False).create_sampling_client(base_model=path)
+    rng, n_hits = random.Random(0), 0
+    for number in range(36):
+        prompts = [_one_of_four(rng) for _ in range(6)]
+        params = [
+            SamplingParams(max_tokens=rng.choice((1, 30, 100)), seed=number * 10 + i, stop=[])
+            for i in range(6)
+        ]
+        futures = [
+            client.sample(prompt(tokens), rng.choice((1, 2, 5)), how)
+            for tokens, how in zip(prompts, params, strict=True)
+        ]
+        for tokens, future in zip(prompts, futures, strict=True):
+            response = future.result()
+            n_hits += response.prompt_cache_hit_tokens > 0
+            for sequence in response.sequences[:2]:
+                scores = alone.compute_logprobs(prompt(tokens + sequence.tokens)).result()[len(tokens) :]
+                assert np.abs(np.subtract(scores, sequence.logprobs)).max() < 5e-3  # GELU is a table
+    assert n_hits > 20
+
+
+def _one_of_four(rng: random.Random) -> list[int]:
+    """A prompt that goes on from some of one of four texts."""
+    start = random.Random(rng.randrange(4))
+    text = [start.randrange(256) for _ in range(start.randint(60, 150))]
+    return text[: rng.randint(30, 150)] + [rng.randrange(256) for _ in range(rng.randint(1, 60))]

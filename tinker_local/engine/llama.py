@@ -395,6 +395,8 @@ class Context:
             where they are read.
         least_bytes: what it takes of memory at least; see ``needed_bytes``.
         has_streams: whether each sequence has cells of its own.
+        copies_whole: whether only whole sequences can be copied: states cannot step back, and what lies
+            behind a sliding window is overwritten (``llama_kv_cache::find_slot``).
     """
 
     def __init__(
@@ -456,6 +458,8 @@ class Context:
         cache = llama_cpp.llama_n_ctx(handle) * model.kv_numbers * KV_BYTES[kv_type]
         self.n_bytes = int(cache + 2 * self.n_rows * model.n_vocab * 4)
         self.has_streams = streams
+        window = int(llama_cpp.llama_model_n_swa(model.handle))
+        self.copies_whole = model.is_recurrent or (0 < window < self.n_ctx and not streams)
         self.least_bytes = needed_bytes(model, n_ctx, n_sequences, n_batch, n_rows, kv_type, streams)
         self.batch = Batch(self.n_batch)
         self._handle: Any = handle

@@ -74,7 +74,7 @@ class Loop:
             context.n_batch,
             context.n_rows,
             keeps_prefixes=keeps_prefixes,
-            whole_only=context.model.is_recurrent,
+            whole_only=context.copies_whole,
             apart=context.has_streams,
         )
         self._scheduler = self._make_scheduler()

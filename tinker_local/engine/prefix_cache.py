@@ -93,7 +93,7 @@ class PrefixCache:
     """The sequences of a KV cache, by their tokens.
 
     Args:
-        whole_only: a sequence can only be copied as a whole (recurrent states cannot step back).
+        whole_only: a sequence can only be copied as a whole (states and sliding windows cannot step back).
     """
 
     def __init__(self, *, whole_only: bool = False) -> None:
