@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinker_local.engine.adapter_file import check_adapter
+from tinker_local.engine.amx import has_to_avoid_extra_buffers
 from tinker_local.engine.devices import device_pointers
 from tinker_local.engine.log import log
 from tinker_local.engine.long_runs import tokenizing
@@ -86,6 +87,7 @@ class Model:
         params = llama_cpp.llama_model_default_params()
         params.check_tensors = check_data  # reads all of the file, looking for numbers that are none
         params.n_gpu_layers = n_gpu_layers
+        params.use_extra_bufts = not has_to_avoid_extra_buffers
         pointers = device_pointers(devices)
         params.devices = ctypes.cast(pointers, ctypes.c_void_p) if pointers else None
         with log.listening():
