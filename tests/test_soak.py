@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures memory
 
 
 def test_soak() -> None:
-    tally = soak(60, seed=1)
+    tally = soak(120, seed=1)
     assert not tally.problems, "\n".join(tally.lines())
     for name in ("sampled", "scored", "cancelled", "bad requests", "clients"):
         assert tally.counts[name] > 0, tally.lines()

@@ -14,7 +14,8 @@ pytestmark = pytest.mark.skipif(not amx._is_built_in(), reason="this llama.cpp w
 SAY = "from tinker_local.engine import amx; print(amx._buffer_kinds(), amx.has_to_avoid_extra_buffers)"
 ASK = "import ctypes; assert ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0; "  # arch_prctl: leave for AMX
 COMPUTE = (
-    "; import tinker_local as t; c = t.ServiceClient(n_ctx=256).create_sampling_client(base_model='SmolLM2-135M-Instruct')"
+    "; import tinker_local as t; service = t.ServiceClient(n_ctx=256)"
+    "; c = service.create_sampling_client(base_model='SmolLM2-135M-Instruct')"
     "; print(len(c.compute_logprobs(t.ModelInput.from_ints([1, 2, 3])).result()))"
 )
 
