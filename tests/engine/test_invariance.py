@@ -213,6 +213,13 @@ def test_stop_rules_hold_within_guesses(tmp_path: Path) -> None:
         assert cut.stop_reason == "stop"
 
 
+def test_where_ggml_is_unknown_its_plain_kernel_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama, "attention_callback", lambda: None)
+    test_long_contexts({}, tmp_path)
+
+
 @pytest.mark.parametrize("options", [{}, {"kv_type": "f32"}], ids=["f16", "f32"])
 def test_long_contexts(options: dict[str, Any], tmp_path: Path) -> None:
     """Where other attention kernels would take over: 64 queries, and 512 cells for one query."""
@@ -287,7 +294,8 @@ class TestRefusals:
 def test_attention_that_goes_by_the_number_of_queries_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With values of the keys' type, 64 queries or more would be computed in another way than few."""
+    """By llama.cpp's own kernels 64 queries or more are computed in another way than few."""
+    monkeypatch.setattr(llama, "attention_callback", lambda: None)
     monkeypatch.setattr(llama, "_BF16", llama._KV_TYPES["f16"])
     with pytest.raises(BadRequestError, match="depend on what is computed together"):
         Case().client(tmp_path)

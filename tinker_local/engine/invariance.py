@@ -7,12 +7,14 @@ logits may depend on, and what is done about it:
   ones. One row is a series of dot products, more are a blocked product (``llamafile_sgemm``: from 2 rows on
   x86, from 4 or 8 on arm64); repacked weights (``ggml-cpu/repack.cpp``) take rows in fours, with the rest
   one by one. So both numbers are at least ``n_rows``, and multiples of ``multiple``.
-- Attention is flash attention's plain kernel, which takes each query by itself through the cells in their
-  order and skips masked ones. Its variants for 64 queries or more, and for one query and 512 cells or more,
-  need keys and values of one type (``ggml_compute_forward_flash_attn_ext_f16``): keys are float16 here and
-  values bfloat16 (float32 would be cast to float16, ``llm_graph_context::build_attn_mha``). Where they are
-  one (MLA) or shall both be float32, flash attention is off; then attention multiplies one sequence at a
-  time as above, and each has at least ``per_sequence`` tokens in every batch.
+- Attention is our own (``attention.py``), whose numbers for a query do not depend on the others. Where the
+  installed ggml is not the one it knows, it is flash attention's plain kernel, which takes each query by
+  itself through the cells in their order and skips masked ones. Its variants for 64 queries or more, and
+  for one query and 512 cells or more, need keys and values of one type
+  (``ggml_compute_forward_flash_attn_ext_f16``), so values are bfloat16 then. With float32 caches, which
+  flash attention would cast to float16, it is off (as it is for MLA where ggml is not known); then
+  attention multiplies one sequence at a time as above, and each has at least ``per_sequence`` tokens in
+  every batch.
 - Within a kernel each number is a sum of its own in a fixed order, whatever the tiles and threads.
 - That order runs over the cells of the cache, where other sequences' cells would come between. So each
   sequence has a stream of cells, in which its position is the cell; those beyond its end add nothing.

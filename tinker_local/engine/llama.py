@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tinker_local.engine.adapter_file import check_adapter
 from tinker_local.engine.amx import has_to_avoid_extra_buffers
+from tinker_local.engine.attention import attention_callback
 from tinker_local.engine.devices import device_pointers
 from tinker_local.engine.log import log
 from tinker_local.engine.long_runs import tokenizing
@@ -428,9 +429,12 @@ class Context:
         params.type_k = params.type_v = _KV_TYPES[kv_type]
         params.flash_attn_type = _FLASH_ATTN[flash_attn]
         if streams:  # see invariance.py
-            by_rows = kv_type == "f16" and not model.is_latent
-            params.type_v = _BF16 if by_rows else _KV_TYPES[kv_type]
+            callback = attention_callback() if kv_type == "f16" else None
+            by_rows = kv_type == "f16" and (callback is not None or not model.is_latent)
+            params.type_v = _BF16 if by_rows and callback is None else _KV_TYPES[kv_type]
             params.flash_attn_type = _FLASH_ATTN[by_rows]
+            if callback is not None:
+                params.cb_eval = ctypes.cast(callback, llama_cpp.ggml_backend_sched_eval_callback)
         params.offload_kqv = kv_offload
         params.kv_unified = not streams  # if so, sequences of one prompt share its cells
         params.swa_full = streams  # the position is the cell, also behind a sliding window

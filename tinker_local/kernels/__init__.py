@@ -20,6 +20,7 @@ __all__ = [
     "Draws",
     "LogitsError",
     "Scores",
+    "graph_attention",
     "largest",
     "philox",
     "sample_rows",
@@ -107,6 +108,15 @@ def use_simd_path(name: str) -> None:
         ValueError: `name` is not in `simd_paths()`.
     """
     _logits.use_simd_path(name)
+
+
+def graph_attention(flash_attention_op: int, custom_op: int) -> tuple[int, int]:
+    """The addresses of a callback for llama.cpp's graphs and of the operation that it puts there.
+
+    `engine/attention.py` says what for, and knows the numbers that ggml has for operations.
+    """
+    callback, operation = _logits.graph_attention(flash_attention_op, custom_op)
+    return callback, operation
 
 
 def largest(logits: Float32, n_threads: int = 1) -> float:

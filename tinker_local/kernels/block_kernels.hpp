@@ -138,6 +138,9 @@ float maximum_of(const float* x, int n_blocks) {
   return result;
 }
 
+#include "attention_kernels.hpp"
+
 constexpr tinker::Blocks kernels(const char* name) {
-  return {name, scan, weigh, sum_at_least, sums_at_least, find, maximum_of};
+  return {name, scan,       weigh,  sum_at_least,     sums_at_least,
+          find, maximum_of, attend, attention_scratch};
 }

@@ -5,6 +5,8 @@
 
 #include <limits>
 
+#include "attention.hpp"
+
 namespace tinker {
 
 constexpr int kBlock = 256;
@@ -35,6 +37,10 @@ struct Blocks {
 
   // The largest logit, and nothing else: what reading costs.
   float (*maximum)(const float* x, int n_blocks);
+
+  // Attention of at most kRows rows over the same cells; floats of scratch memory that it needs.
+  void (*attend)(const AttentionCells& cells, const AttentionRow* rows, int n_rows, float* scratch);
+  size_t (*attention_scratch)(int key_size, int value_size);
 };
 
 // Null where the compiler or the processor lacks the instructions.
@@ -42,5 +48,8 @@ const Blocks* portable_blocks();
 const Blocks* avx2_blocks();
 const Blocks* avx512_blocks();
 const Blocks* neon_blocks();
+
+// The best of them, unless another was chosen.
+const Blocks& blocks_in_use();
 
 }  // namespace tinker

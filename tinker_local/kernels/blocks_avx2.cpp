@@ -53,6 +53,19 @@ inline Lanes exponent(Lanes a) { return {exponent(a.lo), exponent(a.hi)}; }
 inline float sum(Lanes a) { return sum8(_mm256_add_ps(a.lo, a.hi)); }
 inline float maximum(Lanes a) { return maximum8(_mm256_max_ps(a.lo, a.hi)); }
 
+inline __m256 load_half8(const uint16_t* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline Lanes load_half(const uint16_t* p) { return {load_half8(p), load_half8(p + 8)}; }
+
+constexpr int kWide = 1;  // Lanes that a product keeps of each of four rows
+
+inline void transpose16(const float* from, int stride, float* to, int to_stride) {
+  for (int i = 0; i < 16; ++i) {
+    for (int j = 0; j < 16; ++j) to[j * to_stride + i] = from[i * stride + j];
+  }
+}
+
 #include "block_kernels.hpp"
 
 }  // namespace

@@ -85,6 +85,18 @@ inline float maximum(Lanes a) {
   return result;
 }
 
+inline Lanes load_half(const uint16_t* p) {
+  return each([=](int i) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))); });
+}
+
+constexpr int kWide = 1;  // Lanes that a product keeps of each of four rows
+
+inline void transpose16(const float* from, int stride, float* to, int to_stride) {
+  for (int i = 0; i < 16; ++i) {
+    for (int j = 0; j < 16; ++j) to[j * to_stride + i] = from[i * stride + j];
+  }
+}
+
 #include "block_kernels.hpp"
 
 }  // namespace

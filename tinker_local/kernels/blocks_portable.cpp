@@ -107,6 +107,31 @@ inline float maximum(Lanes a) {
   return halve(a, [](float x, float y) { return x > y ? x : y; });
 }
 
+// float16 to float32: the exponent is moved by a product, which also brings subnormal numbers right.
+inline float from_half(uint16_t half) {
+  const uint32_t magnitude = (half & 0x7fffu) << 13;
+  float result;
+  if ((half & 0x7c00u) == 0x7c00u) {  // infinite, or none
+    const uint32_t word = magnitude | 0x7f800000u;
+    std::memcpy(&result, &word, sizeof result);
+  } else {
+    std::memcpy(&result, &magnitude, sizeof result);
+    result *= 0x1p112f;
+  }
+  return half & 0x8000u ? -result : result;
+}
+inline Lanes load_half(const uint16_t* p) {
+  return each([=](int i) { return from_half(p[i]); });
+}
+
+constexpr int kWide = 1;  // Lanes that a product keeps of each of four rows
+
+inline void transpose16(const float* from, int stride, float* to, int to_stride) {
+  for (int i = 0; i < 16; ++i) {
+    for (int j = 0; j < 16; ++j) to[j * to_stride + i] = from[i * stride + j];
+  }
+}
+
 #include "block_kernels.hpp"
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include <string>
 
+#include "graph_attention.hpp"
 #include "sample.hpp"
 
 namespace nb = nanobind;
@@ -325,7 +326,14 @@ nb::object philox_block(PhiloxBlock counter, uint64_t key0, uint64_t key1) {
   return block;
 }
 
+nb::tuple addresses_of_attention(int flash_attention_op, int custom_op) {
+  const GraphAttention found = graph_attention(flash_attention_op, custom_op);
+  return nb::make_tuple(found.callback, found.operation);
+}
+
 }  // namespace
+
+const tinker::Blocks& tinker::blocks_in_use() { return *chosen.load(); }
 
 NB_MODULE(_logits, m) {
   m.def("score_rows", &score_rows, "logits"_a, "rows"_a.none(), "targets"_a.none(), "topk"_a,
@@ -335,6 +343,7 @@ NB_MODULE(_logits, m) {
         "seed"_a, "sample"_a, "position"_a, "topk"_a, "n_threads"_a);
   m.def("largest", &largest, "logits"_a, "n_threads"_a);
   m.def("philox", &philox_block, "counter"_a, "key0"_a, "key1"_a);
+  m.def("graph_attention", &addresses_of_attention, "flash_attention_op"_a, "custom_op"_a);
   m.def("simd_paths", &simd_paths);
   m.def("simd_path", &simd_path);
   m.def("use_simd_path", &use_simd_path, "name"_a);
