@@ -60,9 +60,30 @@ inline Lanes load_half(const uint16_t* p) { return {load_half8(p), load_half8(p 
 
 constexpr int kWide = 1;  // Lanes that a product keeps of each of four rows
 
+// In halves: pairs of rows, of pairs, of fours.
+inline void transpose8(const float* from, int stride, float* to, int to_stride) {
+  __m256 a[8], b[8];
+  for (int i = 0; i < 8; ++i) a[i] = _mm256_loadu_ps(from + i * stride);
+  for (int i = 0; i < 8; i += 2) {
+    b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+    b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int j = 0; j < 2; ++j) {
+      a[i + 2 * j] = _mm256_shuffle_ps(b[i + j], b[i + 2 + j], 0x44);
+      a[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + 2 + j], 0xee);
+    }
+  }
+  for (int j = 0; j < 4; ++j) {
+    _mm256_storeu_ps(to + j * to_stride, _mm256_permute2f128_ps(a[j], a[4 + j], 0x20));
+    _mm256_storeu_ps(to + (4 + j) * to_stride, _mm256_permute2f128_ps(a[j], a[4 + j], 0x31));
+  }
+}
 inline void transpose16(const float* from, int stride, float* to, int to_stride) {
-  for (int i = 0; i < 16; ++i) {
-    for (int j = 0; j < 16; ++j) to[j * to_stride + i] = from[i * stride + j];
+  for (int i = 0; i < 16; i += 8) {
+    for (int j = 0; j < 16; j += 8) {
+      transpose8(from + i * stride + j, stride, to + j * to_stride + i, to_stride);
+    }
   }
 }
 

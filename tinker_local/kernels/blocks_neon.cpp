@@ -91,9 +91,20 @@ inline Lanes load_half(const uint16_t* p) {
 
 constexpr int kWide = 1;  // Lanes that a product keeps of each of four rows
 
+inline void transpose4(const float* from, int stride, float* to, int to_stride) {
+  const float32x4x2_t a = vtrnq_f32(vld1q_f32(from), vld1q_f32(from + stride));
+  const float32x4x2_t b = vtrnq_f32(vld1q_f32(from + 2 * stride), vld1q_f32(from + 3 * stride));
+  for (int j = 0; j < 2; ++j) {
+    vst1q_f32(to + j * to_stride, vcombine_f32(vget_low_f32(a.val[j]), vget_low_f32(b.val[j])));
+    vst1q_f32(to + (2 + j) * to_stride,
+              vcombine_f32(vget_high_f32(a.val[j]), vget_high_f32(b.val[j])));
+  }
+}
 inline void transpose16(const float* from, int stride, float* to, int to_stride) {
-  for (int i = 0; i < 16; ++i) {
-    for (int j = 0; j < 16; ++j) to[j * to_stride + i] = from[i * stride + j];
+  for (int i = 0; i < 16; i += 4) {
+    for (int j = 0; j < 16; j += 4) {
+      transpose4(from + i * stride + j, stride, to + j * to_stride + i, to_stride);
+    }
   }
 }
 

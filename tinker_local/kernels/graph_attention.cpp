@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <new>
 #include <vector>
 
 #include "blocks.hpp"
@@ -71,6 +72,7 @@ class Attention {
   int64_t n_tasks() const { return n_tiles_ * k_.ne[2] * q_.ne[3]; }
 
   // A tile of rows of one key head in one stream; the last tiles, which see the most cells, come first.
+  // Without scratch memory the result is NaN.
   void run(int64_t task, const Blocks& simd, float* scratch) const {
     const int64_t tile = n_tiles_ - 1 - task / (k_.ne[2] * q_.ne[3]);
     const int64_t head = task % k_.ne[2], stream = task / k_.ne[2] % q_.ne[3];
@@ -86,7 +88,11 @@ class Attention {
                                k_.nb[1], v_.nb[1], k_.ne[1],
                                static_cast<int>(k_.ne[0]), static_cast<int>(v_.ne[0]),
                                flash_.scale, flash_.soft_cap};
-    simd.attend(cells, rows, static_cast<int>(n), scratch);
+    if (scratch) {
+      simd.attend(cells, rows, static_cast<int>(n), scratch);
+    } else {
+      for (int64_t i = 0; i < n; ++i) std::fill_n(rows[i].output, v_.ne[0], std::nanf(""));
+    }
   }
 
  private:
@@ -120,18 +126,29 @@ bool can_compute(const Tensor& out) {
          (!out.src[3] || out.src[3]->type == kFloat16);
 }
 
+// False where there is no memory for it.
+bool has_room(std::vector<float>& scratch, size_t n) {
+  try {
+    scratch.resize(std::max(n, scratch.size()));
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+  return true;
+}
+
+// Called in each of llama.cpp's threads. Without memory the result is NaN, which ends the requests.
 void operation(Tensor* out, int, int, void*) {
   Params params;
   std::memcpy(&params, out->op_params, sizeof params);
   const Attention attention(out, params.flash);
   const Blocks& simd = blocks_in_use();
   static thread_local std::vector<float> scratch;
-  scratch.resize(simd.attention_scratch(static_cast<int>(out->src[1]->ne[0]),
-                                        static_cast<int>(out->src[2]->ne[0])));
+  const bool runs = has_room(scratch, simd.attention_scratch(static_cast<int>(out->src[1]->ne[0]),
+                                                             static_cast<int>(out->src[2]->ne[0])));
   auto* next = reinterpret_cast<std::atomic<int32_t>*>(reinterpret_cast<char*>(out->op_params) +
                                                        offsetof(Params, next_task));
   for (int32_t task; (task = next->fetch_add(1)) < attention.n_tasks();) {
-    attention.run(task, simd, scratch.data());
+    attention.run(task, simd, runs ? scratch.data() : nullptr);
   }
 }
 
