@@ -18,8 +18,8 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["tinker_local.engine", "convert"]):
-    # Modules come from this folder by Python's own loader: atheris can instrument no other, such as that of an
-    # editable installation, which has only the compiled kernels left to find.
+    # Modules come from this folder by Python's own loader: atheris can instrument no other, such as that
+    # of an editable installation, which has only the compiled kernels left to find.
     sys.meta_path.sort(key=lambda finder: type(finder).__module__.startswith("_editable"))
     from convert.adapters.archive import is_archive, unpacked
     from convert.errors import ConversionError
