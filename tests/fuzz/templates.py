@@ -58,7 +58,7 @@ def make(number: int, seed: int, _seeds: Path) -> bytes:
 
 def _changed(rng: random.Random, text: str) -> str:
     for _ in range(rng.choice((1, 1, 3))):
-        at, end = sorted((rng.randrange(len(text)), rng.randrange(len(text))))
+        at, end = sorted(rng.randrange(max(1, len(text))) for _ in range(2))  # nothing may be left of it
         piece = text[at : min(end, at + 30)]
         text = rng.choice((
             text[:at] + text[at + 1 :],
