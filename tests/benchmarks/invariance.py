@@ -47,13 +47,13 @@ class Asked:
 
     def __init__(self, number: int, common: list[int], n_vocab: int) -> None:
         rng = np.random.default_rng(number)
-        n = int(np.exp(rng.uniform(0, np.log(1500))))
+        n, n_common = (int(np.exp(rng.uniform(0, np.log(most)))) for most in (1500, 1000))
         own = rng.integers(20, n_vocab, n).tolist()
-        self.prompt = (common[: rng.integers(1, 1000)] + own)[:1500] if number % 3 == 0 else own
+        self.prompt = (common[:n_common] + own)[:1500] if number % 3 == 0 else own
         self.n_samples = int(rng.choice([1, 1, 2, 4, 8]))
         self.scores = number % 3 == 1
         self.params = SamplingParams(
-            max_tokens=int(rng.integers(1, 33)),
+            max_tokens=int(rng.integers(1, 17)),
             temperature=float(rng.choice([0, 0.7, 1, 1])),
             top_k=int(rng.choice([-1, -1, 40])),
             seed=number,
