@@ -47,13 +47,14 @@ class Asked:
 
     def __init__(self, number: int, common: list[int], n_vocab: int) -> None:
         rng = np.random.default_rng(number)
-        n, n_common = (int(np.exp(rng.uniform(0, np.log(most)))) for most in (1500, 1000))
+        # mostly short, since the cost is in the length: 1, 6, 1,500 tokens at the ends and the middle
+        n, n_common = (int(most ** rng.uniform() ** 2) for most in (1500, 1000))
         own = rng.integers(20, n_vocab, n).tolist()
         self.prompt = (common[:n_common] + own)[:1500] if number % 3 == 0 else own
         self.n_samples = int(rng.choice([1, 1, 2, 4, 8]))
         self.scores = number % 3 == 1
         self.params = SamplingParams(
-            max_tokens=int(rng.integers(1, 17)),
+            max_tokens=int(rng.integers(1, 13)),
             temperature=float(rng.choice([0, 0.7, 1, 1])),
             top_k=int(rng.choice([-1, -1, 40])),
             seed=number,
