@@ -80,6 +80,51 @@ inline float larger(float a, float b) { return a > b ? a : b; }
 
 inline int whole_lanes(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
+// What is worked on for a tile of rows, in scratch memory; `largest` product and `totals` of weights so far.
+struct Tile {
+  int n_rows, key_size, key_width, value_size, value_width;
+  float* queries;  // (rows, key_size), scaled
+  float* keys;     // (key_size, 64)
+  float* turning;  // (64, key_width), the keys before they are turned
+  float* values;   // (64, value_width)
+  float* sums;     // (rows, value_width), weighted values so far
+  float* weights;  // (rows, 64), products of queries and keys before
+  float* masks;    // (rows, 64)
+  float largest[tinker::kRows], totals[tinker::kRows];
+};
+
+inline size_t attention_scratch(int key_size, int value_size) {
+  const size_t k = whole_lanes(key_size), v = whole_lanes(value_size);
+  const size_t n = tinker::kKeys, r = tinker::kRows;
+  return r * k + 2 * n * k + n * v + r * v + 2 * r * n;
+}
+
+inline Tile tile_in(float* scratch, const tinker::AttentionCells& cells, int n_rows) {
+  Tile tile;
+  tile.n_rows = n_rows;
+  tile.key_size = cells.key_size, tile.key_width = whole_lanes(cells.key_size);
+  tile.value_size = cells.value_size, tile.value_width = whole_lanes(cells.value_size);
+  tile.queries = scratch;
+  tile.keys = tile.queries + tinker::kRows * tile.key_width;
+  tile.turning = tile.keys + tinker::kKeys * tile.key_width;
+  tile.values = tile.turning + tinker::kKeys * tile.key_width;
+  tile.sums = tile.values + tinker::kKeys * tile.value_width;
+  tile.weights = tile.sums + tinker::kRows * tile.value_width;
+  tile.masks = tile.weights + tinker::kRows * tinker::kKeys;
+  return tile;
+}
+
+inline void read_queries(const tinker::AttentionCells& cells, const tinker::AttentionRow* rows, Tile& tile) {
+  const float scale = cells.soft_cap != 0 ? cells.scale / cells.soft_cap : cells.scale;
+  for (int r = 0; r < tile.n_rows; ++r) {
+    float* query = tile.queries + r * tile.key_size;
+    for (int d = 0; d < tile.key_size; ++d) query[d] = rows[r].query[d] * scale;
+    tile.largest[r] = kNegativeInfinity;
+    tile.totals[r] = 0;
+  }
+  for (int i = 0; i < tile.n_rows * tile.value_width; ++i) tile.sums[i] = 0;
+}
+
 // The mask of a block's cells for one row, in float32; cells beyond the cache are masked.
 inline void read_mask(const tinker::AttentionRow& row, int64_t first, int n, float* mask) {
   for (int i = 0; i < tinker::kKeys; ++i) mask[i] = i < n ? 0.0f : kNegativeInfinity;
@@ -107,109 +152,108 @@ inline int n_unmasked(const float* mask) {
   return 0;
 }
 
-inline size_t attention_scratch(int key_size, int value_size) {
-  const size_t k = key_size, v = whole_lanes(value_size), n = tinker::kKeys, r = tinker::kRows;
-  const size_t wide = whole_lanes(key_size);
-  return r * k + 2 * n * wide + n * v + r * v + 2 * r * n;
+// All rows' masks of a block; returns one past the last cell that any of them sees.
+inline int read_masks(const tinker::AttentionRow* rows, int64_t first, int n_cells, Tile& tile) {
+  int n = 0;
+  for (int r = 0; r < tile.n_rows; ++r) {
+    float* mask = tile.masks + r * tinker::kKeys;
+    if (r && rows[r].mask == rows[r - 1].mask && rows[r].slope == rows[r - 1].slope) {
+      for (int i = 0; i < tinker::kKeys; i += kLanes) store(mask + i, load(mask - tinker::kKeys + i));
+      continue;
+    }
+    read_mask(rows[r], first, n_cells, mask);
+    const int seen = n_unmasked(mask);
+    n = seen > n ? seen : n;
+  }
+  return n;
+}
+
+inline void read_cells(const tinker::AttentionCells& cells, int64_t first, int n, Tile& tile) {
+  for (int j = 0; j < n; ++j) {
+    const size_t cell = static_cast<size_t>(first + j);
+    widen(reinterpret_cast<const uint16_t*>(cells.keys + cell * cells.key_stride), tile.key_size,
+          tile.turning + j * tile.key_width);
+    widen(reinterpret_cast<const uint16_t*>(cells.values + cell * cells.value_stride), tile.value_size,
+          tile.values + j * tile.value_width);
+  }
+  turn(tile.turning, tile.key_width, n, tile.keys);
+}
+
+// Adds the mask to a row's products with a block; returns the largest.
+inline float mask_products(float* products, const float* mask, int n, float soft_cap) {
+  if (soft_cap != 0) {
+    for (int i = 0; i < n; ++i) products[i] = soft_cap * tanhf(products[i]);
+  }
+  Lanes most = all(kNegativeInfinity);
+  for (int i = 0; i < tinker::kKeys; i += kLanes) {
+    const Lanes product = load(products + i) + load(mask + i);
+    store(products + i, product);
+    most = max(product, most);
+  }
+  return maximum(most);
+}
+
+// exp(difference), as the weights are computed.
+inline float exp_of(float difference) {
+  float lanes[kLanes];
+  store(lanes, exp2(all(difference * tinker::kLog2E)));
+  return lanes[0];
+}
+
+// Makes weights of row r's masked products, and what the row has so far relative to its new largest product.
+inline void weigh(Tile& tile, int r, float most) {
+  float* row = tile.weights + r * tinker::kKeys;
+  const float before = tile.largest[r], now = larger(before, most);
+  Lanes total = all(0.0f);
+  for (int i = 0; i < tinker::kKeys; i += kLanes) {
+    const bool sees = now != kNegativeInfinity;
+    const Lanes w = sees ? weight(row + i, all(now), all(tinker::kLog2E)) : all(0.0f);
+    store(row + i, w);
+    total = total + w;
+  }
+  if (now != before) {
+    const float factor = exp_of(before - now);
+    float* sums = tile.sums + r * tile.value_width;
+    for (int i = 0; i < tile.value_width; i += kLanes) store(sums + i, load(sums + i) * all(factor));
+    tile.totals[r] *= factor;
+    tile.largest[r] = now;
+  }
+  tile.totals[r] += sum(total);
+}
+
+// The output of row r, once all cells were seen.
+inline void finish(Tile& tile, int r, const tinker::AttentionRow& row) {
+  float factor = 1, total = tile.totals[r];
+  if (row.sink) {
+    const float now = larger(tile.largest[r], *row.sink);
+    factor = exp_of(tile.largest[r] - now);
+    total = total * factor + exp_of(*row.sink - now);
+  }
+  factor = total == 0 ? 0 : factor / total;
+  const float* sums = tile.sums + r * tile.value_width;
+  for (int d = 0; d < tile.value_size; ++d) row.output[d] = sums[d] * factor + 0.0f;
 }
 
 // `scratch` has room for attention_scratch() floats.
 void attend(const tinker::AttentionCells& cells, const tinker::AttentionRow* rows, int n_rows,
             float* scratch) {
-  const int k_size = cells.key_size, v_size = cells.value_size, v_wide = whole_lanes(v_size);
   constexpr int n_keys = tinker::kKeys;
-  float* queries = scratch;                          // (rows, key_size)
-  float* keys = queries + tinker::kRows * k_size;    // (key_size, 64)
-  float* wide = keys + n_keys * whole_lanes(k_size);    // (64, key_size) before they are turned
-  float* values = wide + n_keys * whole_lanes(k_size);  // (64, value_size)
-  float* sums = values + n_keys * v_wide;            // (rows, value_size)
-  float* weights = sums + tinker::kRows * v_wide;    // (rows, 64)
-  float* masks = weights + tinker::kRows * n_keys;   // (rows, 64)
-  float largest[tinker::kRows], totals[tinker::kRows];
-
-  const float scale = cells.soft_cap != 0 ? cells.scale / cells.soft_cap : cells.scale;
-  for (int r = 0; r < n_rows; ++r) {
-    for (int d = 0; d < k_size; ++d) queries[r * k_size + d] = rows[r].query[d] * scale;
-    largest[r] = kNegativeInfinity;
-    totals[r] = 0;
-  }
-  for (int i = 0; i < n_rows * v_wide; ++i) sums[i] = 0;
-
+  Tile tile = tile_in(scratch, cells, n_rows);
+  read_queries(cells, rows, tile);
   for (int64_t first = 0; first < cells.n_cells; first += n_keys) {
-    const int there = static_cast<int>(
-        cells.n_cells - first < n_keys ? cells.n_cells - first : static_cast<int64_t>(n_keys));
-    int n = 0;
-    for (int r = 0; r < n_rows; ++r) {
-      float* mask = masks + r * n_keys;
-      if (r && rows[r].mask == rows[r - 1].mask && rows[r].slope == rows[r - 1].slope) {
-        for (int i = 0; i < n_keys; i += kLanes) store(mask + i, load(mask - n_keys + i));
-        continue;
-      }
-      read_mask(rows[r], first, there, mask);
-      const int seen = n_unmasked(mask);
-      n = seen > n ? seen : n;
-    }
+    const int64_t left = cells.n_cells - first;
+    const int n = read_masks(rows, first, static_cast<int>(left < n_keys ? left : n_keys), tile);
     if (!n) continue;
-
-    for (int j = 0; j < n; ++j) {
-      const size_t cell = static_cast<size_t>(first + j);
-      widen(reinterpret_cast<const uint16_t*>(cells.keys + cell * cells.key_stride), k_size,
-            wide + j * whole_lanes(k_size));
-      widen(reinterpret_cast<const uint16_t*>(cells.values + cell * cells.value_stride), v_size,
-            values + j * v_wide);
-    }
-    turn(wide, whole_lanes(k_size), n, keys);
-
-    for (int i = 0; i < n_rows * n_keys; i += kLanes) store(weights + i, all(0.0f));
-    matrix_product(n_rows, queries, k_size, keys, n_keys, k_size, weights, n_keys, n_keys);
-
+    read_cells(cells, first, n, tile);
+    for (int i = 0; i < n_rows * n_keys; i += kLanes) store(tile.weights + i, all(0.0f));
+    matrix_product(n_rows, tile.queries, tile.key_size, tile.keys, n_keys, tile.key_size, tile.weights,
+                   n_keys, n_keys);
     for (int r = 0; r < n_rows; ++r) {
-      float* row = weights + r * n_keys;
-      if (cells.soft_cap != 0) {
-        for (int i = 0; i < n; ++i) row[i] = cells.soft_cap * tanhf(row[i]);
-      }
-      Lanes most = all(kNegativeInfinity);
-      for (int i = 0; i < n_keys; i += kLanes) {
-        const Lanes product = load(row + i) + load(masks + r * n_keys + i);
-        store(row + i, product);
-        most = max(product, most);
-      }
-      const float before = largest[r], now = larger(before, maximum(most));
-      if (now == kNegativeInfinity) {
-        for (int i = 0; i < n_keys; i += kLanes) store(row + i, all(0.0f));
-        continue;
-      }
-      Lanes total = all(0.0f);
-      for (int i = 0; i < n_keys; i += kLanes) {
-        const Lanes w = weight(row + i, all(now), all(tinker::kLog2E));
-        store(row + i, w);
-        total = total + w;
-      }
-      if (now != before) {
-        float factor[kLanes];
-        store(factor, exp2(all((before - now) * tinker::kLog2E)));
-        totals[r] *= factor[0];
-        for (int i = 0; i < v_wide; i += kLanes) {
-          store(sums + r * v_wide + i, load(sums + r * v_wide + i) * all(factor[0]));
-        }
-        largest[r] = now;
-      }
-      totals[r] += sum(total);
+      float* products = tile.weights + r * n_keys;
+      weigh(tile, r, mask_products(products, tile.masks + r * n_keys, n, cells.soft_cap));
     }
-    matrix_product(n_rows, weights, n_keys, values, v_wide, n, sums, v_wide, v_wide);
+    matrix_product(n_rows, tile.weights, n_keys, tile.values, tile.value_width, n, tile.sums,
+                   tile.value_width, tile.value_width);
   }
-
-  for (int r = 0; r < n_rows; ++r) {
-    float factor = 1;
-    if (rows[r].sink) {
-      const float sink = *rows[r].sink, now = larger(largest[r], sink);
-      float both[2 * kLanes];
-      store(both, exp2(all((largest[r] - now) * tinker::kLog2E)));
-      store(both + kLanes, exp2(all((sink - now) * tinker::kLog2E)));
-      factor = both[0];
-      totals[r] = totals[r] * factor + both[kLanes];
-    }
-    factor = totals[r] == 0 ? 0 : factor / totals[r];
-    for (int d = 0; d < v_size; ++d) rows[r].output[d] = sums[r * v_wide + d] * factor + 0.0f;
-  }
+  for (int r = 0; r < n_rows; ++r) finish(tile, r, rows[r]);
 }
