@@ -428,13 +428,14 @@ class Context:
         params.n_threads = params.n_threads_batch = n_threads
         params.type_k = params.type_v = _KV_TYPES[kv_type]
         params.flash_attn_type = _FLASH_ATTN[flash_attn]
-        self.attends_by_rows = False  # whether attention takes each query by itself
-        if streams:  # see invariance.py
-            callback = attention_callback() if kv_type == "f16" else None
-            by_rows = kv_type == "f16" and (callback is not None or not model.is_latent)
-            params.type_v = _BF16 if by_rows and callback is None else _KV_TYPES[kv_type]
-            params.flash_attn_type = _FLASH_ATTN[by_rows]
-            self.attends_by_rows = by_rows
+        callback = attention_callback() if streams and kv_type == "f16" else None
+        # whether attention takes each query by itself; see invariance.py
+        self.attends_by_rows = (
+            streams and kv_type == "f16" and (callback is not None or not model.is_latent)
+        )
+        if streams:
+            params.type_v = _BF16 if self.attends_by_rows and callback is None else _KV_TYPES[kv_type]
+            params.flash_attn_type = _FLASH_ATTN[self.attends_by_rows]
             if callback is not None:
                 params.cb_eval = ctypes.cast(callback, llama_cpp.ggml_backend_sched_eval_callback)
         params.offload_kqv = kv_offload

@@ -204,10 +204,13 @@ inline float exp_of(float difference) {
 inline void weigh(Tile& tile, int r, float most) {
   float* row = tile.weights + r * tinker::kKeys;
   const float before = tile.largest[r], now = larger(before, most);
+  if (now == kNegativeInfinity) {  // nothing seen yet
+    for (int i = 0; i < tinker::kKeys; i += kLanes) store(row + i, all(0.0f));
+    return;
+  }
   Lanes total = all(0.0f);
   for (int i = 0; i < tinker::kKeys; i += kLanes) {
-    const bool sees = now != kNegativeInfinity;
-    const Lanes w = sees ? weight(row + i, all(now), all(tinker::kLog2E)) : all(0.0f);
+    const Lanes w = weight(row + i, all(now), all(tinker::kLog2E));
     store(row + i, w);
     total = total + w;
   }
