@@ -1,7 +1,7 @@
 """llama.cpp in a process of its own, where an abort is an error message and Ctrl-C works.
 
-Run as ``python -m convert.llama_process TASK``, its arguments as a line of JSON on standard input. It ends
-when that is closed, because whoever started it was killed.
+A task is a module of this package that ends in ``serve(run)``. The process reads its arguments as a line
+of JSON on standard input, and ends when that is closed: whoever started it was killed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -29,6 +30,8 @@ class LlamaProcess:
     """A task that runs beside us.
 
     Args:
+        task: the module to run, such as ``convert.quantize``.
+        arguments: what its ``run`` is called with.
         on_line: is called on a thread with every line that it writes.
     """
 
@@ -40,7 +43,7 @@ class LlamaProcess:
             "PYTHONIOENCODING": "utf-8:replace",
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "convert.llama_process", task],
+            [sys.executable, "-m", task],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -123,26 +126,14 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _main() -> None:
-    import signal
-
+def serve(run: Callable[..., str]) -> None:
+    """Be a task's process: call ``run`` with the arguments that are sent, and print what it returns."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python would hear of it only when llama.cpp is done
-    from convert import compare, quantize, verify
-
-    tasks: dict[str, Callable[..., str]] = {
-        "quantize": quantize.run,
-        "verify": verify.run,
-        "compare": compare.run,
-    }
     try:
         arguments = json.loads(sys.stdin.readline())
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        said, status = tasks[sys.argv[1]](**arguments), 0
+        said, status = run(**arguments), 0
     except ConversionError as error:
         said, status = " ".join(str(error).split()), _REFUSED
     print(f"\n{said}", flush=True)
     sys.exit(status)
-
-
-if __name__ == "__main__":
-    _main()

@@ -13,7 +13,7 @@ from convert import verify
 from convert.errors import LlamaError
 from convert.file_types import FileType
 from convert.landing import check_space, parts_of
-from convert.llama_process import llama_process
+from convert.llama_process import llama_process, serve
 
 _COUNT = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")  # of tensors, in llama.cpp's log
 _SIZE = re.compile(r"quant size\s*=\s*([\d.]+) MiB")
@@ -52,7 +52,7 @@ def quantize(
 
     arguments = {"source": str(source), "output": str(output), "number": type.number}
     arguments |= {"kept": list(kept), "n_parts": n_parts, "output_type": type.output}
-    with llama_process("quantize", arguments, read) as process:
+    with llama_process("convert.quantize", arguments, read) as process:
         try:
             process.wait()
         except LlamaError as error:
@@ -127,3 +127,7 @@ def _tensors(path: str) -> list[tuple[str, int]]:
     found = [(name_of(handle, i).decode(), type_of(handle, i)) for i in range(count)]
     bind("gguf_free", None, pointer)(handle)
     return found
+
+
+if __name__ == "__main__":
+    serve(run)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.errors import LlamaError, VerificationError
-from convert.llama_process import LlamaProcess, llama_process
+from convert.llama_process import LlamaProcess, llama_process, serve
 
 logger = logging.getLogger("convert")
 
@@ -34,7 +34,7 @@ def checking(path: Path, source: Path) -> Iterator[LlamaProcess]:
         VerificationError: the file is not good; the message has llama.cpp's words, or the first text
             that is tokenized differently.
     """
-    with llama_process("verify", {"path": str(path), "source": str(source)}) as process:
+    with llama_process("convert.verify", {"path": str(path), "source": str(source)}) as process:
         try:
             yield process
             said = process.wait()
@@ -74,3 +74,7 @@ def load(path: str) -> Any:
     if not model:
         raise SystemExit(1)  # the log has said why
     return model
+
+
+if __name__ == "__main__":
+    serve(run)

@@ -15,7 +15,7 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
-from tinker_local.engine.cpu import default_threads
+from tinker_local.llama.machine import default_threads
 
 
 class BareLoop:

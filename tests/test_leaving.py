@@ -12,7 +12,7 @@ import pytest
 
 from tests.random_model import Shape, write_random_model
 from tinker_local import ModelInput, RequestFailedError, SamplingParams, ServiceClient
-from tinker_local.engine.llama import ABORTED, DecodeError
+from tinker_local.llama.context import ABORTED, DecodeError
 
 ROOT = Path(__file__).resolve().parents[1]
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and forks of POSIX")

@@ -17,8 +17,9 @@ from tinker_local import (
     SamplingParams,
     ServiceClient,
 )
-from tinker_local.engine import engine, memory
-from tinker_local.engine.llama import loaded_bytes
+from tinker_local.engine import engine
+from tinker_local.llama import machine
+from tinker_local.llama.context import loaded_bytes
 
 PROMPT = ModelInput.from_ints([1] * 200)
 SHORT = SamplingParams(max_tokens=2, stop=[])
@@ -74,7 +75,7 @@ def test_what_is_open_counts(model: Path) -> None:
 
 
 def test_memory_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 0 < memory.available_memory() <= memory.main_memory()
+    assert 0 < machine.available_memory() <= machine.main_memory()
     group = tmp_path / "group"
     group.mkdir()
     for name, value in (
@@ -83,10 +84,10 @@ def test_memory_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("stat", "anon 1\ninactive_file 100000"),
     ):
         (group / f"memory.{name}").write_text(value)
-    monkeypatch.setattr(memory, "_groups", lambda: [group])
-    assert (memory.main_memory(), memory.available_memory()) == (2_000_000, 600_000)
+    monkeypatch.setattr(machine, "_groups", lambda: [group])
+    assert (machine.main_memory(), machine.available_memory()) == (2_000_000, 600_000)
     (group / "memory.max").write_text("max\n")
-    assert memory.main_memory() > 2_000_000
+    assert machine.main_memory() > 2_000_000
 
 
 def test_too_many_requests(model: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from tests.fuzz.gguf_parts import take_apart
 from tests.random_model import write_random_model
 from tinker_local import BadRequestError, Tokenizer
-from tinker_local.engine.llama import load_model
-from tinker_local.engine.long_runs import MOST_CHARACTERS, longest_run
+from tinker_local.llama.long_texts import MOST_CHARACTERS, longest_run
+from tinker_local.llama.model import load_model
 
 SPLITTERS = ("gpt-2", "gpt-4o", "tekken", "deepseek-v3", "youtu", "bloom")
 STRETCHES = {"letters": "x", "spaces": " ", "symbols": "!", "ideographs": "漢", "new lines": "\r\n"}

@@ -10,8 +10,8 @@ import pytest
 
 from tests.random_model import write_random_model
 from tinker_local import BadRequestError, ModelInput, SamplingParams, ServiceClient
-from tinker_local.engine.devices import device_pointers, devices
-from tinker_local.engine.llama import Model, load_model
+from tinker_local.llama.devices import device_pointers, devices
+from tinker_local.llama.model import Model, load_model
 from tinker_local.options import Options
 
 

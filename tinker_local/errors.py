@@ -27,11 +27,7 @@ for scripts that catch them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tinker_local.types import RequestErrorCategory
-
+from enum import StrEnum, auto
 
 _LONGEST_SHOWN = 80  # characters of a value that a message repeats
 
@@ -160,6 +156,14 @@ class InternalServerError(APIStatusError):
     status_code = 500
 
 
+class RequestErrorCategory(StrEnum):
+    """Whose fault it is that a request failed."""
+
+    Unknown = auto()
+    Server = auto()
+    User = auto()
+
+
 class RequestFailedError(TinkerError):
     """An accepted request ended without an answer, for example because its client was closed.
 
@@ -172,11 +176,7 @@ class RequestFailedError(TinkerError):
         super().__init__(message)
         self.message = message
         self.request_id = request_id
-        if category is None:
-            from tinker_local.types import RequestErrorCategory
-
-            category = RequestErrorCategory.User
-        self.category = category
+        self.category = category or RequestErrorCategory.User
 
     def __reduce__(self) -> tuple[type[RequestFailedError], tuple[object, ...]]:
         return type(self), (self.message, self.request_id, self.category)

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from convert.landing import parts_of
-from tinker_local.engine.gguf_file import is_adapter
 from tinker_local.errors import BadRequestError, TinkerError
+from tinker_local.gguf.file import is_adapter
 
 SECONDS = 300.0
 """Time that a file is given if nothing else is said."""
@@ -108,7 +108,8 @@ def _how_it_ended(done: subprocess.CompletedProcess[str]) -> str:
 
 def _try(path: Path, base: Path | None) -> Finding:
     """Do what can go wrong."""
-    from tinker_local.engine.llama import Context, Model, load_adapter
+    from tinker_local.llama.context import Context
+    from tinker_local.llama.model import Model, load_adapter
     from tinker_local.tokenizer import Tokenizer
 
     if is_adapter(path) and base is None:

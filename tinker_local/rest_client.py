@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tinker_local import types
-from tinker_local.engine.gguf_file import GgufFile
 from tinker_local.errors import BadRequestError, NotFoundError
 from tinker_local.futures import APIFuture, finished
+from tinker_local.gguf.file import GgufFile
 from tinker_local.options import Options
 from tinker_local.service_only import without
 from tinker_local.store.inventory import Holding, inventory

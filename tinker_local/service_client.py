@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any, Literal
 
 from tinker_local import types
-from tinker_local.engine.context_limit import ContextLimit
 from tinker_local.engine.engine import Engine
+from tinker_local.engine.sharing import ContextLimit
 from tinker_local.errors import RequestFailedError
 from tinker_local.futures import APIFuture, finished
 from tinker_local.options import KvType, LogprobsMode, Options

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Any, Literal, SupportsIndex, overload
 
 from tinker_local.chat_template import render, render_open
-from tinker_local.engine.llama import Model
 from tinker_local.errors import BadRequestError
+from tinker_local.llama.model import Model
 
 Messages = Sequence[Mapping[str, Any]]
 

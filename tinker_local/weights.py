@@ -12,12 +12,11 @@ from convert.errors import ConversionError
 from convert.models_directory import split_type
 from convert.workplace import sweep
 from tinker_local import checks
-from tinker_local.engine.context_limit import ContextLimit
 from tinker_local.engine.engine import Engine
-from tinker_local.engine.gguf_file import canonical_path, is_adapter
-from tinker_local.engine.mapped_files import file_version
+from tinker_local.engine.sharing import ContextLimit
 from tinker_local.errors import BadRequestError, NotFoundError
-from tinker_local.gguf_check import check_gguf
+from tinker_local.gguf.file import canonical_path, check_gguf, is_adapter
+from tinker_local.llama.mapped_files import file_version
 from tinker_local.options import Options
 from tinker_local.store.catalog import find_entry
 from tinker_local.store.checkpoint import Checkpoint

@@ -26,7 +26,7 @@ import llama_cpp
 from tests.benchmarks.requantized import TYPES, default_model
 from tests.benchmarks.timing import alternate
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
-from tinker_local.engine.cpu import default_threads
+from tinker_local.llama.machine import default_threads
 
 TEXT = Path(__file__).parents[2] / "LICENSE"
 N_CTX = 2048

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.benchmarks.requantized import command_line, default_model
 from tests.benchmarks.timing import alternate
-from tinker_local.engine.cpu import default_threads
+from tinker_local.llama.machine import default_threads
 
 ROOT = Path(__file__).parents[2]
 N_CTX = 8192

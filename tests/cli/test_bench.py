@@ -21,8 +21,9 @@ from tinker_local.bench.speed import Speed
 from tinker_local.bench.threads import ThreadSpeed, recommended_threads, thread_counts
 from tinker_local.bench.types import TypeSpeed, measure_types
 from tinker_local.cli import app
-from tinker_local.engine.llama import Context, load_model
-from tinker_local.engine.model_files import ModelFiles
+from tinker_local.gguf.parts import ModelFiles
+from tinker_local.llama.context import Context
+from tinker_local.llama.model import load_model
 
 SHAPE = Shape(n_embd=256, n_ff=256, n_layer=2)
 

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from tests.random_model import write_random_model
 from tinker_local.cli import app
 from tinker_local.doctor import machine, software
-from tinker_local.engine.build import Device, build, parse_system_info
-from tinker_local.engine.devices import devices
+from tinker_local.llama.build import Device, build, parse_system_info
+from tinker_local.llama.devices import devices
 
 
 def doctor(*arguments: str | Path, status: int = 0, **environment: str) -> dict[str, Any]:

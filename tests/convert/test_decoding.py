@@ -15,7 +15,7 @@ from tests.convert.vocabulary_files import write_small_model
 from tests.random_checkpoints.kinds import KINDS
 from tests.random_checkpoints.tokenizers import write_tokenizer
 from tinker_local import Tokenizer
-from tinker_local.engine.llama import load_model
+from tinker_local.llama.model import load_model
 
 CLEANED = ("gpt2", "llama3", "olmo2", "phi-4")
 """Kinds of which llama.cpp takes spaces before punctuation out of the text, as transformers 4 did."""

@@ -12,7 +12,7 @@ from gguf import GGMLQuantizationType as Kind
 from numpy.typing import NDArray
 
 from convert.encoding import as_float32, encode
-from tinker_local.engine.ggml import bind
+from tinker_local.llama.ggml import bind
 
 _pointer = ctypes.c_void_p
 _quantize = bind(

@@ -23,7 +23,7 @@ from tinker_local import (
     SamplingParams,
     ServiceClient,
 )
-from tinker_local.engine.llama import DecodeError
+from tinker_local.llama.context import DecodeError
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPT = ModelInput.from_ints(list(range(1000, 1040)))

@@ -24,9 +24,9 @@ from tinker_local import (
     SamplingParams,
     ServiceClient,
 )
-from tinker_local.engine.llama import DecodeError
 from tinker_local.engine.loop import Loop
 from tinker_local.engine.sequence import Prompt, Request
+from tinker_local.llama.context import DecodeError
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = [ModelInput.from_ints([40 + i] * 30) for i in range(5)]

@@ -25,12 +25,14 @@ from tinker_local import (
     SamplingParams,
     ServiceClient,
 )
-from tinker_local.engine import devices, invariance, llama, streams
-from tinker_local.engine.guesses import Guesses
+from tinker_local.engine import invariance
 from tinker_local.engine.invariance import RULES, Rule
 from tinker_local.engine.invariant_runner import InvariantRunner
-from tinker_local.engine.llama import Context
+from tinker_local.engine.prompt_lookup import Guesses
 from tinker_local.engine.sequence import Prompt, Request, Sample
+from tinker_local.llama import context as llama_context
+from tinker_local.llama import devices
+from tinker_local.llama.context import Context
 
 WIDE = Shape(n_embd=256, n_layer=3, n_ff=512)  # rows that quantized blocks of 256 fit into
 N_VOCAB = Shape().n_vocab
@@ -216,7 +218,7 @@ def test_stop_rules_hold_within_guesses(tmp_path: Path) -> None:
 def test_where_ggml_is_unknown_its_plain_kernel_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llama, "attention_callback", lambda: None)
+    monkeypatch.setattr(llama_context, "attention_callback", lambda: None)
     test_long_contexts({}, tmp_path)
 
 
@@ -262,7 +264,7 @@ class TestRefusals:
             Case(architecture).client(tmp_path)
 
     def test_gpus(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(streams, "kinds", lambda: {"CUDA0": 1})
+        monkeypatch.setattr(invariance, "kinds", lambda: {"CUDA0": 1})
         with pytest.raises(BadRequestError, match=r"GPUs \(CUDA0\).*devices='none'"):
             Case().client(tmp_path)
         Case().client(tmp_path, devices="none").compute_logprobs(ModelInput.from_ints([1, 2])).result()
@@ -304,8 +306,8 @@ def test_attention_that_goes_by_the_number_of_queries_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By llama.cpp's own kernels 64 queries or more are computed in another way than few."""
-    monkeypatch.setattr(llama, "attention_callback", lambda: None)
-    monkeypatch.setattr(llama, "_BF16", llama._KV_TYPES["f16"])
+    monkeypatch.setattr(llama_context, "attention_callback", lambda: None)
+    monkeypatch.setattr(llama_context, "_BF16", llama_context._KV_TYPES["f16"])
     with pytest.raises(BadRequestError, match="depend on what is computed together"):
         Case().client(tmp_path)
 
@@ -316,7 +318,7 @@ def test_besides_blas_batches_stay_below_its_threshold(
     """As on a Mac with Accelerate; every rule, in batches of 24 tokens."""
     asked = requests(8, 100)
     expected = [Asked.bits(request.submit(Case().client(tmp_path)).result()) for request in asked[:3]]
-    monkeypatch.setattr(streams, "kinds", lambda: {"BLAS": devices.ACCELERATOR})
+    monkeypatch.setattr(invariance, "kinds", lambda: {"BLAS": devices.ACCELERATOR})
     for rule in RULES:
         monkeypatch.setattr(invariance, "RULES", (rule,))
         client = Case().client(tmp_path)

@@ -6,7 +6,7 @@ import math
 import struct
 from dataclasses import dataclass, field
 
-from tinker_local.engine.tensor_types import BLOCKS
+from tinker_local.gguf.formats import BLOCKS
 
 STRING, ARRAY = 8, 9
 LAYOUTS = {

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["tinker_local.engine", "convert"]):
+with atheris.instrument_imports(include=["tinker_local.gguf", "convert"]):
     # Modules come from this folder by Python's own loader: atheris can instrument no other, such as that
     # of an editable installation, which has only the compiled kernels left to find.
     sys.meta_path.sort(key=lambda finder: type(finder).__module__.startswith("_editable"))
@@ -25,9 +25,9 @@ with atheris.instrument_imports(include=["tinker_local.engine", "convert"]):
     from convert.errors import ConversionError
     from convert.json_file import parse_json
     from convert.safetensors_file import read_tensors
-    from tinker_local.engine.adapter_file import check_adapter
-    from tinker_local.engine.model_check import check_model
     from tinker_local.errors import TinkerError
+    from tinker_local.gguf.adapter_check import check_adapter
+    from tinker_local.gguf.model_check import check_model
 
 import contextlib
 

@@ -113,9 +113,9 @@ class Kills:
 
     def _check(self, job: str, home: Path) -> str:
         """Check what the store shows, and say what state it is in."""
-        from tinker_local.engine.adapter_file import check_adapter
-        from tinker_local.engine.gguf_file import is_adapter
-        from tinker_local.engine.model_check import check_model
+        from tinker_local.gguf.adapter_check import check_adapter
+        from tinker_local.gguf.file import is_adapter
+        from tinker_local.gguf.model_check import check_model
         from tinker_local.store.keeper import StoreKeeper
         from tinker_local.store.model_store import ModelStore
 

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tinker_local import kernels
-from tinker_local.engine.attention import _F16, _F32, _Init, _Tensor, attention_callback
-from tinker_local.engine.ggml import bind
+from tinker_local.llama.ggml import bind
+from tinker_local.llama.graph_attention import _F16, _F32, _Init, _Tensor, attention_callback
 
 _POINTER = ctypes.c_void_p
 _new = bind("ggml_new_tensor_4d", _POINTER, _POINTER, ctypes.c_int, *[ctypes.c_int64] * 4)

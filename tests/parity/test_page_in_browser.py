@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.looking.hostile import TOKENS, reading
+from tests.display.hostile import TOKENS, reading
 from tests.parity.browser import Browser, find_chromium
-from tinker_local.looking import Comparison, Reading, scale, write_page
-from tinker_local.looking.visible import text_of_bytes
+from tinker_local.display import Comparison, Reading, scale, write_page
+from tinker_local.display.visible import text_of_bytes
 
 CHROMIUM = find_chromium()
 pytestmark = [
@@ -264,7 +264,7 @@ def _metrics(browser: Browser) -> dict[str, float]:
 
 
 def test_a_notebook_s_output_beside_other_style_sheets(browser: Browser, tmp_path: Path) -> None:
-    from tinker_local.looking.notebook import in_html
+    from tinker_local.display.notebook import in_html
     from tinker_local.types import SampledSequence
 
     sequence = SampledSequence("stop", "a", _tokens_list=[1, 2], _logprobs_list=[-0.1, -9.9])

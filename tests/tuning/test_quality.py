@@ -11,7 +11,7 @@ import pytest
 from tests.bare_loop import log_softmax
 from tests.random_model import Quantization, write_random_model
 from tinker_local import ModelInput, SamplingClient, ServiceClient
-from tinker_local.engine.llama import load_model
+from tinker_local.llama.model import load_model
 from tinker_local.options import Options
 from tinker_local.tuning.quality import compare, kl_divergence
 

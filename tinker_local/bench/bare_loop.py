@@ -7,7 +7,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from tinker_local.engine.llama import Context
+from tinker_local.llama.context import Context
 
 
 class BareLoop:

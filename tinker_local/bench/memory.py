@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tinker_local import kernels
-from tinker_local.engine.model_files import ModelFiles
+from tinker_local.gguf.parts import ModelFiles
 
 _BUFFER = 1 << 28  # bytes; several times the caches of most CPUs
 _EMBEDDINGS, _OUTPUT = "token_embd.weight", "output.weight"

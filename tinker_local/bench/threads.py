@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tinker_local.bench.bare_loop import BareLoop
 from tinker_local.bench.rounds import fit, medians, take_turns
-from tinker_local.engine.cpu import default_threads
+from tinker_local.llama.machine import default_threads
 
 _MOST = 5  # numbers of threads that are tried
 _SAME = 0.97  # a share of the best speed that is as good

@@ -18,8 +18,9 @@ import numpy as np
 
 from tinker_local.bench.bare_loop import BareLoop
 from tinker_local.bench.rounds import fit, medians, take_turns
-from tinker_local.engine.llama import Context, load_model
-from tinker_local.engine.model_files import ModelFiles
+from tinker_local.gguf.parts import ModelFiles
+from tinker_local.llama.context import Context
+from tinker_local.llama.model import load_model
 
 CANDIDATES = ("bf16", "q8_0", "q6_k", "q4_k", "q4_1", "q4_0", "iq4_nl")
 """Formats that are tried, the most exact first."""

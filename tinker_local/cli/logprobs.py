@@ -12,9 +12,9 @@ import typer
 from tinker_local.batch import ScoreTask
 from tinker_local.cli.batch import Force, Input, Output, check_batch, run_batch
 from tinker_local.cli.parameters import ChosenModel, runs_a_model
-from tinker_local.looking import Comparison, Reading, Token, write_page
-from tinker_local.looking.page import check_place
-from tinker_local.looking.visible import bytes_of_text, text_of_bytes
+from tinker_local.display import Comparison, Reading, Token, write_page
+from tinker_local.display.page import check_place
+from tinker_local.display.visible import bytes_of_text, text_of_bytes
 from tinker_local.types import ModelInput, SamplingParams
 
 _TOP_K = 10  # alternatives of a page or a coloured text, where nobody says how many
@@ -84,7 +84,7 @@ def logprobs(
             raise typer.BadParameter("--html and --compare are for one text, not for files of requests")
         run_batch(model, ScoreTask(top_k or 0), input, output, force=force, as_json=as_json)
         return
-    from tinker_local.looking.terminal import colour_console, show, theme_of_terminal
+    from tinker_local.display.terminal import colour_console, show, theme_of_terminal
 
     text = _read(text, file)
     place = check_place(html) if html else None

@@ -14,7 +14,7 @@ from typing import Any
 
 from tinker_local.doctor import machine, software, store
 from tinker_local.doctor.finding import Finding
-from tinker_local.engine.build import build, found_devices
+from tinker_local.llama.build import build, found_devices
 from tinker_local.store.model_store import ModelStore
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from convert.landing import format_bytes
 from tinker_local.doctor.finding import Finding
-from tinker_local.engine.build import Build, Device
-from tinker_local.engine.cpu import default_threads
+from tinker_local.llama.build import Build, Device
+from tinker_local.llama.machine import default_threads
 
 _FLAGS = {  # llama.cpp's names: Linux's, on x86 and ARM
     "AVX": "avx",

@@ -15,8 +15,8 @@ import numpy as np
 
 from tinker_local import kernels
 from tinker_local.doctor.finding import Finding
-from tinker_local.engine.build import Build
 from tinker_local.errors import BadRequestError
+from tinker_local.llama.build import Build
 from tinker_local.options import ENVIRONMENT_PREFIX, Options
 
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*>=\s*([0-9.]+)$")

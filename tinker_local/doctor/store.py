@@ -12,8 +12,8 @@ from typing import Any
 
 from convert.landing import format_bytes
 from tinker_local.doctor.finding import Finding
-from tinker_local.engine.model_check import check_model
 from tinker_local.errors import TinkerError
+from tinker_local.gguf.model_check import check_model
 from tinker_local.isolated import try_isolated
 from tinker_local.store.catalog import find_entry
 from tinker_local.store.inventory import Holding, inventory

@@ -11,26 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tinker_local.engine.context_limit import ContextLimit
-from tinker_local.engine.cpu import default_threads
-from tinker_local.engine.devices import ACCELERATOR, kinds
-from tinker_local.engine.invariance import find_rule
+from tinker_local.engine.invariance import find_rule, invariant_shape, refuse_devices
 from tinker_local.engine.invariant_runner import InvariantRunner
-from tinker_local.engine.llama import (
-    Context,
-    Model,
-    load_adapter,
-    load_model,
-    loaded_bytes,
-    needed_bytes,
-)
 from tinker_local.engine.loop import Loop
-from tinker_local.engine.memory import available_memory, check_fits, main_memory, memory_of
 from tinker_local.engine.queue_limit import QueueLimit
 from tinker_local.engine.runner import Runner
 from tinker_local.engine.sequence import Request
-from tinker_local.engine.streams import invariant_shape, refuse_devices
+from tinker_local.engine.sharing import ContextLimit
 from tinker_local.errors import RequestFailedError
+from tinker_local.llama.context import Context, loaded_bytes, needed_bytes
+from tinker_local.llama.devices import ACCELERATOR, kinds
+from tinker_local.llama.machine import available_memory, check_fits, default_threads, main_memory, memory_of
+from tinker_local.llama.model import Model, load_adapter, load_model
 from tinker_local.options import Options
 from tinker_local.queue_state import QueueStateObserver
 

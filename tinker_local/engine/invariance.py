@@ -7,10 +7,10 @@ logits may depend on, and what is done about it:
   ones. One row is a series of dot products, more are a blocked product (``llamafile_sgemm``: from 2 rows on
   x86, from 4 or 8 on arm64); repacked weights (``ggml-cpu/repack.cpp``) take rows in fours, with the rest
   one by one. So both numbers are at least ``n_rows``, and multiples of ``multiple``.
-- Attention is our own (``attention.py``), whose numbers for a query do not depend on the others. Where the
-  installed ggml is not the one it knows, it is flash attention's plain kernel, which takes each query by
-  itself through the cells in their order and skips masked ones. Its variants for 64 queries or more, and
-  for one query and 512 cells or more, need keys and values of one type
+- Attention is our own (``llama/graph_attention.py``): its numbers for a query do not depend on the others.
+  Where the installed ggml is not the one it knows, it is flash attention's plain kernel, which takes each
+  query by itself through the cells in their order and skips masked ones. Its variants for 64 queries or
+  more, and for one query and 512 cells or more, need keys and values of one type
   (``ggml_compute_forward_flash_attn_ext_f16``), so values are bfloat16 then. With float32 caches, which
   flash attention would cast to float16, it is off (as it is for MLA where ggml is not known); then
   attention multiplies one sequence at a time as above, and each has at least ``per_sequence`` tokens in
@@ -33,11 +33,19 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from tinker_local.engine.llama import Context
 from tinker_local.errors import BadRequestError
+from tinker_local.llama.context import KV_BYTES, Context, stream_cells
+from tinker_local.llama.devices import ACCELERATOR, kinds
+from tinker_local.llama.machine import main_memory
+from tinker_local.llama.model import Model
+from tinker_local.options import KvType
 
 MAX_TOKENS = 16
 """Most tokens of a sequence in a batch of samples; a stream has this many cells to spare."""
+
+_USUAL, _FEWEST, _MOST = 8, 4, 32  # streams
+_USUAL_SHARE, _LARGEST_SHARE = 8, 4  # of main memory, as divisors
+_N_BATCH_BESIDE_BLAS = 24  # ggml-blas takes over multiplications from 32 rows on
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +125,40 @@ class Block:
             spare = np.flatnonzero(~flags)
             flags[spare[len(spare) - (rule.padded(n_wanted) - n_wanted) :]] = True
         return flags
+
+
+def refuse_devices(names: str | None) -> None:
+    """Raise BadRequestError where layers would be computed by something other than the CPU."""
+    found = [name for name, kind in kinds().items() if kind != ACCELERATOR]
+    if found and (names is None or names.strip().casefold() != "none"):
+        raise BadRequestError(
+            f"batch_invariant: GPUs ({', '.join(found)}) choose their kernels by the size of the batch; "
+            "say devices='none' to compute on the CPU"
+        )
+
+
+def invariant_shape(model: Model, n_ctx: int, n_batch: int, kv_type: KvType) -> tuple[int, int]:
+    """Return the tokens of a batch and the number of streams for ``n_ctx`` tokens each.
+
+    There are as many streams as fit an eighth of main memory, but at least 8 where these fit a quarter,
+    and from 4 to 32.
+
+    Raises:
+        BadRequestError: the model's memory cannot step back.
+    """
+    if model.is_recurrent:
+        raise BadRequestError(
+            f"batch_invariant: {model.path.name} is a recurrent or hybrid model, whose states cannot "
+            "give back a token; the mode cannot be had with it"
+        )
+    stream = int(model.kv_numbers * KV_BYTES[kv_type] * stream_cells(n_ctx))
+    memory = main_memory()
+    n_streams = max(_USUAL, memory // _USUAL_SHARE // stream)
+    n_streams = min(n_streams, memory // _LARGEST_SHARE // stream)
+    most = _MOST
+    if any(kind == ACCELERATOR for kind in kinds().values()):
+        n_batch, most = _N_BATCH_BESIDE_BLAS, _USUAL
+    return n_batch // 8 * 8, max(_FEWEST, min(most, n_streams // 4 * 4))
 
 
 def find_rule(context: Context) -> Rule:

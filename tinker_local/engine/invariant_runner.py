@@ -8,12 +8,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from tinker_local.engine.guesses import Guesses
 from tinker_local.engine.invariance import MAX_TOKENS, Block, Rule
-from tinker_local.engine.llama import ABORTED, Context, DecodeError
+from tinker_local.engine.prompt_lookup import Guesses
 from tinker_local.engine.runner import Runner
 from tinker_local.engine.sequence import Prompt, Sample
 from tinker_local.engine.step import Chunk, Step
+from tinker_local.llama.context import ABORTED, Context, DecodeError
 
 _MANY_TOKENS = 32
 """Tokens of a batch up to which one more costs little beside reading the weights."""

@@ -13,14 +13,13 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 from tinker_local import kernels
-from tinker_local.engine.context_limit import ContextLimit
-from tinker_local.engine.cores import Share, cores
-from tinker_local.engine.llama import Context
 from tinker_local.engine.runner import Runner
 from tinker_local.engine.scheduler import Scheduler
 from tinker_local.engine.sequence import Outcome, Request
+from tinker_local.engine.sharing import ContextLimit, Share, cores
 from tinker_local.engine.step import Step
 from tinker_local.errors import InternalServerError, RequestFailedError, TinkerError
+from tinker_local.llama.context import Context
 from tinker_local.queue_state import QueueState, QueueStateObserver
 
 _POOL_THREADS = 4

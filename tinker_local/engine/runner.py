@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinker_local import kernels
-from tinker_local.engine.llama import ABORTED, Context, DecodeError
 from tinker_local.engine.sequence import Prompt, Sample
 from tinker_local.engine.step import Chunk, Copy, Step
+from tinker_local.llama.context import ABORTED, Context, DecodeError
 
 
 @dataclass(slots=True)

@@ -12,10 +12,9 @@ import time
 from bisect import insort
 from collections import deque
 
-from tinker_local.engine.cells import Cells
+from tinker_local.engine.cells import Cells, Start, start_of_prompt, start_of_sample
 from tinker_local.engine.prefix_cache import common_prefix
 from tinker_local.engine.sequence import Prompt, Request, Sample, Sequence
-from tinker_local.engine.start import Start, start_of_prompt, start_of_sample
 from tinker_local.engine.step import Chunk, Step
 
 MIN_CHUNK = 64

@@ -12,8 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tinker_local.engine.scores import Alternatives, Scores, Wanted
-from tinker_local.engine.targets import Targets
+from tinker_local.engine.scores import Alternatives, Scores, Targets, Wanted
 from tinker_local.types import StopReason
 
 Vocabulary = Callable[[int], tuple[bool, bytes]]

@@ -113,7 +113,7 @@ def use_simd_path(name: str) -> None:
 def graph_attention(flash_attention_op: int, custom_op: int) -> tuple[int, int]:
     """The addresses of a callback for llama.cpp's graphs and of the operation that it puts there.
 
-    `engine/attention.py` says what for, and knows the numbers that ggml has for operations.
+    `llama/graph_attention.py` says what for, and knows the numbers that ggml has for operations.
     """
     callback, operation = _logits.graph_attention(flash_attention_op, custom_op)
     return callback, operation

@@ -1,6 +1,6 @@
 // llama.cpp asks a callback before it computes a node of its graph. Nodes of flash attention are made custom
 // operations here, which call our kernel. What is known of ggml's structures is checked by
-// engine/attention.py against nodes that ggml itself made, before the callback is used.
+// llama/graph_attention.py against nodes that ggml itself made, before the callback is used.
 #include "graph_attention.hpp"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// Puts our attention into llama.cpp's graphs; see engine/attention.py.
+// Puts our attention into llama.cpp's graphs; see llama/graph_attention.py.
 #pragma once
 
 #include <cstdint>

@@ -16,9 +16,8 @@ from convert.lock import locked
 from convert.models_directory import CHECKPOINT_FILE, checked_name
 from convert.tinker_path import SCHEME, TinkerPath, checkpoint_directories
 from convert.workplace import sweep, workplace
-from tinker_local.engine.gguf_file import GgufFile
 from tinker_local.errors import BadRequestError, NotFoundError, TinkerError
-from tinker_local.gguf_check import check_gguf
+from tinker_local.gguf.file import GgufFile, check_gguf
 from tinker_local.store.checkpoint import ARCHIVES, CONFIG, Checkpoint
 from tinker_local.store.known_model import KnownModel, part_name
 from tinker_local.store.model_store import ModelStore

@@ -11,7 +11,7 @@ from convert.file_types import inexactness
 from convert.landing import parts_of
 from convert.models_directory import split_type
 from tinker_local.errors import BadRequestError, NotFoundError
-from tinker_local.gguf_check import check_gguf
+from tinker_local.gguf.file import check_gguf
 
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-\d{5}")
 

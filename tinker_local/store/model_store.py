@@ -8,7 +8,7 @@ from pathlib import Path
 from convert.hub_cache import hub_cache
 from convert.models_directory import models_directory
 from tinker_local.errors import BadRequestError, NotFoundError
-from tinker_local.gguf_check import check_gguf
+from tinker_local.gguf.file import check_gguf
 from tinker_local.store.catalog import find_entry, find_in_distribution, other_names, read_catalog
 from tinker_local.store.hub_cache import find_in_hub_cache
 from tinker_local.store.known_model import KnownModel, choose

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convert.file_types import FILE_TYPES
 from convert.landing import parts_of
-from tinker_local.engine.gguf_file import GgufFile
+from tinker_local.gguf.file import GgufFile
 
 _HUB = "https://huggingface.co/"
 _TYPES = {type.number: type.name for type in FILE_TYPES.values()}

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tinker_local.engine.cpu import default_threads
-from tinker_local.engine.llama import Context, Model
 from tinker_local.kernels import score_rows
+from tinker_local.llama.context import Context
+from tinker_local.llama.machine import default_threads
+from tinker_local.llama.model import Model
 from tinker_local.options import Options
 
 _CHUNK = 128  # rows of logits that are compared at once

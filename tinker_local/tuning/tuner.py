@@ -10,9 +10,9 @@ from typing import Any
 
 from convert.convert import convert_checkpoint
 from convert.errors import ConversionError
-from tinker_local.engine.cpu import default_threads
-from tinker_local.engine.llama import Model, load_model
 from tinker_local.errors import BadRequestError
+from tinker_local.llama.machine import default_threads
+from tinker_local.llama.model import Model, load_model
 from tinker_local.options import Options
 from tinker_local.service_client import ServiceClient
 from tinker_local.store.known_model import KnownModel

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from tinker_local.errors import RequestErrorCategory
 from tinker_local.types.model_input import EncodedTextChunk, ModelInput, ModelInputChunk
 from tinker_local.types.rest import (
     Checkpoint,
@@ -11,7 +12,6 @@ from tinker_local.types.rest import (
     GetServerCapabilitiesResponse,
     ModelID,
     ParsedCheckpointTinkerPath,
-    RequestErrorCategory,
     SupportedModel,
     WeightsInfoResponse,
 )

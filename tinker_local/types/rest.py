@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum, auto
 from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
@@ -106,14 +105,6 @@ class WeightsInfoResponse(_Answer):
     train_attn: bool | None = None
 
 
-class RequestErrorCategory(StrEnum):
-    """Whose fault it is that a request failed."""
-
-    Unknown = auto()
-    Server = auto()
-    User = auto()
-
-
 __all__ = [
     "Checkpoint",
     "CheckpointType",
@@ -122,7 +113,6 @@ __all__ = [
     "GetServerCapabilitiesResponse",
     "ModelID",
     "ParsedCheckpointTinkerPath",
-    "RequestErrorCategory",
     "SupportedModel",
     "WeightsInfoResponse",
 ]

@@ -117,7 +117,7 @@ class SampledSequence:
         return f"SampledSequence({in_words(self)})"
 
     def _repr_html_(self) -> str:
-        from tinker_local.looking.notebook import in_html  # when something is shown
+        from tinker_local.display.notebook import in_html  # when something is shown
 
         return in_html([self], self._vocabulary())
 
@@ -182,7 +182,7 @@ class SampleResponse:
         return f"SampleResponse({', '.join(parts)})"
 
     def _repr_html_(self) -> str:
-        from tinker_local.looking.notebook import in_html
+        from tinker_local.display.notebook import in_html
 
         vocabulary = self.sequences[0]._vocabulary() if self.sequences else None
         prompt = None if self._prompt_tokens_np is None else self._prompt_tokens_np.tolist()

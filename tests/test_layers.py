@@ -1,0 +1,75 @@
+"""Imports run down the storeys, and llama.cpp and the converter have a door each."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+STOREYS = (  # from the ground up; what stands in one line imports nothing of its own line
+    "errors",
+    "display gguf kernels options queue_state service_only template_limits",
+    "chat_template futures llama store types",
+    "engine tokenizer",
+    "answers checks continued isolated progress retry telemetry",
+    "weights",
+    "rest_client sampling_client",
+    "service_client",
+    "batch bench doctor lm_eval tuning",
+    "cli",
+)
+HEIGHT = {name: height for height, names in enumerate(STOREYS) for name in names.split()}
+HEIGHT["__init__"] = len(STOREYS)
+
+
+def imported(source: str) -> Iterator[str]:
+    """Name every module that a file imports, also within its functions."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def wrong_imports(path: Path, source: str) -> list[str]:
+    """Return what a file of ours, at a path within the checkout, should not import."""
+    package, room, *_ = path.with_suffix("").parts
+    names = set(imported(source))
+    if package == "convert":
+        return sorted(name for name in names if name.split(".")[0] == "tinker_local")
+    wrong = {name for name in names if name.split(".")[0] == "llama_cpp" and room != "llama"}
+    ours = {name for name in names if name.startswith("tinker_local.")}
+    rooms = {name: name.split(".")[1] for name in ours}
+    return sorted(wrong | {n for n, r in rooms.items() if r != room and HEIGHT.get(r, 99) >= HEIGHT[room]})
+
+
+@pytest.mark.parametrize("package", ["tinker_local", "convert"])
+def test_imports_run_down(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert len(files) > 50
+    found = {
+        str(relative): wrong
+        for path in files
+        if (wrong := wrong_imports(relative := path.relative_to(ROOT), path.read_text(encoding="utf-8")))
+    }
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("tinker_local/gguf/file.py", "from tinker_local.llama.model import Model"),
+        ("tinker_local/store/names.py", "def f():\n    from tinker_local import weights"),
+        ("tinker_local/engine/loop.py", "import llama_cpp"),
+        ("tinker_local/engine/loop.py", "from tinker_local.sampling_client import SamplingClient"),
+        ("tinker_local/llama/model.py", "from tinker_local.engine.loop import Loop"),
+        ("tinker_local/batch/run.py", "from tinker_local.cli import app"),
+        ("convert/model.py", "from tinker_local import errors"),
+    ],
+)
+def test_a_forbidden_import_is_found(path: str, source: str) -> None:
+    assert wrong_imports(Path(path), source)

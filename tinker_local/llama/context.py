@@ -1,0 +1,309 @@
+"""Contexts: a KV cache over a model's weights, the batch that is computed on it, and its logits."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import weakref
+from types import SimpleNamespace
+from typing import Any, cast
+
+import llama_cpp
+import numpy as np
+from numpy.typing import NDArray
+
+from tinker_local.errors import InternalServerError
+from tinker_local.llama.graph_attention import attention_callback
+from tinker_local.llama.log import log
+from tinker_local.llama.machine import give_back
+from tinker_local.llama.model import Adapter, Model, model_bytes
+from tinker_local.options import KvType
+
+_KV_TYPES: dict[str, int] = {"f32": 0, "f16": 1, "q8_0": 8}  # enum ggml_type
+_BF16 = 30  # likewise
+KV_BYTES: dict[KvType, float] = {"f32": 4, "f16": 2, "q8_0": 34 / 32}
+"""Of a number in a KV cache."""
+_FLASH_ATTN: dict[bool | None, int] = {None: -1, False: 0, True: 1}  # enum llama_flash_attn_type
+
+STREAM_MARGIN = 16
+"""Cells of a stream beyond those of its longest sequence, for tokens that are soon removed again."""
+
+_libc = ctypes.CDLL("msvcrt" if os.name == "nt" else None)
+_IS_SET = ctypes.cast(_libc.strlen, llama_cpp.ggml_abort_callback)
+"""Says whether a text is not empty. llama.cpp calls it between any two operations, and a function of Python
+would wait for the GIL each time."""
+
+ABORTED = 2
+"""What ``llama_decode`` returns when it was told to stop."""
+
+
+def stream_cells(n_ctx: int) -> int:
+    """Return the cells of a stream for sequences of ``n_ctx`` tokens; llama.cpp wants a multiple of 256."""
+    return -(-(n_ctx + STREAM_MARGIN) // 256) * 256
+
+
+class DecodeError(InternalServerError):
+    """``llama_decode`` refused or failed a batch; ``code`` is what it returned."""
+
+    def __init__(self, code: int) -> None:
+        meaning = {1: "no room in the KV cache", ABORTED: "aborted", -1: "invalid batch"}
+        said = f"; llama.cpp said: {log.last_errors()}" if log.last_errors() else ""
+        super().__init__(f"llama_decode returned {code} ({meaning.get(code, 'computation failed')}){said}")
+        self.code = code
+
+
+class Batch:
+    """``llama_batch`` over numpy arrays, so that a step is written without a Python loop.
+
+    Attributes (all of length ``capacity``):
+        tokens: int32 token ids.
+        positions: int32 position of each token in its sequence.
+        sequences: int32 sequence id of each token (one sequence a token).
+        flags: int8; 1 where the token's row of logits is wanted.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.tokens: NDArray[np.int32] = np.zeros(capacity, np.int32)
+        self.positions: NDArray[np.int32] = np.zeros(capacity, np.int32)
+        self.sequences: NDArray[np.int32] = np.zeros(capacity, np.int32)
+        self.flags: NDArray[np.int8] = np.zeros(capacity, np.int8)
+        self._counts = np.ones(capacity, np.int32)
+        steps = np.arange(capacity, dtype=np.uintp) * self.sequences.itemsize
+        self._pointers = steps + np.uintp(self.sequences.ctypes.data)
+        int32s = ctypes.POINTER(ctypes.c_int32)
+        struct = cast(Any, llama_cpp.llama_batch())
+        struct.token = self.tokens.ctypes.data_as(int32s)
+        struct.pos = self.positions.ctypes.data_as(int32s)
+        struct.n_seq_id = self._counts.ctypes.data_as(int32s)
+        struct.seq_id = self._pointers.ctypes.data_as(ctypes.POINTER(int32s))
+        struct.logits = self.flags.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        self.struct = struct
+
+
+class Context:
+    """A KV cache over a model's weights, shared by up to ``n_sequences`` sequences.
+
+    With ``streams``, each sequence has cells of its own, which it fills from the first on, copies are real
+    copies, and how attention is computed is chosen for batch invariance: ``flash_attn`` does not count.
+
+    With an ``adapter``, each weight W that it has factors A and B for counts as W + c B A, where
+    c = ``lora_scale`` * alpha / rank, or ``lora_scale`` where the file's alpha is 0 or missing
+    (``get_scale`` in llama.cpp's ``llama-adapter.h``). At ``lora_scale`` 0 llama.cpp leaves it out.
+
+    Attributes:
+        n_ctx: most tokens one sequence may hold: what was asked for, at most the model's training
+            context.
+        n_cells: tokens the KV cache holds in all sequences together; tokens that sequences share
+            count once.
+        n_batch: most tokens of one ``decode``.
+        n_rows: most flagged tokens of one ``decode``.
+        n_bytes: about what it takes of memory at most: the cache, and logits where they are computed and
+            where they are read.
+        least_bytes: what it takes of memory at least; see ``needed_bytes``.
+        has_streams: whether each sequence has cells of its own.
+        copies_whole: whether only whole sequences can be copied: states cannot step back, and what lies
+            behind a sliding window is overwritten (``llama_kv_cache::find_slot``).
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        n_ctx: int,
+        n_sequences: int,
+        n_batch: int,
+        n_rows: int,
+        n_threads: int,
+        kv_type: KvType = "f16",
+        flash_attn: bool | None = None,
+        kv_offload: bool = True,
+        adapter: Adapter | None = None,
+        lora_scale: float = 1.0,
+        streams: bool = False,
+    ) -> None:
+        if adapter is not None and adapter.model is not model:
+            raise ValueError(f"the adapter {adapter.path} was loaded for another model")
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = n_sequences * stream_cells(n_ctx) if streams else n_ctx
+        params.n_batch = params.n_ubatch = n_batch
+        params.n_outputs_max = n_rows
+        params.n_seq_max = n_sequences
+        params.n_threads = params.n_threads_batch = n_threads
+        params.type_k = params.type_v = _KV_TYPES[kv_type]
+        params.flash_attn_type = _FLASH_ATTN[flash_attn]
+        callback = attention_callback() if streams and kv_type == "f16" else None
+        # whether attention takes each query by itself; see invariance.py
+        self.attends_by_rows = (
+            streams and kv_type == "f16" and (callback is not None or not model.is_latent)
+        )
+        if streams:
+            params.type_v = _BF16 if self.attends_by_rows and callback is None else _KV_TYPES[kv_type]
+            params.flash_attn_type = _FLASH_ATTN[self.attends_by_rows]
+            if callback is not None:
+                params.cb_eval = ctypes.cast(callback, llama_cpp.ggml_backend_sched_eval_callback)
+        params.offload_kqv = kv_offload
+        params.kv_unified = not streams  # if so, sequences of one prompt share its cells
+        params.swa_full = streams  # the position is the cell, also behind a sliding window
+        params.no_perf = True
+        with model.adapters_lock, log.listening():
+            handle = llama_cpp.llama_init_from_model(model.handle, params)
+            if handle:
+                self._stop = ctypes.create_string_buffer(2)
+                self.close = weakref.finalize(
+                    self, _free_context, handle, os.getpid(), self._stop, model, adapter
+                )
+        if not handle:
+            raise InternalServerError(
+                f"llama.cpp cannot make a context of n_ctx={n_ctx}, kv_type={kv_type!r}, "
+                f"flash_attn={flash_attn} for {model.path}: "
+                f"{log.last_errors() or 'no reason given'}. A smaller n_ctx needs less memory."
+            )
+        self.model = model
+        self.n_threads = n_threads
+        self.n_sequences = n_sequences
+        self.n_ctx = min(n_ctx, model.n_ctx_train)
+        self.n_cells = int(llama_cpp.llama_n_ctx(handle))
+        if streams or llama_cpp.llama_model_is_recurrent(model.handle):
+            self.n_cells = n_sequences * n_ctx  # a stream or a state has room for any number of tokens
+        self.n_batch = int(llama_cpp.llama_n_batch(handle))
+        self.n_rows = min(n_rows, self.n_batch)
+        cache = llama_cpp.llama_n_ctx(handle) * model.kv_numbers * KV_BYTES[kv_type]
+        self.n_bytes = int(cache + 2 * self.n_rows * model.n_vocab * 4)
+        self.has_streams = streams
+        window = int(llama_cpp.llama_model_n_swa(model.handle))
+        self.copies_whole = model.is_recurrent or (0 < window < self.n_ctx and not streams)
+        self.least_bytes = needed_bytes(model, n_ctx, n_sequences, n_batch, n_rows, kv_type, streams)
+        self.batch = Batch(self.n_batch)
+        self._handle: Any = handle
+        self._memory: Any = llama_cpp.llama_get_memory(handle)
+        self._view: NDArray[np.float32] = np.empty((0, model.n_vocab), np.float32)
+        self._address = 0
+        llama_cpp.llama_set_abort_callback(handle, _IS_SET, ctypes.addressof(self._stop))
+        self._is_reserved = adapter is None
+        if adapter is not None:
+            self._apply(adapter, lora_scale)
+        _contexts.add(self)
+
+    def _apply(self, adapter: Adapter, scale: float) -> None:
+        handles = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter.handle)
+        llama_cpp.llama_set_adapters_lora(self._handle, handles, 1, (ctypes.c_float * 1)(scale))
+
+    def decode(self, n_tokens: int) -> None:
+        """Run the first ``n_tokens`` of ``batch``, with the GIL released.
+
+        Raises:
+            DecodeError: llama.cpp did not compute the batch.
+        """
+        self.batch.struct.n_tokens = n_tokens
+        if self._is_reserved:
+            code = llama_cpp.llama_decode(self._handle, self.batch.struct)
+        else:  # llama.cpp makes room for the adapter's part of the graph, and walks the model's adapters
+            with self.model.adapters_lock:
+                code = llama_cpp.llama_decode(self._handle, self.batch.struct)
+            self._is_reserved = True
+        if code != 0:
+            raise DecodeError(code)
+
+    def set_threads(self, n_threads: int) -> None:
+        """Compute with another number of threads from now on."""
+        llama_cpp.llama_set_n_threads(self._handle, n_threads, n_threads)
+        self.n_threads = n_threads
+
+    def abort(self) -> None:
+        """Let the decode that is running, and all to come, end with a ``DecodeError`` of ``ABORTED``, soon.
+
+        May be called from any thread.
+        """
+        self._stop[0] = b"\1"
+
+    def logits(self, n_rows: int) -> NDArray[np.float32]:
+        """Return the flagged rows of the last ``decode``, in the order of the batch.
+
+        float32, shape (n_rows, n_vocab): a view of llama.cpp's memory, good until the next decode.
+        """
+        if n_rows == 0:
+            return self._view[:0]
+        pointer = llama_cpp.llama_get_logits(self._handle)
+        address = ctypes.addressof(pointer.contents)
+        if address != self._address or n_rows > len(self._view):
+            self._view, self._address = _floats(address, (n_rows, self.model.n_vocab)), address
+        return self._view[:n_rows]
+
+    def copy_sequence(self, source: int, target: int, length: int) -> None:
+        """Make ``target`` hold the first ``length`` tokens of ``source``; they share the cells.
+
+        A recurrent state has no parts: of such a model the whole sequence is copied. With streams the
+        cells are copied.
+        """
+        if self.has_streams:
+            self._copy_stream(source, target)
+            self.truncate_sequence(target, length)
+            return
+        end = -1 if self.model.is_recurrent else length
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, end)
+
+    def _copy_stream(self, source: int, target: int) -> None:
+        """By way of main memory: ``llama_memory_seq_cp`` copies unused cells too, and takes ten times as
+        long. That way leaves out what lies behind a sliding window, though, and the cells move.
+        """
+        if llama_cpp.llama_model_n_swa(self.model.handle):
+            llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+            return
+        size = int(llama_cpp.llama_state_seq_get_size(self._handle, source))
+        state = (ctypes.c_uint8 * size)()
+        llama_cpp.llama_state_seq_get_data(self._handle, state, size, source)
+        if not llama_cpp.llama_state_seq_set_data(self._handle, state, size, target):
+            raise InternalServerError(f"llama.cpp cannot copy a sequence of {size:,} bytes")
+
+    def truncate_sequence(self, sequence: int, length: int) -> None:
+        """Forget a sequence's tokens from position ``length`` on."""
+        llama_cpp.llama_memory_seq_rm(self._memory, sequence, length, -1)
+
+    def sequence_length(self, sequence: int) -> int:
+        """Return how many tokens a sequence holds."""
+        return int(llama_cpp.llama_memory_seq_pos_max(self._memory, sequence)) + 1
+
+    def remove_sequence(self, sequence: int) -> None:
+        """Forget a sequence."""
+        llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+
+def loaded_bytes() -> int:
+    """Return what this process holds of models and KV caches: bytes of files and of cells."""
+    contexts = [context.least_bytes for context in list(_contexts) if context.close.alive]
+    return model_bytes() + sum(contexts)
+
+
+_contexts: weakref.WeakSet[Context] = weakref.WeakSet()
+
+
+def needed_bytes(
+    model: Model, n_ctx: int, n_sequences: int, n_batch: int, n_rows: int, kv_type: KvType, streams: bool
+) -> int:
+    """Return the bytes that a context takes, at least: its cells, and logits as they are made and kept.
+
+    Layers with a sliding window have fewer cells; since llama.cpp does not tell which they are, all are
+    taken for such. So nothing is refused that would have fitted.
+    """
+    n_cells = n_sequences * stream_cells(n_ctx) if streams else n_ctx
+    window = int(llama_cpp.llama_model_n_swa(model.handle))
+    if window and not streams:
+        n_cells = min(n_cells, window + n_batch)
+    cell = model.kv_numbers * KV_BYTES[kv_type]
+    return int(n_cells * cell) + 2 * 4 * n_rows * model.n_vocab
+
+
+def _floats(address: int, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Return a view of memory; ``np.ctypeslib`` would make a type for each shape, and keep it for ever."""
+    array = SimpleNamespace(
+        __array_interface__={"version": 3, "data": (address, False), "typestr": "<f4", "shape": shape}
+    )
+    return np.asarray(array)
+
+
+def _free_context(handle: Any, pid: int, *_used: object) -> None:
+    """Free a context. A finalizer that holds the model and adapter keeps them from being freed first."""
+    if pid == os.getpid():
+        llama_cpp.llama_free(handle)
+        give_back()

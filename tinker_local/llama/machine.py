@@ -1,0 +1,149 @@
+"""This machine: how many threads pay, how much main memory there is, and whether a model fits."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from tinker_local.errors import BadRequestError
+from tinker_local.llama.devices import device_memory
+
+_USUAL = 8 << 30  # where the system does not tell
+_GROUPS = (  # of Linux, versions 2 and 1: the limit, and what is used
+    ("memory.max", "memory.current"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+_MOUNT = Path("/sys/fs/cgroup")
+
+
+def default_threads() -> int:
+    """Return the number of physical cores this process may use, performance cores on a Mac.
+
+    llama.cpp's work is bound by arithmetic units and memory, which hyper-threads share and
+    efficiency cores slow down.
+    """
+    if sys.platform == "darwin":
+        return _mac_performance_cores() or os.cpu_count() or 1
+    if sys.platform == "linux":
+        return _linux_cores(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _linux_cores(cpus: set[int]) -> int:
+    cores = set()
+    for cpu in cpus:
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            cores.add(topology.read_text().strip())
+        except OSError:
+            cores.add(str(cpu))
+    return len(cores)
+
+
+def _mac_performance_cores() -> int:
+    try:
+        answer = subprocess.run(
+            ["sysctl", "-n", "hw.perflevel0.physicalcpu"], capture_output=True, text=True, timeout=5
+        )
+        return int(answer.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return 0
+
+
+def main_memory() -> int:
+    """Bytes of main memory that this process may use: the machine's, or its control group's."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        total = _USUAL
+    return min([total, *(limit for limit, _ in _group_limits())])
+
+
+def available_memory() -> int:
+    """Bytes that can be had now without others being put out; where that is not told, all there are."""
+    found = [main_memory()]
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) << 10)
+    found += [limit - used for limit, used in _group_limits()]
+    return max(0, min(found))
+
+
+def memory_of(devices: str | None) -> int:
+    """Bytes of main memory, or of the devices (see ``load_model``) where these have less."""
+    return min(main_memory(), device_memory(devices) or main_memory())
+
+
+def check_fits(what: str, n_bytes: int, limit: int, *, is_given: bool, hint: str) -> None:
+    """Refuse what is larger than it may be.
+
+    Args:
+        what: subject of the sentence, in the plural.
+        n_bytes: what it takes.
+        limit: what there is.
+        is_given: whether that is ``max_memory_mb``.
+        hint: what to do.
+
+    Raises:
+        BadRequestError: says both numbers.
+    """
+    if n_bytes > limit:
+        room = "that max_memory_mb allows" if is_given else "that there are"
+        raise BadRequestError(
+            f"{what} take {n_bytes / 1e6:,.0f} MB, more than the {limit / 1e6:,.0f} MB of memory {room}; "
+            + hint
+        )
+
+
+def give_back() -> None:
+    """Let the system have the pages that were freed: glibc keeps them, in each of its arenas."""
+    if _trim is not None:
+        _trim(0)
+
+
+def _find_trim() -> Callable[[int], int] | None:
+    try:
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library
+        return None
+    return trim
+
+
+_trim = _find_trim()
+
+
+def _group_limits() -> list[tuple[int, int]]:
+    """Limits of the process's control groups and what is used of them, page cache not counted."""
+    found = []
+    for directory in _groups():
+        for limit, used in _GROUPS:
+            with suppress(OSError, ValueError):  # of ValueError: "max"
+                most = int((directory / limit).read_text())
+                found.append((most, int((directory / used).read_text()) - _cached(directory)))
+    return found
+
+
+def _groups() -> list[Path]:
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    found = [_MOUNT, _MOUNT / "memory"]  # what containers see
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            found.append(_MOUNT / controllers / path.lstrip("/"))
+    return list(dict.fromkeys(found))
+
+
+def _cached(directory: Path) -> int:
+    for line in (directory / "memory.stat").read_text().splitlines():
+        name, _, value = line.partition(" ")
+        if name == "inactive_file":
+            return int(value)
+    return 0

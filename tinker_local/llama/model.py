@@ -1,0 +1,290 @@
+"""Models and adapters: llama.cpp's handles with Python lifetimes, shared by all who open the same file."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import llama_cpp
+
+from tinker_local.errors import BadRequestError
+from tinker_local.gguf.adapter_check import check_adapter
+from tinker_local.gguf.file import file_version
+from tinker_local.gguf.model_check import check_model
+from tinker_local.llama.amx import has_to_avoid_extra_buffers
+from tinker_local.llama.devices import device_pointers
+from tinker_local.llama.log import log
+from tinker_local.llama.long_texts import tokenizing
+from tinker_local.llama.mapped_files import MappedFiles
+
+_TEMPLATE_ROOM = 1 << 20  # longest metadata string that is read, in bytes
+
+llama_cpp.llama_backend_init()
+
+
+class Model:
+    """The weights and the vocabulary of one GGUF file. Get one from ``load_model``.
+
+    Attributes:
+        path: the file.
+        files: it and its other parts.
+        handle: llama.cpp's pointer.
+        n_vocab: number of token ids.
+        n_ctx_train: tokens the model was trained to read.
+        is_latent: whether attention keeps one compressed vector a token for keys and values (MLA).
+        is_recurrent: whether it keeps a state for each sequence, in all its layers or in some.
+        adapters_lock: held by whoever changes or reads llama.cpp's list of the model's adapters.
+    """
+
+    def __init__(
+        self, path: Path, n_gpu_layers: int, devices: str | None = None, *, check_data: bool = False
+    ) -> None:
+        self.files = MappedFiles([path, *check_model(path).others])
+        params = llama_cpp.llama_model_default_params()
+        params.check_tensors = check_data  # reads all of the file, looking for numbers that are none
+        params.n_gpu_layers = n_gpu_layers
+        params.use_extra_bufts = not has_to_avoid_extra_buffers
+        pointers = device_pointers(devices)
+        params.devices = ctypes.cast(pointers, ctypes.c_void_p) if pointers else None
+        with log.listening():
+            handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+            if handle:
+                self._free = weakref.finalize(self, _free_model, handle, os.getpid())
+        if not handle:
+            raise _refusal(path, log.last_errors() or "no reason given")
+        self.path = path
+        self.handle: Any = handle
+        self.adapters_lock = threading.RLock()  # a finalizer may want it while its own thread has it
+        self._vocab: Any = llama_cpp.llama_model_get_vocab(handle)
+        self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
+        self._splitter = self.metadata("tokenizer.ggml.pre")
+        self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(handle))
+        self.is_recurrent = bool(
+            llama_cpp.llama_model_is_recurrent(handle) or llama_cpp.llama_model_is_hybrid(handle)
+        )
+        self.is_latent = (
+            self.metadata(f"{self.metadata('general.architecture')}.attention.kv_lora_rank") is not None
+        )
+        if self.n_vocab == 0 or not llama_cpp.llama_model_has_decoder(handle):
+            raise BadRequestError(f"{path} is not a language model: it has no vocabulary or decoder")
+
+    @property
+    def usual_n_ctx(self) -> int:
+        """Tokens the model was trained to read; with long-RoPE, those it first was.
+
+        llama.cpp takes the factors for long texts wherever the context has room for one.
+        """
+        scaling = f"{self.metadata('general.architecture')}.rope.scaling"
+        if self.metadata(f"{scaling}.type") == "longrope":
+            return int(self.metadata(f"{scaling}.original_context_length") or self.n_ctx_train)
+        return self.n_ctx_train
+
+    @property
+    def kv_numbers(self) -> int:
+        """Numbers that attention keeps of a token, at most: keys and values of all layers."""
+        handle = self.handle
+        n_heads = int(llama_cpp.llama_model_n_head_kv(handle))
+        usual = int(llama_cpp.llama_model_n_embd(handle)) // max(
+            1, int(llama_cpp.llama_model_n_head(handle))
+        )
+        architecture = self.metadata("general.architecture")
+        lengths = (self.metadata(f"{architecture}.attention.{of}_length") for of in ("key", "value"))
+        return int(llama_cpp.llama_model_n_layer(handle)) * n_heads * sum(int(n or usual) for n in lengths)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the weights."""
+        return int(llama_cpp.llama_model_size(self.handle))
+
+    def metadata(self, key: str) -> str | None:
+        """Return a metadata value of the GGUF as text, None if the key is not there."""
+        buffer = ctypes.create_string_buffer(_TEMPLATE_ROOM)
+        length = llama_cpp.llama_model_meta_val_str(self.handle, key.encode(), buffer, _TEMPLATE_ROOM)
+        return buffer.value.decode("utf-8", "replace") if length >= 0 else None
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Return the token ids of ``text``; see ``llama_tokenize`` for the flags.
+
+        Raises:
+            BadRequestError: the text is no Unicode, or has a stretch without a break that is too long.
+        """
+        try:
+            data = text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise BadRequestError(
+                f"the text has half a character (a surrogate) at position {error.start}: "
+                f"{text[error.start]!r}"
+            ) from None
+        return tokenizing(text, self._splitter, lambda: self._tokenize(data, add_special, parse_special))
+
+    def _tokenize(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
+        room = len(data) + 8
+        while True:
+            tokens = (llama_cpp.llama_token * room)()
+            count = llama_cpp.llama_tokenize(
+                self._vocab, data, len(data), tokens, room, add_special, parse_special
+            )
+            if count >= 0:
+                return list(tokens[:count])
+            room = -count
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes a token stands for; those of a control token are its name."""
+        return _written(
+            64,
+            lambda buffer, room: llama_cpp.llama_token_to_piece(self._vocab, token, buffer, room, 0, True),
+        )
+
+    def detokenize(self, tokens: list[int], *, skip_special: bool) -> bytes:
+        """Return the bytes of a token sequence, with the vocabulary's own rules for spaces."""
+        if skip_special:  # else llama.cpp leaves the space that SentencePiece puts after BOS
+            hidden = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+            tokens = [t for t in tokens if not llama_cpp.llama_vocab_get_attr(self._vocab, t) & hidden]
+        n = len(tokens)
+        array = (llama_cpp.llama_token * n)(*tokens)
+        return _written(
+            8 * n + 64,
+            lambda buffer, room: llama_cpp.llama_detokenize(
+                self._vocab, array, n, buffer, room, skip_special, not skip_special
+            ),
+        )
+
+    def token_text(self, token: int) -> str:
+        """Return the token as the vocabulary writes it (``Ġthe``, ``▁the``, ``<|im_end|>``)."""
+        text: bytes = llama_cpp.llama_vocab_get_text(self._vocab, token)
+        return text.decode("utf-8", "replace")
+
+    def is_eog(self, token: int) -> bool:
+        """Whether the token ends a generation (end of text, end of turn)."""
+        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+
+    def describe(self, token: int) -> tuple[bool, bytes]:
+        """Return whether the token ends a generation, and the bytes it stands for."""
+        return self.is_eog(token), self.piece(token)
+
+    def special_token(self, name: Literal["bos", "eos", "eot", "pad"]) -> int | None:
+        """Return the id of a special token, None if the vocabulary has none."""
+        token = int(getattr(llama_cpp, f"llama_vocab_{name}")(self._vocab))
+        return token if token >= 0 else None
+
+
+def _free_model(handle: Any, pid: int) -> None:
+    if pid == os.getpid():  # a forked process leaves alone what the threads of its parent may be using
+        llama_cpp.llama_model_free(handle)
+
+
+def _refusal(path: Path, reason: str) -> BadRequestError:
+    return BadRequestError(
+        f"llama.cpp cannot load {path} ({path.stat().st_size:,} bytes): {reason}. Is the file complete, "
+        f"and a model that the installed llama-cpp-python {llama_cpp.__version__} knows?"
+    )
+
+
+def _written(room: int, write: Callable[[Any, int], int]) -> bytes:
+    """Return what ``write(buffer, room)`` writes; where the room is too small it says how much it needs."""
+    while True:
+        buffer = ctypes.create_string_buffer(room)
+        length = write(buffer, room)
+        if length >= 0:
+            return buffer.raw[:length]
+        room = -length
+
+
+def model_bytes() -> int:
+    """Return the bytes of all model files that this process has open."""
+    return sum(model.files.n_bytes for model in list(_models.values()))
+
+
+_models: weakref.WeakValueDictionary[tuple[object, ...], Model] = weakref.WeakValueDictionary()
+_models_lock = threading.Lock()
+
+
+def load_model(path: Path, n_gpu_layers: int, devices: str | None = None) -> Model:
+    """Open a GGUF file, or share the model if this process has it open already.
+
+    Args:
+        path: the file.
+        n_gpu_layers: layers kept on the devices; -1 for all.
+        devices: names of the devices, with commas between; "none" for the CPU alone; None for all.
+
+    Raises:
+        BadRequestError: llama.cpp does not accept the file, in its words; or there is no such device.
+    """
+    path, version = file_version(path)
+    key = (path, version, n_gpu_layers, devices)
+    with _models_lock:
+        model = _models.get(key)
+        if model is None:
+            model = Model(path, n_gpu_layers, devices)
+            if file_version(path)[1] != version:
+                raise BadRequestError(f"{path} was changed while it was opened; open it again")
+            _models[key] = model
+    return model
+
+
+class Adapter:
+    """A LoRA over a model's weights. Get one from ``load_adapter``.
+
+    Attributes:
+        path: the file.
+        model: the base.
+        handle: llama.cpp's pointer.
+    """
+
+    def __init__(self, model: Model, path: Path) -> None:
+        check_adapter(path, model.path)
+        with model.adapters_lock, log.listening():
+            handle = llama_cpp.llama_adapter_lora_init(model.handle, os.fsencode(path))
+            reason = log.last_errors() or "no reason given"
+            if handle:
+                self._free = weakref.finalize(self, _free_adapter, handle, model, os.getpid())
+        if not handle:
+            raise BadRequestError(f"llama.cpp cannot put the adapter {path} on {model.path}: {reason}")
+        self.path = path
+        self.model = model
+        self.handle: Any = handle
+
+
+def _free_adapter(handle: Any, model: Model, pid: int) -> None:
+    """Free an adapter. A finalizer that holds the model keeps it from being freed first."""
+    if pid != os.getpid():
+        return
+    with model.adapters_lock:
+        llama_cpp.llama_adapter_lora_free(handle)
+
+
+_adapters: weakref.WeakValueDictionary[tuple[object, ...], Adapter] = weakref.WeakValueDictionary()
+_adapters_lock = threading.Lock()
+
+
+def load_adapter(model: Model, path: Path) -> Adapter:
+    """Open a GGUF file with a LoRA for ``model``, or share it if that model has it open already.
+
+    Raises:
+        BadRequestError: the file is not a LoRA for this model, or one that llama.cpp would apply only
+            in part; the message has the reason.
+    """
+    path, version = file_version(path)
+    key = (id(model), path, version)  # an adapter keeps its model alive, so the id stays the model's
+    with _adapters_lock:
+        adapter = _adapters.get(key)
+        if adapter is None:
+            adapter = _adapters[key] = Adapter(model, path)
+    return adapter
+
+
+def _after_fork() -> None:
+    """Make locks anew that other threads of the parent may have held; their threads are not here."""
+    global _models_lock, _adapters_lock
+    _models_lock, _adapters_lock = threading.Lock(), threading.Lock()
+    for model in _models.values():
+        model.adapters_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
