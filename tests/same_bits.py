@@ -37,7 +37,7 @@ MODELS: dict[str, tuple[Architecture, Kind]] = {
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "usual": {"n_ctx": 512},
-    "short": {"n_ctx": 256, "n_ubatch": 96},
+    "short": {"n_ctx": 256, "n_ubatch": 192},
     "f32 cache": {"n_ctx": 512, "kv_type": "f32"},
     "invariant": {"n_ctx": 512, "batch_invariant": True},
 }
