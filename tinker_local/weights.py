@@ -15,8 +15,7 @@ from tinker_local import checks
 from tinker_local.engine.engine import Engine
 from tinker_local.engine.sharing import ContextLimit
 from tinker_local.errors import BadRequestError, NotFoundError
-from tinker_local.gguf.file import canonical_path, check_gguf, is_adapter
-from tinker_local.gguf.file import file_version
+from tinker_local.gguf.file import canonical_path, check_gguf, file_version, is_adapter
 from tinker_local.options import Options
 from tinker_local.store.catalog import find_entry
 from tinker_local.store.checkpoint import Checkpoint
