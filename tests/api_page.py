@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tinker_local
+from tinker_local.service_only import REFUSES
 
 PAGE = Path(__file__).resolve().parents[1] / "tinker_local" / "API.md"
 
@@ -37,6 +39,9 @@ SECTIONS = {
 }
 """What the page has, in this order; the other names are Tinker's own, and are there for its scripts."""
 
+_WITH_NAMES = ("Args", "Raises", "Attributes")
+"""Sections of a docstring in which each entry begins with a name."""
+
 HEAD = (
     "# tinker_local\n\nMade from the docstrings by `python -m tests.api_page`; a test keeps it so.\n"
     "What the words mean is in [README.md](README.md).\n"
@@ -57,12 +62,28 @@ def page() -> str:
 def _methods(owner: str, item: Any) -> Iterator[str]:
     if not inspect.isclass(item) or owner.endswith("Error"):
         return
-    for name, member in vars(item).items():
-        function = getattr(member, "__func__", member)
-        if name.startswith("_") or name.endswith("_async") or not inspect.isfunction(function):
-            continue
-        if inspect.getdoc(function):
+    members = {name: getattr(m, "__func__", m) for name, m in vars(item).items() if name[0] != "_"}
+    yield from _properties(members)
+    functions = {
+        name: m for name, m in members.items() if inspect.isfunction(m) and not name.endswith("_async")
+    }
+    for name, function in functions.items():
+        if inspect.getdoc(function) and not hasattr(function, REFUSES):
             yield from _entry(f"{owner}.{name}", function, "####")
+    if refusing := [f"`{name}`" for name, function in functions.items() if hasattr(function, REFUSES)]:
+        yield "\n" + textwrap.fill(f"Only Tinker's service has {', '.join(refusing)}.", 108) + "\n"
+
+
+def _properties(members: dict[str, Any]) -> Iterator[str]:
+    """List attributes that are computed: name, type and docstring."""
+    getters = {name: getattr(m, "fget", None) or getattr(m, "func", None) for name, m in members.items()}
+    lines = []
+    for name, getter in getters.items():
+        if inspect.isfunction(getter):
+            kind = _signature(getter).removeprefix("() -> ")
+            lines.append(f"- `{name}: {kind}`: {' '.join(_code(inspect.getdoc(getter) or '').split())}")
+    if lines:
+        yield "\n".join(["\n**Properties**\n", *lines, ""])
 
 
 def _entry(name: str, item: Any, level: str) -> Iterator[str]:
@@ -78,7 +99,7 @@ def _signature(function: Any) -> str:
     signature = inspect.signature(function)
     parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
     whole = re.sub(r"\b(?:tinker_local\.)?types\.", "", str(signature.replace(parameters=parameters)))
-    whole = whole.replace("'", "")
+    whole = re.sub(r"(: |-> )(['\"])(.*?)\2(?= = |, |\)|$)", r"\1\3", whole)  # annotations are strings
     return whole if len(whole) < 90 else _broken(whole)
 
 
@@ -97,19 +118,23 @@ def _broken(signature: str) -> str:
 def _as_markdown(doc: str) -> str:
     """Return a docstring with its sections (Args, Returns, ...) as lists, and its code in one backtick."""
     lines: list[str] = []
-    section = False
-    for line in re.sub(r"``", "`", doc).splitlines():
+    section = ""
+    for line in _code(doc).splitlines():
         if re.fullmatch(r"(Args|Returns|Raises|Yields|Attributes)( \(.*\))?:", line):
-            section = True
+            section = line[:-1]
             lines += [f"**{line[:-1]}**", ""]
-        elif section and (match := re.match(r" {4}(\w[\w*, ()]*): (.*)", line)):
+        elif section in _WITH_NAMES and (match := re.match(r" {4}([\w*][\w, ]*): (.*)", line)):
             lines.append(f"- `{match[1]}`: {match[2]}")
         elif section and line.startswith("    "):
             lines.append(f"  {line.strip()}" if lines[-1].startswith(("-", "  ")) else line.strip())
         else:
-            section = section and not line.strip()
+            section = "" if line.strip() else section
             lines.append(line)
     return "\n".join(lines) + "\n"
+
+
+def _code(doc: str) -> str:
+    return doc.replace("``", "`")
 
 
 if __name__ == "__main__":

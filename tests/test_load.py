@@ -153,7 +153,7 @@ def test_sampled_logprobs_agree_with_a_rescoring(finished: list[Job], idle_clien
 
 def test_nothing_is_left_behind(finished: list[Job], busy_client: SamplingClient) -> None:
     """A request that needs the whole context still runs."""
-    n_ctx = busy_client._engine.n_ctx
+    n_ctx = busy_client.n_ctx
     prompt = ModelInput.from_ints([100] * (n_ctx - 40))
     params = SamplingParams(max_tokens=40, stop=[], temperature=0)
     assert len(busy_client.sample(prompt, 1, params).result().sequences[0].tokens) == 40

@@ -64,7 +64,7 @@ def test_impossible_values(given: dict[str, Any], said: str) -> None:
 def test_the_environment_reaches_the_engine(monkeypatch: pytest.MonkeyPatch, model_path: Path) -> None:
     monkeypatch.setenv("TINKER_LOCAL_N_CTX", "96")
     with ServiceClient() as service:
-        assert service.create_sampling_client(base_model=str(model_path))._engine.n_ctx == 96
+        assert service.create_sampling_client(base_model=str(model_path)).n_ctx == 96
 
 
 @pytest.fixture(scope="module")
@@ -143,4 +143,4 @@ def test_long_rope_starts_with_the_original_context(
     }
     monkeypatch.setattr(Model, "metadata", lambda _, key: said.get(key))
     with ServiceClient(**given) as service:
-        assert service.create_sampling_client(base_model=str(tiny))._engine.n_ctx == n_ctx
+        assert service.create_sampling_client(base_model=str(tiny)).n_ctx == n_ctx

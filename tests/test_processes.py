@@ -93,7 +93,7 @@ def test_what_a_copy_keeps(client: SamplingClient, tmp_path: Path) -> None:
     import pickle
 
     config = RetryConfig(max_connections=3)
-    path = str(client._weights.path)
+    path = str(client.weights.path)
     service = ServiceClient(n_ctx=256, n_threads=1)
     original = service.create_sampling_client(base_model=path, retry_config=config)
     copy = pickle.loads(pickle.dumps(original))
@@ -101,12 +101,12 @@ def test_what_a_copy_keeps(client: SamplingClient, tmp_path: Path) -> None:
     assert copy.get_telemetry().counters.requests == 0
     by_handle = SamplingClient.from_sampler_handle(original.get_sampler_handle())
     assert by_handle.get_base_model() == path
-    assert by_handle._options == original._options
+    assert by_handle.options == original.options
 
 
 def test_a_handle_is_plain_json_and_runs_nothing(client: SamplingClient) -> None:
     state = json.loads(base64.urlsafe_b64decode(client.get_sampler_handle()))
-    assert state["weights"]["path"] == str(client._weights.path)
+    assert state["weights"]["path"] == str(client.weights.path)
     state["weights"]["path"] = "/nowhere.gguf"
     gone = base64.urlsafe_b64encode(json.dumps(state).encode()).decode()
     with pytest.raises(NotFoundError, match=r"/nowhere\.gguf"):

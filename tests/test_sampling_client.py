@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -326,6 +328,26 @@ def test_a_pickled_client_opens_the_same_model(client: SamplingClient) -> None:
         assert sample(copy, max_tokens=4, temperature=0).sequences[0].tokens == expected.sequences[0].tokens
     assert copies[0]._engine is copies[1]._engine
     assert copies[0]._engine.model is client._engine.model, "weights are loaded once"
+
+
+def test_tokens_are_told_as_they_are_drawn(client: SamplingClient, tokenizer: Tokenizer) -> None:
+    drawn: dict[int, list[int]] = {0: [], 1: []}
+    params = SamplingParams(max_tokens=6, seed=1)
+    answer = client.sample(
+        prompt_of(tokenizer), 2, params, on_token=lambda index, token: drawn[index].append(token)
+    )
+    assert [drawn[index] for index in (0, 1)] == [s.tokens for s in answer.result().sequences]
+    alone: list[int] = []
+    one = client.sample_async(
+        prompt_of(tokenizer), 1, params, on_token=lambda _, token: alone.append(token)
+    )
+    assert asyncio.run(one).sequences[0].tokens == alone
+
+
+def test_what_was_opened(client: SamplingClient, model_path: Path) -> None:
+    assert (client.weights.path, client.weights.adapter_path) == (model_path.resolve(), None)
+    assert client.weights.lora_scale == 1
+    assert client.n_ctx >= (client.options.n_ctx or 1)
 
 
 def test_responses_show_in_a_repl(client: SamplingClient) -> None:

@@ -66,6 +66,21 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         self._plain_logprobs = Logprobs(self._telemetry)
         engine.observe(self)
 
+    @property
+    def weights(self) -> Weights:
+        """The files it computes with: ``path`` of the model, ``adapter_path`` and ``lora_scale``."""
+        return self._weights
+
+    @property
+    def options(self) -> Options:
+        """The options it was opened with, under ``ServiceClient``'s names."""
+        return self._options
+
+    @property
+    def n_ctx(self) -> int:
+        """Most tokens of one request, its prompt and a continuation together."""
+        return self._engine.n_ctx
+
     def sample(
         self,
         prompt: types.ModelInput,
@@ -77,6 +92,8 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         target_prompt_logprobs: types.TensorData | None = None,
         prompt_alt_tokens_k: int = 0,
         prompt_logprobs_last_n: int | None = None,
+        *,
+        on_token: Callable[[int, int], None] | None = None,
     ) -> APIFuture[types.SampleResponse]:
         """Generate continuations of a prompt. Returns at once.
 
@@ -94,6 +111,9 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
                 most 1,024; see ``types.PromptAltTokens``.
             prompt_logprobs_last_n: score only the last n tokens, from 1 to len(prompt) - 1: what comes
                 before them can be served from the cache. Acts on the first two prompt arguments.
+            on_token: called with (sample index, token) for each token as it is drawn. It runs on the
+                engine's thread and must return at once; an error in it ends the request. Where a
+                ``RetryConfig`` retries a request, its tokens come again from the first.
 
         Returns:
             A future of the ``SampleResponse``. Cancelling it frees what the request held.
@@ -102,16 +122,44 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
             BadRequestError: an argument is wrong; the message names it and its value.
             RequestFailedError: the client was closed.
         """
-        return self._sample(
-            prompt,
-            num_samples,
-            sampling_params,
-            include_prompt_logprobs,
-            topk_prompt_logprobs,
-            topk_sample_logprobs,
-            target_prompt_logprobs,
-            prompt_alt_tokens_k,
-            prompt_logprobs_last_n,
+        n_vocab, params = self._engine.model.n_vocab, sampling_params
+        tokens = self._prompt_tokens(prompt)
+        logprobs = bool(include_prompt_logprobs)
+        first = checks.first_scored(prompt_logprobs_last_n, len(tokens), logprobs)
+        topk = checks.topk_count(topk_prompt_logprobs, "topk_prompt_logprobs", n_vocab)
+        asked = targets = None
+        if target_prompt_logprobs is not None:
+            asked, targets = checks.targets(target_prompt_logprobs, len(tokens), n_vocab)
+        answer = self._plain
+        if logprobs or topk or asked is not None:
+            answer = replace(answer, logprobs=logprobs, first=first, topk=topk, targets=asked)
+        if logprobs:
+            answer = replace(answer, prompt=tokens)
+        future: APIFuture[types.SampleResponse] = APIFuture()
+        return self._submit(
+            future,
+            Request(
+                prompt=tokens,
+                future=future,
+                assemble=answer,
+                num_samples=checks.sample_count(num_samples),
+                max_tokens=checks.generation_length(params.max_tokens, len(tokens), self.n_ctx),
+                temperature=checks.temperature(params.temperature),
+                top_k=checks.top_k(params.top_k, n_vocab),
+                top_p=checks.top_p(params.top_p),
+                seed=secrets.randbits(64) if params.seed is None else checks.seed(params.seed),
+                stop=checks.stop_rule(params.stop, n_vocab),
+                prompt_logprobs=logprobs,
+                topk_prompt_logprobs=topk,
+                prompt_logprobs_from=first,
+                topk_sample_logprobs=checks.topk_count(
+                    topk_sample_logprobs, "topk_sample_logprobs", n_vocab
+                ),
+                targets=targets,
+                prompt_alt_tokens_k=checks.alternatives_count(prompt_alt_tokens_k),
+                raw_logprobs=self._options.logprobs_mode == "raw",
+                on_token=on_token,
+            ),
         )
 
     async def sample_async(
@@ -125,6 +173,8 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         target_prompt_logprobs: types.TensorData | None = None,
         prompt_alt_tokens_k: int = 0,
         prompt_logprobs_last_n: int | None = None,
+        *,
+        on_token: Callable[[int, int], None] | None = None,
     ) -> types.SampleResponse:
         """``sample`` as a coroutine."""
         return await self.sample(
@@ -137,6 +187,7 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
             target_prompt_logprobs,
             prompt_alt_tokens_k,
             prompt_logprobs_last_n,
+            on_token=on_token,
         )
 
     def compute_logprobs(
@@ -221,60 +272,6 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         """Called when requests begin or cease to wait for room; logs it. Override it to do more."""
         logger.info("%s: %s", queue_state.value, queue_state_reason or "no request waits")
 
-    def _sample(
-        self,
-        prompt: types.ModelInput,
-        num_samples: int,
-        params: types.SamplingParams,
-        include_prompt_logprobs: bool = False,
-        topk_prompt_logprobs: int = 0,
-        topk_sample_logprobs: int = 0,
-        target_prompt_logprobs: types.TensorData | None = None,
-        prompt_alt_tokens_k: int = 0,
-        prompt_logprobs_last_n: int | None = None,
-        on_token: Callable[[int, int], None] | None = None,
-    ) -> APIFuture[types.SampleResponse]:
-        """``sample``, with ``on_token(sample index, token)`` called as tokens are drawn."""
-        n_vocab, n_ctx = self._engine.model.n_vocab, self._engine.n_ctx
-        tokens = self._prompt_tokens(prompt)
-        logprobs = bool(include_prompt_logprobs)
-        first = checks.first_scored(prompt_logprobs_last_n, len(tokens), logprobs)
-        topk = checks.topk_count(topk_prompt_logprobs, "topk_prompt_logprobs", n_vocab)
-        asked = targets = None
-        if target_prompt_logprobs is not None:
-            asked, targets = checks.targets(target_prompt_logprobs, len(tokens), n_vocab)
-        answer = self._plain
-        if logprobs or topk or asked is not None:
-            answer = replace(answer, logprobs=logprobs, first=first, topk=topk, targets=asked)
-        if logprobs:
-            answer = replace(answer, prompt=tokens)
-        future: APIFuture[types.SampleResponse] = APIFuture()
-        return self._submit(
-            future,
-            Request(
-                prompt=tokens,
-                future=future,
-                assemble=answer,
-                num_samples=checks.sample_count(num_samples),
-                max_tokens=checks.generation_length(params.max_tokens, len(tokens), n_ctx),
-                temperature=checks.temperature(params.temperature),
-                top_k=checks.top_k(params.top_k, n_vocab),
-                top_p=checks.top_p(params.top_p),
-                seed=secrets.randbits(64) if params.seed is None else checks.seed(params.seed),
-                stop=checks.stop_rule(params.stop, n_vocab),
-                prompt_logprobs=logprobs,
-                topk_prompt_logprobs=topk,
-                prompt_logprobs_from=first,
-                topk_sample_logprobs=checks.topk_count(
-                    topk_sample_logprobs, "topk_sample_logprobs", n_vocab
-                ),
-                targets=targets,
-                prompt_alt_tokens_k=checks.alternatives_count(prompt_alt_tokens_k),
-                raw_logprobs=self._options.logprobs_mode == "raw",
-                on_token=on_token,
-            ),
-        )
-
     def _submit(self, future: APIFuture[T], request: Request) -> APIFuture[T]:
         (self._retrier or self._engine).submit(request)
         self._telemetry.notice_request()
@@ -282,13 +279,13 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         return future
 
     def _prompt_tokens(self, prompt: types.ModelInput) -> NDArray[np.int32]:
-        return checks.prompt_tokens(prompt, self._engine.model.n_vocab, self._engine.n_ctx)
+        return checks.prompt_tokens(prompt, self._engine.model.n_vocab, self.n_ctx)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self._weights, self._options, self._base_model, self._retry_config)
 
     def __repr__(self) -> str:
-        return f"SamplingClient({str(self._weights)!r}, n_ctx={self._engine.n_ctx})"
+        return f"SamplingClient({str(self._weights)!r}, n_ctx={self.n_ctx})"
 
 
 class _Reopened:

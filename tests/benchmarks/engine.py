@@ -48,7 +48,7 @@ def decode_ours(client: SamplingClient, tokens: list[int], n_samples: int) -> fl
     """Seconds from the first tokens, which come with the prompt, to the last."""
     times: list[float] = []
     params = SamplingParams(max_tokens=N_NEW + 1, stop=[], seed=0)
-    client._sample(
+    client.sample(
         ModelInput.from_ints(tokens),
         n_samples,
         params,

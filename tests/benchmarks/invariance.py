@@ -155,7 +155,7 @@ def repetition(path: Path, rounds: int) -> None:
 
     def run(client: SamplingClient) -> float:
         times: list[float] = []
-        client._sample(prompt, 1, params, on_token=lambda *_: times.append(time.perf_counter())).result()
+        client.sample(prompt, 1, params, on_token=lambda *_: times.append(time.perf_counter())).result()
         return times[-1] - times[0]
 
     pairs = alternate(lambda: run(usual), lambda: run(mode), rounds)

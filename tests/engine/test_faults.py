@@ -284,8 +284,8 @@ def test_errors_in_callbacks(client: SamplingClient) -> None:
         raise SystemExit(3)
 
     expected = tokens(client.sample(PROMPTS[0], 1, PARAMS))
-    rude = Rude(client._engine, client._options, client._weights)
-    speaking = rude._sample(PROMPTS[1], 1, PARAMS, on_token=fail)
+    rude = Rude(client._engine, client.options, client.weights)
+    speaking = rude.sample(PROMPTS[1], 1, PARAMS, on_token=fail)
     futures = [rude.sample(PROMPTS[0], 4, PARAMS) for _ in range(12)]  # more than there is room for
     for future in futures:
         future.add_done_callback(fail)

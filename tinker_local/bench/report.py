@@ -106,7 +106,7 @@ def measure(client: SamplingClient, seconds: float, say: Callable[[str], None]) 
         seconds: how long; a slow model takes longer.
         say: is told what is done next.
     """
-    weights, options = client._weights, client._options
+    weights, options = client.weights, client.options
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     model = load_model(weights.path, options.n_gpu_layers, options.devices)
     n_threads = options.n_threads or default_threads()

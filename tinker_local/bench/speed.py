@@ -103,7 +103,7 @@ def _score(client: SamplingClient, tokens: NDArray[np.int32]) -> float:
 def _sample(client: SamplingClient, tokens: NDArray[np.int32], n_samples: int, n_steps: int) -> float:
     """Seconds from the first tokens, which come with the prompt, to the last."""
     times: list[float] = []
-    client._sample(
+    client.sample(
         ModelInput.from_ints(tokens.tolist()),
         n_samples,
         SamplingParams(max_tokens=n_steps + 1, stop=[], seed=0),

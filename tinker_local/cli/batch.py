@@ -124,7 +124,7 @@ def _open_stream(path: Path | None, stack: ExitStack) -> BinaryIO:
 
 def _settings(client: SamplingClient, model: ChosenModel, task: SampleTask | ScoreTask) -> dict[str, Any]:
     """Return what the lines depend on, besides the input."""
-    weights, options = client._weights, client._options.model_dump(mode="json")
+    weights, options = client.weights, client.options.model_dump(mode="json")
     adapter = {"adapter": _fingerprint(weights.adapter_path)} if weights.adapter_path else {}
     return {
         **task.settings,

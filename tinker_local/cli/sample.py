@@ -96,7 +96,7 @@ def _print_live(
     logprobs: bool,
 ) -> None:
     drawn: Drawn = SimpleQueue()
-    future = client._sample(
+    future = client.sample(
         ModelInput.from_ints(continued.tokens),
         num_samples,
         params,

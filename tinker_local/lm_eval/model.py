@@ -152,8 +152,8 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
     def get_model_info(self) -> dict[str, Any]:
         """Return what the harness writes beside results: the files and the options."""
         return {
-            "weights": self._client._weights.to_json(),
-            "options": self._client._options.model_dump(mode="json", exclude_defaults=True),
+            "weights": self._client.weights.to_json(),
+            "options": self._client.options.model_dump(mode="json", exclude_defaults=True),
         }
 
     def apply_chat_template(

@@ -44,7 +44,7 @@ def length_limit(max_length: int | None, client: SamplingClient) -> int:
     Raises:
         BadRequestError: the context is not larger than that.
     """
-    n_ctx = client._engine.n_ctx
+    n_ctx = client.n_ctx
     if max_length is None:
         return n_ctx - 1
     if checks.integer(max_length, "max_length", 1) >= n_ctx:

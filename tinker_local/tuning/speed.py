@@ -86,7 +86,7 @@ def _sample(prompt: list[int], n_samples: int, n_tokens: int, client: SamplingCl
     """Return the seconds from the first tokens, which come with the prompt, to the last."""
     times: list[float] = []
     params = SamplingParams(max_tokens=n_tokens + 1, stop=[], seed=0)
-    client._sample(
+    client.sample(
         ModelInput.from_ints(prompt),
         n_samples,
         params,
