@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tinker_local import APIConnectionError, APIFuture, BadRequestError, InternalServerError, RetryConfig
-from tinker_local.engine.sequence import Request
+from tinker_local.engine.request import Request
 from tinker_local.errors import RequestFailedError
 from tinker_local.retry import Retrier
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinker_local import types
+from tinker_local.engine.request import Outcome, SampleOutcome
 from tinker_local.engine.scores import Alternatives, Scores
-from tinker_local.engine.sequence import Outcome, SampleOutcome
 from tinker_local.telemetry import Telemetry
 from tinker_local.tokenizer import Tokenizer
 from tinker_local.types.sampling import logprobs_to_list

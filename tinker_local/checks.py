@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinker_local.engine.request import StopRule
 from tinker_local.engine.scores import Targets
-from tinker_local.engine.sequence import StopRule
 from tinker_local.errors import BadRequestError, BadValueError, shown
 from tinker_local.types.tensor_data import TensorData, check_csr
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from tinker_local.engine.sequence import Request
+from tinker_local.engine.request import Request
 from tinker_local.errors import APIConnectionError, APIStatusError, RateLimitError, TinkerError
 from tinker_local.futures import APIFuture
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tinker_local import checks, types
 from tinker_local.answers import Answer, Logprobs
 from tinker_local.engine.engine import Engine
-from tinker_local.engine.sequence import Request
+from tinker_local.engine.request import Request
 from tinker_local.engine.sharing import ContextLimit
 from tinker_local.errors import BadRequestError
 from tinker_local.futures import APIFuture, Ready

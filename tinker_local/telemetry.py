@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from tinker_local.engine.sequence import Outcome
+from tinker_local.engine.request import Outcome
 
 
 @dataclass(frozen=True, slots=True)

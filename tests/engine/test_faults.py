@@ -25,7 +25,9 @@ from tinker_local import (
     ServiceClient,
 )
 from tinker_local.engine.loop import Loop
-from tinker_local.engine.sequence import Prompt, Request
+from tinker_local.engine.request import Request
+from tinker_local.engine.runner import Readout
+from tinker_local.engine.sequence import ActiveRequest, Prompt
 from tinker_local.llama.context import DecodeError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +59,11 @@ def loop_of(client: SamplingClient) -> Loop:
     return client._engine._loop
 
 
+def readout_of(client: SamplingClient) -> Readout:
+    readout: Readout = loop_of(client)._runner._readout  # type: ignore[attr-defined]
+    return readout
+
+
 def tokens(future: APIFuture[SampleResponse]) -> list[int]:
     return future.result(60).sequences[0].tokens
 
@@ -70,8 +77,8 @@ class Together:
         self.victim: APIFuture[SampleResponse] | None = None
         self.n_faults = 0
 
-    def is_victim(self, prompt: Prompt) -> bool:
-        return prompt.request.future is self.victim
+    def is_victim(self, active: ActiveRequest) -> bool:
+        return active.request.future is self.victim
 
     def run(self) -> list[APIFuture[SampleResponse]]:
         scheduler = loop_of(self.client)._scheduler
@@ -99,18 +106,18 @@ class Together:
 def test_logits_that_are_nan_hurt_one_request(
     client: SamplingClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case, runner = Together(client), loop_of(client)._runner
-    draws = runner._draws
+    case, readout = Together(client), readout_of(client)
+    draws = readout._draws
 
     def poisoned(samples: list[Any], rows: list[int], logits: Any) -> Any:
         logits = logits.copy()
         for sample, row in zip(samples, rows, strict=True):
-            if case.is_victim(sample.prompt) and len(sample.drawn) > 10:
+            if case.is_victim(sample.owner) and len(sample.drawn) > 10:
                 logits[row] = np.nan
                 case.n_faults += 1
         return draws(samples, rows, logits)
 
-    monkeypatch.setattr(runner, "_draws", poisoned)
+    monkeypatch.setattr(readout, "_draws", poisoned)
     case.check(case.run(), "NaN")
 
 
@@ -118,15 +125,15 @@ def test_scores_that_are_nan_hurt_one_request(
     client: SamplingClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = [client.compute_logprobs(prompt).result(60) for prompt in PROMPTS[2:]]
-    runner = loop_of(client)._runner
-    score = runner._score
+    readout = readout_of(client)
+    score = readout._score
 
     def poisoned(prompt: Prompt, first: int, logits: Any) -> None:
         bad = np.full_like(logits, np.nan) if prompt.tokens[0] == 41 else logits
         score(prompt, first, bad)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "_score", poisoned)
+        patch.setattr(readout, "_score", poisoned)
         futures = [client.compute_logprobs(prompt) for prompt in PROMPTS[1:]]
         with pytest.raises(InternalServerError, match="NaN"):
             futures[0].result(60)

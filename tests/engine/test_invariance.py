@@ -28,8 +28,6 @@ from tinker_local import (
 from tinker_local.engine import invariance
 from tinker_local.engine.invariance import RULES, Rule
 from tinker_local.engine.invariant_runner import InvariantRunner
-from tinker_local.engine.prompt_lookup import Guesses
-from tinker_local.engine.sequence import Prompt, Request, Sample
 from tinker_local.llama import context as llama_context
 from tinker_local.llama import devices
 from tinker_local.llama.context import Context
@@ -167,7 +165,7 @@ def test_without_the_mode_bits_depend_on_company(tmp_path: Path) -> None:
     assert [Asked.bits(future.result()) for future in futures] != expected
 
 
-def test_what_is_guessed_right_is_not_computed_again(tmp_path: Path) -> None:
+def test_accepted_drafts_are_not_computed_again(tmp_path: Path) -> None:
     client = Case().client(tmp_path)
     context = client._engine._loop._context
     assert context is not None
@@ -186,23 +184,23 @@ def test_what_is_guessed_right_is_not_computed_again(tmp_path: Path) -> None:
     written = [1, 2, 3, *first, 9, 1, 2, 3]
     again = client.sample(ModelInput.from_ints(written), 1, params).result().sequences[0]
     assert len(again.tokens) == 60
-    with_guesses = n_decodes
+    with_drafts = n_decodes
     scores = client.compute_logprobs(ModelInput.from_ints([*written, *again.tokens])).result()
     assert scores[len(written) :] == again.logprobs
-    assert with_guesses < 60, "a greedy continuation of a tiny model soon repeats itself"
+    assert with_drafts < 60, "a greedy continuation of a tiny model soon repeats itself"
 
 
-def test_guesses_go_with_their_requests(tmp_path: Path) -> None:
+def test_lookups_go_with_their_requests(tmp_path: Path) -> None:
     client = Case().client(tmp_path)
     for number in range(10):
         client.sample(ModelInput.from_ints([number, 1, 2]), 2, SamplingParams(max_tokens=6)).result()
     gc.collect()
     runner = client._engine._loop._runner
     assert isinstance(runner, InvariantRunner)
-    assert len(runner._guesses) <= 1  # the engine may still hold what was last
+    assert len(runner._lookups) <= 1  # the engine may still hold what was last
 
 
-def test_stop_rules_hold_within_guesses(tmp_path: Path) -> None:
+def test_stop_rules_hold_within_drafts(tmp_path: Path) -> None:
     client = Case().client(tmp_path)
     free = SamplingParams(max_tokens=60, temperature=0, stop=[])
     prompt = ModelInput.from_ints([5, 6, 7])
@@ -339,42 +337,3 @@ def test_the_smallest_batch(rule: Rule, width: int, length: int, spare: int) -> 
         for tokens in range(length, n + 1):
             if other * tokens < w * n:
                 assert not rule.allows(other, tokens)
-
-
-class TestGuesses:
-    def sample(self, text: str, drawn: str) -> tuple[Guesses, Sample]:
-        request = Request(np.frombuffer(text.encode(), np.uint8).astype(np.int32), None, None, 1)  # type: ignore[arg-type]
-        prompt = Prompt(request)
-        prompt.samples[0].drawn[:] = drawn.encode()
-        return Guesses(prompt), prompt.samples[0]
-
-    def test_what_followed_the_longest_run(self) -> None:
-        guesses, sample = self.sample("abcX bcY abc", " bc")
-        for n in (1, 2, 4):
-            guesses.came_true(sample, n, n)
-        assert bytes(guesses.next_tokens(sample, 0, 15)) == b"Y abc"
-        assert bytes(guesses.next_tokens(sample, 0, 2)) == b"Y "
-
-    def test_short_runs_are_for_free_guesses(self) -> None:
-        guesses, sample = self.sample("xyc?", "abc")
-        assert guesses.next_tokens(sample, 0, 15) == []
-        assert bytes(guesses.next_tokens(sample, 1, 15)) == b"?"
-
-    def test_fewer_guesses_after_wrong_ones(self) -> None:
-        guesses, sample = self.sample("abcdefgh", "abc")
-        tried = []
-        for _ in range(40):
-            guess = guesses.next_tokens(sample, 0, 15)
-            tried.append(len(guess))
-            guesses.came_true(sample, len(guess), 0)
-        assert tried == [1 if i in (0, 2, 5, 10, 19, 36) else 0 for i in range(40)]
-        guesses.came_true(sample, 1, 1)
-        assert bytes(guesses.next_tokens(sample, 0, 15)) == b"de"
-
-    def test_what_was_drawn_counts_too(self) -> None:
-        guesses, sample = self.sample("?", "xyzw xyz")
-        assert bytes(guesses.next_tokens(sample, 0, 15)) == b"w"
-
-    def test_nothing_to_go_by(self) -> None:
-        guesses, sample = self.sample("abc", "d")
-        assert guesses.next_tokens(sample, 3, 15) == []

@@ -43,7 +43,7 @@ def test_random_operations(seed: int) -> None:
             cache.extend(sequence, np.array(part, np.int32))
             cells[sequence] = cells[sequence] + [(next(new_cell), token) for token in part]
         if rng.random() < 0.7:
-            if cache.rest(sequence):
+            if cache.release(sequence):
                 idle.append(sequence)
             else:
                 cache.remove(sequence)
@@ -61,6 +61,7 @@ def test_random_operations(seed: int) -> None:
         assert cache.n_cells == len({cell for c in cells.values() for cell, _ in c})
         at_work = [c for s, c in cells.items() if s not in idle]
         assert cache.n_pinned == len({cell for c in at_work for cell, _ in c})
+        cache.check_integrity(cells.keys() - set(idle))
     for sequence in list(cells):
         cache.remove(sequence)
     assert (cache.n_cells, cache.n_pinned) == (0, 0)
@@ -89,7 +90,7 @@ def test_the_least_recently_used_goes_first() -> None:
     cache = PrefixCache()
     for sequence, token in enumerate((10, 20, 30)):
         start(cache, sequence, tokens_of(token, 1, 2))
-        assert cache.rest(sequence)
+        assert cache.release(sequence)
     assert start(cache, 3, tokens_of(10, 1, 9)) == 2  # uses sequence 0
     assert [cache.evict(), cache.evict(), cache.evict(), cache.evict()] == [1, 2, 0, None]
     assert cache.n_cells == 3
@@ -99,13 +100,13 @@ def test_what_adds_nothing_is_not_kept() -> None:
     cache = PrefixCache()
     start(cache, 0, tokens_of(1, 2, 3))
     start(cache, 1, tokens_of(1, 2, 3, 4))
-    assert not cache.rest(0), "all of it is part of sequence 1"
+    assert not cache.release(0), "all of it is part of sequence 1"
     cache.remove(0)
-    assert cache.rest(1)
+    assert cache.release(1)
     cache.attach(2, cache.match(tokens_of(1, 2)))
     cache.extend(2, tokens_of(3, 4))  # computed again
     assert cache.n_cells == 6
-    assert not cache.rest(2)
+    assert not cache.release(2)
 
 
 def test_scored_prefixes() -> None:
@@ -166,7 +167,7 @@ def test_pinned_cells_are_those_of_sequences_at_work() -> None:
     cache = PrefixCache()
     start(cache, 0, tokens_of(1, 2, 3))
     assert cache.n_pinned == 3
-    assert cache.rest(0)
+    assert cache.release(0)
     assert cache.n_pinned == 0
     match = cache.match(tokens_of(1, 2, 9))
     assert cache.n_unpinned(match) == 2
@@ -193,13 +194,31 @@ def test_rows_are_kept_at_the_end_of_a_node_and_within_a_bound(monkeypatch: pyte
 
 
 def test_states_are_matched_where_a_sequence_ends() -> None:
-    cache = PrefixCache(whole_only=True)
+    cache = PrefixCache(copies_whole=True)
     start(cache, 0, tokens_of(1, 2, 3))
     assert cache.match(tokens_of(1, 2, 3, 4)).length == 0, "it is at work, and may be further by now"
-    assert cache.rest(0)
+    assert cache.release(0)
     assert cache.match(tokens_of(1, 2, 9)).length == 0
     assert cache.match(tokens_of(1, 2, 3, 4)).length == 3
     assert start(cache, 1, tokens_of(1, 2, 3, 4, 5)) == 3
-    assert cache.rest(1)
+    assert cache.release(1)
     assert cache.match(tokens_of(1, 2, 3, 7)).length == 3
     assert cache.match(tokens_of(1, 2, 3, 4, 5, 6)).length == 5
+
+
+@pytest.mark.parametrize("fault", ["a lost cell", "a lost pin", "a lost holder", "an idle one at work"])
+def test_a_broken_cache_is_noticed(fault: str) -> None:
+    cache = PrefixCache()
+    start(cache, 0, tokens_of(1, 2, 3))
+    start(cache, 1, tokens_of(1, 2, 4))
+    cache.check_integrity({0, 1})
+    if fault == "a lost cell":
+        cache.n_cells -= 1
+    elif fault == "a lost pin":
+        cache._ends[0].pins = 0
+    elif fault == "a lost holder":
+        cache._ends[0].holders.clear()
+    else:
+        assert cache.release(1)
+    with pytest.raises(AssertionError):
+        cache.check_integrity({0, 1})

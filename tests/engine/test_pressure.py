@@ -33,16 +33,16 @@ class Case:
     def __init__(self, path: Path, temperature: float) -> None:
         self.busy, self.idle = open_client(path), open_client(path)
         self.temperature = temperature
-        self.n_pauses = 0
+        self.n_preempted = 0
         scheduler = self.busy._engine._loop._scheduler
-        pause = scheduler._pause_youngest
+        preempt = scheduler._preempt_youngest
 
         def count(*arguments: object) -> bool:
-            paused = pause(*arguments)  # type: ignore[arg-type]
-            self.n_pauses += paused
-            return paused
+            preempted = preempt(*arguments)  # type: ignore[arg-type]
+            self.n_preempted += preempted
+            return preempted
 
-        scheduler._pause_youngest = count  # type: ignore[method-assign]
+        scheduler._preempt_youngest = count  # type: ignore[method-assign]
 
     def run_busy(self) -> list[list[SampledSequence]]:
         futures = [
@@ -80,13 +80,13 @@ def test_the_same_tokens_as_without_pressure(
             n_tokens, n_parted = n_tokens + len(one.tokens), n_parted + (end < len(one.tokens))
     assert n_parted <= 2, f"{n_parted} samples parted from those of an idle engine in {n_tokens} tokens"
     if architecture not in ("mamba", "jamba"):  # whose number of states is the tighter bound
-        assert case.n_pauses > 0
+        assert case.n_preempted > 0
 
 
-def test_scores_survive_a_pause(tmp_path: Path) -> None:
+def test_scores_survive_preemption(tmp_path: Path) -> None:
     """A prompt that is being scored makes way for older samples, and goes on where it was."""
     case = Case(write_random_model(tmp_path / "tiny.gguf"), 0.0)
-    case.busy._engine._loop._scheduler._n_batch = 128  # so that it is read in pieces
+    case.busy._engine._loop._scheduler._n_batch = 128  # so that it is prefilled in chunks
     older = case.busy.sample(ModelInput.from_ints(REQUESTS[0][0]), 3, params(150, 0.0))
     tokens = ModelInput.from_ints(RNG.integers(0, 256, 400).tolist())
     scores = case.busy.compute_logprobs(tokens).result()

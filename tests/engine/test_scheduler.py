@@ -10,9 +10,10 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from tinker_local.engine.scheduler import MIN_CHUNK, Scheduler, chunk_length
-from tinker_local.engine.sequence import Prompt, Request, Sample, Sequence
-from tinker_local.engine.step import Copy, Remove, Step
+from tinker_local.engine.request import Request
+from tinker_local.engine.scheduler import Scheduler
+from tinker_local.engine.sequence import ActiveRequest, Prompt, Sample
+from tinker_local.engine.step import MIN_CHUNK, Copy, Remove, Step, chunk_length
 
 N_CELLS, N_SEQUENCES, N_BATCH, N_ROWS = 2048, 8, 512, 256
 ROW = np.zeros(400, np.float32)
@@ -38,8 +39,8 @@ def make_request(
 class SimulatedContext:
     """The cells of each sequence, by position: who computed them, and for which token."""
 
-    def __init__(self, *, whole_only: bool = False) -> None:
-        self.whole_only = whole_only
+    def __init__(self, *, copies_whole: bool = False) -> None:
+        self.copies_whole = copies_whole
         self.sequences: dict[int, list[tuple[int, int, int]]] = {}
 
     @property
@@ -54,7 +55,7 @@ class SimulatedContext:
                 continue
             assert edit.target not in self.sequences, "copied into a sequence that is in use"
             cells = self.sequences[edit.source]
-            assert len(cells) == edit.length or (len(cells) > edit.length and not self.whole_only)
+            assert len(cells) == edit.length or (len(cells) > edit.length and not self.copies_whole)
             self.sequences[edit.target] = cells[: edit.length]
 
     def run(self, step: Step) -> None:
@@ -62,7 +63,7 @@ class SimulatedContext:
         n_tokens = len(step.samples) + sum(c.stop - c.start for c in step.chunks)
         n_rows = len(step.samples) + sum(c.n_rows for c in step.chunks)
         assert n_tokens <= N_BATCH
-        assert n_tokens or step.kept
+        assert n_tokens or step.resumed
         assert n_rows <= N_ROWS
         ids = [s.id for s in step.samples] + [c.sequence.id for c in step.chunks]
         assert len(set(ids)) == len(ids)
@@ -85,36 +86,33 @@ class SimulatedContext:
 def draw(step: Step, rng: random.Random, p_stop: float) -> None:
     """What the engine does with a step's logits."""
     drawing: list[Sample] = list(step.samples)
-    for prompt in step.kept:
+    for prompt in step.resumed:
         if prompt.n_remaining == 0:
-            drawing += begin(prompt)
+            drawing += prompt.drawing
     for chunk in step.chunks:
         if chunk.is_last:
-            drawing += begin(chunk.sequence)
+            drawing += chunk.sequence.drawing
         if isinstance(chunk.sequence, Prompt) and chunk.n_rows:
             at_snapshot = chunk.stop == chunk.sequence.snapshot_at
-            chunk.sequence.row = ROW if chunk.is_last or at_snapshot else None
+            chunk.sequence.last_logits = ROW if chunk.is_last or at_snapshot else None
     for sample in drawing:
         sample.append(rng.choice([1, 2]), -1.0, lambda _: (rng.random() < p_stop, b""))
 
 
-def begin(sequence: Sequence) -> list[Sample]:
-    if isinstance(sequence, Sample):
-        return [sequence]
-    return [s for s in sequence.prompt.samples if not (s.drawn or s.stop_reason)]
-
-
 def run_to_end(
     scheduler: Scheduler, context: SimulatedContext, *, p_stop: float = 0.0, seed: int = 0
-) -> list[Prompt]:
-    rng, done = random.Random(seed), list[Prompt]()
-    for _ in range(100_000):
+) -> list[ActiveRequest]:
+    rng, done = random.Random(seed), list[ActiveRequest]()
+    for number in range(100_000):
         if not scheduler.has_work:
             break
         step = scheduler.schedule()
         context.run(step)
         draw(step, rng, p_stop)
         done += scheduler.advance(step)
+        if number % 16 == 0:
+            scheduler.check_integrity()
+    scheduler.check_integrity()
     assert not scheduler.has_work, "the scheduler makes no progress"
     return done
 
@@ -125,39 +123,39 @@ def prefixes(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def whole_only(prefixes: str) -> bool:
+def copies_whole(prefixes: str) -> bool:
     return prefixes == "kept whole"
 
 
 @pytest.fixture
-def scheduler(prefixes: str, whole_only: bool) -> Scheduler:
+def scheduler(prefixes: str, copies_whole: bool) -> Scheduler:
     return Scheduler(
         N_CELLS,
         N_SEQUENCES,
         N_BATCH,
         N_ROWS,
         keeps_prefixes=prefixes != "not kept",
-        whole_only=whole_only,
+        copies_whole=copies_whole,
     )
 
 
 @pytest.fixture
-def context(whole_only: bool) -> SimulatedContext:
-    return SimulatedContext(whole_only=whole_only)
+def context(copies_whole: bool) -> SimulatedContext:
+    return SimulatedContext(copies_whole=copies_whole)
 
 
 def assert_everything_returned(scheduler: Scheduler, context: SimulatedContext) -> None:
     """Nothing is reserved, the cells add up, and a request that needs them all still fits."""
     assert scheduler._cells._n_open == 0
-    assert not any((scheduler._active, scheduler._reading, scheduler._running, scheduler._unplaced))
-    assert scheduler._cells.cache.n_pinned == 0
-    assert scheduler._cells.cache.n_cells <= N_CELLS
-    idle = list(scheduler._cells.cache._idle)
+    assert not any((scheduler._active, scheduler._prefilling, scheduler._running, scheduler._admitting))
+    assert scheduler._cells._cache.n_pinned == 0
+    assert scheduler._cells._cache.n_cells <= N_CELLS
+    idle = list(scheduler._cells._cache._idle)
     assert sorted(idle + scheduler._cells._free_ids) == list(range(N_SEQUENCES))
     scheduler.add(make_request(N_CELLS - 20, 3, 21))
     assert len(run_to_end(scheduler, context)) == 1
     context.edit(scheduler._cells.take_edits())
-    assert context.n_cells == scheduler._cells.cache.n_cells, "the account differs from the cells"
+    assert context.n_cells == scheduler._cells._cache.n_cells, "the account differs from the cells"
 
 
 @pytest.mark.parametrize(
@@ -167,9 +165,9 @@ def test_every_sample_gets_its_tokens(
     scheduler: Scheduler, context: SimulatedContext, n_samples: int, max_tokens: int
 ) -> None:
     scheduler.add(make_request(100, n_samples, max_tokens))
-    (prompt,) = run_to_end(scheduler, context)
-    assert [len(s.drawn) for s in prompt.samples] == [max_tokens] * n_samples
-    assert all(s.stop_reason == "length" for s in prompt.samples)
+    (active,) = run_to_end(scheduler, context)
+    assert [len(s.drawn) for s in active.samples] == [max_tokens] * n_samples
+    assert all(s.stop_reason == "length" for s in active.samples)
     assert_everything_returned(scheduler, context)
 
 
@@ -194,7 +192,7 @@ def test_large_limits_do_not_keep_others_waiting(
     """Samples that may grow to the end of the context, and seldom do, run side by side."""
     for _ in range(10):
         scheduler.add(make_request(100, 1, N_CELLS - 100))
-    rng, most, done = random.Random(seed), 0, list[Prompt]()
+    rng, most, done = random.Random(seed), 0, list[ActiveRequest]()
     while scheduler.has_work:
         step = scheduler.schedule()
         most = max(most, len(step.samples))
@@ -206,14 +204,14 @@ def test_large_limits_do_not_keep_others_waiting(
     assert_everything_returned(scheduler, context)
 
 
-def test_the_oldest_is_never_paused(scheduler: Scheduler, context: SimulatedContext) -> None:
+def test_the_oldest_is_never_preempted(scheduler: Scheduler, context: SimulatedContext) -> None:
     for _ in range(8):
         scheduler.add(make_request(40, 1, N_CELLS - 40))
-    first: Prompt | None = None
+    first: ActiveRequest | None = None
     for _ in range(N_CELLS - 39):
         step = scheduler.schedule()
-        first = first or min(step.prompts, key=lambda prompt: prompt.order)
-        assert first in step.prompts, "the oldest was paused"
+        first = first or min(step.requests, key=lambda active: active.order)
+        assert first in step.requests, "the oldest was preempted"
         context.run(step)
         draw(step, random.Random(0), 0)
         done = scheduler.advance(step)
@@ -233,7 +231,7 @@ def test_cancelling_returns_what_was_held(
     for request in requests:
         scheduler.add(request)
     cancelled = set(rng.sample(range(40), 20))
-    finished, dropped = list[Prompt](), list[Request]()
+    finished, dropped = list[ActiveRequest](), list[Request]()
     order = sorted(cancelled)
     while scheduler.has_work:
         if order and rng.random() < 0.5:
@@ -243,9 +241,9 @@ def test_cancelling_returns_what_was_held(
         step = scheduler.schedule()
         context.run(step)
         draw(step, rng, 0.02)
-        for prompt in scheduler.advance(step):
-            finished.append(prompt)
-            prompt.request.future.set_running_or_notify_cancel()
+        for active in scheduler.advance(step):
+            finished.append(active)
+            active.request.future.set_running_or_notify_cancel()
     assert len(finished) + len(dropped) == 40
     assert not {id(p.request) for p in finished} & {id(r) for r in dropped}
     assert dropped

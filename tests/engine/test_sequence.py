@@ -7,7 +7,8 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from tinker_local.engine.sequence import Prompt, Request, Sample, StopRule
+from tinker_local.engine.request import Request, StopRule
+from tinker_local.engine.sequence import ActiveRequest, Sample
 
 END = 0
 PIECES = {END: b"</s>", 1: b"ab", 2: b"c", 3: b"cab", 4: "é".encode()[:1], 5: "é".encode()[1:], 6: b""}
@@ -22,7 +23,7 @@ def generate(rule: StopRule, tokens: list[int], max_tokens: int = 99) -> Sample:
         max_tokens=max_tokens,
         stop=rule,
     )
-    (sample,) = Prompt(request, 0).samples
+    (sample,) = ActiveRequest(request).samples
     for token in tokens:
         if sample.stop_reason is None:
             sample.append(token, -1.0, lambda t: (t == END, PIECES[t]))

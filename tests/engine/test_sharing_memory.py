@@ -19,8 +19,8 @@ GREEDY = SamplingParams(max_tokens=8, temperature=0, stop=[])
 
 
 class Holder:
-    def __init__(self, part: float = 1 / 2) -> None:
-        self.part = part
+    def __init__(self, memory_share: float = 1 / 2) -> None:
+        self.memory_share = memory_share
         self.n_asked = 0
 
     def ask_to_release(self) -> None:

@@ -1,4 +1,9 @@
-"""The account of KV sequences and cells: who holds which, and what llama.cpp has to change."""
+"""The account of KV sequences and cells: who holds which, and what llama.cpp has to change.
+
+Two accounts meet here. The prefix cache knows cells by the tokens in them, once they are *committed*.
+Cells that a sequence has filled since then are *open*: they belong to it alone. Edits are collected, and
+the runner applies them before the next batch.
+"""
 
 from __future__ import annotations
 
@@ -12,142 +17,188 @@ from tinker_local.engine.step import Copy, Remove
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A cached beginning.
+    """A cached beginning of a sequence.
 
     Attributes:
         match: the cells to start from.
-        row: the logits after them, if they were kept; else there is a token left whose row says what
-            comes next.
+        logits: those after the last of these cells, if they are cached. Without them a token is left
+            to compute, whose row says what comes next.
         n_scored: tokens, from the first, of which all wanted scores are known.
         scores: those scores, in pieces with their places.
     """
 
     match: Match
-    row: Row | None = None
+    logits: Row | None = None
     n_scored: int = 0
     scores: tuple[tuple[int, Scores], ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Tokens that need not be computed."""
+        return self.match.length
 
 
 class Cells:
     """Sequences and cells of one KV cache.
 
     Args:
-        n_cells: cells there are.
-        n_sequences: sequences the context can tell apart.
+        n_cells: cells of the context.
+        n_sequences: KV sequences that the context can tell apart.
         keeps_prefixes: finished sequences stay for later requests to start from.
-        whole_only: sequences can only be copied as a whole (recurrent and hybrid models).
-
-    Attributes:
-        cache: which prefixes are in the cells.
+        copies_whole: a sequence can only be copied as a whole (recurrent and hybrid models).
     """
 
     def __init__(
-        self, n_cells: int, n_sequences: int, *, keeps_prefixes: bool = False, whole_only: bool = False
+        self, n_cells: int, n_sequences: int, *, keeps_prefixes: bool = False, copies_whole: bool = False
     ) -> None:
-        self.cache = PrefixCache(whole_only=whole_only)
-        self._n_cells = n_cells
+        self._cache = PrefixCache(copies_whole=copies_whole)
+        self._n_cells, self._n_sequences = n_cells, n_sequences
         self._keeps_prefixes = keeps_prefixes
-        self._n_open = 0  # filled cells that the cache has not been told of
+        self._n_open = 0
         self._free_ids = list(range(n_sequences - 1, -1, -1))
         self._edits: list[Remove | Copy] = []
 
     @property
     def n_free(self) -> int:
         """Cells that hold nothing."""
-        return self._n_cells - self._n_open - self.cache.n_cells
+        return self._n_cells - self._n_open - self._cache.n_cells
 
     @property
     def n_available(self) -> int:
         """Cells that hold nothing, or only what is cached."""
-        return self._n_cells - self._n_open - self.cache.n_pinned
+        return self._n_cells - self._n_open - self._cache.n_pinned
 
     @property
     def has_free_id(self) -> bool:
-        """Whether a sequence is free without another being forgotten."""
+        """Whether a KV sequence is free without a cached one being forgotten."""
         return bool(self._free_ids)
 
     def take_edits(self) -> list[Remove | Copy]:
-        """Return what has to be changed since this was last asked, in order."""
+        """Return the edits collected since the last call, in order."""
         edits, self._edits = self._edits, []
         return edits
 
+    # -- starting -------------------------------------------------------------------------------
+
     def find_id(self) -> bool:
-        """Make a sequence free, if need be one that is only cached."""
+        """Make a KV sequence free, if need be one that is only cached; False if all are at work."""
         return bool(self._free_ids) or self.evict()
 
-    def attach(self, sequence: Sequence, match: Match) -> None:
-        """Begin a sequence with what is cached; there must be a free one."""
-        sequence.id = self._begin(match)
-        sequence.n_computed = sequence.n_settled = match.length
+    @property
+    def from_nothing(self) -> Start:
+        """A start without cached tokens."""
+        return Start(self._cache.nothing)
+
+    def find_start(self, sequence: Sequence) -> Start:
+        """Find the best cached beginning of a sequence."""
+        if isinstance(sequence, Sample):
+            return _start_of_sample(self._cache, sequence)
+        assert isinstance(sequence, Prompt)
+        return _start_of_prompt(self._cache, sequence)
+
+    def n_to_pin(self, start: Start) -> int:
+        """Return how many cached cells could no longer be evicted after such a start."""
+        return self._cache.n_unpinned(start.match)
+
+    def attach(self, sequence: Sequence, start: Start) -> None:
+        """Give a sequence a free id and the cells of its start."""
+        sequence.id = self._begin(start.match)
+        sequence.n_computed = sequence.n_committed = start.length
 
     def take_over(self, sample: Sample) -> None:
-        """Let a sample go on in its prompt's own sequence."""
+        """Let a sample go on in its prompt's own KV sequence."""
         prompt = sample.prompt
         sample.id, prompt.id = prompt.id, -1
-        sample.n_computed = sample.n_settled = prompt.length
+        sample.n_computed = sample.n_committed = prompt.length
 
-    def keep_copy(self, prompt: Prompt) -> None:
-        """Keep the state a prompt has reached, for others to start from."""
-        if not self.find_id():
-            return
-        copy = self._begin(self.cache.whole(prompt.id))
-        if prompt.row is not None:
-            self.cache.keep_row(copy, prompt.row)
-        if not self.cache.rest(copy):
-            self.cache.remove(copy)
-            self._free(copy)
+    # -- growing --------------------------------------------------------------------------------
 
     def advance(self, sequence: Sequence, n_tokens: int) -> None:
         """Count cells that a sequence has filled."""
         sequence.n_computed += n_tokens
         self._n_open += n_tokens
 
-    def settle(self, sequence: Sequence) -> None:
-        """Tell the cache of them."""
-        start, stop = sequence.n_settled, sequence.n_computed
+    def commit(self, sequence: Sequence) -> None:
+        """Tell the prefix cache of the cells that a sequence has filled since the last commit."""
+        start, stop = sequence.n_committed, sequence.n_computed
         tokens, scored = sequence.tokens[start:stop], stop
-        if self._keeps_prefixes and isinstance(sequence, Prompt) and sequence.request.scores_prompt:
+        if self._keeps_prefixes and sequence.is_scored:
             first = sequence.request.wanted.first
             scored = min(stop, max(start, first if first > 1 else 0))  # nothing scores the first token
-        self.cache.extend(sequence.id, tokens[: scored - start])
+        self._cache.extend(sequence.id, tokens[: scored - start])
         if scored < stop:
             assert isinstance(sequence, Prompt)
             scores = sequence.scores.part(scored, stop).copy()  # the user gets the original
-            self.cache.extend(sequence.id, tokens[scored - start :], scores)
+            self._cache.extend(sequence.id, tokens[scored - start :], scores)
         self._n_open -= stop - start
-        sequence.n_settled = stop
+        sequence.n_committed = stop
 
-    def rest(self, sequence: Sequence, *, keep: bool = False) -> None:
-        """Leave a sequence to the cache for others to start from, if it is of use to them."""
-        self.settle(sequence)
-        if (keep or self._keeps_prefixes) and self.cache.rest(sequence.id):
+    def keep_snapshot(self, prompt: Prompt) -> None:
+        """Keep a copy of the state a prompt has reached, for others to start from."""
+        if not self.find_id():
+            return
+        copy = self._begin(self._cache.whole(prompt.id))
+        if prompt.last_logits is not None:
+            self._cache.keep_row(copy, prompt.last_logits)
+        if not self._cache.release(copy):
+            self._cache.remove(copy)
+            self._free(copy)
+
+    def keep_logits(self, prompt: Prompt) -> None:
+        """Keep the logits after a complete prompt, so that the same prompt computes nothing later."""
+        if prompt.last_logits is not None and prompt.id >= 0 and self._keeps_prefixes:
+            self._cache.keep_row(prompt.id, prompt.last_logits)
+
+    # -- ending ---------------------------------------------------------------------------------
+
+    def release_to_cache(self, sequence: Sequence, *, keep: bool = False) -> None:
+        """End the work on a sequence; its cells stay cached if others can start from them.
+
+        Args:
+            keep: whether it stays even where finished sequences do not, since it will go on itself.
+        """
+        self.commit(sequence)
+        if (keep or self._keeps_prefixes) and self._cache.release(sequence.id):
             sequence.id = -1
         else:
             self.drop(sequence)
 
     def drop(self, sequence: Sequence) -> None:
-        """Forget a sequence, and what only it holds."""
-        self._n_open -= sequence.n_computed - sequence.n_settled
-        self.cache.remove(sequence.id)
+        """Forget a sequence, and the cells that only it holds."""
+        self._n_open -= sequence.n_computed - sequence.n_committed
+        self._cache.remove(sequence.id)
         self._free(sequence.id)
         sequence.id = -1
 
     def evict(self) -> bool:
-        """Forget the cached sequence that was not used for longest; False if there is none."""
-        sequence = self.cache.evict()
+        """Forget the least recently used cached sequence; False if there is none."""
+        sequence = self._cache.evict()
         if sequence is None:
             return False
         self._free(sequence)
         return True
 
     def forget_prefixes(self) -> None:
-        """Forget all that is only cached."""
+        """Forget everything that is only cached."""
         while self.evict():
             pass
 
+    def check_integrity(self, at_work: list[Sequence]) -> None:
+        """Check the accounts against the sequences that hold an id; for tests.
+
+        Raises:
+            AssertionError: they differ.
+        """
+        self._cache.check_integrity({sequence.id for sequence in at_work})
+        ids = sorted([*self._free_ids, *self._cache.sequences])
+        assert ids == list(range(self._n_sequences)), f"ids lost or doubled: {ids}"
+        n_open = sum(sequence.n_computed - sequence.n_committed for sequence in at_work)
+        assert self._n_open == n_open, f"{self._n_open} open cells counted, {n_open} held"
+        assert self.n_free >= 0, f"{-self.n_free} more cells are in use than there are"
+
     def _begin(self, match: Match) -> int:
         sequence = self._free_ids.pop()
-        source = self.cache.attach(sequence, match)
+        source = self._cache.attach(sequence, match)
         if match.length:
             self._edits.append(Copy(source, sequence, match.length))
         return sequence
@@ -157,31 +208,31 @@ class Cells:
         self._free_ids.append(sequence)
 
 
-def start_of_prompt(cache: PrefixCache, prompt: Prompt) -> Start:
+def _start_of_prompt(cache: PrefixCache, prompt: Prompt) -> Start:
     """Find where to start a prompt.
 
-    Its last token is computed again unless the row of logits after it was kept; where it is scored,
-    so is the last token with a known score, whose row scores the next.
+    Its last token is computed again unless the logits after it were kept. Where it is scored, so is the
+    last token with a known score, whose row scores the next.
     """
     tokens, wanted = prompt.tokens, prompt.request.wanted
-    if not prompt.request.scores_prompt:
+    if not prompt.is_scored:
         match = cache.match(tokens)
         if match.length == len(tokens) and match.row is not None:
             return Start(match, match.row)
         return Start(cache.match(tokens[:-1]))
-    if prompt.n_scored > wanted.first:  # it was paused, and knows its scores itself
+    if prompt.n_scored > wanted.first:  # preempted: it has these scores itself
         return Start(cache.match(tokens[: prompt.first_row]))
     match = cache.match_scored(tokens, wanted)
     n_scored = max(wanted.first, match.n_scored)
     scores = tuple(cache.known_scores(match, wanted.first))
     if n_scored == match.length and match.row is not None:
         return Start(match, match.row, n_scored, scores)
-    if n_scored == len(tokens) and not prompt.samples:
+    if n_scored == len(tokens) and not prompt.owner.samples:
         return Start(match, None, n_scored, scores)
     return Start(cache.shortened(match, min(match.length, n_scored - 1)), None, n_scored, scores)
 
 
-def start_of_sample(cache: PrefixCache, sample: Sample) -> Start:
+def _start_of_sample(cache: PrefixCache, sample: Sample) -> Start:
     """Find where to start a sample: all but its last token can be cached."""
     home = sample.prompt.id
     if home >= 0 and len(sample.drawn) == 1:

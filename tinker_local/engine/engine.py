@@ -14,9 +14,8 @@ from typing import Any
 from tinker_local.engine.invariance import find_rule, invariant_shape, refuse_devices
 from tinker_local.engine.invariant_runner import InvariantRunner
 from tinker_local.engine.loop import Loop
-from tinker_local.engine.queue_limit import QueueLimit
-from tinker_local.engine.runner import Runner
-from tinker_local.engine.sequence import Request
+from tinker_local.engine.request import QueueLimit, Request
+from tinker_local.engine.runner import BatchRunner, Runner
 from tinker_local.engine.sharing import ContextLimit
 from tinker_local.errors import RequestFailedError
 from tinker_local.llama.context import Context, loaded_bytes, needed_bytes
@@ -57,7 +56,7 @@ class Engine:
         max_queue: int,
     ) -> None:
         context = make_context()  # at once, so that what cannot be made is said at once
-        make_runner: Callable[[Context], Runner] = Runner
+        make_runner: Callable[[Context], Runner] = BatchRunner
         if context.has_streams:
             make_runner = partial(InvariantRunner, rule=find_rule(context))
         self.model = context.model

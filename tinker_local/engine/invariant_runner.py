@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinker_local.engine.invariance import MAX_TOKENS, Block, Rule
-from tinker_local.engine.prompt_lookup import Guesses
-from tinker_local.engine.runner import Runner
-from tinker_local.engine.sequence import Prompt, Sample
+from tinker_local.engine.prompt_lookup import PromptLookup
+from tinker_local.engine.runner import Readout, apply_edits
+from tinker_local.engine.sequence import ActiveRequest, Sample
 from tinker_local.engine.step import Chunk, Step
 from tinker_local.llama.context import ABORTED, Context, DecodeError
 
@@ -19,123 +19,127 @@ _MANY_TOKENS = 32
 """Tokens of a batch up to which one more costs little beside reading the weights."""
 
 _WIDEST_GAP = 4
-"""Streams with nothing to do that are computed along rather than reading the weights once more."""
+"""Idle streams between two busy ones that are computed along rather than reading the weights once more."""
 
 
-class InvariantRunner(Runner):
+class InvariantRunner:
     """Decodes samples in blocks of neighbouring streams, and each chunk of a prompt alone.
 
-    Where a rule wants more tokens than there are, and where a text repeats itself, a sample's next ones are
-    guessed; what follows a guess that comes true counts. What only filled up is removed again.
+    A rule may want more tokens than there are, and a text may repeat itself. Then a sample's next tokens
+    are drafted by prompt lookup, and those that are drawn as drafted count. The others, and tokens that
+    only fill up a batch, are removed again. See ``runner.Runner``.
     """
 
     def __init__(self, context: Context, rule: Rule) -> None:
-        super().__init__(context)
+        self._context = context
+        self._readout = Readout(context)
         self._rule = rule
-        self._guesses: WeakKeyDictionary[Prompt, Guesses] = WeakKeyDictionary()
+        self._lookups: WeakKeyDictionary[ActiveRequest, PromptLookup] = WeakKeyDictionary()
 
-    def _compute(self, step: Step) -> None:
+    def run(self, step: Step) -> None:
+        """Edit the KV cache, decode, draw and score; see ``runner.Runner``."""
+        apply_edits(self._context, step.edits)
+        self._readout.begin(step)
         widest = self._context.n_batch // self._rule.per_sequence
         for samples in _neighbours(step.samples, widest):
-            self._try_to_go_on(samples)
+            self._decode_together(samples)
         for chunk in step.chunks:
             try:
-                self._compute_chunk(chunk)
+                self._prefill(chunk)
             except DecodeError as error:
-                self._note(error, [chunk.sequence.prompt])
+                self._note(error, [chunk.sequence.owner])
 
     # -- samples --------------------------------------------------------------------------------
 
-    def _try_to_go_on(self, samples: list[Sample]) -> None:
-        """Go on with samples; if that fails, with those of each request alone."""
+    def _decode_together(self, samples: list[Sample]) -> None:
+        """Decode samples in one block; if that fails, those of each request alone."""
         try:
-            self._go_on(samples)
+            self._decode(samples)
         except DecodeError as error:
-            prompts = list(dict.fromkeys(sample.prompt for sample in samples))
-            if len(prompts) == 1 or error.code == ABORTED:
-                self._note(error, prompts)
+            requests = list(dict.fromkeys(sample.owner for sample in samples))
+            if len(requests) == 1 or error.code == ABORTED:
+                self._note(error, requests)
                 return
-            for prompt in prompts:
-                self._try_to_go_on([sample for sample in samples if sample.prompt is prompt])
+            for request in requests:
+                self._decode_together([sample for sample in samples if sample.owner is request])
 
-    def _note(self, error: DecodeError, prompts: list[Prompt]) -> None:
+    def _note(self, error: DecodeError, requests: list[ActiveRequest]) -> None:
         if error.code == ABORTED:
             raise error
-        self._failed.update(dict.fromkeys(prompts, error))
+        self._readout.failed.update(dict.fromkeys(requests, error))
 
-    def _go_on(self, samples: list[Sample]) -> None:
-        """Draw the next token of each sample, and more where guesses come true."""
-        guesses = self._guess(samples)
-        block = self._block(samples, guesses)
+    def _decode(self, samples: list[Sample]) -> None:
+        """Draw the next token of each sample, and more where drafts are accepted."""
+        # 1. The block: for each stream its last drawn token, a draft, and padding.
+        drafts = self._draft(samples)
+        block = self._block(samples, drafts)
         lengths = dict(zip(range(block.first, block.first + len(block.starts)), block.starts, strict=True))
         try:
+            # 2. Logits of all of them at once; drawn in order, as long as drafts are right.
             rows = block.decode(self._context, self._rule)
-            self._draw_guessed(samples, guesses, rows[[s.id - block.first for s in samples]])
+            self._draw_drafted(samples, drafts, rows[[s.id - block.first for s in samples]])
             lengths.update((s.id, s.length - 1) for s in samples)
-        finally:  # also streams of others were made longer
+        finally:
+            # 3. What was not accepted is removed, also from idle streams that only filled the block.
             for stream, length in lengths.items():
                 self._context.truncate_sequence(stream, int(length))
 
-    def _guess(self, samples: list[Sample]) -> list[list[int]]:
-        """Guess what each sample goes on with."""
+    def _draft(self, samples: list[Sample]) -> list[list[int]]:
+        """Draft tokens for each sample, as many as the batch takes at little cost."""
         width = samples[-1].id - samples[0].id + 1
         many = min(MAX_TOKENS, _MANY_TOKENS // len(samples), self._context.n_batch // width)
         _, free = self._rule.shape(width, self._rule.per_sequence, self._context.n_sequences)
         most = max(free, many) - 1
-        return [
-            self._guesses_of(s).next_tokens(s, min(free - 1, s.growth), min(most, s.growth))
-            for s in samples
-        ]
+        return [self._lookup_of(s).draft(s, min(free - 1, s.growth), min(most, s.growth)) for s in samples]
 
-    def _guesses_of(self, sample: Sample) -> Guesses:
-        if sample.prompt not in self._guesses:
-            self._guesses[sample.prompt] = Guesses(sample.prompt)
-        return self._guesses[sample.prompt]
+    def _lookup_of(self, sample: Sample) -> PromptLookup:
+        if sample.owner not in self._lookups:
+            self._lookups[sample.owner] = PromptLookup(sample.prompt)
+        return self._lookups[sample.owner]
 
-    def _block(self, samples: list[Sample], guesses: list[list[int]]) -> Block:
+    def _block(self, samples: list[Sample], drafts: list[list[int]]) -> Block:
+        """Put samples and their drafts into a block that the rule allows."""
         first, last = samples[0].id, samples[-1].id
-        length = max(self._rule.per_sequence, 1 + max(map(len, guesses)))
+        length = max(self._rule.per_sequence, 1 + max(map(len, drafts)))
         n_streams, length = self._rule.shape(last - first + 1, length, self._context.n_sequences)
         first = min(first, self._context.n_sequences - n_streams)
         tokens = np.zeros((n_streams, length), np.int32)
         wanted = np.zeros(tokens.shape, np.bool_)
         starts = np.empty(n_streams, np.int32)
-        at = {sample.id: (sample, guess) for sample, guess in zip(samples, guesses, strict=True)}
+        at = {sample.id: (sample, draft) for sample, draft in zip(samples, drafts, strict=True)}
         for index, stream in enumerate(range(first, first + n_streams)):
             if stream in at:
-                sample, guess = at[stream]
-                tokens[index, : 1 + len(guess)] = [sample.drawn[-1], *guess]
-                wanted[index, : 1 + len(guess)] = True
+                sample, draft = at[stream]
+                tokens[index, : 1 + len(draft)] = [sample.drawn[-1], *draft]
+                wanted[index, : 1 + len(draft)] = True
                 starts[index] = sample.n_computed
             else:
                 starts[index] = self._context.sequence_length(stream)
         return Block(first, tokens, starts, wanted)
 
-    def _draw_guessed(
-        self, samples: list[Sample], guesses: list[list[int]], rows: NDArray[np.intp]
-    ) -> None:
-        """Draw from each sample's rows in turn, as long as what is drawn is what was guessed."""
-        logits = self._context.logits(int(rows.max()) + 1)
-        going = list(zip(samples, guesses, rows.tolist(), strict=True))
-        for n_drawn in range(max(map(len, guesses)) + 1):
-            self._draw([(sample, row[n_drawn]) for sample, _, row in going], logits)
+    def _draw_drafted(self, samples: list[Sample], drafts: list[list[int]], rows: NDArray[np.intp]) -> None:
+        """Draw from each sample's rows in turn, as long as what is drawn is what was drafted."""
+        logits, failed = self._context.logits(int(rows.max()) + 1), self._readout.failed
+        going = list(zip(samples, drafts, rows.tolist(), strict=True))
+        for n_drawn in range(max(map(len, drafts)) + 1):
+            self._readout.draw([(sample, row[n_drawn]) for sample, _, row in going], logits)
             going = [
-                (sample, guess, row)
-                for sample, guess, row in going
-                if n_drawn < len(guess) and sample.drawn[-1] == guess[n_drawn] and not sample.stop_reason
-                if sample.prompt not in self._failed
+                (sample, draft, row)
+                for sample, draft, row in going
+                if n_drawn < len(draft) and sample.drawn[-1] == draft[n_drawn] and not sample.stop_reason
+                if sample.owner not in failed
             ]
             if not going:
                 break
-        for sample, guess in zip(samples, guesses, strict=True):
-            if sample.prompt in self._failed:
-                continue
-            n_true = sample.n_remaining - 2
-            self._guesses_of(sample).came_true(sample, len(guess), n_true)
+        for sample, draft in zip(samples, drafts, strict=True):
+            if sample.owner not in failed:
+                n_accepted = sample.n_remaining - 2
+                self._lookup_of(sample).accept(sample, len(draft), n_accepted)
 
     # -- prompts --------------------------------------------------------------------------------
 
-    def _compute_chunk(self, chunk: Chunk) -> None:
+    def _prefill(self, chunk: Chunk) -> None:
+        """Compute a chunk alone, with as many tokens as the rule wants; what only fills up is removed."""
         stream, n = chunk.sequence.id, chunk.stop - chunk.start
         _, length = self._rule.shape(1, max(n, self._rule.per_sequence), 1)
         tokens = np.zeros((1, length), np.int32)
@@ -147,13 +151,13 @@ class InvariantRunner(Runner):
             rows = block.decode(self._context, self._rule)[0]
             logits = self._context.logits(int(rows.max()) + 1)
             first = int(rows[n - chunk.n_rows]) if chunk.n_rows else 0
-            self._draw(self._read_chunk(chunk, first, logits), logits)
+            self._readout.draw(self._readout.read_chunk(chunk, first, logits), logits)
         finally:
             self._context.truncate_sequence(stream, chunk.stop)
 
 
 def _neighbours(samples: list[Sample], widest: int) -> Iterator[list[Sample]]:
-    """Samples whose streams are close together, in the order of streams."""
+    """Group samples whose streams are close together, in the order of streams."""
     run = list[Sample]()
     for sample in sorted(samples, key=lambda sample: sample.id):
         if run and (sample.id - run[-1].id > _WIDEST_GAP + 1 or sample.id - run[0].id >= widest):

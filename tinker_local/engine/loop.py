@@ -1,4 +1,9 @@
-"""The loop that keeps one llama.cpp context busy: schedule, run, finish."""
+"""The loop that keeps one llama.cpp context busy: schedule, run, advance, finish.
+
+``Loop._step`` is the engine in five lines. Around it, ``_turn`` takes the mail and waits for a share of the
+cores, ``_compute`` sees to files, contexts and errors. Everything here runs on the engine's thread, except
+what says otherwise.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +18,10 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 from tinker_local import kernels
+from tinker_local.engine.request import Outcome, Request
 from tinker_local.engine.runner import Runner
 from tinker_local.engine.scheduler import Scheduler
-from tinker_local.engine.sequence import Outcome, Request
+from tinker_local.engine.sequence import ActiveRequest
 from tinker_local.engine.sharing import ContextLimit, Share, cores
 from tinker_local.engine.step import Step
 from tinker_local.errors import InternalServerError, RequestFailedError, TinkerError
@@ -30,22 +36,23 @@ logger = logging.getLogger(__name__)
 
 
 class Loop:
-    """What runs on an engine's thread.
+    """The work of an engine's thread.
 
-    It knows its owner only while requests are unfinished, so that an engine nobody uses can go.
+    The loop knows its owner only while requests are unfinished, so that an engine nobody uses can go.
 
     Args:
         context: the first context. It is released when ``limit`` says so, and made again for new work.
         make_context: makes another like it.
-        make_runner: makes what runs steps on a context.
-        limit: what its context counts towards.
-        part: what it counts there.
+        make_runner: makes the runner that computes steps on a context.
+        limit: the shared budget of all contexts.
+        memory_share: the fraction of that budget that this context uses.
         keeps_prefixes: whether finished sequences stay in the KV cache.
 
     Attributes:
-        closing: whether it is to end.
-        ended: set as its last act.
-        observers: those to tell when requests begin or cease to wait.
+        memory_share: as above.
+        closing: set from any thread; the loop ends soon.
+        ended: set as the loop's last act.
+        observers: told when requests begin or cease to wait.
     """
 
     def __init__(
@@ -54,7 +61,7 @@ class Loop:
         make_context: Callable[[], Context],
         make_runner: Callable[[Context], Runner],
         limit: ContextLimit,
-        part: float,
+        memory_share: float,
         *,
         keeps_prefixes: bool,
     ) -> None:
@@ -63,7 +70,7 @@ class Loop:
         self.observers: weakref.WeakSet[QueueStateObserver] = weakref.WeakSet()
         self._inbox: SimpleQueue[tuple[Request, object] | None] = SimpleQueue()  # None only wakes
         self._make_context, self._make_runner = make_context, make_runner
-        self._limit, self.part = limit, part
+        self._limit, self.memory_share = limit, memory_share
         self._files = context.model.files
         self._files_checked_at = 0.0
         self._make_scheduler = partial(
@@ -73,10 +80,11 @@ class Loop:
             context.n_batch,
             context.n_rows,
             keeps_prefixes=keeps_prefixes,
-            whole_only=context.copies_whole,
-            apart=context.has_streams,
+            copies_whole=context.copies_whole,
+            has_streams=context.has_streams,
         )
         self._scheduler = self._make_scheduler()
+        self._scheduled: Step | None = None  # the step at work
         self._share = Share()
         self._cancellations = self._release_asked = False
         self._queue_state = QueueState.ACTIVE
@@ -87,35 +95,35 @@ class Loop:
         self._use(context)
 
     def submit(self, request: Request, owner: object) -> None:
-        """Queue a request, which keeps ``owner`` alive until it is finished."""
+        """Queue a request, which keeps ``owner`` alive until it is finished; from any thread."""
         self._inbox.put((request, owner))
         if self.ended.is_set():
             self._refuse_mail()
 
     def close(self) -> None:
-        """End it soon: what is being computed is not computed to its end."""
+        """Stop soon, and abort the decode in progress; from any thread."""
         self.closing = True
         if (context := self._context) is not None:
             context.abort()
         self.wake()
 
     def wake(self) -> None:
-        """Let the loop look at what has been set."""
+        """Let the loop look at its flags; from any thread."""
         self._inbox.put(None)
 
     def notice_cancellation(self, future: Future[object]) -> None:
-        """Drop the request of a future that was cancelled; to be added to it as a callback."""
+        """Drop the request of a cancelled future; a callback for ``add_done_callback``."""
         if future.cancelled() and not self._cancellations:
             self._cancellations = True
             self.wake()
 
     def ask_to_release(self) -> None:
-        """Free the context soon, unless there is work again."""
+        """Free the context soon, unless there is work again; from any thread."""
         self._release_asked = True
         self.wake()
 
     def run(self) -> None:
-        """Work until ``closing`` is set."""
+        """Work until ``closing`` is set, then end all requests."""
         try:
             while not self.closing:
                 try:
@@ -131,6 +139,7 @@ class Loop:
                 self._refuse_mail()
 
     def _turn(self) -> None:
+        """Take the mail, and compute a step if there is work."""
         self._receive()
         if self._cancellations:
             self._drop_cancelled()
@@ -138,7 +147,41 @@ class Loop:
             self._release()
         if self._scheduler.has_work and not self.closing:
             cores.take(self._share)
+            self._compute()
+
+    def _step(self) -> None:
+        """The engine: schedule, run, drop what failed, advance, finish."""
+        step = self._schedule()
+        self._runner.run(step)
+        self._drop_failed(step)
+        for active in self._scheduler.advance(step):
+            self._finish(active.request, active.outcome())
+
+    # -- around a step --------------------------------------------------------------------------
+
+    def _compute(self) -> None:
+        """Run a step where it can be run; errors end the requests that they concern."""
+        try:
+            self._check_files()
+            if self._context is None:
+                self._use(self._make_context())
+        except Exception as error:
+            self._fail_all(_described(error, "no context could be made"))
+            return
+        self._scheduled = None
+        try:
             self._step()
+        except Exception as error:
+            if self._scheduled is None:  # the scheduler itself failed, and its state cannot be trusted
+                raise
+            if not self.closing:  # else the step was aborted, perhaps
+                self._fail(self._scheduled, error)
+
+    def _schedule(self) -> Step:
+        step = self._scheduler.schedule()
+        self._tell_observers()
+        self._scheduled = step
+        return step
 
     def _receive(self) -> None:
         """Take the mail; wait for it only when there is nothing to compute."""
@@ -164,40 +207,25 @@ class Loop:
             self._forget_one()
             request.future.set_running_or_notify_cancel()
 
-    def _step(self) -> None:
-        try:
-            self._check_files()
-            if self._context is None:
-                self._use(self._make_context())
-        except Exception as error:
-            self._fail_all(_described(error, "no context could be made"))
-            return
-        step = self._scheduler.schedule()
-        self._tell_observers()
-        try:
-            self._runner.run(step)
-            if step.failed:
-                self._drop_failed(step)
-            for prompt in self._scheduler.advance(step):
-                self._finish(prompt.request, Outcome.of(prompt))
-        except Exception as error:
-            if not self.closing:  # then it was perhaps aborted
-                self._fail(step, error)
-
     def _check_files(self) -> None:
-        """Check them before a new request, and now and then: a step can be shorter than this takes."""
+        """Check the model's files before a new request, and now and then: a step can take less time."""
         now = time.monotonic()
         if now - self._files_checked_at > _CHECK_INTERVAL:
             self._files.check()
             self._files_checked_at = now
 
     def _drop_failed(self, step: Step) -> None:
-        """End the requests that could not be computed, and forget what may come of the same cause."""
-        for prompt, error in step.failed.items():
-            if self._scheduler.release(prompt):
-                self._finish(prompt.request, _described(error, "the request failed"))
+        """End the requests that could not be computed, and forget what may have the same cause."""
+        if not step.failed:
+            return
+        for active, error in step.failed.items():
+            self._end(active, _described(error, "the request failed"))
         step.leave_out_failed()
         self._scheduler.forget_prefixes()
+
+    def _end(self, active: ActiveRequest, error: Exception) -> None:
+        if self._scheduler.release(active):
+            self._finish(active.request, error)
 
     def _finish(self, request: Request, outcome: Outcome | Exception) -> None:
         """Resolve a request's future on the thread pool, where callbacks cannot hold up the loop."""
@@ -216,11 +244,10 @@ class Loop:
             function(*arguments)
 
     def _fail(self, step: Step, error: Exception) -> None:
-        """End the requests of a step that could not be computed; the others go on."""
+        """End the requests of a step that failed as a whole; the others go on."""
         error = _described(error, "a step of the engine failed")
-        for prompt in step.prompts:
-            if self._scheduler.release(prompt):
-                self._finish(prompt.request, error)
+        for active in step.requests:
+            self._end(active, error)
         self._scheduler.forget_prefixes()
 
     def _fail_all(self, error: Exception) -> None:
@@ -228,7 +255,7 @@ class Loop:
             self._finish(request, error)
 
     def _start_over(self, error: Exception) -> None:
-        """What is kept between steps may be wrong: end all requests, and go on with nothing."""
+        """End all requests and go on with nothing, since the state between steps may be wrong."""
         requests, self._scheduler = self._scheduler.requests, self._make_scheduler()
         if self._context is not None:
             self._context.close()
@@ -259,7 +286,7 @@ class Loop:
     def _release(self) -> None:
         self._release_asked = False
         if self._scheduler.has_work:
-            self._limit.opened(self)  # it was counted no more when this was asked
+            self._limit.opened(self)  # the limit stopped counting it when it asked
         elif self._context is not None:
             self._context.close()
             self._context = None
@@ -276,7 +303,7 @@ class Loop:
                 self._limit.closed(self)
 
     def _refuse_mail(self) -> None:
-        """End what was queued too late."""
+        """End the requests that were queued too late."""
         with suppress(Empty):
             while True:
                 if (mail := self._inbox.get_nowait()) is not None:
@@ -284,7 +311,7 @@ class Loop:
 
 
 def _described(error: Exception, what: str) -> Exception:
-    """Return an error of ours for what went wrong."""
+    """Return an error of ours for any exception."""
     if isinstance(error, TinkerError):
         return error
     if isinstance(error, kernels.LogitsError):

@@ -1,10 +1,21 @@
 """Which prefixes are in the KV cache: a radix tree over the tokens of its sequences.
 
-A node is a run of cells that the same sequences share. Every sequence holds the nodes from the root
-to the one where it ends; a node without holders is gone, and its cells with it. A sequence is at work,
-and pins its nodes, or idle: kept for later ones to start from until its room is needed. Two children of
-a node may begin with the same tokens, when they were computed twice. Knows nothing of requests or
-llama.cpp.
+A node is a run of cells that the same sequences share. Every sequence holds the nodes from the root to
+the one where it ends.
+
+    root ── "You are" ─┬─ " a poet."      sequence 0 ends here, at work: it pins both nodes
+                       └─ " a critic."    sequence 1 ends here, idle: it may be evicted
+
+The contract, which ``check_integrity`` checks:
+
+- A sequence is at work, and pins its nodes, or idle. Idle ones wait for others to start from them, and
+  are evicted from the least recently used on.
+- A node without holders is gone, and its cells with it.
+- ``n_cells`` counts the cells of all nodes, ``n_pinned`` those that cannot be evicted.
+- Two children of a node may begin with the same tokens, when these were computed twice.
+- A row of logits is kept only after the last token of a node.
+
+Knows nothing of requests or llama.cpp.
 """
 
 from __future__ import annotations
@@ -93,17 +104,23 @@ class PrefixCache:
     """The sequences of a KV cache, by their tokens.
 
     Args:
-        whole_only: a sequence can only be copied as a whole (states and sliding windows cannot step back).
+        copies_whole: a sequence can only be copied as a whole: recurrent states and sliding windows cannot
+            step back.
     """
 
-    def __init__(self, *, whole_only: bool = False) -> None:
-        self._whole_only = whole_only
+    def __init__(self, *, copies_whole: bool = False) -> None:
+        self._copies_whole = copies_whole
         self._root = Node(np.empty(0, np.int32), None, None, set(), 0)
         self._ends: dict[int, Node] = {}
         self._idle: dict[int, None] = {}  # least recently used first
         self._rows: dict[Node, None] = {}  # nodes with a row, the oldest first
         self.n_cells = 0
-        self.n_pinned = 0  # cells that cannot be evicted
+        self.n_pinned = 0
+
+    @property
+    def sequences(self) -> list[int]:
+        """All sequences, at work and idle."""
+        return list(self._ends)
 
     @property
     def nothing(self) -> Match:
@@ -115,13 +132,13 @@ class PrefixCache:
         return max(self._starts(tokens), key=lambda match: match.length, default=self.nothing)
 
     def match_scored(self, tokens: Tokens, wanted: Wanted) -> Match:
-        """Return the one with the most tokens whose wanted scores are known.
+        """Return the cached prefix with the most tokens whose wanted scores are known.
 
-        Where sequences are only copied as a whole, and the next token's score is wanted, it has its last
-        row as well.
+        Where sequences are only copied as a whole, and the next token's score is wanted, the last row of
+        logits must be cached too.
         """
         matches = self._starts(tokens, wanted)
-        if self._whole_only:
+        if self._copies_whole:
             matches = (
                 m
                 for m in matches
@@ -194,10 +211,10 @@ class PrefixCache:
         while len(self._rows) * row.nbytes > _ROWS_BYTES:
             self._forget_row(next(iter(self._rows)))
 
-    def rest(self, sequence: int) -> bool:
-        """Nobody works on a sequence any more: keep it for others. False if it adds nothing."""
+    def release(self, sequence: int) -> bool:
+        """Make a sequence idle: its work is done. False, and no change, if keeping it adds nothing."""
         end = self._ends[sequence]
-        if end.parent is None or (not self._whole_only and len(end.holders) > 1) or self._is_double(end):
+        if end.parent is None or (not self._copies_whole and len(end.holders) > 1) or self._is_double(end):
             return False
         for node in end.path:
             self._pin(node, -1)
@@ -224,6 +241,33 @@ class PrefixCache:
             self.remove(sequence)
         return sequence
 
+    def check_integrity(self, at_work: set[int]) -> None:
+        """Check the tree against its contract; for tests. Takes time in proportion to the tree.
+
+        Args:
+            at_work: the sequences that somebody works on.
+
+        Raises:
+            AssertionError: something in it contradicts something else.
+        """
+        assert at_work == self._ends.keys() - self._idle.keys(), (at_work, self._ends, self._idle)
+        assert self._idle.keys() <= self._ends.keys(), (self._idle, self._ends)
+        nodes = list(_below(self._root))
+        held: dict[int, set[int]] = {id(node): set() for node in nodes}
+        for sequence, end in self._ends.items():
+            for node in end.path:
+                held[id(node)].add(sequence)
+        for node in nodes:
+            assert node.holders == held[id(node)], f"holders {node.holders}, found {held[id(node)]}"
+            assert node.holders, "a node that nobody holds"
+            assert len(node.tokens), "a node without tokens"
+            assert node.pins == len(node.holders & at_work), (node.pins, node.holders, at_work)
+            assert all(child.parent is node for child in node.children), "a child of two parents"
+            assert node.scores is None or len(node.scores) == len(node.tokens), "scores of other tokens"
+        assert self.n_cells == sum(len(node.tokens) for node in nodes), self.n_cells
+        assert self.n_pinned == sum(len(node.tokens) for node in nodes if node.pins), self.n_pinned
+        assert set(self._rows) == {node for node in nodes if node.row is not None}, "rows without a node"
+
     def _pin(self, node: Node, change: int) -> None:
         before = node.pins
         node.pins += change
@@ -235,7 +279,7 @@ class PrefixCache:
 
     def _starts(self, tokens: Tokens, wanted: Wanted | None = None) -> Iterator[Match]:
         for match in _matches(self._root, tokens, wanted):
-            if not self._whole_only or (match.ends_node and self._ending_at(match.node)):
+            if not self._copies_whole or (match.ends_node and self._ending_at(match.node)):
                 yield match
 
     def _ending_at(self, node: Node) -> list[int]:
@@ -243,16 +287,25 @@ class PrefixCache:
         return [s for s in node.holders if self._ends[s] is node and s in self._idle]
 
     def _source(self, node: Node) -> int:
-        sequences = self._ending_at(node) if self._whole_only else node.holders
+        sequences = self._ending_at(node) if self._copies_whole else node.holders
         return next(iter(sequences), -1)
 
     def _is_double(self, end: Node) -> bool:
         """Whether other cells hold the same tokens, and can be started from."""
         assert end.parent is not None
         doubles = (m for m in _matches(end.parent, end.tokens) if m.length == len(end.tokens))
-        if self._whole_only:
+        if self._copies_whole:
             return any(m.ends_node and self._ending_at(m.node) for m in doubles)
         return any(end not in m.node.path for m in doubles)
+
+
+def _below(top: Node) -> Iterator[Node]:
+    """Every node under one, without itself."""
+    stack = list(top.children)
+    while stack:
+        node = stack.pop()
+        stack += node.children
+        yield node
 
 
 def _matches(start: Node, tokens: Tokens, wanted: Wanted | None = None) -> Iterator[Match]:

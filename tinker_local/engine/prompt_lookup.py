@@ -1,6 +1,7 @@
-"""What a sample may go on with: what followed the same tokens before, in its request's prompt or samples.
+"""Draft tokens for speculative decoding, by prompt lookup.
 
-Prompt look-up decoding (https://github.com/apoorvumang/prompt-lookup-decoding).
+A draft is what followed the same tokens before, in a request's prompt or samples
+(https://github.com/apoorvumang/prompt-lookup-decoding). No second model is needed.
 """
 
 from __future__ import annotations
@@ -11,31 +12,31 @@ from dataclasses import dataclass
 from tinker_local.engine.sequence import Prompt, Sample
 
 _RUNS = (3, 1)  # lengths of the runs of tokens that are looked up, the longest first
-_MOST = 15  # tokens guessed at once
-_LONGEST_PAUSE = 64  # chances let go
+_LONGEST_DRAFT = 15  # tokens
+_LONGEST_PAUSE = 64  # chances skipped
 
 
-class Guesses:
+class PromptLookup:
     """The texts of one request, by their runs of tokens.
 
-    How many tokens are guessed for a sample doubles when all guesses come true, and is one again when
-    none does; then the next chances to guess are let go, twice as many each time, unless guessing is free.
+    A sample's draft doubles in length when all of it is accepted, and is one token again when none is.
+    Then the next chances to draft are skipped, twice as many each time, unless drafting is free.
     """
 
     def __init__(self, prompt: Prompt) -> None:
         self._prompt: list[int] = prompt.tokens.tolist()
         self._after: dict[tuple[int, ...], tuple[list[int], int]] = {}
         self._n_entered: dict[int, int] = {}  # by the samples' numbers, since samples hold their prompt
-        self._luck: defaultdict[int, _Luck] = defaultdict(_Luck)
+        self._drafting: defaultdict[int, _Drafting] = defaultdict(_Drafting)
         self._enter(self._prompt, 0, [])
 
-    def next_tokens(self, sample: Sample, free: int, most: int) -> list[int]:
+    def draft(self, sample: Sample, free: int, most: int) -> list[int]:
         """Return tokens that may follow those drawn so far, perhaps none.
 
         Args:
-            sample: whose.
-            free: how many cost nothing to try.
-            most: how many may be tried after a long run that was seen before.
+            sample: the sample to continue.
+            free: draft tokens that cost nothing.
+            most: draft tokens after a long run that was seen before.
         """
         entered = self._n_entered.get(sample.index, 0)
         self._n_entered[sample.index] = self._enter(sample.drawn, entered, self._prompt)
@@ -43,18 +44,18 @@ class Guesses:
         for n in _RUNS:
             if found := self._after.get(recent[-n:]):
                 text, at = found
-                if n == _RUNS[0] and self._luck[sample.index].dares():
-                    free = max(free, min(most, self._luck[sample.index].length))
+                if n == _RUNS[0] and self._drafting[sample.index].should_draft():
+                    free = max(free, min(most, self._drafting[sample.index].length))
                 return text[at : at + free]
         return []
 
-    def came_true(self, sample: Sample, n_guessed: int, n_true: int) -> None:
-        """Note how many of the last guesses, from the first, were drawn."""
-        if n_guessed:
-            self._luck[sample.index].turn(n_guessed, n_true)
+    def accept(self, sample: Sample, n_drafted: int, n_accepted: int) -> None:
+        """Note how many tokens of the last draft, from the first, were drawn."""
+        if n_drafted:
+            self._drafting[sample.index].update(n_drafted, n_accepted)
 
     def _enter(self, text: list[int], start: int, before: list[int]) -> int:
-        """Note what follows the runs that end in ``text``, from ``start`` on; return where to go on."""
+        """Note what follows the runs that end in ``text``, from ``start`` on; return where to continue."""
         for end in range(start + 1, len(text)):
             run = _run(before, text, end)
             for n in _RUNS:
@@ -63,25 +64,31 @@ class Guesses:
 
 
 @dataclass(slots=True)
-class _Luck:
-    """How guessing went: tokens to guess next, chances to let go, and how many after the next failure."""
+class _Drafting:
+    """How drafting goes for a sample.
+
+    Attributes:
+        length: tokens of the next draft.
+        wait: chances to skip before it.
+        pause: chances to skip after the next draft of which nothing is accepted.
+    """
 
     length: int = 1
     wait: int = 0
     pause: int = 1
 
-    def dares(self) -> bool:
+    def should_draft(self) -> bool:
         self.wait -= 1
         return self.wait < 0
 
-    def turn(self, n_guessed: int, n_true: int) -> None:
-        if n_true == n_guessed:
-            self.length, self.wait, self.pause = min(_MOST, 2 * self.length), 0, 1
-        elif n_true == 0:
+    def update(self, n_drafted: int, n_accepted: int) -> None:
+        if n_accepted == n_drafted:
+            self.length, self.wait, self.pause = min(_LONGEST_DRAFT, 2 * self.length), 0, 1
+        elif n_accepted == 0:
             self.length, self.wait, self.pause = 1, self.pause, min(_LONGEST_PAUSE, 2 * self.pause)
 
 
 def _run(before: list[int], text: list[int], end: int) -> tuple[int, ...]:
-    """The longest run looked up that ends before ``text[end]``, where ``before`` comes before ``text``."""
+    """Return the longest run to look up that ends before ``text[end]``; ``before`` precedes ``text``."""
     n = _RUNS[0]
     return tuple(text[end - n : end] if end >= n else [*before[end - n :], *text[:end]])

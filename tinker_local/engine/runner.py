@@ -1,22 +1,51 @@
-"""Runs a step: a batch for llama.cpp, and its logits turned into numbers."""
+"""Runs a step: edits the KV cache, decodes a batch, and turns its logits into tokens and scores.
+
+``Readout`` reads logits, and knows nothing of batches. ``BatchRunner`` is the usual way to fill and decode
+a batch; ``invariant_runner.py`` has the other one. Both have a ``Readout``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinker_local import kernels
-from tinker_local.engine.sequence import Prompt, Sample
-from tinker_local.engine.step import Chunk, Copy, Step
+from tinker_local.engine.sequence import ActiveRequest, Prompt, Sample
+from tinker_local.engine.step import Chunk, Copy, Remove, Step
 from tinker_local.llama.context import ABORTED, Context, DecodeError
+
+
+class Runner(Protocol):
+    """Computes steps on a context.
+
+    What goes wrong for one request (a batch that cannot be computed, logits that are no distribution, its
+    own callback) is noted in ``Step.failed``, and the others go on.
+    """
+
+    def run(self, step: Step) -> None:
+        """Edit the KV cache, decode, draw and score.
+
+        Raises:
+            DecodeError: the step was aborted.
+        """
+
+
+def apply_edits(context: Context, edits: Sequence[Remove | Copy]) -> None:
+    """Change a context's KV cache as a step asks."""
+    for edit in edits:
+        if isinstance(edit, Copy):
+            context.copy_sequence(edit.source, edit.target, edit.length)
+        else:
+            context.remove_sequence(edit.sequence)
 
 
 @dataclass(slots=True)
 class _Parameters:
-    """How each of some samples draws its next token; arrays of shape (n,)."""
+    """Parameters of n samples for the sampling kernel; arrays of shape (n,)."""
 
     temperature: NDArray[np.float32]
     top_k: NDArray[np.int32]
@@ -27,7 +56,7 @@ class _Parameters:
 
     @classmethod
     def of(cls, samples: list[Sample]) -> _Parameters:
-        requests = [sample.prompt.request for sample in samples]
+        requests = [sample.request for sample in samples]
         return cls(
             np.array([r.temperature for r in requests], np.float32),
             np.array([r.top_k for r in requests], np.int32),
@@ -38,123 +67,75 @@ class _Parameters:
         )
 
 
-class Runner:
-    """Gives a context's logits to the samples and prompts that wait for them.
+class Readout:
+    """Turns rows of logits into drawn tokens and scores, and gives them to samples and prompts.
 
-    What goes wrong for one request (a batch that cannot be computed, logits that are no distribution, its
-    own callback) is noted in ``Step.failed``, and the others go on.
+    Attributes:
+        failed: ``Step.failed`` of the step that is read.
     """
 
     def __init__(self, context: Context) -> None:
-        self._context = context
-        self._failed: dict[Prompt, Exception] = {}
+        self._model, self._context = context.model, context
+        self.failed: dict[ActiveRequest, Exception] = {}
         self._drawn_before: list[Sample] = []
         self._parameters = _Parameters.of([])
 
-    def run(self, step: Step) -> None:
-        """Change the KV cache, decode, draw and score.
+    def begin(self, step: Step) -> None:
+        """Go to another step; its resumed prompts are read from their cached logits."""
+        self.failed = step.failed
+        for prompt in step.resumed:
+            self._resume(prompt)
 
-        Raises:
-            DecodeError: it was aborted.
-        """
-        self._failed = step.failed
-        for edit in step.edits:
-            if isinstance(edit, Copy):
-                self._context.copy_sequence(edit.source, edit.target, edit.length)
-            else:
-                self._context.remove_sequence(edit.sequence)
-        for prompt in step.kept:
-            self._go_on_from_row(prompt)
-        if step.samples or step.chunks:
-            self._compute(step)
-
-    def _compute(self, step: Step) -> None:
-        """Decode a step's tokens, all together or, if that fails, each request's alone."""
-        try:
-            n_rows = self._decode(step)
-        except DecodeError as error:
-            self._compute_apart(step, error)
-        else:
-            self._read(step, self._context.logits(n_rows))
-
-    def _decode(self, step: Step) -> int:
-        n_tokens, n_rows = _fill(self._context, step)
-        self._context.decode(n_tokens)
-        return n_rows
-
-    def _compute_apart(self, step: Step, error: DecodeError) -> None:
-        """Find out whose tokens cannot be computed: all, where states may have moved on."""
-        if error.code == ABORTED:
-            raise error
-        parts = {sequence.prompt: step.part_of(sequence.prompt) for sequence in step.sequences}
-        if len(parts) == 1 or self._context.model.is_recurrent:
-            self._failed.update(dict.fromkeys(parts, error))
-            return
-        for sequence in step.sequences:
-            self._context.truncate_sequence(sequence.id, sequence.n_computed)
-        for prompt, part in parts.items():
-            try:
-                n_rows = self._decode(part)
-            except DecodeError as own_error:
-                self._failed[prompt] = own_error
-            else:
-                self._read(part, self._context.logits(n_rows))
-
-    def _go_on_from_row(self, prompt: Prompt) -> None:
-        """Use the row that was kept after a prompt's cached tokens."""
-        row = prompt.row
-        if row is None:
-            return
-        if prompt.n_remaining:
-            self._score(prompt, prompt.n_computed, row[None])
-        else:
-            self._draw([(sample, 0) for sample in _not_begun(prompt)], row[None])
-
-    def _read(self, step: Step, logits: NDArray[np.float32]) -> None:
-        """Turn the rows of logits into numbers: first the samples' rows, then the chunks'."""
+    def read(self, step: Step, logits: NDArray[np.float32]) -> None:
+        """Read a decoded batch: first a row for each sample, then the rows of the chunks."""
         row = len(step.samples)
         drawing = [(sample, index) for index, sample in enumerate(step.samples)]
         for chunk in step.chunks:
-            drawing += self._read_chunk(chunk, row, logits)
+            drawing += self.read_chunk(chunk, row, logits)
             row += chunk.n_rows
-        self._draw(drawing, logits)
+        self.draw(drawing, logits)
 
-    def _read_chunk(self, chunk: Chunk, row: int, logits: NDArray[np.float32]) -> list[tuple[Sample, int]]:
+    def read_chunk(self, chunk: Chunk, row: int, logits: NDArray[np.float32]) -> list[tuple[Sample, int]]:
         """Score a chunk whose first row is ``row``; return the samples that can draw, with their rows."""
         sequence, last = chunk.sequence, row + chunk.n_rows - 1
-        if isinstance(sequence, Sample):
-            return [(sequence, last)] if chunk.is_last else []
-        assert isinstance(sequence, Prompt)
-        if not chunk.n_rows:
-            return []
-        if sequence.request.scores_prompt:
-            first = chunk.stop - chunk.n_rows + 1
-            self._score(sequence, first, logits[row : last + 1])
-        if chunk.is_last or chunk.stop == sequence.snapshot_at:
-            sequence.row = logits[last].copy()
-        return [(sample, last) for sample in _not_begun(sequence)] if chunk.is_last else []
+        if isinstance(sequence, Prompt) and chunk.n_rows:
+            if sequence.is_scored:
+                first = chunk.stop - chunk.n_rows + 1
+                self._score(sequence, first, logits[row : last + 1])
+            if chunk.is_last or chunk.stop == sequence.snapshot_at:
+                sequence.last_logits = logits[last].copy()
+        return [(sample, last) for sample in sequence.drawing] if chunk.is_last else []
 
-    def _score(self, prompt: Prompt, first: int, logits: NDArray[np.float32]) -> None:
-        try:
-            _score(prompt, first, logits, self._context.n_threads)
-        except kernels.LogitsError as error:
-            self._failed[prompt] = error
-
-    def _draw(self, drawing: list[tuple[Sample, int]], logits: NDArray[np.float32]) -> None:
+    def draw(self, drawing: list[tuple[Sample, int]], logits: NDArray[np.float32]) -> None:
         """Draw a token for each sample from its row."""
-        if self._failed:
-            drawing = [(sample, row) for sample, row in drawing if sample.prompt not in self._failed]
+        if self.failed:
+            drawing = [(sample, row) for sample, row in drawing if sample.owner not in self.failed]
         if not drawing:
             return
         samples = [sample for sample, _ in drawing]
         try:
             draws = self._draws(samples, [row for _, row in drawing], logits)
-        except kernels.LogitsError as error:
+        except kernels.LogitsError as error:  # one row is no distribution; draw the others
             self._drawn_before = []
-            self._failed.update({sample.prompt: error for sample, row in drawing if row == error.row})
-            self._draw(drawing, logits)
+            self.failed.update({sample.owner: error for sample, row in drawing if row == error.row})
+            self.draw(drawing, logits)
             return
         self._append(samples, draws)
+
+    def _resume(self, prompt: Prompt) -> None:
+        logits = prompt.last_logits
+        if logits is None:
+            return
+        if prompt.n_remaining:
+            self._score(prompt, prompt.n_computed, logits[None])
+        else:
+            self.draw([(sample, 0) for sample in prompt.drawing], logits[None])
+
+    def _score(self, prompt: Prompt, first: int, logits: NDArray[np.float32]) -> None:
+        try:
+            _score(prompt, first, logits, self._context.n_threads)
+        except kernels.LogitsError as error:
+            self.failed[prompt.owner] = error
 
     def _draws(self, samples: list[Sample], rows: list[int], logits: NDArray[np.float32]) -> kernels.Draws:
         parameters = self._draw_parameters(samples)
@@ -167,9 +148,16 @@ class Runner:
             seed=parameters.seed,
             sample=parameters.sample,
             position=parameters.position,
-            topk=max(sample.prompt.request.topk_sample_logprobs for sample in samples),
+            topk=max(sample.request.topk_sample_logprobs for sample in samples),
             n_threads=self._context.n_threads,
         )
+
+    def _draw_parameters(self, samples: list[Sample]) -> _Parameters:
+        if samples == self._drawn_before:  # each has drawn one token since
+            self._parameters.position += np.uint64(1)
+        else:
+            self._drawn_before, self._parameters = samples, _Parameters.of(samples)
+        return self._parameters
 
     def _append(self, samples: list[Sample], draws: kernels.Draws) -> None:
         drawn = zip(
@@ -180,17 +168,13 @@ class Runner:
             strict=True,
         )
         for index, (sample, token, logprob, raw_logprob) in enumerate(drawn):
-            request = sample.prompt.request
+            request = sample.request
             if k := request.topk_sample_logprobs:
                 assert draws.topk_ids is not None
                 assert draws.topk_logprobs is not None
                 top = draws.topk_ids[index, :k].copy(), draws.topk_logprobs[index, :k].copy()
                 sample.tops.append(top)
-            sample.append(
-                token,
-                raw_logprob if request.raw_logprobs else logprob,
-                self._context.model.describe,
-            )
+            sample.append(token, raw_logprob if request.raw_logprobs else logprob, self._model.describe)
             if request.on_token is not None:
                 self._tell(sample, token, request.on_token)
 
@@ -198,14 +182,55 @@ class Runner:
         try:
             on_token(sample.index, token)
         except Exception as error:
-            self._failed[sample.prompt] = error
+            self.failed[sample.owner] = error
 
-    def _draw_parameters(self, samples: list[Sample]) -> _Parameters:
-        if samples == self._drawn_before:  # each has drawn one token since
-            self._parameters.position += np.uint64(1)
+
+class BatchRunner:
+    """Decodes all tokens of a step in one batch. See ``Runner``."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._readout = Readout(context)
+
+    def run(self, step: Step) -> None:
+        """Edit the KV cache, decode, draw and score; see ``Runner``."""
+        apply_edits(self._context, step.edits)
+        self._readout.begin(step)
+        if step.samples or step.chunks:
+            self._compute(step)
+
+    def _compute(self, step: Step) -> None:
+        """Decode a step's tokens, all together or, if that fails, each request's alone."""
+        try:
+            n_rows = self._decode(step)
+        except DecodeError as error:
+            self._compute_apart(step, error)
         else:
-            self._drawn_before, self._parameters = samples, _Parameters.of(samples)
-        return self._parameters
+            self._readout.read(step, self._context.logits(n_rows))
+
+    def _decode(self, step: Step) -> int:
+        n_tokens, n_rows = _fill(self._context, step)
+        self._context.decode(n_tokens)
+        return n_rows
+
+    def _compute_apart(self, step: Step, error: DecodeError) -> None:
+        """Find out whose tokens cannot be computed: everyone's, where states may have moved on."""
+        if error.code == ABORTED:
+            raise error
+        failed = self._readout.failed
+        parts = {sequence.owner: step.part_of(sequence.owner) for sequence in step.sequences}
+        if len(parts) == 1 or self._context.model.is_recurrent:
+            failed.update(dict.fromkeys(parts, error))
+            return
+        for sequence in step.sequences:
+            self._context.truncate_sequence(sequence.id, sequence.n_computed)
+        for request, part in parts.items():
+            try:
+                n_rows = self._decode(part)
+            except DecodeError as own_error:
+                failed[request] = own_error
+            else:
+                self._readout.read(part, self._context.logits(n_rows))
 
 
 def _fill(context: Context, step: Step) -> tuple[int, int]:
@@ -225,10 +250,6 @@ def _fill(context: Context, step: Step) -> tuple[int, int]:
         batch.flags[end - chunk.n_rows : end] = 1
         n, n_rows = end, n_rows + chunk.n_rows
     return n, n_rows
-
-
-def _not_begun(prompt: Prompt) -> list[Sample]:
-    return [sample for sample in prompt.samples if not (sample.drawn or sample.stop_reason)]
 
 
 def _score(prompt: Prompt, first: int, logits: NDArray[np.float32], n_threads: int) -> None:

@@ -85,13 +85,13 @@ if hasattr(os, "register_at_fork"):  # the thread whose turn it was is not in th
 
 
 class Holder(Protocol):
-    """Whoever has a context.
+    """Owner of a context.
 
     Attributes:
-        part: what the context takes of what all may take together, from 0 to 1.
+        memory_share: fraction of the shared budget that the context uses, from 0 to 1.
     """
 
-    part: float
+    memory_share: float
 
     def ask_to_release(self) -> None:
         """Free the context soon, unless there is work again. May be called from any thread."""
@@ -111,13 +111,13 @@ class ContextLimit:
     def opened(self, holder: Holder) -> None:
         """Count a holder's context, in use for now."""
         with self._lock:
-            self._taken += holder.part
+            self._taken += holder.memory_share
             self._trim()
 
     def closed(self, holder: Holder) -> None:
         """Count it no more."""
         with self._lock:
-            self._taken -= holder.part
+            self._taken -= holder.memory_share
             self._idle.pop(holder, None)
 
     def idle(self, holder: Holder) -> None:
@@ -135,5 +135,5 @@ class ContextLimit:
         while self._taken > 1 + _ROUNDING and self._idle:
             holder = next(iter(self._idle))
             del self._idle[holder]
-            self._taken -= holder.part
+            self._taken -= holder.memory_share
             holder.ask_to_release()

@@ -1,4 +1,4 @@
-"""One step of the engine: what changes in the KV cache, then which tokens are decoded."""
+"""One step of the engine: edits of the KV cache, then the tokens of one batch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tinker_local.engine.sequence import Prompt, Sample, Sequence
+from tinker_local.engine.sequence import ActiveRequest, Prompt, Sample, Sequence
+
+MIN_CHUNK = 64
+"""llama.cpp's flash attention on CPUs runs another kernel below this many tokens, with other
+rounding. Longer prompts are never cut into pieces shorter than this, so that their numbers do not
+depend on where they were cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Tokens ``start`` to ``stop`` of a sequence, next in line.
+    """Tokens ``start`` to ``stop`` of a sequence, next in line to be prefilled.
 
     Attributes:
         tokens: int32 (stop - start,).
@@ -29,23 +34,34 @@ class Chunk:
 
     @classmethod
     def of(cls, sequence: Sequence, n_tokens: int) -> Chunk:
-        """The next ``n_tokens`` of a sequence."""
+        """Take the next ``n_tokens`` of a sequence."""
         start = sequence.n_computed
         stop = start + n_tokens
         n_rows = max(0, stop - max(start, sequence.first_row))
         return cls(sequence, start, stop, sequence.tokens[start:stop], n_rows, stop == sequence.length)
 
 
+def chunk_length(n_remaining: int, room: int, unit: int = MIN_CHUNK) -> int:
+    """Return how many of a prompt's remaining tokens to take when ``room`` are free.
+
+    All of them if they fit; else a multiple of ``unit`` that leaves at least ``unit``.
+    """
+    if n_remaining <= room:
+        return n_remaining
+    length = room - room % unit
+    return length if n_remaining - length >= unit else max(0, length - unit)
+
+
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Forget a sequence."""
+    """Forget a KV sequence."""
 
     sequence: int
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Make ``target`` hold the first ``length`` tokens of ``source``."""
+    """Let KV sequence ``target`` hold the first ``length`` tokens of ``source``."""
 
     source: int
     target: int
@@ -54,36 +70,39 @@ class Copy:
 
 @dataclass(slots=True)
 class Step:
-    """One ``llama_decode``: first one token of each sample, then the chunks.
+    """What the scheduler wants of one ``llama_decode``.
 
-    ``edits`` of the cache come before it, in their order. The prompts in ``kept`` start after a
-    token whose row of logits was kept, so that nothing is computed for it. Whoever runs it notes in
-    ``failed`` the requests that could not be computed, and why.
+    Attributes:
+        edits: changes of the KV cache that come before it, in order.
+        samples: running samples, each of which decodes its last drawn token.
+        chunks: pieces of sequences to prefill. The batch holds the samples first, then the chunks.
+        resumed: prompts that start after a token whose logits were cached; nothing is computed for it.
+        failed: requests that could not be computed, and why. Whoever runs the step fills it.
     """
 
     edits: list[Remove | Copy] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
-    kept: list[Prompt] = field(default_factory=list)
-    failed: dict[Prompt, Exception] = field(default_factory=dict)
+    resumed: list[Prompt] = field(default_factory=list)
+    failed: dict[ActiveRequest, Exception] = field(default_factory=dict)
 
     @property
     def sequences(self) -> list[Sequence]:
-        """Those that get longer."""
+        """Sequences that get longer in the KV cache."""
         return [*self.samples, *(chunk.sequence for chunk in self.chunks)]
 
     @property
-    def prompts(self) -> set[Prompt]:
+    def requests(self) -> set[ActiveRequest]:
         """The requests with a part in this step."""
-        return {sequence.prompt for sequence in (*self.sequences, *self.kept)}
+        return {sequence.owner for sequence in (*self.sequences, *self.resumed)}
 
-    def part_of(self, prompt: Prompt) -> Step:
-        """Return what a request has in it to decode."""
-        samples = [sample for sample in self.samples if sample.prompt is prompt]
-        return Step([], samples, [chunk for chunk in self.chunks if chunk.sequence.prompt is prompt])
+    def part_of(self, request: ActiveRequest) -> Step:
+        """Return the samples and chunks of one request."""
+        samples = [sample for sample in self.samples if sample.owner is request]
+        return Step([], samples, [chunk for chunk in self.chunks if chunk.sequence.owner is request])
 
     def leave_out_failed(self) -> None:
-        """Take the requests out that failed."""
-        self.samples = [sample for sample in self.samples if sample.prompt not in self.failed]
-        self.chunks = [chunk for chunk in self.chunks if chunk.sequence.prompt not in self.failed]
-        self.kept = [prompt for prompt in self.kept if prompt not in self.failed]
+        """Take the failed requests out."""
+        self.samples = [sample for sample in self.samples if sample.owner not in self.failed]
+        self.chunks = [chunk for chunk in self.chunks if chunk.sequence.owner not in self.failed]
+        self.resumed = [prompt for prompt in self.resumed if prompt.owner not in self.failed]
