@@ -185,11 +185,25 @@ class Soak:
             if time.monotonic() - begin > seconds + 3 * SECONDS:
                 self._note("lost", "a thread did not end")
                 break
+        self._check_integrity()
         if self._tally.growth > GROWTH:
             self._note("grown", f"memory grew by {self._tally.growth / 1e6:.1f} MB")
         for service in self._services.values():
             service.close()
         return self._tally
+
+    def _check_integrity(self) -> None:
+        """Check the accounts of every engine, now that nobody asks for anything."""
+        for source in self._sources:
+            scheduler = source.open(self._services)._engine._loop._scheduler
+            end = time.monotonic() + SECONDS
+            while scheduler.has_work and time.monotonic() < end:
+                time.sleep(0.1)
+            time.sleep(0.1)  # the last step may still be ending
+            try:
+                scheduler.check_integrity()
+            except AssertionError as error:
+                self._note("inconsistent", f"{source}: {error}")
 
     def _work(self, number: int, end: float) -> None:
         rng = random.Random(f"{self._seed}:{number}")

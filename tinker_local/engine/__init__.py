@@ -1,1 +1,19 @@
-"""The engine: one llama.cpp context kept busy."""
+"""The engine: requests in, futures out. Knows no file formats and no ctypes.
+
+engine.py            opens a model, and takes requests from any thread
+loop.py              the engine's thread: schedule, run, advance, finish
+scheduler.py         chooses the next tokens, and who holds which room: waiting, prefilling, running
+request.py           requests of a client, their outcomes, and a limit on those that wait
+sequence.py          a request at work: its prompt and its samples
+step.py              the scheduler's plan for one batch
+cells.py             the account of KV sequences and cells
+prefix_cache.py      the prefixes in the cells: a radix tree
+runner.py            runs a step: fills a batch, decodes it, and reads its logits
+scores.py            log-probabilities of prompt tokens, and those that are wanted
+invariance.py        batch invariance: batches that give every token the same bits
+invariant_runner.py  runs a step in such batches
+prompt_lookup.py     drafts for it, from what followed the same tokens before
+sharing.py           cores and memory, which the contexts of a process share
+
+To learn the engine, read loop.py, scheduler.py, sequence.py, step.py and runner.py, in this order.
+"""

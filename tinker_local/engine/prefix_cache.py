@@ -1,4 +1,4 @@
-"""Which prefixes are in the KV cache: a radix tree over the tokens of its sequences.
+"""The prefix cache: a radix tree over the tokens of the sequences in a KV cache.
 
 A node is a run of cells that the same sequences share. Every sequence holds the nodes from the root to
 the one where it ends.

@@ -1,4 +1,4 @@
-"""What a client asks of the engine, what it gets, and how much may wait."""
+"""Requests of a client, their outcomes, and a limit on the memory of those that are unfinished."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class SampleOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the engine found for a request.
+    """The engine's answer to a request, in numpy arrays.
 
     Attributes:
         samples: the finished samples, in order.

@@ -1,4 +1,4 @@
-"""Which tokens go into the next batch, and which KV sequences and cells each request holds.
+"""The scheduler: chooses the tokens of the next batch, and who holds which KV sequences and cells.
 
 A request waits until it is first in line. Then its prompt and its samples, each a sequence, move through
 these states. A prompt ends with its prefill; its samples then decode one token a step.

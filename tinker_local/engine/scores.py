@@ -1,4 +1,4 @@
-"""Log-probabilities of a run of tokens, and of the most probable ones in their place."""
+"""Scores of prompt tokens: their log-probabilities, the top k in their place, and ids asked for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What the model gives n tokens.
+    """Log-probabilities of n tokens, and of the most probable tokens in the place of each.
 
     Attributes:
         logprobs: float32 (n,), natural logarithms; NaN where not (yet) known.
@@ -24,7 +24,7 @@ class Scores:
 
     @classmethod
     def unknown(cls, n: int, k: int) -> Scores:
-        """Room for the scores of ``n`` tokens with ``k`` alternatives."""
+        """Make room for the scores of ``n`` tokens with ``k`` alternatives."""
         return cls(np.full(n, np.nan, np.float32), np.zeros((n, k), np.int32), np.zeros((n, k), np.float32))
 
     def __len__(self) -> int:
@@ -41,11 +41,11 @@ class Scores:
         return Scores(self.logprobs[at], self.topk_ids[at], self.topk_logprobs[at])
 
     def copy(self) -> Scores:
-        """Return the same in memory of its own."""
+        """Return a copy in memory of its own."""
         return Scores(self.logprobs.copy(), self.topk_ids.copy(), self.topk_logprobs.copy())
 
     def write(self, parts: Iterable[tuple[int, Scores]]) -> None:
-        """Copy other scores, which have at least as many alternatives, each to the place before it."""
+        """Copy pieces of other scores to their places; these must have at least ``k`` alternatives."""
         for start, part in parts:
             at = slice(start, start + len(part))
             self.logprobs[at] = part.logprobs
@@ -55,11 +55,11 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which scores of a prompt are wanted.
+    """The scores that a request wants of its prompt.
 
     Attributes:
-        first, limit: those of tokens ``first`` to ``limit`` can be taken from where they are kept; those
-            before are not wanted, and from ``limit`` on the logits themselves are.
+        first: first token whose score is wanted.
+        limit: from this token on the logits themselves are wanted, and cached scores are of no use.
         k: alternatives a token.
     """
 
@@ -77,13 +77,13 @@ class Alternatives:
 
     @classmethod
     def unknown(cls, n: int, k: int) -> Alternatives:
-        """Room for ``k`` draws in each of ``n`` places."""
+        """Make room for ``k`` draws in each of ``n`` places."""
         return cls(np.zeros((n, k), np.int32), np.zeros((n, k), np.float32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Targets:
-    """Ids for each position of a prompt of n tokens but the first, in compressed rows.
+    """Ids to score at each position of a prompt of n tokens but the first, in compressed rows.
 
     Attributes:
         ids: int32 (m,); -1 asks for nothing.
@@ -97,12 +97,12 @@ class Targets:
 
     @classmethod
     def of(cls, ids: NDArray[np.int32], indptr: NDArray[np.int64]) -> Targets:
-        """Make one from its rows; some id must be named."""
+        """Make targets from rows that name at least one id."""
         named = int((ids >= 0).argmax())
         return cls(ids, indptr, int(np.searchsorted(indptr, named, side="right")))
 
     def span(self, start: int, stop: int) -> slice:
-        """Return where in ``ids`` those for positions ``start`` to ``stop`` are."""
+        """Return the slice of ``ids`` for positions ``start`` to ``stop``."""
         return slice(int(self.indptr[start - 1]), int(self.indptr[stop - 1]))
 
     def rows(self, start: int, stop: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -104,7 +104,7 @@ class Sequence:
 
     @property
     def request(self) -> Request:
-        """What the client asked."""
+        """The client's request."""
         return self.owner.request
 
     @property

@@ -1,4 +1,7 @@
-"""What the contexts of a process share: its cores, in turns of a step each, and its memory."""
+"""Resources that all contexts of a process share: the cores, and a budget of memory.
+
+Cores are lent for one step at a time. Contexts stay in memory while the budget has room for them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _ROUNDING = 1e-9
 
 
 class Share:
-    """What one context has used, in seconds of computing."""
+    """Computing time that one context has used, in seconds."""
 
     __slots__ = ("used",)
 
@@ -22,11 +25,11 @@ class Share:
 
 
 class Cores:
-    """The machine's cores. Two contexts computing at once would only get in each other's way.
+    """The machine's cores, lent to one context at a time: two at once would only slow each other down.
 
-    A context takes them before each step and leaves them when it has no work. Whoever waits and has used
-    less is let in between two steps. Time in which a context had no work is not saved up (start-time
-    fair queueing, Goyal et al., 1996).
+    A context takes the cores before each step and leaves them when it has no work. Between two steps they
+    go to whoever waits and has used less. Idle time is not saved up (start-time fair queueing, Goyal et
+    al., 1996).
     """
 
     def __init__(self) -> None:
@@ -38,7 +41,7 @@ class Cores:
         self._tickets = itertools.count()
 
     def take(self, share: Share) -> None:
-        """Wait for a turn; whoever has it keeps it, unless another waits that has used less."""
+        """Wait for the cores; their holder keeps them unless another waits that has used less."""
         with self._lock:
             self._count()
             if self._holder is None:
@@ -55,7 +58,7 @@ class Cores:
         called.wait()
 
     def leave(self, share: Share) -> None:
-        """Give the turn back, if it is this one's."""
+        """Give the cores back, if this share holds them."""
         with self._lock:
             if self._holder is share:
                 self._count()
@@ -69,7 +72,7 @@ class Cores:
         self._since = now
 
     def _least(self) -> float:
-        """The least that anybody has used who has work."""
+        """Return the least time used by anybody who has work."""
         return min(self._now, self._waiting[0][0]) if self._waiting else self._now
 
     def _pass_on(self) -> None:
@@ -98,7 +101,7 @@ class Holder(Protocol):
 
 
 class ContextLimit:
-    """Lets the contexts go that were idle longest, when all take more than they may.
+    """Releases the contexts that were idle longest, when all together exceed the budget.
 
     A context is counted from ``opened`` to ``closed``, or until its holder is asked to release it.
     """
@@ -109,25 +112,25 @@ class ContextLimit:
         self._taken = 0.0
 
     def opened(self, holder: Holder) -> None:
-        """Count a holder's context, in use for now."""
+        """Count a holder's context, which is in use at first."""
         with self._lock:
             self._taken += holder.memory_share
             self._trim()
 
     def closed(self, holder: Holder) -> None:
-        """Count it no more."""
+        """Stop counting a holder's context."""
         with self._lock:
             self._taken -= holder.memory_share
             self._idle.pop(holder, None)
 
     def idle(self, holder: Holder) -> None:
-        """Note that its context has nothing to do."""
+        """Note that a holder's context has nothing to do."""
         with self._lock:
             self._idle[holder] = None
             self._trim()
 
     def busy(self, holder: Holder) -> None:
-        """Note that its context is in use."""
+        """Note that a holder's context is in use."""
         with self._lock:
             self._idle.pop(holder, None)
 

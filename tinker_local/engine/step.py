@@ -70,7 +70,7 @@ class Copy:
 
 @dataclass(slots=True)
 class Step:
-    """What the scheduler wants of one ``llama_decode``.
+    """The scheduler's plan for one ``llama_decode``.
 
     Attributes:
         edits: changes of the KV cache that come before it, in order.
