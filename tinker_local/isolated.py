@@ -109,6 +109,7 @@ def _how_it_ended(done: subprocess.CompletedProcess[str]) -> str:
 def _try(path: Path, base: Path | None) -> Finding:
     """Do what can go wrong."""
     from tinker_local.llama.context import Context
+    from tinker_local.llama.context_plan import ContextPlan
     from tinker_local.llama.model import Model, load_adapter
     from tinker_local.tokenizer import Tokenizer
 
@@ -121,9 +122,10 @@ def _try(path: Path, base: Path | None) -> Finding:
         ids = tokenizer.encode(text)
         tokenizer.decode(ids)
     tokenizer.convert_ids_to_tokens(list(range(model.n_vocab)))
-    context = Context(
-        model, n_ctx=_N_CTX, n_sequences=1, n_batch=_PROMPT, n_rows=_PROMPT, n_threads=1, adapter=adapter
+    plan = ContextPlan(
+        n_ctx=_N_CTX, n_sequences=1, n_batch=_PROMPT, n_rows=_PROMPT, n_threads=1, adapter=adapter
     )
+    context = Context(model, plan)
     position = 0
     for n in (min(_PROMPT, context.n_ctx), *[1] * min(_STEPS, max(0, context.n_ctx - _PROMPT))):
         for i in range(n):

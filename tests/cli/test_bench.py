@@ -23,6 +23,7 @@ from tinker_local.bench.types import TypeSpeed, measure_types
 from tinker_local.cli import app
 from tinker_local.gguf.parts import ModelFiles
 from tinker_local.llama.context import Context
+from tinker_local.llama.context_plan import ContextPlan
 from tinker_local.llama.model import load_model
 
 SHAPE = Shape(n_embd=256, n_ff=256, n_layer=2)
@@ -64,8 +65,8 @@ def test_for_people(architecture: Architecture, tmp_path: Path) -> None:
 
 def test_the_bare_loop_computes_what_it_says(tmp_path: Path) -> None:
     model = load_model(write_random_model(tmp_path / "tiny.gguf", shape=SHAPE), 0, "none")
-    made = {"n_ctx": 256, "n_sequences": 4, "n_batch": 64, "n_rows": 64, "n_threads": 1}
-    context = Context(model, **made)  # type: ignore[arg-type]
+    plan = ContextPlan(n_ctx=256, n_sequences=4, n_batch=64, n_rows=64, n_threads=1)
+    context = Context(model, plan)
     bare = BareLoop(context)
     prompt = np.arange(10, 100, dtype=np.int32)
     assert bare.score(prompt) > 0

@@ -42,6 +42,7 @@ def open_and_use(path: Path, bases: Path) -> str:
     """Open a model, or an adapter on the base it names, and compute with it."""
     from tinker_local.gguf.file import GgufFile, is_adapter
     from tinker_local.llama.context import Context
+    from tinker_local.llama.context_plan import ContextPlan
     from tinker_local.llama.model import load_adapter, load_model
     from tinker_local.tokenizer import Tokenizer
 
@@ -53,7 +54,8 @@ def open_and_use(path: Path, bases: Path) -> str:
     ids = [token for text in TEXTS for token in tokenizer.encode(text)]
     tokenizer.decode([token for token in ids if 0 <= token < model.n_vocab])
     tokenizer.convert_ids_to_tokens(list(range(model.n_vocab)))
-    context = Context(model, n_ctx=64, n_sequences=2, n_batch=64, n_rows=64, n_threads=1, adapter=adapter)
+    plan = ContextPlan(n_ctx=64, n_sequences=2, n_batch=64, n_rows=64, n_threads=1, adapter=adapter)
+    context = Context(model, plan)
     for start, n in ((0, 8), (8, 1), (9, 1)):
         if start + n > context.n_ctx:
             break

@@ -13,6 +13,7 @@ import pytest
 from tests.random_model import write_random_model
 from tinker_local import BadRequestError, InternalServerError, ServiceClient
 from tinker_local.llama.context import Context
+from tinker_local.llama.context_plan import ContextPlan
 from tinker_local.llama.model import Model, load_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,17 +46,11 @@ def test_the_error_has_llama_cpps_words(model_path: Path, tmp_path: Path) -> Non
 
 
 def test_a_context_that_cannot_be_made(model: Model) -> None:
+    plan = ContextPlan(
+        n_ctx=64, n_sequences=1, n_batch=64, n_rows=64, n_threads=1, kv_type="q8_0", flash_attn=False
+    )
     with pytest.raises(InternalServerError, match="q8_0"):
-        Context(
-            model,
-            n_ctx=64,
-            n_sequences=1,
-            n_batch=64,
-            n_rows=64,
-            n_threads=1,
-            kv_type="q8_0",
-            flash_attn=False,
-        )
+        Context(model, plan)
 
 
 @pytest.mark.parametrize("kv_type", ["f16", "f32", "q8_0"])
@@ -63,8 +58,7 @@ def test_a_context_that_cannot_be_made(model: Model) -> None:
 def test_kv_types(model: Model, kv_type: str, flash_attn: bool | None) -> None:
     if kv_type == "q8_0" and flash_attn is False:
         pytest.skip("refused: see above")
-    context = Context(
-        model,
+    plan = ContextPlan(
         n_ctx=256,
         n_sequences=2,
         n_batch=256,
@@ -73,6 +67,7 @@ def test_kv_types(model: Model, kv_type: str, flash_attn: bool | None) -> None:
         kv_type=kv_type,  # type: ignore[arg-type]
         flash_attn=flash_attn,
     )
+    context = Context(model, plan)
     batch = context.batch
     batch.tokens[:4], batch.positions[:4] = [504, 3575, 282, 4649], range(4)
     batch.sequences[:4], batch.flags[:4] = 1, [0, 1, 0, 1]

@@ -14,6 +14,7 @@ from tinker_local.bench.speed import SAMPLES, Speed, measure_speed
 from tinker_local.bench.threads import ThreadSpeed, measure_threads, recommended_threads, thread_counts
 from tinker_local.bench.types import CANDIDATES, KNOWN, TypeSpeed, measure_types
 from tinker_local.llama.context import Context
+from tinker_local.llama.context_plan import ContextPlan
 from tinker_local.llama.devices import ACCELERATOR, kinds
 from tinker_local.llama.machine import default_threads
 from tinker_local.llama.model import load_adapter, load_model
@@ -111,8 +112,7 @@ def measure(client: SamplingClient, seconds: float, say: Callable[[str], None]) 
     model = load_model(weights.path, options.n_gpu_layers, options.devices)
     n_threads = options.n_threads or default_threads()
     adapter = load_adapter(model, weights.adapter_path) if weights.adapter_path else None
-    context = Context(
-        model,
+    plan = ContextPlan(
         n_ctx=_N_CELLS,
         n_sequences=_N_STATES if model.is_recurrent else max(SAMPLES),
         n_batch=options.n_ubatch or 512,
@@ -124,6 +124,7 @@ def measure(client: SamplingClient, seconds: float, say: Callable[[str], None]) 
         adapter=adapter,
         lora_scale=weights.lora_scale,
     )
+    context = Context(model, plan)
     bare = BareLoop(context)
     on_cpu = not any(kind != ACCELERATOR for kind in kinds().values()) or (
         options.n_gpu_layers == 0 or (options.devices or "").casefold() == "none"

@@ -20,6 +20,7 @@ from tinker_local.bench.bare_loop import BareLoop
 from tinker_local.bench.rounds import fit, medians, take_turns
 from tinker_local.gguf.parts import ModelFiles
 from tinker_local.llama.context import Context
+from tinker_local.llama.context_plan import ContextPlan
 from tinker_local.llama.model import load_model
 
 CANDIDATES = ("bf16", "q8_0", "q6_k", "q4_k", "q4_1", "q4_0", "iq4_nl")
@@ -131,14 +132,14 @@ def _layers(shape: Shape, kind: str, n_threads: int) -> Iterator[BareLoop]:
     with tempfile.TemporaryDirectory(prefix="tinker-local-bench-") as directory:
         path = Path(directory) / f"{kind}.gguf"
         _write(path, shape, kind)
-        context = Context(
-            load_model(path, 0, "none"),
+        plan = ContextPlan(
             n_ctx=512,
             n_sequences=_N_SAMPLES,
             n_batch=_N_SCORED,
             n_rows=_N_SCORED,
             n_threads=n_threads,
         )
+        context = Context(load_model(path, 0, "none"), plan)
         try:
             yield BareLoop(context)
         finally:

@@ -7,18 +7,19 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from tinker_local.engine.invariance import find_rule, invariant_shape, refuse_devices
+from tinker_local.engine.invariance import find_rule, invariant_plan, refuse_devices
 from tinker_local.engine.invariant_runner import InvariantRunner
 from tinker_local.engine.loop import Loop
 from tinker_local.engine.request import QueueLimit, Request
 from tinker_local.engine.runner import BatchRunner, Runner
 from tinker_local.engine.sharing import ContextLimit
 from tinker_local.errors import RequestFailedError
-from tinker_local.llama.context import Context, loaded_bytes, needed_bytes
+from tinker_local.llama.context import Context, loaded_bytes
+from tinker_local.llama.context_plan import ContextPlan
 from tinker_local.llama.devices import ACCELERATOR, kinds
 from tinker_local.llama.machine import available_memory, check_fits, default_threads, main_memory, memory_of
 from tinker_local.llama.model import Model, load_adapter, load_model
@@ -85,7 +86,7 @@ class Engine:
             path: the model's file.
             options: how to open it.
             adapter_path: a LoRA to put on it.
-            lora_scale: how strongly; see ``Context``.
+            lora_scale: how strongly; see ``ContextPlan``.
             limit: how many contexts may stay open.
 
         Raises:
@@ -101,30 +102,12 @@ class Engine:
         if is_all_in_main_memory(options):
             _check_weights(path, options.max_memory_mb)
         model = load_model(path, options.n_gpu_layers, options.devices)
-        n_ctx = options.n_ctx or min(model.usual_n_ctx, _DEFAULT_N_CTX)
-        n_batch, n_sequences = (
-            options.n_ubatch or _N_BATCH,
-            _N_STATES if model.is_recurrent else _N_SEQUENCES,
-        )
+        plan = _usual_plan(model, options)
         if options.batch_invariant:
-            n_batch, n_sequences = invariant_shape(model, n_ctx, n_batch, options.kv_type)
-        make_context = partial(
-            _make_context,
-            options.max_memory_mb,
-            is_all_in_main_memory(options),
-            model,
-            n_ctx=n_ctx,
-            n_sequences=n_sequences,
-            n_batch=n_batch,
-            n_rows=min(n_batch, max(_MIN_ROWS, _LOGITS_FLOATS // model.n_vocab)),
-            n_threads=options.n_threads or default_threads(),
-            kv_type=options.kv_type,
-            flash_attn=False if options.batch_invariant else options.flash_attn,
-            kv_offload=options.kv_offload,
-            adapter=load_adapter(model, adapter_path) if adapter_path else None,
-            lora_scale=lora_scale,
-            streams=options.batch_invariant,
-        )
+            plan = invariant_plan(plan, model)
+        if adapter_path:
+            plan = replace(plan, adapter=load_adapter(model, adapter_path), lora_scale=lora_scale)
+        make_context = partial(_make_context, model, plan, options)
         max_queue = main_memory() // 8 if options.max_queue_mb is None else options.max_queue_mb * 10**6
         part = partial(_part, options=options)
         return cls(make_context, limit, part, keeps_prefixes=options.prefix_cache, max_queue=max_queue)
@@ -181,30 +164,45 @@ def _check_weights(path: Path, max_memory_mb: int | None) -> None:
     )
 
 
-def _make_context(max_memory_mb: int | None, checks_memory: bool, model: Model, **how: Any) -> Context:
+def _usual_plan(model: Model, options: Options) -> ContextPlan:
+    """Return how a context is made by these options, batch invariance and adapters aside."""
+    n_batch = options.n_ubatch or _N_BATCH
+    return ContextPlan(
+        n_ctx=options.n_ctx or min(model.usual_n_ctx, _DEFAULT_N_CTX),
+        n_sequences=_N_STATES if model.is_recurrent else _N_SEQUENCES,
+        n_batch=n_batch,
+        n_rows=min(n_batch, max(_MIN_ROWS, _LOGITS_FLOATS // model.n_vocab)),
+        n_threads=options.n_threads or default_threads(),
+        kv_type=options.kv_type,
+        flash_attn=options.flash_attn,
+        kv_offload=options.kv_offload,
+    )
+
+
+def _make_context(model: Model, plan: ContextPlan, options: Options) -> Context:
     """Make a context if there is room for it."""
-    if checks_memory:
-        names = ("n_ctx", "n_sequences", "n_batch", "n_rows", "kv_type", "streams")
-        n_bytes, is_given = (
-            needed_bytes(model, **{name: how[name] for name in names}),
-            max_memory_mb is not None,
-        )
-        hint = (
-            f"use a smaller n_ctx (it is {how['n_ctx']:,}), kv_type='q8_0' or a smaller n_contexts, or "
-            "say max_memory_mb"
-        )
-        what = f"the models and KV caches of this process, with one for {model.path.name},"
-        limit = main_memory() if max_memory_mb is None else max_memory_mb * 10**6
-        check_fits(what, loaded_bytes() + n_bytes, limit, is_given=is_given, hint=hint)
-        if not is_given:
-            check_fits(
-                f"a KV cache and logits of {model.path.name}",
-                n_bytes,
-                available_memory(),
-                is_given=False,
-                hint=hint,
-            )
-    return Context(model, **how)
+    if is_all_in_main_memory(options):
+        _check_room(model, plan, options.max_memory_mb)
+    return Context(model, plan)
+
+
+def _check_room(model: Model, plan: ContextPlan, max_memory_mb: int | None) -> None:
+    """Refuse a context that memory has no room for.
+
+    What this process holds must stay within ``max_memory_mb``. If that is not given, it must stay within
+    main memory, and the context within what is available now.
+    """
+    is_given, n_bytes = max_memory_mb is not None, plan.needed_bytes(model)
+    hint = (
+        f"use a smaller n_ctx (it is {plan.n_ctx:,}), kv_type='q8_0' or a smaller n_contexts, or "
+        "say max_memory_mb"
+    )
+    what = f"the models and KV caches of this process, with one for {model.path.name},"
+    limit = main_memory() if max_memory_mb is None else max_memory_mb * 10**6
+    check_fits(what, loaded_bytes() + n_bytes, limit, is_given=is_given, hint=hint)
+    if not is_given:
+        what = f"a KV cache and logits of {model.path.name}"
+        check_fits(what, n_bytes, available_memory(), is_given=False, hint=hint)
 
 
 def _stop(loop: Loop, thread: threading.Thread, pid: int) -> bool:

@@ -5,40 +5,42 @@ logits may depend on, and what is done about it:
 
 - Weights multiply all tokens of a micro-batch together, the last layer and the output matrix the flagged
   ones. One row is a series of dot products, more are a blocked product (``llamafile_sgemm``: from 2 rows on
-  x86, from 4 or 8 on arm64); repacked weights (``ggml-cpu/repack.cpp``) take rows in fours, with the rest
+  x86, from 4 or 8 on arm64). Repacked weights (``ggml-cpu/repack.cpp``) take rows in fours, with the rest
   one by one. So both numbers are at least ``n_rows``, and multiples of ``multiple``.
 - Attention is our own (``llama/graph_attention.py``): its numbers for a query do not depend on the others.
-  Where the installed ggml is not the one it knows, it is flash attention's plain kernel, which takes each
-  query by itself through the cells in their order and skips masked ones. Its variants for 64 queries or
-  more, and for one query and 512 cells or more, need keys and values of one type
-  (``ggml_compute_forward_flash_attn_ext_f16``), so values are bfloat16 then. With float32 caches, which
-  flash attention would cast to float16, it is off (as it is for MLA where ggml is not known); then
-  attention multiplies one sequence at a time as above, and each has at least ``per_sequence`` tokens in
-  every batch.
+- Where the installed ggml is not the one that our attention knows, it is flash attention's plain kernel.
+  That takes each query by itself through the cells in their order and skips masked ones. Its variants for
+  64 queries or more, and for one query and 512 cells or more, need keys and values of one type
+  (``ggml_compute_forward_flash_attn_ext_f16``), so values are bfloat16 then.
+- With float32 caches, which flash attention would cast to float16, it is off. It is off too for latent
+  attention (MLA) where ggml is not known. Attention then multiplies one sequence at a time as above, and
+  each sequence has at least ``per_sequence`` tokens in every batch.
 - Within a kernel each number is a sum of its own in a fixed order, whatever the tiles and threads.
 - That order runs over the cells of the cache, where other sequences' cells would come between. So each
   sequence has a stream of cells, in which its position is the cell; those beyond its end add nothing.
 - Experts take their tokens one by one (``ggml_compute_forward_mul_mat_id``). GPUs and BLAS choose by shape
   too and give no promise.
 
-Which numbers a machine and a model need is found by ``find_rule``, which measures bits.
+``invariant_plan`` decides what is fixed when a context is made; ``llama/context.py`` only applies it.
+Which numbers of tokens a machine and a model need is found by ``find_rule``, which measures bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinker_local.errors import BadRequestError
-from tinker_local.llama.context import KV_BYTES, Context, stream_cells
+from tinker_local.llama.context import Context
+from tinker_local.llama.context_plan import ContextPlan
 from tinker_local.llama.devices import ACCELERATOR, kinds
+from tinker_local.llama.graph_attention import attention_callback
 from tinker_local.llama.machine import main_memory
 from tinker_local.llama.model import Model
-from tinker_local.options import KvType
 
 MAX_TOKENS = 16
 """Most tokens of a sequence in a batch of samples; a stream has this many cells to spare."""
@@ -85,7 +87,7 @@ RULES = (Rule(1, 2, 1), Rule(1, 8, 4), Rule(2, 2, 1), Rule(2, 8, 4), Rule(8, 8, 
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class StreamBlock:
     """As many tokens for each of some neighbouring streams, next in line there.
 
     Attributes:
@@ -137,11 +139,10 @@ def refuse_devices(names: str | None) -> None:
         )
 
 
-def invariant_shape(model: Model, n_ctx: int, n_batch: int, kv_type: KvType) -> tuple[int, int]:
-    """Return the tokens of a batch and the number of streams for ``n_ctx`` tokens each.
+def invariant_plan(plan: ContextPlan, model: Model) -> ContextPlan:
+    """Return a plan for the same requests in which every choice that bits depend on is made.
 
-    There are as many streams as fit an eighth of main memory, but at least 8 where these fit a quarter,
-    and from 4 to 32.
+    Sequences, batch, attention and number formats change; ``n_ctx`` and ``kv_type`` stay.
 
     Raises:
         BadRequestError: the model's memory cannot step back.
@@ -151,14 +152,48 @@ def invariant_shape(model: Model, n_ctx: int, n_batch: int, kv_type: KvType) -> 
             f"batch_invariant: {model.path.name} is a recurrent or hybrid model, whose states cannot "
             "give back a token; the mode cannot be had with it"
         )
-    stream = int(model.kv_numbers * KV_BYTES[kv_type] * stream_cells(n_ctx))
-    memory = main_memory()
+    n_batch = _n_batch(plan)
+    plan = replace(
+        _with_attention_by_rows(plan, model),
+        kv_unified=False,  # a stream for each sequence: its position is the cell ..
+        swa_full=True,  # .. behind a sliding window too
+        n_spare_cells=MAX_TOKENS,
+        n_batch=n_batch,
+        n_rows=min(plan.n_rows, n_batch),
+    )
+    return replace(plan, n_sequences=_n_streams(plan, model))
+
+
+def _with_attention_by_rows(plan: ContextPlan, model: Model) -> ContextPlan:
+    """Choose an attention that takes each query by itself, where there is one: ``flash_attn`` then."""
+    if plan.kv_type != "f16":
+        return replace(plan, flash_attn=False)
+    if attention_callback() is not None:
+        return replace(plan, flash_attn=True, own_attention=True)
+    if model.is_latent:
+        return replace(plan, flash_attn=False)
+    return replace(plan, flash_attn=True, value_type="bf16")
+
+
+def _n_batch(plan: ContextPlan) -> int:
+    """Return the tokens of a batch: a multiple of 8, and few where BLAS would take over many rows."""
+    return (_N_BATCH_BESIDE_BLAS if _has_accelerator() else plan.n_batch) // 8 * 8
+
+
+def _n_streams(plan: ContextPlan, model: Model) -> int:
+    """Return how many streams there are: a multiple of 4.
+
+    As many as fit an eighth of main memory, but at least 8 where these fit a quarter, and from 4 to 32.
+    """
+    stream, memory = plan.stream_bytes(model), main_memory()
     n_streams = max(_USUAL, memory // _USUAL_SHARE // stream)
     n_streams = min(n_streams, memory // _LARGEST_SHARE // stream)
-    most = _MOST
-    if any(kind == ACCELERATOR for kind in kinds().values()):
-        n_batch, most = _N_BATCH_BESIDE_BLAS, _USUAL
-    return n_batch // 8 * 8, max(_FEWEST, min(most, n_streams // 4 * 4))
+    most = _USUAL if _has_accelerator() else _MOST
+    return max(_FEWEST, min(most, n_streams // 4 * 4))
+
+
+def _has_accelerator() -> bool:
+    return any(kind == ACCELERATOR for kind in kinds().values())
 
 
 def find_rule(context: Context) -> Rule:
@@ -180,7 +215,7 @@ def find_rule(context: Context) -> Rule:
             ]
         )
         for rule in RULES:
-            if rule.per_sequence == 1 and not context.attends_by_rows:
+            if rule.per_sequence == 1 and not context.plan.flash_attn:
                 continue  # the bits of few tokens may agree by chance
             if all(np.array_equal(row, expected[at]) for at, row in _in_pieces(context, rule, tokens)):
                 return rule
@@ -236,7 +271,7 @@ def _padded(
     padded[:, :n] = tokens
     wanted = np.zeros(padded.shape, np.bool_)
     wanted[0, :n] = True
-    rows = Block(first, padded, starts, wanted).decode(context, rule)
+    rows = StreamBlock(first, padded, starts, wanted).decode(context, rule)
     logits = context.logits(int(rows.max()) + 1)[rows[0, :n]].copy()
     for stream, start in enumerate(starts, first):
         context.truncate_sequence(stream, int(start) + n)

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from tinker_local.engine.invariance import MAX_TOKENS, Block, Rule
+from tinker_local.engine.invariance import MAX_TOKENS, Rule, StreamBlock
 from tinker_local.engine.prompt_lookup import PromptLookup
 from tinker_local.engine.runner import Readout, apply_edits
 from tinker_local.engine.sequence import ActiveRequest, Sample
@@ -97,7 +97,7 @@ class InvariantRunner:
             self._lookups[sample.owner] = PromptLookup(sample.prompt)
         return self._lookups[sample.owner]
 
-    def _block(self, samples: list[Sample], drafts: list[list[int]]) -> Block:
+    def _block(self, samples: list[Sample], drafts: list[list[int]]) -> StreamBlock:
         """Put samples and their drafts into a block that the rule allows."""
         first, last = samples[0].id, samples[-1].id
         length = max(self._rule.per_sequence, 1 + max(map(len, drafts)))
@@ -115,7 +115,7 @@ class InvariantRunner:
                 starts[index] = sample.n_computed
             else:
                 starts[index] = self._context.sequence_length(stream)
-        return Block(first, tokens, starts, wanted)
+        return StreamBlock(first, tokens, starts, wanted)
 
     def _draw_drafted(self, samples: list[Sample], drafts: list[list[int]], rows: NDArray[np.intp]) -> None:
         """Draw from each sample's rows in turn, as long as what is drawn is what was drafted."""
@@ -146,7 +146,7 @@ class InvariantRunner:
         tokens[0, :n] = chunk.tokens
         wanted = np.zeros(tokens.shape, np.bool_)
         wanted[0, n - chunk.n_rows : n] = True
-        block = Block(stream, tokens, np.array([chunk.start], np.int32), wanted)
+        block = StreamBlock(stream, tokens, np.array([chunk.start], np.int32), wanted)
         try:
             rows = block.decode(self._context, self._rule)[0]
             logits = self._context.logits(int(rows.max()) + 1)

@@ -13,20 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinker_local.errors import InternalServerError
+from tinker_local.llama.context_plan import CacheType, ContextPlan, cell_bytes, logits_bytes
 from tinker_local.llama.graph_attention import attention_callback
 from tinker_local.llama.log import log
 from tinker_local.llama.machine import give_back
 from tinker_local.llama.model import Adapter, Model, model_bytes
-from tinker_local.options import KvType
 
-_KV_TYPES: dict[str, int] = {"f32": 0, "f16": 1, "q8_0": 8}  # enum ggml_type
-_BF16 = 30  # likewise
-KV_BYTES: dict[KvType, float] = {"f32": 4, "f16": 2, "q8_0": 34 / 32}
-"""Of a number in a KV cache."""
+_CACHE_TYPES: dict[CacheType, int] = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}  # enum ggml_type
 _FLASH_ATTN: dict[bool | None, int] = {None: -1, False: 0, True: 1}  # enum llama_flash_attn_type
-
-STREAM_MARGIN = 16
-"""Cells of a stream beyond those of its longest sequence, for tokens that are soon removed again."""
 
 _libc = ctypes.CDLL("msvcrt" if os.name == "nt" else None)
 _IS_SET = ctypes.cast(_libc.strlen, llama_cpp.ggml_abort_callback)
@@ -35,11 +29,6 @@ would wait for the GIL each time."""
 
 ABORTED = 2
 """What ``llama_decode`` returns when it was told to stop."""
-
-
-def stream_cells(n_ctx: int) -> int:
-    """Return the cells of a stream for sequences of ``n_ctx`` tokens; llama.cpp wants a multiple of 256."""
-    return -(-(n_ctx + STREAM_MARGIN) // 256) * 256
 
 
 class DecodeError(InternalServerError):
@@ -82,107 +71,68 @@ class Batch:
 
 
 class Context:
-    """A KV cache over a model's weights, shared by up to ``n_sequences`` sequences.
-
-    With ``streams``, each sequence has cells of its own, which it fills from the first on, copies are real
-    copies, and how attention is computed is chosen for batch invariance: ``flash_attn`` does not count.
-
-    With an ``adapter``, each weight W that it has factors A and B for counts as W + c B A, where
-    c = ``lora_scale`` * alpha / rank, or ``lora_scale`` where the file's alpha is 0 or missing
-    (``get_scale`` in llama.cpp's ``llama-adapter.h``). At ``lora_scale`` 0 llama.cpp leaves it out.
+    """A KV cache over a model's weights, shared by several sequences: what a ``ContextPlan`` says.
 
     Attributes:
+        plan: how it was made.
+        model: the weights.
         n_ctx: most tokens one sequence may hold: what was asked for, at most the model's training
             context.
         n_cells: tokens the KV cache holds in all sequences together; tokens that sequences share
             count once.
+        n_sequences: most sequences at a time.
         n_batch: most tokens of one ``decode``.
         n_rows: most flagged tokens of one ``decode``.
+        n_threads: threads that compute.
+        batch: where the tokens of a ``decode`` are written.
         n_bytes: about what it takes of memory at most: the cache, and logits where they are computed and
             where they are read.
-        least_bytes: what it takes of memory at least; see ``needed_bytes``.
-        has_streams: whether each sequence has cells of its own.
+        least_bytes: what it takes of memory at least; see ``ContextPlan.needed_bytes``.
+        has_streams: whether each sequence has cells of its own, and copies are real copies.
         copies_whole: whether only whole sequences can be copied: states cannot step back, and what lies
             behind a sliding window is overwritten (``llama_kv_cache::find_slot``).
     """
 
-    def __init__(
-        self,
-        model: Model,
-        *,
-        n_ctx: int,
-        n_sequences: int,
-        n_batch: int,
-        n_rows: int,
-        n_threads: int,
-        kv_type: KvType = "f16",
-        flash_attn: bool | None = None,
-        kv_offload: bool = True,
-        adapter: Adapter | None = None,
-        lora_scale: float = 1.0,
-        streams: bool = False,
-    ) -> None:
-        if adapter is not None and adapter.model is not model:
-            raise ValueError(f"the adapter {adapter.path} was loaded for another model")
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx = n_sequences * stream_cells(n_ctx) if streams else n_ctx
-        params.n_batch = params.n_ubatch = n_batch
-        params.n_outputs_max = n_rows
-        params.n_seq_max = n_sequences
-        params.n_threads = params.n_threads_batch = n_threads
-        params.type_k = params.type_v = _KV_TYPES[kv_type]
-        params.flash_attn_type = _FLASH_ATTN[flash_attn]
-        callback = attention_callback() if streams and kv_type == "f16" else None
-        # whether attention takes each query by itself; see invariance.py
-        self.attends_by_rows = (
-            streams and kv_type == "f16" and (callback is not None or not model.is_latent)
-        )
-        if streams:
-            params.type_v = _BF16 if self.attends_by_rows and callback is None else _KV_TYPES[kv_type]
-            params.flash_attn_type = _FLASH_ATTN[self.attends_by_rows]
-            if callback is not None:
-                params.cb_eval = ctypes.cast(callback, llama_cpp.ggml_backend_sched_eval_callback)
-        params.offload_kqv = kv_offload
-        params.kv_unified = not streams  # if so, sequences of one prompt share its cells
-        params.swa_full = streams  # the position is the cell, also behind a sliding window
-        params.no_perf = True
+    def __init__(self, model: Model, plan: ContextPlan) -> None:
+        if plan.adapter is not None and plan.adapter.model is not model:
+            raise ValueError(f"the adapter {plan.adapter.path} was loaded for another model")
         with model.adapters_lock, log.listening():
-            handle = llama_cpp.llama_init_from_model(model.handle, params)
+            handle = llama_cpp.llama_init_from_model(model.handle, _parameters(plan))
             if handle:
                 self._stop = ctypes.create_string_buffer(2)
                 self.close = weakref.finalize(
-                    self, _free_context, handle, os.getpid(), self._stop, model, adapter
+                    self, _free_context, handle, os.getpid(), self._stop, model, plan.adapter
                 )
         if not handle:
             raise InternalServerError(
-                f"llama.cpp cannot make a context of n_ctx={n_ctx}, kv_type={kv_type!r}, "
-                f"flash_attn={flash_attn} for {model.path}: "
+                f"llama.cpp cannot make a context of n_ctx={plan.n_ctx}, kv_type={plan.kv_type!r}, "
+                f"flash_attn={plan.flash_attn} for {model.path}: "
                 f"{log.last_errors() or 'no reason given'}. A smaller n_ctx needs less memory."
             )
-        self.model = model
-        self.n_threads = n_threads
-        self.n_sequences = n_sequences
-        self.n_ctx = min(n_ctx, model.n_ctx_train)
-        self.n_cells = int(llama_cpp.llama_n_ctx(handle))
-        if streams or llama_cpp.llama_model_is_recurrent(model.handle):
-            self.n_cells = n_sequences * n_ctx  # a stream or a state has room for any number of tokens
+        self.model, self.plan = model, plan
+        self.n_ctx = min(plan.n_ctx, model.n_ctx_train)
+        self.n_sequences = plan.n_sequences
+        self.n_threads = plan.n_threads
+        self.has_streams = not plan.kv_unified
+        n_cells = int(llama_cpp.llama_n_ctx(handle))
+        self.n_cells = n_cells
+        if self.has_streams or llama_cpp.llama_model_is_recurrent(model.handle):
+            self.n_cells = plan.n_sequences * plan.n_ctx  # a stream or a state has room for all its tokens
         self.n_batch = int(llama_cpp.llama_n_batch(handle))
-        self.n_rows = min(n_rows, self.n_batch)
-        cache = llama_cpp.llama_n_ctx(handle) * model.kv_numbers * KV_BYTES[kv_type]
-        self.n_bytes = int(cache + 2 * self.n_rows * model.n_vocab * 4)
-        self.has_streams = streams
-        window = int(llama_cpp.llama_model_n_swa(model.handle))
-        self.copies_whole = model.is_recurrent or (0 < window < self.n_ctx and not streams)
-        self.least_bytes = needed_bytes(model, n_ctx, n_sequences, n_batch, n_rows, kv_type, streams)
+        self.n_rows = min(plan.n_rows, self.n_batch)
+        self.n_bytes = int(n_cells * cell_bytes(model, plan.kv_type)) + logits_bytes(model, self.n_rows)
+        self.least_bytes = plan.needed_bytes(model)
+        loses_cells = 0 < model.sliding_window < self.n_ctx and not plan.swa_full
+        self.copies_whole = model.is_recurrent or loses_cells
         self.batch = Batch(self.n_batch)
         self._handle: Any = handle
         self._memory: Any = llama_cpp.llama_get_memory(handle)
         self._view: NDArray[np.float32] = np.empty((0, model.n_vocab), np.float32)
         self._address = 0
         llama_cpp.llama_set_abort_callback(handle, _IS_SET, ctypes.addressof(self._stop))
-        self._is_reserved = adapter is None
-        if adapter is not None:
-            self._apply(adapter, lora_scale)
+        self._is_reserved = plan.adapter is None
+        if plan.adapter is not None:
+            self._apply(plan.adapter, plan.lora_scale)
         _contexts.add(self)
 
     def _apply(self, adapter: Adapter, scale: float) -> None:
@@ -247,7 +197,7 @@ class Context:
         """By way of main memory: ``llama_memory_seq_cp`` copies unused cells too, and takes ten times as
         long. That way leaves out what lies behind a sliding window, though, and the cells move.
         """
-        if llama_cpp.llama_model_n_swa(self.model.handle):
+        if self.model.sliding_window:
             llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
             return
         size = int(llama_cpp.llama_state_seq_get_size(self._handle, source))
@@ -278,20 +228,24 @@ def loaded_bytes() -> int:
 _contexts: weakref.WeakSet[Context] = weakref.WeakSet()
 
 
-def needed_bytes(
-    model: Model, n_ctx: int, n_sequences: int, n_batch: int, n_rows: int, kv_type: KvType, streams: bool
-) -> int:
-    """Return the bytes that a context takes, at least: its cells, and logits as they are made and kept.
-
-    Layers with a sliding window have fewer cells; since llama.cpp does not tell which they are, all are
-    taken for such. So nothing is refused that would have fitted.
-    """
-    n_cells = n_sequences * stream_cells(n_ctx) if streams else n_ctx
-    window = int(llama_cpp.llama_model_n_swa(model.handle))
-    if window and not streams:
-        n_cells = min(n_cells, window + n_batch)
-    cell = model.kv_numbers * KV_BYTES[kv_type]
-    return int(n_cells * cell) + 2 * 4 * n_rows * model.n_vocab
+def _parameters(plan: ContextPlan) -> Any:
+    """Return a plan in llama.cpp's words: ``llama_context_params``."""
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx = plan.n_cells
+    params.n_batch = params.n_ubatch = plan.n_batch
+    params.n_outputs_max = plan.n_rows
+    params.n_seq_max = plan.n_sequences
+    params.n_threads = params.n_threads_batch = plan.n_threads
+    params.type_k = _CACHE_TYPES[plan.kv_type]
+    params.type_v = _CACHE_TYPES[plan.value_type or plan.kv_type]
+    params.flash_attn_type = _FLASH_ATTN[plan.flash_attn]
+    if plan.own_attention:
+        params.cb_eval = ctypes.cast(attention_callback() or 0, llama_cpp.ggml_backend_sched_eval_callback)
+    params.offload_kqv = plan.kv_offload
+    params.kv_unified = plan.kv_unified
+    params.swa_full = plan.swa_full
+    params.no_perf = True
+    return params
 
 
 def _floats(address: int, shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -36,6 +36,7 @@ class Model:
         handle: llama.cpp's pointer.
         n_vocab: number of token ids.
         n_ctx_train: tokens the model was trained to read.
+        sliding_window: tokens back to which layers with a sliding window see; 0 if there are none.
         is_latent: whether attention keeps one compressed vector a token for keys and values (MLA).
         is_recurrent: whether it keeps a state for each sequence, in all its layers or in some.
         adapters_lock: held by whoever changes or reads llama.cpp's list of the model's adapters.
@@ -64,6 +65,7 @@ class Model:
         self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self._splitter = self.metadata("tokenizer.ggml.pre")
         self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(handle))
+        self.sliding_window = int(llama_cpp.llama_model_n_swa(handle))
         self.is_recurrent = bool(
             llama_cpp.llama_model_is_recurrent(handle) or llama_cpp.llama_model_is_hybrid(handle)
         )

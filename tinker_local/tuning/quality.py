@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tinker_local.kernels import score_rows
 from tinker_local.llama.context import Context
+from tinker_local.llama.context_plan import ContextPlan
 from tinker_local.llama.machine import default_threads
 from tinker_local.llama.model import Model
 from tinker_local.options import Options
@@ -83,8 +84,7 @@ def kl_divergence(expected: NDArray[np.float32], found: NDArray[np.float32]) -> 
 
 
 def _context(model: Model, size: int, options: Options) -> Context:
-    return Context(
-        model,
+    plan = ContextPlan(
         n_ctx=size,
         n_sequences=1,
         n_batch=_CHUNK,
@@ -94,6 +94,7 @@ def _context(model: Model, size: int, options: Options) -> Context:
         flash_attn=options.flash_attn,
         kv_offload=options.kv_offload,
     )
+    return Context(model, plan)
 
 
 def _logits(
