@@ -9,9 +9,14 @@ import pytest
 
 from tinker_local.llama import amx
 
-pytestmark = pytest.mark.skipif(not amx._is_built_in(), reason="this llama.cpp was built without AMX")
+needs_amx = pytest.mark.skipif(not amx._is_built_in(), reason="this llama.cpp was built without AMX")
 
-SAY = "from tinker_local.llama import amx; print(amx._buffer_kinds(), amx.has_to_avoid_extra_buffers)"
+START = (
+    "from tinker_local.llama.backend import start_backend; avoids = start_backend().avoids_extra_buffers; "
+)
+SAY = START + "from tinker_local.llama import amx; print(amx._buffer_kinds(), avoids)"
+LIST = "from tinker_local.llama.devices import devices; devices(); "
+DESCRIBE = "from tinker_local.llama.build import build; build(); "
 ASK = "import ctypes; assert ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0; "  # arch_prctl: leave for AMX
 COMPUTE = (
     "; import tinker_local as t; service = t.ServiceClient(n_ctx=256)"
@@ -27,10 +32,13 @@ def said(program: str) -> list[str]:
     return child.stdout.splitlines()
 
 
-def test_llama_cpp_gets_no_leave() -> None:
-    assert said(SAY) == ["['CPU_REPACK'] False"]
+@needs_amx
+@pytest.mark.parametrize("first", ["", LIST, DESCRIBE], ids=["start", "devices", "build"])
+def test_llama_cpp_gets_no_leave(first: str) -> None:
+    assert said(first + SAY) == ["['CPU_REPACK'] False"]
 
 
+@needs_amx
 def test_where_the_process_has_leave_extra_buffers_are_avoided() -> None:
     [kinds, n_scored] = said(ASK + SAY + COMPUTE)
     assert "AMX" in kinds
@@ -38,6 +46,24 @@ def test_where_the_process_has_leave_extra_buffers_are_avoided() -> None:
     assert n_scored == "3"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="AMX is asked for on Linux alone")
+def test_standard_error_is_as_it_was() -> None:
+    program = (
+        "import os; from tinker_local.llama import amx; os.write(2, b'before')\n"
+        "with amx._no_standard_error(): os.write(2, b'within')\n"
+        "os.write(2, b'after'); print(len(os.listdir('/proc/self/fd')))\n"
+        "with amx._no_standard_error(): pass\n"
+        "print(len(os.listdir('/proc/self/fd')))\n"
+        "os.close(2)\n"
+        "with amx._no_standard_error(): pass"
+    )
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (child.returncode, child.stderr) == (0, "beforeafter")
+    first, second = child.stdout.split()
+    assert first == second, "no descriptor is left open"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="AMX is asked for on Linux alone")
 def test_signal_stack_is_as_it_was() -> None:
     stack = amx._Stack()
     with amx._small_signal_stack():

@@ -1,9 +1,8 @@
-"""Keeps llama.cpp off AMX, the matrix unit of Intel's servers, where it ends the whole process.
+"""Keeps llama.cpp off AMX, the matrix unit of Intel's servers, where some builds end the whole process.
 
-llama.cpp fills in the unit's settings in a way that GCC removes as having no effect, and a general
-protection fault follows with the first quantized matrix
-(https://github.com/ggml-org/llama.cpp/issues/20824). What it falls back to is its AVX-512 code.
-``TINKER_LOCAL_AMX=1`` is for builds that work.
+llama.cpp writes the unit's settings in a way that GCC removes as having no effect. A general protection
+fault follows with the first quantized matrix (https://github.com/ggml-org/llama.cpp/issues/20824). Without
+AMX, llama.cpp uses its AVX-512 code. ``TINKER_LOCAL_AMX=1`` is for builds that work.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import llama_cpp
 from tinker_local.llama.ggml import bind
 
 _SMALL = 8192
-"""Bytes of a signal stack: too few for AMX's registers, enough for all others."""
+"""Bytes of a signal stack that has no room for AMX's registers, and room for all others."""
 
 
 class _Stack(ctypes.Structure):
@@ -28,11 +27,14 @@ class _Stack(ctypes.Structure):
 
 
 def keep_off_amx() -> bool:
-    """Let llama.cpp settle now, for good, that it will not use AMX; return whether it may have to use it.
+    """Make llama.cpp decide, now and for good, not to use AMX; return whether it may use AMX nevertheless.
 
-    It asks Linux for leave when it first lists its kinds of buffers, and Linux gives none while a thread's
-    signal stack is too small for the registers (Documentation/arch/x86/xstate.rst). Where somebody else
-    in the process, such as torch, has got leave before, the answer is True.
+    llama.cpp requests permission from Linux when it first lists its kinds of buffers, and remembers the
+    answer. Linux refuses while the signal stack of any thread is too small for the unit's registers
+    (Documentation/arch/x86/xstate.rst), so this thread has such a stack for the moment of the request.
+
+    Where the process has permission already, because torch or another library requested it, Linux cannot
+    refuse. The answer is True then, and models must be loaded without extra buffers, of which AMX is one.
     """
     if not _is_built_in() or os.environ.get("TINKER_LOCAL_AMX") == "1":
         return False
@@ -78,10 +80,13 @@ def _small_signal_stack() -> Iterator[None]:
 
 @contextmanager
 def _no_standard_error() -> Iterator[None]:
-    """Keep llama.cpp from printing that it may not use AMX: it writes to the C library's stream."""
+    """Discard llama.cpp's message that it may not use AMX.
+
+    The message goes to the C library's ``stderr``, past llama.cpp's log: only the descriptor catches it.
+    """
     try:
         before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    except OSError:  # there is none
+    except OSError:  # the process has no standard error
         yield
         return
     os.dup2(nowhere, 2)
@@ -91,7 +96,3 @@ def _no_standard_error() -> Iterator[None]:
         os.dup2(before, 2)
         os.close(before)
         os.close(nowhere)
-
-
-has_to_avoid_extra_buffers = keep_off_amx()
-"""Whether models must be loaded without extra buffers, repacked weights included, to keep off AMX."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import llama_cpp
 
+from tinker_local.llama.backend import start_backend
 from tinker_local.llama.devices import ACCELERATOR, devices, kinds
 from tinker_local.llama.ggml import bind
 
@@ -54,6 +55,7 @@ class Build:
 
 def build() -> Build:
     """Return how llama.cpp was built."""
+    start_backend()
     return Build(
         package=llama_cpp.__version__,
         version=_text("llama_version") or "unknown",

@@ -6,6 +6,7 @@ import ctypes
 from typing import Any
 
 from tinker_local.errors import BadRequestError
+from tinker_local.llama.backend import start_backend
 from tinker_local.llama.ggml import bind
 
 _CPU, ACCELERATOR = 0, 3  # enum ggml_backend_dev_type; the latter computes beside the CPU (BLAS, AMX)
@@ -25,6 +26,7 @@ _memory = bind(
 
 def devices() -> dict[str, int]:
     """Return the devices of this machine and build: llama.cpp's pointers, by its names (``CUDA0``)."""
+    start_backend()
     found = (_get(index) for index in range(_count()))
     return {_name(device).decode(): device for device in found if _type(device) != _CPU}
 

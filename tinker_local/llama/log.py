@@ -28,11 +28,15 @@ class Log:
         self._line = threading.local()
         self._errors: deque[str] = deque(maxlen=4)
 
+    def install(self) -> None:
+        """Have llama.cpp send its messages here, from now on."""
+        llama_cpp.llama_log_set(_callback, ctypes.c_void_p(0))
+
     def receive(self, level: int, text: bytes, _user_data: object) -> None:
         """Take a piece of a message; llama.cpp calls this.
 
-        An exception would go no further than to here: Ctrl-C, if it comes while a message is taken. It is
-        kept for ``listening``.
+        An exception cannot pass through llama.cpp to its caller. So Ctrl-C, if it comes while a message is
+        taken, is kept for ``listening`` to raise.
         """
         try:
             self._take(level, text)
@@ -69,5 +73,4 @@ class Log:
 
 
 log = Log()
-_callback = llama_cpp.llama_log_callback(log.receive)  # llama.cpp keeps only a bare pointer
-llama_cpp.llama_log_set(_callback, ctypes.c_void_p(0))
+_callback = llama_cpp.llama_log_callback(log.receive)  # must live: llama.cpp keeps only a bare pointer

@@ -16,15 +16,13 @@ from tinker_local.errors import BadRequestError
 from tinker_local.gguf.adapter_check import check_adapter
 from tinker_local.gguf.file import file_version
 from tinker_local.gguf.model_check import check_model
-from tinker_local.llama.amx import has_to_avoid_extra_buffers
+from tinker_local.llama.backend import start_backend
 from tinker_local.llama.devices import device_pointers
 from tinker_local.llama.log import log
 from tinker_local.llama.long_texts import tokenizing
 from tinker_local.llama.mapped_files import MappedFiles
 
 _TEMPLATE_ROOM = 1 << 20  # longest metadata string that is read, in bytes
-
-llama_cpp.llama_backend_init()
 
 
 class Model:
@@ -49,7 +47,7 @@ class Model:
         params = llama_cpp.llama_model_default_params()
         params.check_tensors = check_data  # reads all of the file, looking for numbers that are none
         params.n_gpu_layers = n_gpu_layers
-        params.use_extra_bufts = not has_to_avoid_extra_buffers
+        params.use_extra_bufts = not start_backend().avoids_extra_buffers
         pointers = device_pointers(devices)
         params.devices = ctypes.cast(pointers, ctypes.c_void_p) if pointers else None
         with log.listening():
