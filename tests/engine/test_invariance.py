@@ -216,7 +216,7 @@ def test_stop_rules_hold_within_drafts(tmp_path: Path) -> None:
 def test_where_ggml_is_unknown_its_plain_kernel_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(invariance, "attention_callback", lambda: None)
+    monkeypatch.setattr(invariance, "graph_callback", lambda: None)
     test_long_contexts({}, tmp_path)
 
 
@@ -304,7 +304,7 @@ def test_attention_that_goes_by_the_number_of_queries_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By llama.cpp's own kernels 64 queries or more are computed in another way than few."""
-    monkeypatch.setattr(invariance, "attention_callback", lambda: None)
+    monkeypatch.setattr(invariance, "graph_callback", lambda: None)
     monkeypatch.setitem(llama_context._CACHE_TYPES, "bf16", 1)  # float16, as keys have it
     with pytest.raises(BadRequestError, match="depend on what is computed together"):
         Case().client(tmp_path)

@@ -42,7 +42,7 @@ def test_attention(
     model: Model,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(invariance, "attention_callback", lambda: 1 if is_known else None)
+    monkeypatch.setattr(invariance, "graph_callback", lambda: 1 if is_known else None)
     monkeypatch.setattr(model, "is_latent", is_latent)
     usual = ContextPlan(n_ctx=100, n_sequences=64, n_batch=200, n_rows=200, n_threads=1, kv_type=kv_type)
     plan = invariant_plan(usual, model)

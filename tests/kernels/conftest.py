@@ -28,12 +28,12 @@ from hypothesis import HealthCheck, settings
 from tinker_local import kernels
 
 if folder := os.environ.get("TINKER_LOCAL_KERNELS"):
-    path = Path(folder) / f"_logits{importlib.machinery.EXTENSION_SUFFIXES[0]}"
-    spec = importlib.util.spec_from_file_location("tinker_local.kernels._logits", path)
+    path = Path(folder) / f"_kernels{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    spec = importlib.util.spec_from_file_location("tinker_local.kernels._kernels", path)
     assert spec is not None
     assert spec.loader is not None
-    kernels._logits = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(kernels._logits)
+    kernels._kernels = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(kernels._kernels)
 
 # The same examples every time; a slow machine is no failure.
 settings.register_profile(

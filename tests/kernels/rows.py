@@ -109,6 +109,6 @@ def requests(n: int, **given: Any) -> dict[str, np.ndarray]:
     }
 
 
-def equal(a: kernels.Scores | kernels.Draws, b: kernels.Scores | kernels.Draws) -> bool:
+def equal(a: kernels.ScoredRows | kernels.Draws, b: kernels.ScoredRows | kernels.Draws) -> bool:
     """Whether two results are the same to the last bit."""
     return all((u is None and v is None) or u.tobytes() == v.tobytes() for u, v in zip(a, b, strict=True))

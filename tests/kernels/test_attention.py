@@ -1,8 +1,10 @@
-"""Attention against float64, on nodes that ggml makes, called as llama.cpp would call it."""
+"""Attention against float64, in graphs that ggml makes and computes, after the callback of llama.cpp's."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +13,43 @@ import pytest
 from numpy.typing import NDArray
 
 from tinker_local import kernels
-from tinker_local.llama.ggml import bind
-from tinker_local.llama.graph_attention import _F16, _F32, _Init, _Tensor, attention_callback
+from tinker_local.llama.ggml import address, bind
+from tinker_local.llama.graph_callback import graph_callback
 
 _POINTER = ctypes.c_void_p
+_F32, _F16 = 0, 1  # enum ggml_type
+_ROOM = 1 << 20  # bytes for a graph and its tensors, their data aside
+
+
+class _InitParams(ctypes.Structure):
+    _fields_ = (("size", ctypes.c_size_t), ("memory", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
+
+
+_init = bind("ggml_init", _POINTER, _InitParams)
+_free = bind("ggml_free", None, _POINTER)
 _new = bind("ggml_new_tensor_4d", _POINTER, _POINTER, ctypes.c_int, *[ctypes.c_int64] * 4)
+_data = bind("ggml_get_data", _POINTER, _POINTER)
+_op_of = bind("ggml_op_desc", ctypes.c_char_p, _POINTER)
 _attend = bind("ggml_flash_attn_ext", _POINTER, *[_POINTER] * 5, *[ctypes.c_float] * 3)
 _add_sinks = bind("ggml_flash_attn_ext_add_sinks", None, _POINTER, _POINTER)
-_Callback = ctypes.CFUNCTYPE(ctypes.c_bool, _POINTER, ctypes.c_bool, _POINTER)
-_Operation = ctypes.CFUNCTYPE(None, _POINTER, ctypes.c_int, ctypes.c_int, _POINTER)
+_new_graph = bind("ggml_new_graph", _POINTER, _POINTER)
+_expand = bind("ggml_build_forward_expand", None, _POINTER, _POINTER)
+_compute = bind("ggml_graph_compute_with_ctx", ctypes.c_int, _POINTER, _POINTER, ctypes.c_int)
+
+
+@contextmanager
+def ggml_memory(n_bytes: int) -> Iterator[int]:
+    context = _init(_InitParams(n_bytes + _ROOM, None, False))
+    yield context
+    _free(context)
+
+
+def ask(node: int) -> None:
+    """Call the callback as llama.cpp does before it computes a node."""
+    found = graph_callback()
+    assert found is not None
+    callback = ctypes.CFUNCTYPE(ctypes.c_bool, _POINTER, ctypes.c_bool, _POINTER)(found)
+    assert callback(node, True, None) is False
 
 
 @dataclass(frozen=True)
@@ -98,42 +128,38 @@ class Inputs:
         )
         return np.where(h < power, low, high) if c.max_bias else np.ones(c.n_heads)
 
-    def ours(self, tokens: slice = slice(None), stream: int | None = None) -> NDArray[np.float32]:
-        """By the operation, for some tokens of one stream or of all."""
+    def ours(
+        self, tokens: slice = slice(None), stream: int | None = None, n_threads: int = 1, n_times: int = 1
+    ) -> NDArray[np.float32]:
+        """By our kernel, for some tokens of one stream or of all."""
         c = self.case
         streams = slice(None) if stream is None else slice(stream, stream + 1)
         query, mask = self.query[streams, :, tokens], self.mask[streams, :, tokens]
-        context = bind("ggml_init", _POINTER, _Init)(_Init(1 << 16, None, True))
-        kept: list[Any] = []
+        inputs = [query, self.key[streams], self.value[streams], mask, self.sinks]
+        shape = (len(query), query.shape[2], c.n_heads, c.value_size)
+        with ggml_memory(sum(x.nbytes for x in inputs) + 4 * int(np.prod(shape))) as context:
+            q, k, v, m, sinks = (self._tensor(context, x) for x in inputs)
+            node = _attend(context, q, k, v, m if c.has_mask else None, self.scale, c.max_bias, c.soft_cap)
+            if c.has_sinks:
+                _add_sinks(node, sinks)
+            graph = _new_graph(context)
+            _expand(graph, node)
+            assert _op_of(node) == b"FLASH_ATTN_EXT"
+            for _ in range(n_times):
+                ctypes.memset(_data(node), 255, 4 * int(np.prod(shape)))  # NaN
+                ask(node)
+                assert _op_of(node) == b"CUSTOM"
+                assert _compute(context, graph, n_threads) == 0
+            out = (ctypes.c_float * int(np.prod(shape))).from_address(_data(node))
+            return np.array(out, np.float32).reshape(shape)
 
-        def tensor(array: NDArray[Any]) -> int:
-            array = np.ascontiguousarray(array)
-            kept.append(array)
-            sides = (*array.shape[::-1], 1, 1, 1)[:4]
-            pointer = _new(context, _F32 if array.dtype == np.float32 else _F16, *sides)
-            _Tensor.from_address(pointer).data = array.ctypes.data
-            return int(pointer)
-
-        inputs = [tensor(x) for x in (query, self.key[streams], self.value[streams])]
-        node = _attend(
-            context, *inputs, tensor(mask) if c.has_mask else None, self.scale, c.max_bias, c.soft_cap
-        )
-        if c.has_sinks:
-            _add_sinks(node, tensor(self.sinks))
-        out = np.full((len(query), query.shape[2], c.n_heads, c.value_size), np.nan, np.float32)
-        found = _Tensor.from_address(node)
-        found.data = out.ctypes.data
-        address = attention_callback()
-        assert address is not None
-        before = found.op
-        assert _Callback(address)(node, True, None) is False
-        assert found.op != before
-        start = _Tensor.op_params.offset
-        operation = ctypes.c_void_p.from_address(ctypes.addressof(found) + start).value
-        assert operation is not None
-        _Operation(operation)(node, 0, 1, None)
-        bind("ggml_free", None, _POINTER)(context)
-        return out
+    @staticmethod
+    def _tensor(context: int, array: NDArray[Any]) -> int:
+        array = np.ascontiguousarray(array)
+        sides = (*array.shape[::-1], 1, 1, 1)[:4]
+        tensor = _new(context, _F32 if array.dtype == np.float32 else _F16, *sides)
+        ctypes.memmove(_data(tensor), array.ctypes.data, array.nbytes)
+        return int(tensor)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -172,12 +198,58 @@ def test_masked_cells_may_hold_anything_finite() -> None:
     assert np.array_equal(inputs.ours(), expected)
 
 
+def test_several_threads_and_a_graph_computed_again() -> None:
+    inputs = Inputs(Case(n_tokens=150, n_streams=2))
+    expected = inputs.ours()
+    assert np.array_equal(inputs.ours(n_threads=3), expected)
+    assert np.array_equal(inputs.ours(n_threads=2, n_times=3), expected)
+
+
 def test_other_operations_are_left_alone() -> None:
-    context = bind("ggml_init", _POINTER, _Init)(_Init(1 << 16, None, True))
-    node = _new(context, _F32, 4, 1, 1, 1)
-    before = bytes(_Tensor.from_address(node))
-    address = attention_callback()
-    assert address is not None
-    assert _Callback(address)(node, True, None) is False
-    assert bytes(_Tensor.from_address(node)) == before
-    bind("ggml_free", None, _POINTER)(context)
+    compute = ctypes.CFUNCTYPE(None, _POINTER, ctypes.c_int, ctypes.c_int, _POINTER)(lambda *_: None)
+    custom = bind(
+        "ggml_custom_4d",
+        _POINTER,
+        _POINTER,
+        ctypes.c_int,
+        *[ctypes.c_int64] * 4,
+        _POINTER,
+        ctypes.c_int,
+        type(compute),
+        ctypes.c_int,
+        _POINTER,
+    )
+    with ggml_memory(0) as context:
+        leaf = _new(context, _F32, 4, 1, 1, 1)
+        others = custom(context, _F32, 4, 1, 1, 1, ctypes.byref(_POINTER(leaf)), 1, compute, -1, None)
+        for node in (leaf, others):
+            before = ctypes.string_at(node, 256)
+            ask(node)
+            assert ctypes.string_at(node, 256) == before
+
+
+FUNCTIONS = ("init", "free", "new_tensor_4d", "set_name", "flash_attn_ext", "custom_4d")
+
+
+def test_a_ggml_that_keeps_things_elsewhere_is_refused() -> None:
+    functions = {name: address(f"ggml_{name}") for name in FUNCTIONS}
+    assert kernels.graph_callback(**functions) == graph_callback()
+
+    def refused(name: str, function: Any) -> bool:
+        found = ctypes.cast(function, _POINTER).value
+        assert found is not None
+        return kernels.graph_callback(**{**functions, name: found}) is None
+
+    named = ctypes.CFUNCTYPE(_POINTER, _POINTER, ctypes.c_char_p)(lambda tensor, name: tensor)
+    assert refused("set_name", named), "the name is not where it should be"
+    floats, pointers = [ctypes.c_float] * 3, [_POINTER] * 5
+    swapped = ctypes.CFUNCTYPE(_POINTER, *pointers, *floats)(
+        lambda c, q, k, v, m, scale, bias, cap: _attend(c, q, k, v, m, scale, cap, bias)
+    )
+    assert refused("flash_attn_ext", swapped), "its numbers are in another order"
+    other_sources = ctypes.CFUNCTYPE(_POINTER, *pointers, *floats)(
+        lambda c, q, k, v, m, scale, bias, cap: _attend(c, q, k, v, None, scale, 0, cap)
+    )
+    assert refused("flash_attn_ext", other_sources)
+    without_memory = ctypes.CFUNCTYPE(_POINTER, _InitParams)(lambda params: None)
+    assert refused("init", without_memory)

@@ -18,7 +18,7 @@ LOGITS = np.random.default_rng(0).standard_normal((8, 100_000)).astype(np.float3
 
 def test_calls_from_several_python_threads() -> None:
     expected = kernels.score_rows(LOGITS, topk=5)
-    results: list[kernels.Scores] = []
+    results: list[kernels.ScoredRows] = []
 
     def work() -> None:
         for _ in range(20):

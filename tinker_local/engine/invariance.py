@@ -7,7 +7,7 @@ logits may depend on, and what is done about it:
   ones. One row is a series of dot products, more are a blocked product (``llamafile_sgemm``: from 2 rows on
   x86, from 4 or 8 on arm64). Repacked weights (``ggml-cpu/repack.cpp``) take rows in fours, with the rest
   one by one. So both numbers are at least ``n_rows``, and multiples of ``multiple``.
-- Attention is our own (``llama/graph_attention.py``): its numbers for a query do not depend on the others.
+- Attention is our own (``llama/graph_callback.py``): its numbers for a query do not depend on the others.
 - Where the installed ggml is not the one that our attention knows, it is flash attention's plain kernel.
   That takes each query by itself through the cells in their order and skips masked ones. Its variants for
   64 queries or more, and for one query and 512 cells or more, need keys and values of one type
@@ -38,7 +38,7 @@ from tinker_local.errors import BadRequestError
 from tinker_local.llama.context import Context
 from tinker_local.llama.context_plan import ContextPlan
 from tinker_local.llama.devices import ACCELERATOR, kinds
-from tinker_local.llama.graph_attention import attention_callback
+from tinker_local.llama.graph_callback import graph_callback
 from tinker_local.llama.machine import main_memory
 from tinker_local.llama.model import Model
 
@@ -168,7 +168,7 @@ def _with_attention_by_rows(plan: ContextPlan, model: Model) -> ContextPlan:
     """Choose an attention that takes each query by itself, where there is one: ``flash_attn`` then."""
     if plan.kv_type != "f16":
         return replace(plan, flash_attn=False)
-    if attention_callback() is not None:
+    if graph_callback() is not None:
         return replace(plan, flash_attn=True, own_attention=True)
     if model.is_latent:
         return replace(plan, flash_attn=False)

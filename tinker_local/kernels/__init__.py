@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinker_local.kernels import _logits
+from tinker_local.kernels import _kernels
 
 __all__ = [
+    "AbortFlag",
     "Draws",
     "LogitsError",
-    "Scores",
-    "graph_attention",
+    "ScoredRows",
+    "graph_callback",
     "largest",
     "philox",
     "sample_rows",
@@ -52,7 +53,7 @@ class LogitsError(ValueError):
         return f"row {self.row} of the logits {self.reason}"
 
 
-class Scores(NamedTuple):
+class ScoredRows(NamedTuple):
     """What `score_rows` found for n rows. Fields not asked for are None."""
 
     logsumexp: Float64
@@ -88,17 +89,17 @@ class Draws(NamedTuple):
 
 def philox(seed: int, sample: int, position: int) -> UInt64:
     """The block of four words at `position` of the stream (seed, sample): Philox4x64-10."""
-    return _logits.philox((position, 0, 0, 0), seed, sample)
+    return _kernels.philox((position, 0, 0, 0), seed, sample)
 
 
 def simd_paths() -> list[str]:
     """The instruction sets that can be used here, best first: of avx512, avx2, neon, portable."""
-    return _logits.simd_paths()
+    return _kernels.simd_paths()
 
 
 def simd_path() -> str:
     """The one in use: the best, unless another was chosen."""
-    return _logits.simd_path()
+    return _kernels.simd_path()
 
 
 def use_simd_path(name: str) -> None:
@@ -107,23 +108,49 @@ def use_simd_path(name: str) -> None:
     Raises:
         ValueError: `name` is not in `simd_paths()`.
     """
-    _logits.use_simd_path(name)
+    _kernels.use_simd_path(name)
 
 
-def graph_attention(flash_attention_op: int, custom_op: int) -> tuple[int, int]:
-    """The addresses of a callback for llama.cpp's graphs and of the operation that it puts there.
+class AbortFlag:
+    """Ends what llama.cpp computes: its operations in progress, and all to come, as soon as it is set.
 
-    `llama/graph_attention.py` says what for, and knows the numbers that ggml has for operations.
+    Attributes:
+        callback: address of a `ggml_abort_callback`.
+        data: address of what the callback is to be called with. It is good as long as the flag lives.
     """
-    callback, operation = _logits.graph_attention(flash_attention_op, custom_op)
-    return callback, operation
+
+    def __init__(self) -> None:
+        self._flag = _kernels.new_abort_flag()
+        self.callback, self.data = _kernels.addresses_of_abort_flag(self._flag)
+
+    def set(self) -> None:
+        """Set it, from any thread, for good."""
+        _kernels.set_abort_flag(self._flag)
+
+
+def graph_callback(
+    *, init: int, free: int, new_tensor_4d: int, set_name: int, flash_attn_ext: int, custom_4d: int
+) -> int | None:
+    """The address of a callback that puts our kernels into llama.cpp's graphs (`cb_eval`).
+
+    None where the ggml whose functions these are lays out its tensors in a way that is not known here.
+
+    Args:
+        init: address of `ggml_init`, and so on for the others.
+        free: `ggml_free`.
+        new_tensor_4d: `ggml_new_tensor_4d`.
+        set_name: `ggml_set_name`.
+        flash_attn_ext: `ggml_flash_attn_ext`.
+        custom_4d: `ggml_custom_4d`.
+    """
+    return _kernels.graph_callback(init, free, new_tensor_4d, set_name, flash_attn_ext, custom_4d)
 
 
 def largest(logits: Float32, n_threads: int = 1) -> float:
     """The largest of float32 [R, V]: reads the memory once and does little else, so it says how fast
     memory can be read.
     """
-    return _logits.largest(logits, n_threads)
+    return _kernels.largest(logits, n_threads)
 
 
 def _raise_for(fault: Any) -> None:
@@ -144,7 +171,7 @@ def score_rows(
     seed: int = 0,
     positions: UInt64 | None = None,
     n_threads: int = 1,
-) -> Scores:
+) -> ScoredRows:
     """Log-probabilities (natural logarithm, temperature 1) from n rows of logits.
 
     Each row is read from memory once: the sum of exponentials by blocks with their own largest
@@ -171,7 +198,7 @@ def score_rows(
         TypeError: an argument is no numpy array of the dtype named here.
         ValueError: a shape or a value is out of its range; the message names it.
     """
-    fault, *fields = _logits.score_rows(
+    fault, *fields = _kernels.score_rows(
         logits,
         rows,
         targets,
@@ -185,7 +212,7 @@ def score_rows(
         n_threads,
     )
     _raise_for(fault)
-    return Scores(*fields)
+    return ScoredRows(*fields)
 
 
 def sample_rows(
@@ -230,7 +257,7 @@ def sample_rows(
         TypeError: an argument is no numpy array of the dtype named here.
         ValueError: a shape or a value is out of its range; the message names it.
     """
-    fault, *fields = _logits.sample_rows(
+    fault, *fields = _kernels.sample_rows(
         logits,
         rows,
         temperature,

@@ -140,7 +140,7 @@ float maximum_of(const float* x, int n_blocks) {
 
 #include "attention_kernels.hpp"
 
-constexpr tinker::Blocks kernels(const char* name) {
+constexpr tinker::SimdPath kernels(const char* name) {
   return {name, scan,       weigh,  sum_at_least,     sums_at_least,
           find, maximum_of, attend, attention_scratch};
 }

@@ -1,15 +1,13 @@
-// Puts our attention into llama.cpp's graphs; see llama/graph_attention.py.
+// ggml's flash attention, computed by our kernel: see attention.hpp for what that promises.
 #pragma once
 
-#include <cstdint>
+#include "graph_callback.hpp"
 
 namespace tinker {
 
-// The addresses of a ggml_backend_sched_eval_callback and of a ggml_custom_op_t.
-struct GraphAttention {
-  uintptr_t callback, operation;
-};
+bool can_compute_attention(const ggml::Tensor& node);
+void compute_attention(ggml::Tensor* node, int thread, int n_threads, void*);
 
-GraphAttention graph_attention(int flash_attention_op, int custom_op);
+constexpr GraphOperation graph_attention{can_compute_attention, compute_attention};
 
 }  // namespace tinker

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinker_local.kernels import Draws, LogitsError, Scores
+from tinker_local.kernels import Draws, LogitsError, ScoredRows
 
 _Array = npt.NDArray[Any]
 _MASK = (1 << 64) - 1
@@ -95,7 +95,7 @@ def score_rows(
     seed: int = 0,
     positions: _Array | None = None,
     n_threads: int = 1,
-) -> Scores:
+) -> ScoredRows:
     """Log-probabilities of rows of logits; see `tinker_local.kernels.score_rows`."""
     rows = np.arange(len(logits)) if rows is None else rows
     n = len(rows)
@@ -126,7 +126,7 @@ def score_rows(
                 probabilities = truncated(row, alt_temperature, -1, 1.0)
                 alt_tokens[i, j] = draw(probabilities, uniform(seed, j, int(positions[i])))
             alt_logprobs[i, j] = logprobs[alt_tokens[i, j]]
-    return Scores(
+    return ScoredRows(
         logsumexp=sums,
         target_logprobs=None if targets is None else target_logprobs,
         topk_ids=topk_ids if topk else None,

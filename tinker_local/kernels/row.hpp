@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "blocks.hpp"
+#include "simd_path.hpp"
 #include "pool.hpp"
 
 namespace tinker {
@@ -26,7 +26,7 @@ inline bool better(const Candidate& a, const Candidate& b) {
 inline float next_above(float x) { return std::nextafter(x, kInfinity); }
 
 // The weight of each of a few logits.
-inline std::vector<float> weights_of(const Blocks& simd, std::vector<float> logits,
+inline std::vector<float> weights_of(const SimdPath& simd, std::vector<float> logits,
                                      float reference, float scale) {
   const size_t n = logits.size(), n_blocks = (n + kBlock - 1) / kBlock;
   logits.resize(n_blocks * kBlock, -kInfinity);
@@ -43,7 +43,7 @@ inline int useful_threads(int n_threads, int64_t n) {
 
 class Row {
  public:
-  Row(const Blocks& simd, const float* logits, int size, int n_threads)
+  Row(const SimdPath& simd, const float* logits, int size, int n_threads)
       : simd(simd), size(size), n_blocks((size + kBlock - 1) / kBlock), logits_(logits),
         n_whole_(size / kBlock), n_threads_(useful_threads(n_threads, size)) {
     if (n_whole_ < n_blocks) {
@@ -54,7 +54,7 @@ class Row {
 
   static constexpr int kRange = 32;  // blocks that a thread takes at a time
 
-  const Blocks& simd;
+  const SimdPath& simd;
   const int size, n_blocks;
   std::vector<float> maxima;  // of each block
   float largest = -kInfinity;

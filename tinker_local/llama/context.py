@@ -12,20 +12,16 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
+from tinker_local import kernels
 from tinker_local.errors import InternalServerError
 from tinker_local.llama.context_plan import CacheType, ContextPlan, cell_bytes, logits_bytes
-from tinker_local.llama.graph_attention import attention_callback
+from tinker_local.llama.graph_callback import graph_callback
 from tinker_local.llama.log import log
 from tinker_local.llama.machine import give_back
 from tinker_local.llama.model import Adapter, Model, model_bytes
 
 _CACHE_TYPES: dict[CacheType, int] = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}  # enum ggml_type
 _FLASH_ATTN: dict[bool | None, int] = {None: -1, False: 0, True: 1}  # enum llama_flash_attn_type
-
-_libc = ctypes.CDLL("msvcrt" if os.name == "nt" else None)
-_IS_SET = ctypes.cast(_libc.strlen, llama_cpp.ggml_abort_callback)
-"""Says whether a text is not empty. llama.cpp calls it between any two operations, and a function of Python
-would wait for the GIL each time."""
 
 ABORTED = 2
 """What ``llama_decode`` returns when it was told to stop."""
@@ -99,9 +95,9 @@ class Context:
         with model.adapters_lock, log.listening():
             handle = llama_cpp.llama_init_from_model(model.handle, _parameters(plan))
             if handle:
-                self._stop = ctypes.create_string_buffer(2)
+                self._abort_flag = kernels.AbortFlag()
                 self.close = weakref.finalize(
-                    self, _free_context, handle, os.getpid(), self._stop, model, plan.adapter
+                    self, _free_context, handle, os.getpid(), self._abort_flag, model, plan.adapter
                 )
         if not handle:
             raise InternalServerError(
@@ -129,7 +125,8 @@ class Context:
         self._memory: Any = llama_cpp.llama_get_memory(handle)
         self._view: NDArray[np.float32] = np.empty((0, model.n_vocab), np.float32)
         self._address = 0
-        llama_cpp.llama_set_abort_callback(handle, _IS_SET, ctypes.addressof(self._stop))
+        is_set = ctypes.cast(self._abort_flag.callback, llama_cpp.ggml_abort_callback)
+        llama_cpp.llama_set_abort_callback(handle, is_set, ctypes.c_void_p(self._abort_flag.data))
         self._is_reserved = plan.adapter is None
         if plan.adapter is not None:
             self._apply(plan.adapter, plan.lora_scale)
@@ -165,7 +162,7 @@ class Context:
 
         May be called from any thread.
         """
-        self._stop[0] = b"\1"
+        self._abort_flag.set()
 
     def logits(self, n_rows: int) -> NDArray[np.float32]:
         """Return the flagged rows of the last ``decode``, in the order of the batch.
@@ -240,7 +237,7 @@ def _parameters(plan: ContextPlan) -> Any:
     params.type_v = _CACHE_TYPES[plan.value_type or plan.kv_type]
     params.flash_attn_type = _FLASH_ATTN[plan.flash_attn]
     if plan.own_attention:
-        params.cb_eval = ctypes.cast(attention_callback() or 0, llama_cpp.ggml_backend_sched_eval_callback)
+        params.cb_eval = ctypes.cast(graph_callback() or 0, llama_cpp.ggml_backend_sched_eval_callback)
     params.offload_kqv = plan.kv_offload
     params.kv_unified = plan.kv_unified
     params.swa_full = plan.swa_full
@@ -257,7 +254,11 @@ def _floats(address: int, shape: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def _free_context(handle: Any, pid: int, *_used: object) -> None:
-    """Free a context. A finalizer that holds the model and adapter keeps them from being freed first."""
+    """Free a context, and only then let go of what it uses: the abort flag, the model and the adapter.
+
+    A finalizer keeps its arguments alive until it has run, so none of them can be freed first. A forked
+    child frees nothing: a thread of the parent, which the child has not, may have been using it.
+    """
     if pid == os.getpid():
         llama_cpp.llama_free(handle)
         give_back()

@@ -18,10 +18,23 @@ def bind(name: str, result: Any, *arguments: Any) -> Any:
     Raises:
         ImportError: the installed llama-cpp-python has no such function.
     """
+    function = _find(name)
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
+def address(name: str) -> int:
+    """Return the address of the function ``name``, for callers in C++.
+
+    Raises:
+        ImportError: the installed llama-cpp-python has no such function.
+    """
+    return ctypes.cast(_find(name), ctypes.c_void_p).value or 0
+
+
+def _find(name: str) -> Any:
     for library in _libraries():
-        function = getattr(library, name, None)
-        if function is not None:
-            function.restype, function.argtypes = result, arguments
+        if (function := getattr(library, name, None)) is not None:
             return function
     raise ImportError(f"llama-cpp-python {sys.modules['llama_cpp'].__version__} has no {name}")
 

@@ -48,7 +48,7 @@ inline void put_top(const Row& row, int k, int32_t* ids, float* logprobs) {
 }
 
 // Arrays not asked for are null.
-struct Score {
+struct ScoreRows {
   Matrix logits;
   int n;
   const int32_t *rows, *targets, *ids;
@@ -66,7 +66,7 @@ struct Score {
   float* alt_logprobs;
 
   // Returns the first request whose row cannot be used, or -1.
-  int run(const Blocks& simd, int n_threads) const {
+  int run(const SimdPath& simd, int n_threads) const {
     FirstFailure failure;
     for_rows(n, logits.size, n_threads, [&](int i, int threads) {
       Row row(simd, logits.row(rows ? rows[i] : i), logits.size, threads);

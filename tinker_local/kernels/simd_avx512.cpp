@@ -1,5 +1,5 @@
 // AVX-512: sixteen lanes in one register.
-#include "blocks.hpp"
+#include "simd_path.hpp"
 #include "cpu.hpp"
 
 #if defined(__AVX512F__)
@@ -78,10 +78,10 @@ inline void transpose16(const float* from, int stride, float* to, int to_stride)
 
 }  // namespace
 
-const tinker::Blocks* tinker::avx512_blocks() {
-  static constexpr Blocks blocks = kernels("avx512");
-  return has_avx512() ? &blocks : nullptr;
+const tinker::SimdPath* tinker::avx512_path() {
+  static constexpr SimdPath path = kernels("avx512");
+  return has_avx512() ? &path : nullptr;
 }
 #else
-const tinker::Blocks* tinker::avx512_blocks() { return nullptr; }
+const tinker::SimdPath* tinker::avx512_path() { return nullptr; }
 #endif

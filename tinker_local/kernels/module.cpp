@@ -7,8 +7,9 @@
 
 #include <string>
 
-#include "graph_attention.hpp"
-#include "sample.hpp"
+#include "abort_flag.hpp"
+#include "graph_callback.hpp"
+#include "sample_rows.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -19,28 +20,28 @@ using namespace tinker;
 
 // --- which instruction set ---------------------------------------------------------------------
 
-std::vector<const Blocks*> available() {
-  std::vector<const Blocks*> result;
-  for (const Blocks* b : {avx512_blocks(), avx2_blocks(), neon_blocks(), portable_blocks()}) {
-    if (b) result.push_back(b);
+std::vector<const SimdPath*> available() {
+  std::vector<const SimdPath*> result;
+  for (const SimdPath* path : {avx512_path(), avx2_path(), neon_path(), portable_path()}) {
+    if (path) result.push_back(path);
   }
   return result;
 }
 
-std::atomic<const Blocks*> chosen{available().front()};
+std::atomic<const SimdPath*> chosen{available().front()};
 
 std::vector<std::string> simd_paths() {
   std::vector<std::string> names;
-  for (const Blocks* b : available()) names.push_back(b->name);
+  for (const SimdPath* path : available()) names.push_back(path->name);
   return names;
 }
 
 std::string simd_path() { return chosen.load()->name; }
 
 void use_simd_path(const std::string& name) {
-  for (const Blocks* b : available()) {
-    if (b->name == name) {
-      chosen = b;
+  for (const SimdPath* path : available()) {
+    if (path->name == name) {
+      chosen = path;
       return;
     }
   }
@@ -197,7 +198,7 @@ nb::object fault(const Matrix& logits, const int32_t* rows, int request) {
 nb::tuple score_rows(nb::handle logits, nb::handle rows, nb::handle targets, int topk,
                      nb::handle ids, nb::handle ids_indptr, int alt_k, float alt_temperature,
                      uint64_t seed, nb::handle positions, int n_threads) {
-  Score s{};
+  ScoreRows s{};
   s.logits = matrix(logits);
   s.rows = checked_rows(rows, s.logits, s.n);
   const size_t n = s.n;
@@ -267,7 +268,7 @@ nb::tuple score_rows(nb::handle logits, nb::handle rows, nb::handle targets, int
 nb::tuple sample_rows(nb::handle logits, nb::handle rows, nb::handle temperature,
                       nb::handle top_k, nb::handle top_p, nb::handle seed, nb::handle sample,
                       nb::handle position, int topk, int n_threads) {
-  Sample s{};
+  SampleRows s{};
   s.logits = matrix(logits);
   s.rows = checked_rows(rows, s.logits, s.n);
   const size_t n = s.n;
@@ -303,7 +304,7 @@ nb::tuple sample_rows(nb::handle logits, nb::handle rows, nb::handle temperature
 float largest(nb::handle logits, int n_threads) {
   const Matrix m = matrix(logits);
   check_threads(n_threads);
-  const Blocks& simd = *chosen.load();
+  const SimdPath& simd = *chosen.load();
   std::vector<float> best(m.n_rows, -kInfinity);
   nb::gil_scoped_release release;
   for_rows(m.n_rows, m.size, n_threads, [&](int i, int threads) {
@@ -326,16 +327,39 @@ nb::object philox_block(PhiloxBlock counter, uint64_t key0, uint64_t key1) {
   return block;
 }
 
-nb::tuple addresses_of_attention(int flash_attention_op, int custom_op) {
-  const GraphAttention found = graph_attention(flash_attention_op, custom_op);
-  return nb::make_tuple(found.callback, found.operation);
+// --- for llama.cpp: functions and data by their addresses ----------------------------------------
+
+nb::object address_of_graph_callback(uintptr_t init, uintptr_t free, uintptr_t new_tensor_4d,
+                                     uintptr_t set_name, uintptr_t flash_attn_ext, uintptr_t custom_4d) {
+  ggml::Functions functions;
+  const auto put = [](auto& function, uintptr_t address) {
+    function = reinterpret_cast<std::decay_t<decltype(function)>>(address);
+  };
+  put(functions.init, init);
+  put(functions.free, free);
+  put(functions.new_tensor_4d, new_tensor_4d);
+  put(functions.set_name, set_name);
+  put(functions.flash_attn_ext, flash_attn_ext);
+  put(functions.custom_4d, custom_4d);
+  const GraphCallback callback = graph_callback(functions);
+  return callback ? nb::cast(reinterpret_cast<uintptr_t>(callback)) : nb::none();
+}
+
+nb::capsule new_abort_flag() {
+  return nb::capsule(new AbortFlag{false}, [](void* flag) noexcept { delete static_cast<AbortFlag*>(flag); });
+}
+
+void set_abort_flag(const nb::capsule& flag) { *static_cast<AbortFlag*>(flag.data()) = true; }
+
+nb::tuple addresses_of_abort_flag(const nb::capsule& flag) {
+  return nb::make_tuple(reinterpret_cast<uintptr_t>(&is_set), reinterpret_cast<uintptr_t>(flag.data()));
 }
 
 }  // namespace
 
-const tinker::Blocks& tinker::blocks_in_use() { return *chosen.load(); }
+const tinker::SimdPath& tinker::simd_path_in_use() { return *chosen.load(); }
 
-NB_MODULE(_logits, m) {
+NB_MODULE(_kernels, m) {
   m.def("score_rows", &score_rows, "logits"_a, "rows"_a.none(), "targets"_a.none(), "topk"_a,
         "ids"_a.none(), "ids_indptr"_a.none(), "alt_k"_a, "alt_temperature"_a, "seed"_a,
         "positions"_a.none(), "n_threads"_a);
@@ -343,7 +367,11 @@ NB_MODULE(_logits, m) {
         "seed"_a, "sample"_a, "position"_a, "topk"_a, "n_threads"_a);
   m.def("largest", &largest, "logits"_a, "n_threads"_a);
   m.def("philox", &philox_block, "counter"_a, "key0"_a, "key1"_a);
-  m.def("graph_attention", &addresses_of_attention, "flash_attention_op"_a, "custom_op"_a);
+  m.def("graph_callback", &address_of_graph_callback, "init"_a, "free"_a, "new_tensor_4d"_a, "set_name"_a,
+        "flash_attn_ext"_a, "custom_4d"_a);
+  m.def("new_abort_flag", &new_abort_flag);
+  m.def("set_abort_flag", &set_abort_flag, "flag"_a);
+  m.def("addresses_of_abort_flag", &addresses_of_abort_flag, "flag"_a);
   m.def("simd_paths", &simd_paths);
   m.def("simd_path", &simd_path);
   m.def("use_simd_path", &use_simd_path, "name"_a);

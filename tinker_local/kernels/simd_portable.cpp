@@ -1,5 +1,5 @@
 // Plain C++: sixteen lanes in an array, for processors without a path of their own.
-#include "blocks.hpp"
+#include "simd_path.hpp"
 #include "cpu.hpp"
 
 #include <cmath>
@@ -136,7 +136,7 @@ inline void transpose16(const float* from, int stride, float* to, int to_stride)
 
 }  // namespace
 
-const tinker::Blocks* tinker::portable_blocks() {
-  static constexpr Blocks blocks = kernels("portable");
-  return &blocks;
+const tinker::SimdPath* tinker::portable_path() {
+  static constexpr SimdPath path = kernels("portable");
+  return &path;
 }

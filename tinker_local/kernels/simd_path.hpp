@@ -1,6 +1,6 @@
-// A row of logits is read in blocks of 256. What is done to a block is written once, over sixteen
-// virtual lanes (block_kernels.hpp), and compiled for each instruction set (blocks_*.cpp). Every
-// path performs the same IEEE operations in the same order, so every path gives the same bits.
+// What is compiled for each instruction set (simd_*.cpp): work on blocks of 256 logits, and attention. Both
+// are written once, over sixteen virtual lanes (block_kernels.hpp, attention_kernels.hpp). Every path performs
+// the same IEEE operations in the same order, so every path gives the same bits.
 #pragma once
 
 #include <limits>
@@ -14,7 +14,7 @@ constexpr int kThresholds = 8;
 constexpr float kLog2E = 1.44269504f;
 
 // Weights are 2^((x - reference) * scale), so scale = log2(e) / temperature. NaN stays NaN.
-struct Blocks {
+struct SimdPath {
   const char* name;
 
   // Of each block: its largest logit, and its weights summed with that logit as the reference
@@ -44,12 +44,12 @@ struct Blocks {
 };
 
 // Null where the compiler or the processor lacks the instructions.
-const Blocks* portable_blocks();
-const Blocks* avx2_blocks();
-const Blocks* avx512_blocks();
-const Blocks* neon_blocks();
+const SimdPath* portable_path();
+const SimdPath* avx2_path();
+const SimdPath* avx512_path();
+const SimdPath* neon_path();
 
 // The best of them, unless another was chosen.
-const Blocks& blocks_in_use();
+const SimdPath& simd_path_in_use();
 
 }  // namespace tinker

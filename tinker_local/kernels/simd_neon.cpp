@@ -1,5 +1,5 @@
 // NEON, which every arm64 processor has: sixteen lanes in four registers.
-#include "blocks.hpp"
+#include "simd_path.hpp"
 #include "cpu.hpp"
 
 #if defined(__aarch64__) || defined(_M_ARM64)
@@ -112,10 +112,10 @@ inline void transpose16(const float* from, int stride, float* to, int to_stride)
 
 }  // namespace
 
-const tinker::Blocks* tinker::neon_blocks() {
-  static constexpr Blocks blocks = kernels("neon");
-  return &blocks;
+const tinker::SimdPath* tinker::neon_path() {
+  static constexpr SimdPath path = kernels("neon");
+  return &path;
 }
 #else
-const tinker::Blocks* tinker::neon_blocks() { return nullptr; }
+const tinker::SimdPath* tinker::neon_path() { return nullptr; }
 #endif

@@ -1,12 +1,12 @@
 // One token drawn from each row of logits.
 #pragma once
 
-#include "score.hpp"
+#include "score_rows.hpp"
 
 namespace tinker {
 
 // Arrays not asked for are null.
-struct Sample {
+struct SampleRows {
   Matrix logits;
   int n;
   const int32_t* rows;
@@ -22,7 +22,7 @@ struct Sample {
   float* topk_logprobs;
 
   // Returns the first request whose row cannot be used, or -1.
-  int run(const Blocks& simd, int n_threads) const {
+  int run(const SimdPath& simd, int n_threads) const {
     FirstFailure failure;
     const std::vector<int> starts = runs();
     const int n_runs = static_cast<int>(starts.size()) - 1;

@@ -1,5 +1,5 @@
 // AVX2 with FMA: sixteen lanes in two registers.
-#include "blocks.hpp"
+#include "simd_path.hpp"
 #include "cpu.hpp"
 
 #if defined(__AVX2__)  // and FMA, which every processor with AVX2 has
@@ -91,10 +91,10 @@ inline void transpose16(const float* from, int stride, float* to, int to_stride)
 
 }  // namespace
 
-const tinker::Blocks* tinker::avx2_blocks() {
-  static constexpr Blocks blocks = kernels("avx2");
-  return has_avx2() ? &blocks : nullptr;
+const tinker::SimdPath* tinker::avx2_path() {
+  static constexpr SimdPath path = kernels("avx2");
+  return has_avx2() ? &path : nullptr;
 }
 #else
-const tinker::Blocks* tinker::avx2_blocks() { return nullptr; }
+const tinker::SimdPath* tinker::avx2_path() { return nullptr; }
 #endif

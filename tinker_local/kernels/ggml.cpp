@@ -1,0 +1,80 @@
+// Is the installed ggml the one whose structures ggml.hpp has? Nodes that it makes itself must hold every
+// value where we would look for it. Values are all different, so that none is found in another's place.
+#include "ggml.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <initializer_list>
+#include <iterator>
+
+namespace {
+
+using namespace tinker::ggml;
+
+void no_operation(Tensor*, int, int, void*) {}
+
+template <class T>
+bool are(const T* found, std::initializer_list<T> expected) {
+  return std::equal(expected.begin(), expected.end(), found);
+}
+
+// The first sources are these, and there are no others.
+bool sources_are(const Tensor& node, std::initializer_list<Tensor*> expected) {
+  return std::equal(expected.begin(), expected.end(), node.src) &&
+         std::all_of(node.src + expected.size(), std::end(node.src), [](Tensor* t) { return !t; });
+}
+
+template <class Params>
+Params params_of(const Tensor& node) {
+  static_assert(sizeof(Params) <= sizeof(Tensor::op_params));
+  Params params;
+  std::memcpy(&params, node.op_params, sizeof params);
+  return params;
+}
+
+bool is_known_leaf(const Functions& ggml, Tensor* leaf) {
+  constexpr const char* name = "tinker_local";
+  ggml.set_name(leaf, name);  // behind the pointer to the data, the last that we use
+  return leaf->type == kFloat16 && !leaf->data && std::memcmp(leaf->name, name, sizeof "tinker_local") == 0;
+}
+
+bool is_known_attention(const Tensor& node, std::initializer_list<Tensor*> sources) {
+  const auto params = params_of<FlashAttention>(node);
+  return node.type == kFloat32 && are<int64_t>(node.ne, {32, 4, 3, 1}) && sources_are(node, sources) &&
+         params.scale == 0.5f && params.max_bias == 0.25f && params.soft_cap == 2.0f && !node.data &&
+         !node.view_src;
+}
+
+bool is_known_custom(const Tensor& node, std::initializer_list<Tensor*> sources, void* user_data) {
+  const auto params = params_of<Custom>(node);
+  return are<int64_t>(node.ne, {5, 6, 7, 8}) && are<size_t>(node.nb, {4, 20, 120, 840}) &&
+         sources_are(node, sources) && params.compute == no_operation && params.n_tasks == -1 &&
+         params.user_data == user_data;
+}
+
+std::optional<Ops> ops_in(const Functions& ggml, Context* memory) {
+  Tensor* query = ggml.new_tensor_4d(memory, kFloat32, 16, 3, 4, 1);
+  Tensor* key = ggml.new_tensor_4d(memory, kFloat16, 16, 8, 2, 1);
+  Tensor* value = ggml.new_tensor_4d(memory, kFloat16, 32, 8, 2, 1);
+  Tensor* mask = ggml.new_tensor_4d(memory, kFloat16, 8, 64, 1, 1);
+  Tensor* attention = ggml.flash_attn_ext(memory, query, key, value, mask, 0.5f, 0.25f, 2.0f);
+  Tensor* sources[] = {query, key};
+  Tensor* custom =
+      ggml.custom_4d(memory, kFloat32, 5, 6, 7, 8, sources, 2, no_operation, -1, query);
+  const bool is_known = is_known_leaf(ggml, key) &&
+                        is_known_attention(*attention, {query, key, value, mask}) &&
+                        is_known_custom(*custom, {query, key}, query) && attention->op != custom->op;
+  if (!is_known) return std::nullopt;
+  return Ops{attention->op, custom->op};
+}
+
+}  // namespace
+
+std::optional<tinker::ggml::Ops> tinker::ggml::known_ops(const Functions& ggml) {
+  constexpr size_t room = 1 << 16;  // for a few tensors without data
+  Context* memory = ggml.init({room, nullptr, true});
+  if (!memory) return std::nullopt;
+  const std::optional<Ops> ops = ops_in(ggml, memory);
+  ggml.free(memory);
+  return ops;
+}

@@ -1,0 +1,74 @@
+// What is known here of ggml: its tensors in memory, and what two operations keep in a node. None of it is
+// promised to stay, so `known_ops` checks it on nodes that the installed ggml makes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+namespace tinker::ggml {
+
+constexpr int32_t kFloat32 = 0, kFloat16 = 1;  // enum ggml_type
+
+// struct ggml_tensor. A node of a graph is a tensor with an operation and its sources.
+struct Tensor {
+  int32_t type;
+  void* buffer;
+  int64_t ne[4];           // elements in each dimension, the fastest first
+  size_t nb[4];            // bytes from one element to the next in each dimension
+  int32_t op;              // enum ggml_op
+  int32_t op_params[16];   // what the operation wants to know, in its own format
+  int32_t flags;
+  Tensor* src[10];
+  Tensor* view_src;
+  size_t view_offs;
+  char* data;
+  char name[64];
+};
+
+// op_params of flash attention.
+struct FlashAttention {
+  float scale, max_bias, soft_cap;
+  int32_t precision;
+};
+
+// ggml_custom_op_t: computes the share of thread number `thread` of a node.
+using Compute = void (*)(Tensor* node, int thread, int n_threads, void* user_data);
+
+// op_params of a custom operation, one that calls a function of whoever made the node.
+struct Custom {
+  Compute compute;
+  int32_t n_tasks;  // -1: one for each thread
+  void* user_data;
+};
+
+// struct ggml_init_params.
+struct InitParams {
+  size_t size;
+  void* memory;
+  bool no_alloc;
+};
+
+struct Context;  // struct ggml_context, only pointed to
+
+// Functions of the installed ggml. We do not link against it: llama/graph_callback.py finds them.
+struct Functions {
+  Context* (*init)(InitParams);
+  void (*free)(Context*);
+  Tensor* (*new_tensor_4d)(Context*, int type, int64_t, int64_t, int64_t, int64_t);
+  Tensor* (*set_name)(Tensor*, const char*);
+  Tensor* (*flash_attn_ext)(Context*, Tensor* query, Tensor* key, Tensor* value, Tensor* mask, float scale,
+                            float max_bias, float soft_cap);
+  Tensor* (*custom_4d)(Context*, int type, int64_t, int64_t, int64_t, int64_t, Tensor** sources,
+                       int n_sources, Compute, int n_tasks, void* user_data);
+};
+
+// The installed ggml's numbers of operations (enum ggml_op), which move from version to version.
+struct Ops {
+  int32_t flash_attn_ext = -1, custom = -1;
+};
+
+// Nothing where the installed ggml keeps anything elsewhere than the structures above say.
+std::optional<Ops> known_ops(const Functions& ggml);
+
+}  // namespace tinker::ggml

@@ -1,0 +1,67 @@
+#include "graph_callback.hpp"
+
+#include <algorithm>
+#include <mutex>
+
+#include "graph_attention.hpp"
+
+namespace {
+
+using namespace tinker;
+
+// ggml's number of an operation, and what computes it here. Another operation is another line.
+struct Entry {
+  int32_t ggml::Ops::* op;
+  GraphOperation ours;
+};
+constexpr Entry table[] = {
+    {&ggml::Ops::flash_attn_ext, graph_attention},
+};
+
+ggml::Ops ops;  // written once, before anybody has the callback
+
+bool was_taken_over(const ggml::Tensor& node) {
+  if (node.op != ops.custom) return false;
+  const ggml::Compute compute = TakenOver::of(node).custom.compute;
+  return std::any_of(std::begin(table), std::end(table),
+                     [&](const Entry& entry) { return entry.ours.compute == compute; });
+}
+
+void take_over(ggml::Tensor& node, const GraphOperation& ours) {
+  TakenOver params{};
+  params.custom = {ours.compute, -1, nullptr};
+  std::memcpy(params.params, node.op_params, sizeof params.params);
+  params.write_to(node);
+  node.op = ops.custom;
+}
+
+// llama.cpp may compute a graph again: its nodes are custom operations then, with no tasks left.
+void begin_again(ggml::Tensor& node) {
+  TakenOver params = TakenOver::of(node);
+  params.next_task = 0;
+  params.write_to(node);
+}
+
+// Asked before a node is computed, in one thread; `ask` is false once it was. The answer says whether to stop
+// after the node, so that somebody can look at the numbers. Nobody here does.
+bool callback(ggml::Tensor* node, bool ask, void*) {
+  if (!ask) return true;
+  for (const Entry& entry : table) {
+    if (node->op == ops.*entry.op && entry.ours.can_compute(*node)) {
+      take_over(*node, entry.ours);
+      return false;
+    }
+  }
+  if (was_taken_over(*node)) begin_again(*node);
+  return false;
+}
+
+}  // namespace
+
+tinker::GraphCallback tinker::graph_callback(const ggml::Functions& functions) {
+  const std::optional<ggml::Ops> found = ggml::known_ops(functions);
+  if (!found) return nullptr;
+  static std::once_flag once;
+  std::call_once(once, [&] { ops = *found; });
+  return callback;
+}

@@ -1,0 +1,56 @@
+// The door from llama.cpp's graphs to our kernels.
+//
+// llama.cpp asks a callback before it computes a node of its graph (llama_context_params.cb_eval). Where a kernel
+// of ours computes the node's operation, the callback makes the node a custom operation that calls the kernel.
+#pragma once
+
+#include <atomic>
+#include <cstring>
+
+#include "ggml.hpp"
+
+namespace tinker {
+
+// An operation of ggml's that a kernel of ours computes. graph_callback.cpp has the table of them.
+struct GraphOperation {
+  bool (*can_compute)(const ggml::Tensor& node);  // asked of a node as ggml made it
+  ggml::Compute compute;                          // called on a node that was taken over
+};
+
+// op_params of a node that was taken over.
+struct TakenOver {
+  ggml::Custom custom;  // what ggml reads
+  int32_t next_task;    // threads take tasks one by one, since some take longer than others
+  int32_t params[9];    // the first of the operation's own op_params
+
+  static TakenOver of(const ggml::Tensor& node) {
+    TakenOver result;
+    std::memcpy(&result, node.op_params, sizeof result);
+    return result;
+  }
+
+  void write_to(ggml::Tensor& node) const { std::memcpy(node.op_params, this, sizeof *this); }
+
+  template <class Params>
+  Params own() const {
+    static_assert(sizeof(Params) <= sizeof params);
+    Params result;
+    std::memcpy(&result, params, sizeof result);
+    return result;
+  }
+};
+static_assert(sizeof(TakenOver) <= sizeof(ggml::Tensor::op_params));
+
+// The number of a task that no other thread of this node has; there are none left from some number on.
+inline int32_t take_task(ggml::Tensor& node) {
+  char* params = reinterpret_cast<char*>(node.op_params);
+  return reinterpret_cast<std::atomic<int32_t>*>(params + offsetof(TakenOver, next_task))->fetch_add(1);
+}
+
+// ggml_backend_sched_eval_callback.
+using GraphCallback = bool (*)(ggml::Tensor* node, bool ask, void* user_data);
+
+// The callback for llama_context_params.cb_eval; null where the installed ggml is not the one known here.
+GraphCallback graph_callback(const ggml::Functions& functions);
+
+}  // namespace tinker
