@@ -11,21 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from convert.adapters.archive import is_archive, unpacked
+from convert.adapters.base import Base
 from convert.adapters.checkpoint import AdapterCheckpoint
 from convert.adapters.lora_tensors import lora_targets, refuse_output
 from convert.adapters.merged import merged_tensors, separate_output, unties
 from convert.adapters.settings import CONFIG
 from convert.adapters.updates import HEAD, TOKENS, Updates, find_updates
 from convert.architectures import Architecture
-from convert.architectures.architecture import Value
-from convert.base import Base
 from convert.convert import Job, Progress
 from convert.errors import CheckpointError, ConversionError, UnsupportedError
-from convert.file_types import FILE_TYPES, FileType, find_type
-from convert.gguf_output import SOURCE_HASH, GgufOutput
-from convert.landing import check_space, landing
-from convert.models_directory import checked_name, models_directory
-from convert.storage import plan_storage
+from convert.files.models_directory import checked_name, models_directory
+from convert.files.publishing import check_space, publishing
+from convert.gguf.file_types import FILE_TYPES, FileType, find_type
+from convert.gguf.head import Value
+from convert.gguf.output import SOURCE_HASH, GgufOutput
+from convert.gguf.tensor_types import plan_storage
 from convert.untied import untie
 
 ADAPTER_TYPES = ("f32", "f16", "bf16")
@@ -143,7 +143,7 @@ def _write(job: Job, adapter: AdapterCheckpoint, base: Base, updates: Updates, o
         done += n_bytes
         job.on_progress(done, total)
 
-    with landing(output, force=job.force) as place:
+    with publishing(output, force=job.force) as place:
         check_space(place, total)
         paths = [place / layout.file_names(output.stem)[0]]
         layout.write_heads(paths)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from convert.errors import ConversionError, ConversionWarning
-from convert.file_types import FILE_TYPES
+from convert.gguf.file_types import FILE_TYPES
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", re.IGNORECASE)
 _TYPES = (
@@ -90,12 +90,12 @@ def convert(
         if as_ is not None:
             output = _checkpoint_file(as_, output)
         from convert.adapter import base_name, convert_adapter, is_adapter_source
-        from convert.base_lookup import find_base
-        from convert.compare import compare_logprobs
+        from convert.adapters.base_lookup import find_base
         from convert.convert import convert_checkpoint
-        from convert.landing import format_bytes
+        from convert.files.sizes import format_bytes
         from convert.progress import shown_progress
         from convert.untied import untied_of
+        from convert.verification.compare import compare_logprobs
 
         is_adapter = is_adapter_source(source)
         if not is_adapter and (base or merge or any_base):
@@ -139,7 +139,7 @@ def convert(
 
 
 def _checkpoint_file(path: str, output: Path | None) -> Path:
-    from convert.models_directory import checkpoint_file
+    from convert.files.models_directory import checkpoint_file
 
     if output is not None:
         raise typer.BadParameter(
@@ -150,7 +150,7 @@ def _checkpoint_file(path: str, output: Path | None) -> Path:
 
 def _size(path: Path) -> int:
     """Return the bytes of a file, or of all parts of the model that it begins."""
-    from convert.landing import parts_of
+    from convert.files.parts import parts_of
 
     return sum(part.stat().st_size for part in parts_of(path))
 

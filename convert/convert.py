@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convert.architectures import Architecture
-from convert.checkpoint import Checkpoint
 from convert.errors import CheckpointError, ConversionError, UnsupportedError
-from convert.file_types import FileType, find_type
-from convert.gguf_output import GgufOutput
-from convert.landing import check_space, landing
-from convert.llama_process import LlamaProcess
+from convert.files.models_directory import checked_name, models_directory, name_of_checkpoint
+from convert.files.publishing import check_space, publishing
+from convert.gguf.file_types import FileType, find_type, split_type
+from convert.gguf.output import GgufOutput
+from convert.gguf.tensor_types import main_type, plan_storage
 from convert.metadata import general_metadata
 from convert.model import Model
-from convert.models_directory import checked_name, models_directory, name_of_checkpoint, split_type
 from convert.quantize import quantize
-from convert.storage import main_type, plan_storage
-from convert.verify import checking
-from convert.vocabulary import read_vocabulary
+from convert.source.checkpoint import Checkpoint
+from convert.verification.llama_process import LlamaProcess
+from convert.verification.verify import checking
+from convert.vocabularies.vocabulary import read_vocabulary
 
 Progress = Callable[[int, int], None]
 """Is called now and then with the bytes that are done and those that there are in all."""
@@ -114,7 +114,7 @@ class Job:
         metadata |= {**model.metadata, **vocabulary.metadata()}
         layout = GgufOutput.plan(metadata, tensors, self.split_size)
         names = layout.file_names(output.stem)
-        with landing(output, force=self.force) as place:
+        with publishing(output, force=self.force) as place:
             if type.is_direct:
                 check_space(place, sum(layout.sizes))
                 self._write(layout, checkpoint, [place / name for name in names], sum(layout.sizes))
@@ -137,7 +137,7 @@ class Job:
         if output.exists() and output.samefile(source):
             raise ConversionError(f"{output} is the source itself")
         size = source.stat().st_size
-        with landing(output, force=self.force) as place:
+        with publishing(output, force=self.force) as place:
             made = place / output.with_suffix(".gguf").name
             quantize(source, made, type, on_share=lambda share: self.on_progress(int(share * size), size))
         return output

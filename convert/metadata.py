@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from convert.architectures.architecture import Value
-from convert.file_types import FileType
-from convert.model_card import read_model_card
+from convert.gguf.file_types import FileType
+from convert.gguf.head import Value
+from convert.source.model_card import read_model_card
 
 _QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 

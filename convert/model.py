@@ -8,12 +8,13 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from convert.architectures import Architecture, Target, find_architecture
-from convert.architectures.architecture import Value
-from convert.checkpoint import Checkpoint
-from convert.config import Config
+from convert.architectures import Architecture, find_architecture
 from convert.errors import CheckpointError
-from convert.tensor import Tensor
+from convert.gguf.head import Value
+from convert.gguf.target import Target
+from convert.source.checkpoint import Checkpoint
+from convert.source.config import Config
+from convert.source.tensor import Tensor
 
 _EMBEDDING = "token_embd.weight"
 _OUTPUT = "lm_head.weight"

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from convert import verify
 from convert.errors import LlamaError
-from convert.file_types import FileType
-from convert.landing import check_space, parts_of
-from convert.llama_process import llama_process, serve
+from convert.files.parts import parts_of
+from convert.files.publishing import check_space
+from convert.gguf.file_types import FileType
+from convert.verification.llama_process import llama_process, serve
+from convert.verification.verify import load
 
 _COUNT = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")  # of tensors, in llama.cpp's log
 _SIZE = re.compile(r"quant size\s*=\s*([\d.]+) MiB")
@@ -98,7 +99,7 @@ def run(
             raise SystemExit(1)  # the log has said why
         if params.dry_run and (size := _SIZE.search("".join(log))):
             check_space(Path(output).parent, int(float(size[1]) * 2**20))
-    verify.load(f"{output}-00001-of-{n_parts:05d}.gguf" if n_parts > 1 else output)
+    load(f"{output}-00001-of-{n_parts:05d}.gguf" if n_parts > 1 else output)
     return "done"
 
 

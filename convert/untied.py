@@ -14,13 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from convert.adapters.base import EMBEDDING, OUTPUT
 from convert.architectures import FAMILIES
-from convert.base import EMBEDDING, OUTPUT
 from convert.errors import CheckpointError, UnsupportedError
-from convert.gguf_head import TensorInfo, assemble_head, pack_metadata, pad
-from convert.gguf_source import GgufSource, read_model
-from convert.landing import check_space, landing
-from convert.models_directory import models_directory, split_type
+from convert.files.models_directory import models_directory
+from convert.files.publishing import check_space, publishing
+from convert.gguf.file_types import split_type
+from convert.gguf.head import TensorInfo, assemble_head, pack_metadata, pad
+from convert.gguf.source import GgufSource, read_model
 
 MADE_FROM = "tinker_local.untied_from"
 """Where such a file says of what it was made: the size and time of change of the base's file."""
@@ -94,7 +95,7 @@ def untie(
     if not force and output.is_file() and _is_untied(output, source):
         return output
     total = path.stat().st_size + source.tensors[EMBEDDING].n_padded
-    with landing(output, force=True) as place:
+    with publishing(output, force=True) as place:
         check_space(place, total)
         with path.open("rb") as given, (place / output.name).open("wb") as made:
             _write(source, given, made, on_progress or (lambda done, total: None), total)

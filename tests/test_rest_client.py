@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from convert.models_directory import CHECKPOINT_FILE
+from convert.files.models_directory import CHECKPOINT_FILE
 from tests.random_adapter import random_adapter
 from tests.random_model import write_random_model
 from tinker_local import NotFoundError, ServiceClient

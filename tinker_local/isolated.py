@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.landing import parts_of
+from convert.files.parts import parts_of
 from tinker_local.errors import BadRequestError, TinkerError
 from tinker_local.gguf.file import is_adapter
 

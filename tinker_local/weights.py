@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from convert.errors import ConversionError
-from convert.models_directory import split_type
-from convert.workplace import sweep
+from convert.files.workplace import sweep
+from convert.gguf.file_types import split_type
 from tinker_local import checks
 from tinker_local.engine.engine import Engine
 from tinker_local.engine.sharing import ContextLimit

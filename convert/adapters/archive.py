@@ -19,8 +19,9 @@ from typing import IO, cast
 from convert.adapters.checkpoint import WEIGHTS
 from convert.adapters.settings import CONFIG
 from convert.errors import CheckpointError
-from convert.landing import check_space, format_bytes
-from convert.workplace import workplace
+from convert.files.publishing import check_space
+from convert.files.sizes import format_bytes
+from convert.files.workplace import workplace
 
 MOST_MEMBERS = 10_000
 MOST_BYTES = 1 << 38

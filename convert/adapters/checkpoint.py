@@ -9,10 +9,10 @@ from pathlib import Path
 
 from convert.adapters.factors import Factors
 from convert.adapters.settings import CONFIG, Settings
-from convert.directory import find_file
 from convert.errors import CheckpointError, UnsupportedError
-from convert.safetensors_file import read_tensors
-from convert.tensor import Tensor
+from convert.files.directory import find_file
+from convert.source.safetensors_file import read_tensors
+from convert.source.tensor import Tensor
 
 WEIGHTS = "adapter_model.safetensors"
 _PICKLE = "adapter_model.bin"

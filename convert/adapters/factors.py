@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.encoding import as_float32
-from convert.tensor import Array, Tensor
+from convert.gguf.encoding import as_float32
+from convert.source.tensor import Array, Tensor
 
 Float32 = NDArray[np.float32]
 

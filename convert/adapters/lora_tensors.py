@@ -9,12 +9,12 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from convert.adapters.base import EMBEDDING, OUTPUT, Base
 from convert.adapters.factors import Float32
 from convert.adapters.updates import HEAD, TOKENS, Update, Updates, n_outputs
-from convert.architectures import Target
-from convert.base import EMBEDDING, OUTPUT, Base
 from convert.errors import UnsupportedError
-from convert.tensor import Array
+from convert.gguf.target import Target
+from convert.source.tensor import Array
 
 _MOST_NAMED = 6
 _ROUNDING = 1e-12

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from convert.adapters.base import Base
 from convert.adapters.factors import Float32
 from convert.adapters.updates import HEAD, TOKENS, Update, Updates, n_outputs
 from convert.architectures import Architecture
 from convert.architectures.decoder import Decoder
-from convert.base import Base
-from convert.encoding import as_float32
-from convert.tensor import Array, Tensor
+from convert.gguf.encoding import as_float32
+from convert.source.tensor import Array, Tensor
 
 _CHUNK = 1 << 24  # numbers that are merged at once
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.errors import CheckpointError, UnsupportedError
-from convert.json_file import read_json
+from convert.files.json_file import read_json
 
 CONFIG = "adapter_config.json"
 

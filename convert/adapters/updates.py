@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from convert.adapters.base import EMBEDDING, Base, plain
 from convert.adapters.checkpoint import AdapterCheckpoint
 from convert.adapters.factors import Factors, Float32
-from convert.base import EMBEDDING, Base, plain
 from convert.errors import CheckpointError
-from convert.tensor import Tensor
+from convert.source.tensor import Tensor
 
 HEAD, TOKENS = "lm_head", "embed_tokens"
 

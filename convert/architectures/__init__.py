@@ -1,4 +1,12 @@
-"""The families that can be converted, one module each."""
+"""The model families that can be converted, a module each. A new family is one file here and a line below.
+
+architecture.py  what a family says, and what its table of tensors is written with
+decoder.py       embeddings and output matrix, which all decoders have
+transformer.py   the plain decoder: attention and MLP in every layer; most families start from it
+experts.py       mixtures of experts
+rotary.py        scaled rotary positions
+llama.py, qwen.py, gemma.py ...  the families
+"""
 
 from __future__ import annotations
 

@@ -4,50 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
 import gguf
 import numpy as np
-from numpy.typing import NDArray
 
-from convert.config import Config
 from convert.errors import CheckpointError
-from convert.tensor import Array, Tensor
-
-Value = str | bool | int | float | Sequence[int] | Sequence[float] | Sequence[bool] | Sequence[str]
-"""A value of GGUF metadata. Integers are written as uint32, floats as float32."""
-
-Rows = NDArray[np.intp]
-"""Which row of the source becomes each row of the target, in order."""
-
-
-@dataclass(frozen=True, eq=False)
-class Target:
-    """One tensor of the GGUF file and where it comes from.
-
-    Attributes:
-        name: in llama.cpp's words, ``blk.0.attn_q.weight``.
-        shape: rows first (GGUF's own order is the reverse).
-        sources: the checkpoint's tensors that go into it.
-        pieces: gives its numbers in order along the first axis, in one array or several.
-        is_matrix: stored in the file's type; else in float32, whatever the file's type.
-        raw_type: the pieces are bytes that already are in this type.
-        rows: for a matrix that is one source's rows in another order, that order; a LoRA's B follows it.
-        columns: the same of its columns; a LoRA's A follows it.
-        is_transposed: the source has inputs first (GPT-2).
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    sources: tuple[str, ...]
-    pieces: Callable[[], Iterator[Array]]
-    is_matrix: bool
-    raw_type: gguf.GGMLQuantizationType | None = None
-    rows: Rows | None = None
-    columns: Rows | None = None
-    is_transposed: bool = False
+from convert.gguf.head import Value
+from convert.gguf.target import Rows, Target
+from convert.source.config import Config
+from convert.source.tensor import Array, Tensor
 
 
 class Architecture(ABC):

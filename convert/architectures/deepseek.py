@@ -11,10 +11,10 @@ from convert.architectures.architecture import Rows, Target, Value, rotary_rows
 from convert.architectures.decoder import Decoder
 from convert.architectures.experts import expert_stacks
 from convert.architectures.rotary import latent_rope_metadata
-from convert.config import Config
 from convert.errors import CheckpointError, UnsupportedError
-from convert.packed_tensor import unpack
-from convert.tensor import Array, Tensor
+from convert.source.config import Config
+from convert.source.packed_tensor import unpack
+from convert.source.tensor import Array, Tensor
 
 WEIGHTS = {
     "attn_norm": "input_layernorm",

@@ -10,9 +10,9 @@ import numpy as np
 
 from convert.architectures.architecture import Architecture, Rows, Target
 from convert.errors import CheckpointError
-from convert.packed import GROUP, Q4_0_BYTES
-from convert.packed_tensor import Int4Tensor
-from convert.tensor import Array
+from convert.source.packed import GROUP, Q4_0_BYTES
+from convert.source.packed_tensor import Int4Tensor
+from convert.source.tensor import Array
 
 PROJECTIONS = {"ffn_gate_exps": "gate_proj", "ffn_up_exps": "up_proj", "ffn_down_exps": "down_proj"}
 

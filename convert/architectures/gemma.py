@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from convert.architectures.architecture import Value
 from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, Sizes, Transformer
-from convert.config import Rope
 from convert.errors import UnsupportedError
+from convert.source.config import Rope
 
 NORMS = {
     "attn_norm": "input_layernorm",

@@ -13,10 +13,10 @@ import numpy as np
 from convert.architectures.architecture import Rows, Target, Value
 from convert.architectures.rotary import rope_metadata
 from convert.architectures.transformer import ATTENTION, Sizes, Transformer
-from convert.config import Config, Rope
 from convert.errors import CheckpointError, ConversionWarning
-from convert.packed_tensor import Mxfp4Tensor, unpack_mxfp4
-from convert.tensor import Array, Tensor
+from convert.source.config import Config, Rope
+from convert.source.packed_tensor import Mxfp4Tensor, unpack_mxfp4
+from convert.source.tensor import Array, Tensor
 
 NORMS = {"attn_norm": "input_layernorm", "post_attention_norm": "post_attention_layernorm"}
 

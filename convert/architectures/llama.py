@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from convert.architectures.transformer import ATTENTION, GATED_MLP, Transformer
-from convert.config import Rope
 from convert.errors import UnsupportedError
+from convert.source.config import Rope
 
 
 class Llama(Transformer):

@@ -10,9 +10,9 @@ import numpy as np
 from convert.architectures.architecture import Target, Value
 from convert.architectures.decoder import Decoder
 from convert.architectures.experts import part
-from convert.config import Config
 from convert.errors import CheckpointError, UnsupportedError
-from convert.tensor import Tensor
+from convert.source.config import Config
+from convert.source.tensor import Tensor
 
 KINDS = {
     "M": "mamba",

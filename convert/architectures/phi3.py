@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from convert.architectures.transformer import PRE_NORMS, Transformer
-from convert.config import Rope
+from convert.source.config import Rope
 
 
 class Phi3(Transformer):

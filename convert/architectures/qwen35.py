@@ -14,10 +14,10 @@ import numpy as np
 from convert.architectures.architecture import Rows, Target, Value
 from convert.architectures.experts import expert_stacks
 from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, Sizes, Transformer
-from convert.config import Config, Rope
 from convert.errors import CheckpointError, UnsupportedError
-from convert.packed_tensor import unpack
-from convert.tensor import Array, Tensor
+from convert.source.config import Config, Rope
+from convert.source.packed_tensor import unpack
+from convert.source.tensor import Array, Tensor
 
 LINEAR, FULL = "linear_attention", "full_attention"
 NORMS = {"attn_norm": "input_layernorm", "post_attention_norm": "post_attention_layernorm"}

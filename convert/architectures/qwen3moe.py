@@ -8,9 +8,9 @@ from typing import ClassVar
 from convert.architectures.architecture import Target, Value
 from convert.architectures.experts import expert_stacks
 from convert.architectures.transformer import ATTENTION, HEAD_NORMS, PRE_NORMS, Sizes, Transformer
-from convert.config import Config
-from convert.packed_tensor import unpack
-from convert.tensor import Tensor
+from convert.source.config import Config
+from convert.source.packed_tensor import unpack
+from convert.source.tensor import Tensor
 
 
 class Qwen3Moe(Transformer):

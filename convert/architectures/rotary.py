@@ -10,9 +10,9 @@ import math
 import numpy as np
 
 from convert.architectures.architecture import Value
-from convert.config import Rope
 from convert.errors import UnsupportedError
-from convert.tensor import Array
+from convert.source.config import Rope
+from convert.source.tensor import Array
 
 
 def rope_metadata(

@@ -10,8 +10,8 @@ from typing import ClassVar
 from convert.architectures.architecture import Rows, Target, Value, rotary_rows
 from convert.architectures.decoder import Decoder
 from convert.architectures.rotary import rope_factors, rope_metadata
-from convert.config import Rope
 from convert.errors import CheckpointError, ConversionWarning, UnsupportedError
+from convert.source.config import Rope
 
 ATTENTION = {
     "attn_q": "self_attn.q_proj",

@@ -1,1 +1,16 @@
-"""The files that tokenizers come in, each read into a table of tokens."""
+"""A checkpoint's tokenizer files, read into the vocabulary that a GGUF file has.
+
+vocabulary.py         the whole: reads what is there and gives the ``tokenizer.*`` keys
+tokenizer_json.py     tokenizer.json, which decides where there is one
+sentencepiece.py      tokenizer.model
+tiktoken.py           tiktoken.model
+token_table.py        what each of the three is read into
+byte_level.py         byte-level BPE's characters for bytes
+splits.py             which of llama.cpp's pre-tokenizers splits texts as tokenizer.json does
+special_ids.py        the tokens that begin, end and pad a text
+end_of_generation.py  the tokens that end a generation
+chat_template.py      chat templates, a file or a field
+oracle.py             the source's tokenizer, run by the ``tokenizers`` library
+loaded.py             a program: llama.cpp's tokenizer on a file, in a process of its own
+hard_corpus.py        texts on which tokenizers that are almost the same differ
+"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from convert.errors import CheckpointError
-from convert.json_file import read_json_if_any
+from convert.files.json_file import read_json_if_any
 
 DEFAULT = "default"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.errors import CheckpointError
-from convert.json_file import read_json_if_any
+from convert.files.json_file import read_json_if_any
 
 
 class SpecialIds:

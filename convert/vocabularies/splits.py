@@ -17,7 +17,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
 from convert.errors import UnsupportedError
-from convert.hard_corpus import HARD_CORPUS
+from convert.vocabularies.hard_corpus import HARD_CORPUS
 from convert.vocabularies.token_table import Limit
 
 _SHORT = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"

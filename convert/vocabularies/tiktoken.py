@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.errors import CheckpointError, UnsupportedError
-from convert.json_file import read_json_if_any
+from convert.files.json_file import read_json_if_any
 from convert.vocabularies.byte_level import as_characters, missing_bytes
 from convert.vocabularies.splits import SPLITS
 from convert.vocabularies.token_table import AddedToken, Limit, TokenTable

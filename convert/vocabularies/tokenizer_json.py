@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from tokenizers import normalizers as normal
 
 from convert.errors import CheckpointError, UnsupportedError
-from convert.json_file import read_json
+from convert.files.json_file import read_json
 from convert.vocabularies.byte_level import missing_bytes
 from convert.vocabularies.splits import find_split
 from convert.vocabularies.token_table import SPACE, AddedToken, Limit, TokenTable, check_ids

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from convert.errors import CheckpointError, UnsupportedError
-from convert.vocabulary import read_vocabulary
+from convert.vocabularies.vocabulary import read_vocabulary
 from tests.convert.vocabulary_files import Json, change
 from tests.random_checkpoints import sentencepiece
 from tests.random_checkpoints.tokenizers import write_tokenizer

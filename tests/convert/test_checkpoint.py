@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert.checkpoint import INDEX, WEIGHTS, Checkpoint
 from convert.errors import CheckpointError, ConversionError, UnsupportedError
+from convert.source.checkpoint import INDEX, WEIGHTS, Checkpoint
 from tests.random_checkpoints.plain import write_llama, write_safetensors, write_weights
 
 Change = Callable[[Path], Any]

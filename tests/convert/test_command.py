@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from convert.base_lookup import find_base
+from convert.adapters.base_lookup import find_base
 from convert.cli import _parse_size
 from convert.errors import ConversionError
 from tests.convert.expected import read_gguf

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from convert import CheckpointError, ConversionError, UnsupportedError, convert_checkpoint
-from convert.file_types import FILE_TYPES, NEED_A_MATRIX
+from convert.gguf.file_types import FILE_TYPES, NEED_A_MATRIX
 from convert.quantize import quantize
 from tests.convert.expected import expected_arrays, numbers, read_gguf
 from tests.random_checkpoints.plain import CONFIG, Tensors, write_llama, write_weights

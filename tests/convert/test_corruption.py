@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from convert import ConversionError, convert_checkpoint
-from convert.checkpoint import WEIGHTS, Checkpoint
+from convert.source.checkpoint import WEIGHTS, Checkpoint
 from tests.convert.expected import expected_arrays, numbers, read_gguf
 from tests.random_checkpoints.plain import write_llama
 

@@ -8,9 +8,9 @@ import pytest
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders
 
-from convert.hard_corpus import HARD_CORPUS
+from convert.vocabularies.hard_corpus import HARD_CORPUS
 from convert.vocabularies.oracle import load_oracle
-from convert.vocabulary import read_vocabulary
+from convert.vocabularies.vocabulary import read_vocabulary
 from tests.convert.vocabulary_files import write_small_model
 from tests.random_checkpoints.kinds import KINDS
 from tests.random_checkpoints.tokenizers import write_tokenizer

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from convert.architectures import Architecture, find_architecture
-from convert.architectures.architecture import Value
-from convert.config import Config
 from convert.errors import CheckpointError, ConversionWarning, UnsupportedError
-from convert.tensor import Tensor
+from convert.gguf.head import Value
+from convert.source.config import Config
+from convert.source.tensor import Tensor
 from tests.convert import published
 
 Settings = dict[str, Any]

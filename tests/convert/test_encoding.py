@@ -11,7 +11,7 @@ import pytest
 from gguf import GGMLQuantizationType as Kind
 from numpy.typing import NDArray
 
-from convert.encoding import as_float32, encode
+from convert.gguf.encoding import as_float32, encode
 from tinker_local.llama.ggml import bind
 
 _pointer = ctypes.c_void_p

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from convert.architectures import find_architecture
-from convert.architectures.architecture import Architecture, Target
+from convert.architectures.architecture import Architecture
 from convert.architectures.experts import expert_stacks
-from convert.config import Config
 from convert.errors import CheckpointError, ConversionWarning, UnsupportedError
-from convert.packed import dequantize_int4
-from convert.safetensors_file import read_tensors
-from convert.tensor import Tensor
+from convert.gguf.target import Target
+from convert.source.config import Config
+from convert.source.packed import dequantize_int4
+from convert.source.safetensors_file import read_tensors
+from convert.source.tensor import Tensor
 from tests.random_checkpoints.plain import write_safetensors
 
 QWEN3_30B_A3B: dict[str, Any] = {

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from gguf import GGMLQuantizationType as Kind
 
-from convert.architectures import Target
-from convert.gguf_output import GgufOutput, Planned
-from convert.safetensors_file import read_tensors
+from convert.gguf.output import GgufOutput, Planned
+from convert.gguf.target import Target
+from convert.source.safetensors_file import read_tensors
 from tests.convert.conftest import LARGE
 from tests.random_checkpoints.plain import write_zeros
 
@@ -23,7 +23,7 @@ PEAK = """
 import sys
 from tests.peak_memory import peak_bytes
 from convert.convert import convert_checkpoint
-import convert.architectures.llama, convert.vocabulary
+import convert.architectures.llama, convert.vocabularies.vocabulary
 before = peak_bytes()
 convert_checkpoint(sys.argv[1], sys.argv[2], outtype=sys.argv[3], verify=False)
 print(peak_bytes() - before)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from convert import ConversionError, convert_checkpoint
-from convert.models_directory import checked_name, models_directory, name_of_checkpoint, split_type
+from convert.files.models_directory import checked_name, models_directory, name_of_checkpoint
+from convert.gguf.file_types import split_type
 from tests.random_checkpoints.plain import write_llama
 from tinker_local import BadRequestError, ModelInput, NotFoundError, ServiceClient
 from tinker_local.store.model_store import ModelStore

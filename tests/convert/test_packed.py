@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Kind
 
-from convert.packed import (
+from convert.source.packed import (
     dequantize_fp8,
     dequantize_int4,
     fits_q4_0,

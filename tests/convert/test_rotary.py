@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from convert.architectures.architecture import rotary_rows
 from convert.architectures.rotary import llama3_factors, longrope_strength, rope_factors, rope_metadata
-from convert.config import Config, Rope
 from convert.errors import CheckpointError
+from convert.source.config import Config, Rope
 
 Floats = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from convert.errors import CheckpointError
-from convert.safetensors_file import read_tensors
+from convert.source.safetensors_file import read_tensors
 from tests.random_checkpoints.plain import DTYPES, write_raw, write_safetensors
 
 DATA = bytes(range(48))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convert import ConversionError
-from convert.tinker_path import TinkerPath, checkpoint_directories
+from convert.files.tinker_path import TinkerPath, checkpoint_directories
 
 HOME = Path("/home/models")
 

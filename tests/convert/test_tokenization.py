@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from convert.errors import VerificationError
-from convert.hard_corpus import HARD_CORPUS
-from convert.tokenization import TokenizationReport, check_tokenization
+from convert.verification.tokenization import TokenizationReport, check_tokenization
+from convert.vocabularies.hard_corpus import HARD_CORPUS
 from convert.vocabularies.splits import SPLITS
-from convert.vocabulary import Vocabulary, read_vocabulary
+from convert.vocabularies.vocabulary import Vocabulary, read_vocabulary
 from tests.convert.vocabulary_files import write_vocabulary
 from tests.random_checkpoints.kinds import KINDS
 from tests.random_checkpoints.tokenizers import Written, write_tokenizer

@@ -11,8 +11,8 @@ import pytest
 from gguf import TokenType
 
 from convert.errors import CheckpointError, UnsupportedError, VerificationError
-from convert.tokenization import check_tokenization
-from convert.vocabulary import Vocabulary, read_vocabulary
+from convert.verification.tokenization import check_tokenization
+from convert.vocabularies.vocabulary import Vocabulary, read_vocabulary
 from tests.convert.vocabulary_files import Json, change, write_vocabulary
 from tests.random_checkpoints.tokenizers import write_tokenizer
 

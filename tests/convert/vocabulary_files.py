@@ -10,7 +10,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-from convert.vocabulary import Vocabulary
+from convert.vocabularies.vocabulary import Vocabulary
 
 Json = dict[str, Any]
 

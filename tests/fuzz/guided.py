@@ -23,8 +23,8 @@ with atheris.instrument_imports(include=["tinker_local.gguf", "convert"]):
     sys.meta_path.sort(key=lambda finder: type(finder).__module__.startswith("_editable"))
     from convert.adapters.archive import is_archive, unpacked
     from convert.errors import ConversionError
-    from convert.json_file import parse_json
-    from convert.safetensors_file import read_tensors
+    from convert.files.json_file import parse_json
+    from convert.source.safetensors_file import read_tensors
     from tinker_local.errors import TinkerError
     from tinker_local.gguf.adapter_check import check_adapter
     from tinker_local.gguf.model_check import check_model

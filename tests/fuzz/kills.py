@@ -32,7 +32,7 @@ _PREPARE = """
 import sys, numpy
 from pathlib import Path
 import convert.convert, convert.adapter, convert.untied
-from convert.models_directory import models_directory
+from convert.files.models_directory import models_directory
 from tinker_local import ServiceClient
 home, source = models_directory(), Path(sys.argv[1])
 output = home / "Org" / "Made-x.gguf"

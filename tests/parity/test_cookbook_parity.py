@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from convert import convert_adapter, convert_checkpoint
-from convert.gguf_source import GgufSource
+from convert.gguf.source import GgufSource
 
 pytestmark = pytest.mark.parity
 

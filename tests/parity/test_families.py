@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from convert.checkpoint import Checkpoint
 from convert.model import Model
+from convert.source.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.parity
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from convert.hard_corpus import HARD_CORPUS
 from convert.vocabularies.byte_level import byte_characters
+from convert.vocabularies.hard_corpus import HARD_CORPUS
 from convert.vocabularies.oracle import load_oracle
 from convert.vocabularies.splits import KIMI_K2
 from convert.vocabularies.tiktoken import read_tiktoken
-from convert.vocabulary import read_vocabulary
+from convert.vocabularies.vocabulary import read_vocabulary
 from tests.random_checkpoints.kinds import KINDS
 from tests.random_checkpoints.tokenizers import write_tokenizer
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from convert.hub_cache import find_snapshot, hub_cache
+from convert.files.hub_cache import find_snapshot, hub_cache
 from tinker_local import BadRequestError, NotFoundError
 from tinker_local.store.hub_cache import find_in_hub_cache
 from tinker_local.store.model_store import ModelStore

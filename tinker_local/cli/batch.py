@@ -16,7 +16,7 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from convert.landing import parts_of
+from convert.files.parts import parts_of
 from tinker_local.batch import Batch, OutputFile, SampleTask, ScoreTask, Stream, Summary
 from tinker_local.batch.lines import Source
 from tinker_local.batch.progress import Progress

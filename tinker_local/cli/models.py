@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from convert.errors import ConversionError
-from convert.hashes import read_hashes
-from convert.landing import format_bytes, parts_of
+from convert.files.hashes import read_hashes
+from convert.files.parts import parts_of
+from convert.files.sizes import format_bytes
 from convert.progress import shown_progress
 from tinker_local.cli.isolated import verify_isolated
 from tinker_local.cli.parameters import complete_model, complete_name, option, reported_errors

@@ -10,8 +10,8 @@ import typer
 
 from convert.cli import reported_conversion_errors
 from convert.errors import UnsupportedError
-from convert.file_types import find_type
-from convert.landing import format_bytes
+from convert.files.sizes import format_bytes
+from convert.gguf.file_types import find_type
 from tinker_local.cli.parameters import complete_model, option, reported_errors
 from tinker_local.options import Options
 from tinker_local.store.known_model import KnownModel, choose

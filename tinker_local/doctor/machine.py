@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convert.landing import format_bytes
+from convert.files.sizes import format_bytes
 from tinker_local.doctor.finding import Finding
 from tinker_local.llama.build import Build, Device
 from tinker_local.llama.machine import default_threads

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convert.landing import format_bytes
+from convert.files.sizes import format_bytes
 from tinker_local.doctor.finding import Finding
 from tinker_local.errors import TinkerError
 from tinker_local.gguf.model_check import check_model

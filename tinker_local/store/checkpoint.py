@@ -8,12 +8,12 @@ from pathlib import Path
 
 import convert
 from convert.errors import ConversionError
-from convert.hashes import read_hashes, record_hashes
-from convert.json_file import read_json_if_any
-from convert.lock import locked
-from convert.models_directory import CHECKPOINT_FILE
+from convert.files.hashes import read_hashes, record_hashes
+from convert.files.json_file import read_json_if_any
+from convert.files.lock import locked
+from convert.files.models_directory import CHECKPOINT_FILE
+from convert.files.tinker_path import TinkerPath, checkpoint_directories
 from convert.progress import shown_progress
-from convert.tinker_path import TinkerPath, checkpoint_directories
 from tinker_local.errors import BadRequestError, NotFoundError
 
 CONFIG = "adapter_config.json"

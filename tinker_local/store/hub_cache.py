@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from convert.hub_cache import find_snapshot
-from convert.models_directory import split_type
+from convert.files.hub_cache import find_snapshot
+from convert.gguf.file_types import split_type
 from tinker_local.errors import BadRequestError
 from tinker_local.store.known_model import KnownModel
 

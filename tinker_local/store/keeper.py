@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from convert.directory import find_file
 from convert.errors import ConversionError
-from convert.hashes import hashes_path, read_hashes, wrong_files
-from convert.landing import check_space, landing, parts_of
-from convert.lock import locked
-from convert.models_directory import CHECKPOINT_FILE, checked_name
-from convert.tinker_path import SCHEME, TinkerPath, checkpoint_directories
-from convert.workplace import sweep, workplace
+from convert.files.directory import find_file
+from convert.files.hashes import hashes_path, read_hashes, wrong_files
+from convert.files.lock import locked
+from convert.files.models_directory import CHECKPOINT_FILE, checked_name
+from convert.files.parts import parts_of
+from convert.files.publishing import check_space, publishing
+from convert.files.tinker_path import SCHEME, TinkerPath, checkpoint_directories
+from convert.files.workplace import sweep, workplace
 from tinker_local.errors import BadRequestError, NotFoundError, TinkerError
 from tinker_local.gguf.file import GgufFile, check_gguf
 from tinker_local.store.checkpoint import ARCHIVES, CONFIG, Checkpoint
@@ -168,7 +169,7 @@ class StoreKeeper:
         files = parts_of(source)
         names = [part_name(path, target.stem) for path in files]
         total, done = sum(path.stat().st_size for path in files), 0
-        with landing(target, force=force, home=self._home) as place:
+        with publishing(target, force=force, home=self._home) as place:
             if not link:
                 check_space(place, total)
             for path, name in zip(files, names, strict=True):

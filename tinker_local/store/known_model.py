@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from convert.file_types import inexactness
-from convert.landing import parts_of
-from convert.models_directory import split_type
+from convert.files.parts import parts_of
+from convert.gguf.file_types import inexactness, split_type
 from tinker_local.errors import BadRequestError, NotFoundError
 from tinker_local.gguf.file import check_gguf
 

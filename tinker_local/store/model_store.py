@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from convert.hub_cache import hub_cache
-from convert.models_directory import models_directory
+from convert.files.hub_cache import hub_cache
+from convert.files.models_directory import models_directory
 from tinker_local.errors import BadRequestError, NotFoundError
 from tinker_local.gguf.file import check_gguf
 from tinker_local.store.catalog import find_entry, find_in_distribution, other_names, read_catalog

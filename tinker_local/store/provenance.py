@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from convert.file_types import FILE_TYPES
-from convert.landing import parts_of
+from convert.files.parts import parts_of
+from convert.gguf.file_types import FILE_TYPES
 from tinker_local.gguf.file import GgufFile
 
 _HUB = "https://huggingface.co/"

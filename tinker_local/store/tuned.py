@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convert.models_directory import split_type
+from convert.gguf.file_types import split_type
 from tinker_local.errors import BadRequestError
 from tinker_local.store.known_model import KnownModel
 

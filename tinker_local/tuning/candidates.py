@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from convert.file_types import find_type
+from convert.gguf.file_types import find_type
 
 DEFAULT_TYPES = (
     "f16", "bf16", "q8_0", "q6_k", "q5_0", "q4_k_m", "q4_1", "q4_0", "iq4_nl",

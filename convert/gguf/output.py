@@ -12,12 +12,12 @@ import numpy as np
 from gguf import GGMLQuantizationType as Kind
 from gguf import GGUFValueType as ValueType
 
-from convert.architectures.architecture import Target, Value
-from convert.encoding import encode
 from convert.errors import CheckpointError
-from convert.fingerprint import Fingerprint
-from convert.gguf_head import TensorInfo, Whole, pack_head, pack_metadata, pad
-from convert.tensor import Array, Tensor
+from convert.gguf.encoding import encode
+from convert.gguf.head import TensorInfo, Value, Whole, pack_head, pack_metadata, pad
+from convert.gguf.target import Target
+from convert.source.fingerprint import Fingerprint
+from convert.source.tensor import Array, Tensor
 
 SOURCE_HASH = "general.source.sha256"
 """Where ``Fingerprint``'s number stands."""

@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 
 from convert.errors import ConversionError
-from convert.file_types import FILE_TYPES, OUTPUT_TYPES
-from convert.tinker_path import TinkerPath
+from convert.files.tinker_path import TinkerPath
 
 VARIABLES = ("TINKER_LOCAL_MODELS_DIR", "TINKER_LOCAL_MODELS")
 """The environment variables that say where the directory is; the first one that is set counts."""
@@ -22,12 +21,9 @@ VARIABLES = ("TINKER_LOCAL_MODELS_DIR", "TINKER_LOCAL_MODELS")
 CHECKPOINT_FILE = "weights.gguf"
 """What a converted checkpoint is called in its directory: an adapter, or a model it was merged into."""
 
-_CHECKOUT = Path(__file__).resolve().parents[1]
+_CHECKOUT = Path(__file__).resolve().parents[2]
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
 _SNAPSHOT = re.compile(r"models--(?P<org>.+?)--(?P<name>.+)")
-_TYPE = re.compile(
-    rf"[-.](?P<type>(?:{'|'.join(FILE_TYPES)})(?:\+(?:{'|'.join(OUTPUT_TYPES)}))?)", re.IGNORECASE
-)
 
 
 def models_directory() -> Path:
@@ -95,11 +91,3 @@ def checked_name(name: str) -> str:
             "._+-; say another with --name"
         )
     return name
-
-
-def split_type(stem: str) -> tuple[str, str | None]:
-    """Return a file's name without its type, and the type: ``Qwen3-8B-Q4_0`` -> ``Qwen3-8B``, ``q4_0``."""
-    for match in _TYPE.finditer(stem):
-        if match.end() == len(stem) and match.start() > 0:
-            return stem[: match.start()], match["type"].lower()
-    return stem, None

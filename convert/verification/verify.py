@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.errors import LlamaError, VerificationError
-from convert.llama_process import LlamaProcess, llama_process, serve
+from convert.verification.llama_process import LlamaProcess, llama_process, serve
 
 logger = logging.getLogger("convert")
 
@@ -34,7 +34,9 @@ def checking(path: Path, source: Path) -> Iterator[LlamaProcess]:
         VerificationError: the file is not good; the message has llama.cpp's words, or the first text
             that is tokenized differently.
     """
-    with llama_process("convert.verify", {"path": str(path), "source": str(source)}) as process:
+    with llama_process(
+        "convert.verification.verify", {"path": str(path), "source": str(source)}
+    ) as process:
         try:
             yield process
             said = process.wait()
@@ -48,9 +50,9 @@ def run(path: str, source: str) -> str:
     """Check in this process; ``checking`` calls it in another."""
     from llama_cpp import llama_cpp
 
-    from convert.json_file import read_json
-    from convert.tokenization import check_tokenization
-    from convert.vocabulary import read_vocabulary
+    from convert.files.json_file import read_json
+    from convert.verification.tokenization import check_tokenization
+    from convert.vocabularies.vocabulary import read_vocabulary
 
     model = load(path)
     n_rows = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))

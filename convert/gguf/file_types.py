@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from convert.errors import UnsupportedError
@@ -70,6 +71,10 @@ NEED_A_MATRIX = (
 )  # fmt: skip
 """Types that llama.cpp makes only with an importance matrix, measured on text."""
 
+_TYPE = re.compile(
+    rf"[-.](?P<type>(?:{'|'.join(FILE_TYPES)})(?:\+(?:{'|'.join(OUTPUT_TYPES)}))?)", re.IGNORECASE
+)
+
 
 def find_type(name: str) -> FileType:
     """Return a type by name, in small or capital letters; ``TYPE+OUTPUT`` sets the output matrix apart.
@@ -101,3 +106,11 @@ def inexactness(name: str) -> tuple[int, int]:
     """Return what sorts types by name, the most exact first: the places in ``FILE_TYPES``, worse first."""
     places = sorted(list(FILE_TYPES).index(part) for part in name.lower().split("+"))
     return places[-1], places[0]
+
+
+def split_type(stem: str) -> tuple[str, str | None]:
+    """Return a file's name without its type, and the type: ``Qwen3-8B-Q4_0`` -> ``Qwen3-8B``, ``q4_0``."""
+    for match in _TYPE.finditer(stem):
+        if match.end() == len(stem) and match.start() > 0:
+            return stem[: match.start()], match["type"].lower()
+    return stem, None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from convert.errors import CheckpointError
-from convert.workplace import workplace
+from convert.files.workplace import workplace
 
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")

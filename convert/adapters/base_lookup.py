@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from convert.errors import ConversionError
-from convert.file_types import inexactness
-from convert.hub_cache import find_snapshot, hub_cache
-from convert.models_directory import models_directory, split_type
+from convert.files.hub_cache import find_snapshot, hub_cache
+from convert.files.models_directory import models_directory
+from convert.gguf.file_types import inexactness, split_type
 
 
 def find_base(

@@ -15,9 +15,9 @@ from typing import Any
 from gguf import TokenType
 from tokenizers import Tokenizer
 
-from convert.architectures.architecture import Value
 from convert.errors import CheckpointError, UnsupportedError
-from convert.json_file import read_json_if_any
+from convert.files.json_file import read_json_if_any
+from convert.gguf.head import Value
 from convert.vocabularies.chat_template import DEFAULT, read_chat_templates
 from convert.vocabularies.end_of_generation import EndOfGeneration, changed_by_llama_cpp, end_of_generation
 from convert.vocabularies.sentencepiece import read_sentencepiece

@@ -17,8 +17,8 @@ from gguf import GGMLQuantizationType as Kind
 from gguf import GGUFValueType as ValueType
 
 from convert.errors import CheckpointError, UnsupportedError
-from convert.gguf_head import ALIGNMENT, TensorInfo
-from convert.landing import parts_of
+from convert.files.parts import parts_of
+from convert.gguf.head import ALIGNMENT, TensorInfo
 
 _NUMBERS = {
     ValueType.UINT8: "<u1", ValueType.INT8: "<i1", ValueType.UINT16: "<u2", ValueType.INT16: "<i2",

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from convert import ConversionError, convert_checkpoint
-from convert.landing import check_space, existing, format_bytes, landing, parts_of
+from convert.files.parts import existing, parts_of
+from convert.files.publishing import check_space, publishing
+from convert.files.sizes import format_bytes
 from tests.random_checkpoints.plain import write_llama
 
 
@@ -116,7 +118,7 @@ def test_a_disk_that_is_full_after_all(
     if failing == "sync":
         monkeypatch.setattr(os, "fsync", fail)
     else:
-        monkeypatch.setattr("convert.gguf_output._write_tensor", fail)
+        monkeypatch.setattr("convert.gguf.output._write_tensor", fail)
     with pytest.raises(ConversionError, match=f"the disk of {tmp_path} is full"):
         convert_checkpoint(tmp_path / "tiny", tmp_path / "x.gguf", force=True)
     assert names(tmp_path) == ["tiny", "x.gguf"]
@@ -161,7 +163,7 @@ def test_parts_of_another_number_are_replaced(tmp_path: Path) -> None:
     assert existing(output) == old
     assert parts_of(old[0]) == old
     assert parts_of(output) == [output]
-    with landing(output, force=True) as place:
+    with publishing(output, force=True) as place:
         for i in (1, 2, 3):
             (place / f"x-{i:05d}-of-00003.gguf").write_text("new")
     assert names(tmp_path) == [f"x-{i:05d}-of-00003.gguf" for i in (1, 2, 3)] + ["xy-00001-of-00001.gguf"]

@@ -6,7 +6,7 @@ import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-from convert.tensor import Tensor
+from convert.source.tensor import Tensor
 
 _CHUNK = 1 << 20  # bytes read at once
 

@@ -11,7 +11,7 @@ from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType as Kind
 from numpy.typing import NDArray
 
-from convert.tensor import Array
+from convert.source.tensor import Array
 
 Q8_0_BLOCK = GGML_QUANT_SIZES[Kind.Q8_0][0]
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

@@ -18,6 +18,9 @@ from gguf import GGUFValueType as ValueType
 
 from convert.errors import CheckpointError
 
+Value = str | bool | int | float | Sequence[int] | Sequence[float] | Sequence[bool] | Sequence[str]
+"""A value of GGUF metadata. Integers are written as uint32, floats as float32."""
+
 ALIGNMENT = 32
 """Each tensor starts at a multiple of this many bytes, ``GGUF_DEFAULT_ALIGNMENT``."""
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 
 from gguf import GGMLQuantizationType as Kind
 
-from convert.architectures.architecture import Target
-from convert.encoding import Q8_0_BLOCK
-from convert.file_types import FILE_TYPES, FileType
-from convert.gguf_output import Planned
-from convert.tensor import Tensor
+from convert.gguf.encoding import Q8_0_BLOCK
+from convert.gguf.file_types import FILE_TYPES, FileType
+from convert.gguf.output import Planned
+from convert.gguf.target import Target
+from convert.source.tensor import Tensor
 
 _KEPT = {"F16": Kind.F16, "BF16": Kind.BF16, "F32": Kind.F32, "F64": Kind.F32}
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from convert.errors import ConversionError, LlamaError
 
-_PACKAGES = str(Path(__file__).resolve().parents[1])
+_PACKAGES = str(Path(__file__).resolve().parents[2])
 _TELLING = re.compile(r"error|failed|abort|assert|invalid|requires", re.IGNORECASE)
 _REFUSED = 3  # exit status of a task that raised a ConversionError
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convert.directory import find_file
 from convert.errors import CheckpointError, UnsupportedError
-from convert.json_file import read_json
-from convert.safetensors_file import read_tensors
-from convert.tensor import Tensor
+from convert.files.directory import find_file
+from convert.files.json_file import read_json
+from convert.source.safetensors_file import read_tensors
+from convert.source.tensor import Tensor
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -18,11 +18,11 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from convert.errors import VerificationError
-from convert.hard_corpus import HARD_CORPUS
 from convert.vocabularies import loaded
+from convert.vocabularies.hard_corpus import HARD_CORPUS
 from convert.vocabularies.oracle import load_oracle
 from convert.vocabularies.token_table import Limit
-from convert.vocabulary import Vocabulary, plain_limits
+from convert.vocabularies.vocabulary import Vocabulary, plain_limits
 
 SECONDS = 120.0
 """How long llama.cpp may take, several hundred times what it needs."""

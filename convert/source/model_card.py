@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from convert.directory import find_file
+from convert.files.directory import find_file
 
 _MOST_BYTES = 1 << 16
 _FRONT_MATTER = re.compile(r"---\s*\n(.*?)\n---", re.DOTALL)

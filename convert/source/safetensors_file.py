@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from convert.errors import CheckpointError
-from convert.json_file import MOST_BYTES, parse_json
-from convert.tensor import DTYPES, Tensor
+from convert.files.json_file import MOST_BYTES, parse_json
+from convert.source.tensor import DTYPES, Tensor
 
 _LENGTH = 8  # bytes of the header's own length
 _MOST_AXES = 8

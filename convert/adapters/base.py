@@ -9,14 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from convert.architectures import Architecture, Target
-from convert.blueprint import read_blueprint
-from convert.checkpoint import Checkpoint
+from convert.adapters.blueprint import read_blueprint
+from convert.architectures import Architecture
 from convert.errors import CheckpointError
-from convert.gguf_source import GgufSource, read_model
+from convert.files.models_directory import name_of_checkpoint
+from convert.gguf.source import GgufSource, read_model
+from convert.gguf.target import Target
 from convert.model import Model
-from convert.models_directory import name_of_checkpoint
-from convert.tensor import Tensor
+from convert.source.checkpoint import Checkpoint
+from convert.source.tensor import Tensor
 
 OUTPUT, EMBEDDING = "output.weight", "token_embd.weight"
 

@@ -1,27 +1,25 @@
-"""Where results land: nothing is seen under a final name until all of it is there and on disk."""
+"""Publishing results atomically: no final name is seen until all of the file is written and on disk."""
 
 from __future__ import annotations
 
 import errno
-import glob
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from convert.errors import ConversionError
-from convert.hashes import hash_file, hashes_path, write_hashes
-from convert.lock import locked
-from convert.models_directory import models_directory
-from convert.workplace import sweep, workplace
-
-_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
+from convert.files.hashes import hash_file, hashes_path, write_hashes
+from convert.files.lock import locked
+from convert.files.models_directory import models_directory
+from convert.files.parts import existing, is_whole
+from convert.files.sizes import format_bytes
+from convert.files.workplace import sweep, workplace
 
 
 @contextmanager
-def landing(output: Path, *, force: bool, home: Path | None = None) -> Iterator[Path]:
+def publishing(output: Path, *, force: bool, home: Path | None = None) -> Iterator[Path]:
     """Give an empty directory beside ``output``; what lies in it at the end takes its place.
 
     The files are synced and renamed, the first part of a model last. With ``force``, files of the same
@@ -42,7 +40,7 @@ def landing(output: Path, *, force: bool, home: Path | None = None) -> Iterator[
             _make_directories(output.parent, made)
             with workplace(output.parent, output.stem) as place:
                 yield place
-                _land(place, output, force, home)
+                _publish(place, output, force, home)
             made.pop_all()
     except OSError as error:
         raise ConversionError(_describe(error, output)) from error
@@ -50,33 +48,10 @@ def landing(output: Path, *, force: bool, home: Path | None = None) -> Iterator[
 
 def _check_free(output: Path, force: bool) -> None:
     found = existing(output)
-    if not force and found and _is_whole(found):
+    if not force and found and is_whole(found):
         raise ConversionError(f"{found[0]} is there already; --force (force=True) replaces it")
     if output.is_dir():
         raise ConversionError(f"{output} is a directory; the output is a file")
-
-
-def existing(output: Path) -> list[Path]:
-    """Return the files of a model that is there under this name: itself, or its parts."""
-    parts = output.parent.glob("*.gguf") if output.parent.is_dir() else ()
-    return [
-        path
-        for path in sorted(parts)
-        if path == output or ((part := _PART.fullmatch(path.stem)) and part["stem"] == output.stem)
-    ] or ([output] if output.is_file() else [])
-
-
-def _is_whole(files: list[Path]) -> bool:
-    """Whether there is the first part, which comes last: else whoever wrote them was killed."""
-    return any(not (part := _PART.fullmatch(path.stem)) or part["number"] == "00001" for path in files)
-
-
-def parts_of(path: Path) -> list[Path]:
-    """Return the files of a model, given its only one or its first part."""
-    part = _PART.fullmatch(path.stem)
-    if not part:
-        return [path]
-    return sorted(path.parent.glob(f"{glob.escape(part['stem'])}-?????-of-{part['count']}.gguf"))
 
 
 def check_space(directory: Path, n_bytes: int) -> None:
@@ -95,16 +70,6 @@ def check_space(directory: Path, n_bytes: int) -> None:
         )
 
 
-def format_bytes(n: float) -> str:
-    """Return a number of bytes as people say it: 1.5 GB."""
-    if n < 1000:
-        return f"{n:.0f} bytes"
-    power = 1
-    while n >= 1000 ** (power + 1) and power < 4:
-        power += 1
-    return f"{n / 1000**power:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
-
-
 def _make_directories(directory: Path, made: ExitStack) -> None:
     """Make a directory and those above it; those that were not there go again when ``made`` closes."""
     for path in (*reversed(directory.parents), directory):
@@ -118,25 +83,25 @@ def _remove_if_empty(directory: Path) -> None:
         directory.rmdir()
 
 
-def _land(work: Path, output: Path, force: bool, home: Path) -> None:
+def _publish(work: Path, output: Path, force: bool, home: Path) -> None:
     files = {path: output.parent / path.name for path in sorted(work.glob("*.gguf"))}
     if len(files) == 1:
         files = dict.fromkeys(files, output)
     for path in files:
         _sync(path)
     if not output.resolve().is_relative_to(home.resolve()):
-        _publish(files, output)
+        _rename(files, output)
         return
     hashes = work / "hashes"
     write_hashes(hashes, {target.name: hash_file(path) for path, target in files.items()})
     with locked(home):
         _check_free(output, force)  # another may have been faster
         hashes_path(output).unlink(missing_ok=True)  # no hash is better than that of another file
-        _publish(files, output)
+        _rename(files, output)
         os.replace(hashes, hashes_path(output))
 
 
-def _publish(files: Mapping[Path, Path], output: Path) -> None:
+def _rename(files: Mapping[Path, Path], output: Path) -> None:
     old = set(existing(output))
     if len(files) > 1:  # never is an old first part there beside new others
         next(iter(files.values())).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convert.errors import ConversionError
-from convert.llama_process import llama_process, serve
+from convert.verification.llama_process import llama_process, serve
 
 TEXT = (
     "The sea was calm that morning, and the fishermen had gone out before dawn. By nine o'clock 27 boats "
@@ -46,7 +46,7 @@ def compare_logprobs(path: Path, source: Path, text: str = TEXT) -> Comparison:
         ConversionError: torch or transformers is not installed, or one of them cannot load the model.
     """
     arguments = {"path": str(path), "source": str(source), "text": text}
-    with llama_process("convert.compare", arguments) as process:
+    with llama_process("convert.verification.compare", arguments) as process:
         return Comparison(**json.loads(process.wait()))
 
 

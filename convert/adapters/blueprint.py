@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from convert.architectures import FAMILIES, Architecture, Target
-from convert.architectures.architecture import Rows
-from convert.config import Config
+from convert.architectures import FAMILIES, Architecture
 from convert.errors import CheckpointError, UnsupportedError
-from convert.gguf_source import GgufSource
-from convert.tensor import Tensor
+from convert.gguf.source import GgufSource
+from convert.gguf.target import Rows, Target
+from convert.source.config import Config
+from convert.source.tensor import Tensor
 
 Shapes = Mapping[str, tuple[int, ...]]
 

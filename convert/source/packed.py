@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.tensor import Array
+from convert.source.tensor import Array
 
 Float32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from convert.config import Config
 from convert.errors import CheckpointError, UnsupportedError
-from convert.packed import (
+from convert.source.config import Config
+from convert.source.packed import (
     GROUP,
     Bytes,
     dequantize_fp8,
@@ -20,7 +20,7 @@ from convert.packed import (
     repack_mxfp4,
     repack_q4_0,
 )
-from convert.tensor import Array, Tensor
+from convert.source.tensor import Array, Tensor
 
 FP8_SCALE, INT4_VALUES, INT4_SCALE, INT4_SHAPE = (
     ".weight_scale_inv",
