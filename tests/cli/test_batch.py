@@ -116,18 +116,18 @@ def test_messages_go_through_the_template(tmp_path: Path) -> None:
 BAD = [
     (b"nonsense", "not JSON"),
     (b"[1]", "must be an object"),
-    (b"{}", "none of prompt, messages, tokens"),
-    (b'{"prompt": "a", "tokens": [1]}', "prompt and tokens"),
-    (b'{"prompt": 3}', "must be a text"),
+    (b"{}", "it has none"),
+    (b'{"prompt": "a", "tokens": [1]}', "it has prompt and tokens"),
+    (b'{"prompt": 3}', "must be a string"),
     (b'{"tokens": [true]}', "must be a list of token ids"),
     (b'{"tokens": [400000]}', "token 0 is 400000"),
     (b'{"messages": []}', "messages is []"),
     (b'{"messages": [{"role": "user", "content": "x"}]}', "no chat template"),
-    (b'{"prompt": "a", "temprature": 0}', "is it 'temperature'?"),
+    (b'{"prompt": "a", "temprature": 0}', "a misspelt 'temperature'"),
     (b'{"prompt": "a", "temperature": -1}', "temperature is -1"),
     (b'{"prompt": "a", "seed": null}', "seed is None"),
-    (b'{"prompt": "a", "sequences": 3}', "a key of the output"),
-    (b'{"prompt": "a", "x": NaN}', "no number of JSON"),
+    (b'{"prompt": "a", "sequences": 3}', "reserved for the output"),
+    (b'{"prompt": "a", "x": NaN}', "not a JSON number"),
     (b'{"prompt": "a", "x": 1e999}', "not JSON"),
     (b'{"prompt": "\xff"}', "not JSON"),
     (b'{"prompt": "\\ud800"}', "surrogate"),
@@ -219,7 +219,7 @@ def test_sigterm_leaves_an_output_to_go_on_with(tiny: Path, tmp_path: Path) -> N
     process.terminate()
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 143, said
-    assert "the same command goes on" in said
+    assert "run the same command again to continue" in said
     assert sample(tiny, "--input", given, "--output", out).exit_code == 0
     assert [answer["id"] for answer in read(out)] == [f"p{i}" for i in range(N_LINES)]
 
@@ -255,9 +255,9 @@ def test_more_lines_at_the_end_of_the_input_are_done_next(tiny: Path, tmp_path: 
         (["other input"], "not the answer to line 2"),
         (["shorter input"], "more lines than this input"),
         (["other model"], "begun with model = 'tiny.gguf"),
-        (["no settings"], "no out.settings beside it"),
+        (["no settings"], "exists, but not out.settings"),
         (["damaged settings"], "is damaged"),
-        (["edited output"], "its line 1 is none"),
+        (["edited output"], "did not write its line 1"),
         (["locked"], "another process is writing"),
     ],
 )

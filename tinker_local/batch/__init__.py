@@ -1,15 +1,17 @@
-"""Files of requests: a JSON line in, a JSON line out, in order, going on where it was interrupted.
+"""Files of requests: one JSON line in, one JSON line out, in order; an interrupted run can be continued.
+
+A line of the input passes through these files from top to bottom:
 
 lines.py     bytes become lines
-item.py      a line becomes what is asked, or what is wrong with it
-task.py      what a line asks becomes a request, and its response a line: sampling, scoring
-output.py    the file that is written, and how a run finds its place in it again
-run.py       a window of requests in flight
-progress.py  how far it is
+item.py      a line becomes an ``Item``: its keys and values, or what is wrong with them
+task.py      an item becomes a request, and the response a line of the output: sampling or scoring
+run.py       ``BatchRun`` keeps a window of requests in flight and writes their answers in order
+output.py    the output file, and how a later run finds where to continue
+progress.py  the progress bar
 """
 
-from tinker_local.batch.output import OutputFile, Stream
-from tinker_local.batch.run import Batch, Summary
+from tinker_local.batch.output import OutputFile, OutputStream
+from tinker_local.batch.run import BatchRun, Summary
 from tinker_local.batch.task import SampleTask, ScoreTask
 
-__all__ = ["Batch", "OutputFile", "SampleTask", "ScoreTask", "Stream", "Summary"]
+__all__ = ["BatchRun", "OutputFile", "OutputStream", "SampleTask", "ScoreTask", "Summary"]

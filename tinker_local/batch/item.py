@@ -1,4 +1,4 @@
-"""What a line asks for, or what is wrong with it."""
+"""Item: one line of the input, parsed and checked."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from tinker_local.batch.lines import LONGEST, Line
 from tinker_local.errors import BadRequestError
 
 TEXTS = ("prompt", "messages", "tokens")
-"""Keys of which a line has one: what is continued or scored."""
+"""Keys for the text to continue or to score; a line has exactly one of them."""
 
-_SHOWN = 1000  # characters of a line that is not JSON
-_ALIKE = 0.85  # how near a key must be to one of ours to be taken for a misspelt one
+_SHOWN = 1000  # characters that the output repeats of a line that is not JSON
+_ALIKE = 0.85  # similarity (difflib's ratio) from which an unknown key counts as a misspelt one
 
 
 @dataclass(frozen=True)
 class Item:
-    """A line of the input.
+    """One line of the input: what is asked, or why it cannot be answered.
+
+    The answer repeats the whole item. So an output file shows by itself which input it belongs to,
+    and how far an interrupted run came: ``is_begun_by`` recognises the item in a line of the output.
 
     Attributes:
-        number: its line in the input, from 1.
-        asked: its keys and values, which the line of the output begins with.
-        end: bytes of the input up to its end.
-        problem: why it is not computed.
+        number: line number in the input, from 1.
+        asked: the line's keys and values; the line of the output begins with them.
+        end: offset in the input just behind the line, in bytes.
+        problem: why the line cannot be answered; None if it can.
     """
 
     number: int
@@ -37,12 +40,12 @@ class Item:
 
     @classmethod
     def of(cls, line: Line, known: frozenset[str], written: frozenset[str]) -> Item:
-        """Read a line.
+        """Parse and check a line; errors go to ``problem``.
 
         Args:
             line: the line.
-            known: keys that mean something; others are carried through.
-            written: keys that the output has, which a line must not.
+            known: keys that have a meaning; all others are only repeated in the output.
+            written: keys that the output uses; a line must not have them.
         """
         try:
             asked = _parse(line)
@@ -58,40 +61,40 @@ class Item:
 
     @cached_property
     def head(self) -> bytes:
-        """How its line in the output begins: its number and all that it says, without the last brace."""
+        """The beginning of the item's line in the output: number, keys and values, no closing brace."""
         return json.dumps({"line": self.number, **self.asked}).removesuffix("}").encode()
 
     def answered(self, answer: Mapping[str, Any]) -> bytes:
-        """Return its line in the output.
+        """Return the item's line in the output; keys that the item has already are not repeated.
 
         Raises:
-            ValueError: a number is none that JSON has.
+            ValueError: the answer has an infinity or a NaN, which JSON cannot express.
         """
         new = {key: value for key, value in answer.items() if key not in self.asked}
         return self.head + b", " + json.dumps(new, allow_nan=False).removeprefix("{").encode() + b"\n"
 
     def failed(self, problem: str) -> bytes:
-        """Return its line in the output, if it cannot be computed."""
+        """Return the item's line in the output with an error in place of the answer."""
         return self.answered({"error": problem})
 
     def is_begun_by(self, line: bytes) -> bool:
-        """Whether a line of the output is the answer to this one."""
+        """Whether a line of the output belongs to this item."""
         return line.startswith(self.head + b', "')
 
     def is_failed_in(self, line: bytes) -> bool:
-        """Whether its line of the output has an error in the answer's place."""
+        """Whether a line of the output is this item's error."""
         return line.startswith(self.head + b', "error": ')
 
 
 def _parse(line: Line) -> dict[str, Any]:
     if line.is_cut:
-        raise BadRequestError(f"the line has more than {LONGEST:,} bytes")
+        raise BadRequestError(f"the line has more than {LONGEST:,} bytes; make it shorter")
     try:
         asked = json.loads(line.data, parse_constant=_refuse_constant)
-        json.dumps(asked, allow_nan=False)  # 1e999 is read as an infinity
+        json.dumps(asked, allow_nan=False)  # finds 1e999, which json.loads reads as an infinity
     except RecursionError:
-        raise BadRequestError("the line is not JSON that can be used: it is nested too deeply") from None
-    except ValueError as error:  # of which those of json and of UTF-8 are kinds
+        raise BadRequestError("the line is JSON that is nested too deeply; flatten it") from None
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are kinds of it
         raise BadRequestError(f"the line is not JSON: {error}") from None
     if not isinstance(asked, dict):
         raise BadRequestError(f"the line is a JSON {type(asked).__name__}; it must be an object")
@@ -99,20 +102,22 @@ def _parse(line: Line) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _check(asked: Mapping[str, Any], known: frozenset[str], written: frozenset[str]) -> None:
     texts = [key for key in TEXTS if key in asked]
     for key in asked:
         if key in written:
-            raise BadRequestError(f"{key!r} is a key of the output, and not for the input; rename it")
+            raise BadRequestError(f"the key {key!r} is reserved for the output; rename it")
         near = difflib.get_close_matches(_plain(key), known, n=1, cutoff=_ALIKE)
         if near and key not in known:
-            raise BadRequestError(f"{key!r} is no key that means something; is it {near[0]!r}?")
+            raise BadRequestError(
+                f"the key {key!r} looks like a misspelt {near[0]!r}; correct it, or choose another name"
+            )
     if len(texts) != 1:
         raise BadRequestError(
-            f"the line has {' and '.join(texts) or 'none'} of {', '.join(TEXTS)}; it needs one"
+            f"the line needs exactly one of {', '.join(TEXTS)}; it has {' and '.join(texts) or 'none'}"
         )
     _check_text(texts[0], asked[texts[0]])
 
@@ -123,12 +128,12 @@ def _plain(key: str) -> str:
 
 def _check_text(key: str, value: Any) -> None:
     if key == "prompt" and not isinstance(value, str):
-        raise BadRequestError(f"prompt is {_shown(value)}; it must be a text")
+        raise BadRequestError(f"prompt is {_shown(value)}; it must be a string")
     if key == "messages" and not (
         isinstance(value, list) and value and all(isinstance(message, dict) for message in value)
     ):
         raise BadRequestError(
-            f'messages is {_shown(value)}; it must be a list of {{"role": ..., "content": ...}}'
+            f'messages is {_shown(value)}; it must be a list of {{"role": ..., "content": ...}}, not empty'
         )
     if key == "tokens" and not (isinstance(value, list) and all(type(token) is int for token in value)):
         raise BadRequestError(f"tokens is {_shown(value)}; it must be a list of token ids")

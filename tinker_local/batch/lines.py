@@ -1,4 +1,4 @@
-"""Lines of an input, one at a time, however large it is."""
+"""The lines of an input, read one at a time, however large the input is."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import dataclass
 from typing import Protocol
 
 LONGEST = 1 << 26
-"""Bytes of the longest line that is taken."""
+"""Longest line that is accepted, in bytes."""
 
-_PIECE = 1 << 16  # bytes read at once, at most
+_PIECE = 1 << 16  # most bytes of one read
 _BOM = b"\xef\xbb\xbf"
 
 
 class Source(Protocol):
-    """What lines are read from."""
+    """A binary input: a file or standard input."""
 
     def read(self, n: int, /) -> bytes | None:
-        """Return up to n bytes, as soon as there are any; none at the end."""
+        """Return up to n bytes as soon as there are any; an empty result means the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line with something in it.
+    """A line that is not empty.
 
     Attributes:
-        number: its place in the input, from 1; empty lines count.
-        data: its bytes, without the line's end; the first ``LONGEST`` of them.
-        end: bytes of the input up to its end.
-        is_cut: whether it has more bytes.
+        number: line number in the input, from 1; empty lines count.
+        data: the bytes without the line break; of a longer line the first ``LONGEST``.
+        end: offset in the input just behind the line, in bytes.
+        is_cut: the line was longer than ``LONGEST``.
     """
 
     number: int
@@ -38,7 +38,10 @@ class Line:
 
 
 def read_lines(source: Source) -> Iterator[Line]:
-    """Yield the lines that are not empty. What has been read is yielded before more is waited for."""
+    """Yield the lines that are not empty, each before the next read of the source.
+
+    A pipe may be slow: a line that has arrived is yielded before more input is waited for.
+    """
     number, end, held, is_cut = 0, 0, bytearray(), False
     while piece := source.read(_PIECE):
         *whole, rest = piece.split(b"\n")
@@ -48,7 +51,7 @@ def read_lines(source: Source) -> Iterator[Line]:
             yield from _line(number, held, end, is_cut)
             held, is_cut = bytearray(), False
         held, end = held + rest, end + len(rest)
-        if len(held) > LONGEST:
+        if len(held) > LONGEST:  # the rest of such a line is read and dropped
             del held[LONGEST:]
             is_cut = True
     yield from _line(number + 1, held, end, is_cut)

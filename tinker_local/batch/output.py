@@ -1,9 +1,15 @@
-"""The file that a batch writes, and how a run finds its place in it again.
+"""The output of a batch run, and how a later run continues an interrupted one.
 
-Each line begins with the number and all of the content of the line of the input that it answers, so that
-an interrupted output says by itself how far it is and whether it belongs to an input. Beside
-``OUT.jsonl`` lies ``OUT.jsonl.settings``, which says how its lines were made. Lines are written whole
-and in order; what a crash left of the last ones is cut off and made again.
+Each line of the output begins with the number and the whole content of the input line that it answers. Two
+questions can thus be answered from the file alone: does it belong to this input, and how far did it come?
+How its lines were made (model, parameters, seed) is noted beside ``OUT.jsonl`` in ``OUT.jsonl.settings``.
+
+A run opens an output file in this order:
+
+1. lock it, so that two runs never write the same file;
+2. new or empty: write the settings; otherwise compare them with this run's (``_settle``);
+3. compare the lines that are there with the input, and cut off what a crash left unfinished (``resume``);
+4. append the missing lines, whole and in order, and sync them to the disk every two seconds.
 """
 
 from __future__ import annotations
@@ -23,17 +29,17 @@ from filelock import FileLock, Timeout
 from tinker_local.batch.item import Item
 from tinker_local.errors import BadRequestError
 
-_SYNC = 2.0  # seconds between syncs: as much is made again after a power cut
+_SYNC = 2.0  # seconds between syncs: a power cut loses at most the lines of this time
 _SEED_BITS = 53
 
 
 class Output(Protocol):
-    """Where lines go.
+    """A place that the lines of a run are written to, in order.
 
     Attributes:
-        n_done: lines that are there.
-        n_failed: of them, those with an error.
-        seed: of the run.
+        n_done: lines that earlier runs wrote, known after ``resume``.
+        n_failed: how many of these have an error.
+        seed: seed of the run.
     """
 
     n_done: int
@@ -41,21 +47,21 @@ class Output(Protocol):
     seed: int
 
     def resume(self, items: Iterator[Item]) -> None:
-        """Take the items from ``items`` that are answered already."""
+        """Consume the items at the beginning of ``items`` that earlier runs answered."""
 
     def write(self, line: bytes) -> None:
         """Write the next line."""
 
     def close(self) -> None:
-        """Bring all that was written to where it belongs."""
+        """Flush all lines and release the output."""
 
 
-class Stream:
-    """Standard output, a pipe or a device: each run writes all of its lines.
+class OutputStream:
+    """Standard output, a pipe or a device: every run writes all lines.
 
     Args:
-        stream: where they go.
-        seed: the run's; None draws one.
+        stream: the stream to write to.
+        seed: seed of the run; None draws one.
     """
 
     def __init__(self, stream: BinaryIO, seed: int | None) -> None:
@@ -64,30 +70,30 @@ class Stream:
         self._stream = stream
 
     def resume(self, items: Iterator[Item]) -> None:
-        """Do nothing: nothing is there."""
+        """Do nothing: a stream has no earlier lines."""
 
     def write(self, line: bytes) -> None:
-        """Write the next line."""
+        """Write the next line and flush it."""
         self._stream.write(line)
         self._stream.flush()
 
     def close(self) -> None:
-        """Flush it."""
+        """Flush the stream; whoever opened it closes it."""
         self._stream.flush()
 
 
 class OutputFile:
-    """A file, which an interrupted run left or which is new.
+    """A file on disk: new, or left by an interrupted run that this one continues.
 
     Args:
         path: the file.
-        settings: how its lines are made.
-        seed: the run's; None goes on with that of the run that began the file, or draws one.
-        force: begin again, whatever is there.
+        settings: how its lines are made; must equal those of the run that began the file.
+        seed: seed of the run. None takes the seed of the run that began the file, or draws one.
+        force: start over, whatever the file holds.
 
     Raises:
-        BadRequestError: there is something else, it was made with other settings, another process writes
-            it, or the place cannot be written to.
+        BadRequestError: the file was made with other settings or by something else, another process
+            is writing it, or the disk cannot be written to.
     """
 
     def __init__(
@@ -120,7 +126,7 @@ class OutputFile:
         _sync_directory(self.path.parent)
 
     def resume(self, items: Iterator[Item]) -> None:
-        """Take the items that are answered already; cut off what is left of an unfinished line.
+        """Consume the items that the file answers already; cut off an unfinished last line.
 
         Raises:
             BadRequestError: the file is the output of another input.
@@ -134,10 +140,10 @@ class OutputFile:
             raise _refusal(self.path, error) from error
 
     def write(self, line: bytes) -> None:
-        """Write the next line.
+        """Append the next line; sync to the disk now and then.
 
         Raises:
-            BadRequestError: the disk is full, or gone.
+            BadRequestError: the disk is full or not available.
         """
         try:
             self._file.write(line)
@@ -148,7 +154,7 @@ class OutputFile:
             raise _refusal(self.path, error) from error
 
     def close(self) -> None:
-        """Bring it to the disk, and let others write it."""
+        """Sync the file to the disk and release its lock."""
         try:
             self._sync()
             self._file.close()
@@ -163,35 +169,40 @@ class OutputFile:
         self._synced = time.monotonic()
 
     def _settle(self, settings: dict[str, Any]) -> int:
-        """Return the run's seed; note the settings if it begins, compare them if it goes on."""
+        """Return the seed of the run: note the settings of a new file, compare those of an old one."""
         if self.path.exists() and self.path.stat().st_size:
             return self._compare(settings)
         seed = settings["seed"]
         drawn: int = secrets.randbits(_SEED_BITS) if seed is None else seed
-        about = f"how {self.path.name} is made; tinker-local goes on with it where this is the same"
+        about = f"how {self.path.name} was made; tinker-local continues it only with the same settings"
         _write_whole(self._settings_path, {"about": about, "settings": settings, "drawn_seed": drawn})
         return drawn
 
     def _compare(self, settings: dict[str, Any]) -> int:
         there = _read_settings(self._settings_path, self.path)
         before = there["settings"]
-        now = json.loads(json.dumps(settings))
+        now = json.loads(json.dumps(settings))  # a tuple reads back as a list
         for name in {**before, **now}:
             if before.get(name) != now.get(name):
                 raise BadRequestError(
-                    f"{self.path} was begun with {name} = {before.get(name)!r}, and this run has "
-                    f"{now.get(name)!r}; say the same, write elsewhere, or begin it again with --force"
+                    f"{self.path} was begun with {name} = {before.get(name)!r}, but this run has "
+                    f"{now.get(name)!r}; keep the value, write to another file, or start over with --force"
                 )
         return int(there["drawn_seed"])
 
     def _walk(self, items: Iterator[Item]) -> int:
-        """Compare the file's lines with the items; return how many bytes of it are good."""
+        """Compare the file's lines with the items; return the offset behind the last good line.
+
+        A crash can leave a last line without its end, or with zero bytes where data never reached the disk.
+        Everything from there on is written again. A complete line in another form was written by something
+        else, and is an error.
+        """
         end, last = 0, b""
         with self.path.open("rb") as file:
             for line in file:
                 if not line.endswith(b"}\n") or b"\0" in line:
-                    if line.endswith(b"\n") and b"\0" not in line:  # no crash leaves that
-                        raise self._other(f"its line {self.n_done + 1:,} is none that this writes")
+                    if line.endswith(b"\n") and b"\0" not in line:
+                        raise self._other(f"tinker-local did not write its line {self.n_done + 1:,}")
                     break
                 self._check(line, next(items, None))
                 end, last = end + len(line), line
@@ -200,7 +211,7 @@ class OutputFile:
             try:
                 json.loads(last)
             except ValueError:
-                raise self._other(f"its line {self.n_done} is broken") from None
+                raise self._other(f"its line {self.n_done:,} is not valid JSON") from None
         return end
 
     def _check(self, line: bytes, item: Item | None) -> None:
@@ -214,7 +225,7 @@ class OutputFile:
 
     def _other(self, why: str) -> BadRequestError:
         return BadRequestError(
-            f"{self.path} is not the output of this input: {why}. Write to another file, or begin it again "
+            f"{self.path} is not the output of this input: {why}. Write to another file, or start over "
             "with --force"
         )
 
@@ -226,15 +237,16 @@ def _read_settings(path: Path, output: Path) -> dict[str, Any]:
             return dict(there)
     except FileNotFoundError:
         raise BadRequestError(
-            f"{output} is there already, and there is no {path.name} beside it, so it is not known how it "
-            "was made; write to another file, or replace it with --force"
+            f"{output} exists, but not {path.name}, which says how it was made; write to another file, or "
+            "start over with --force"
         ) from None
     except (KeyError, TypeError, ValueError):
         pass
-    raise BadRequestError(f"{path} is damaged; begin {output} again with --force")
+    raise BadRequestError(f"{path} is damaged; start {output} over with --force")
 
 
 def _write_whole(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON so that a crash leaves the old file or the new one, never a part."""
     partial = path.with_name(f".{path.name}.part")
     with partial.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
@@ -245,7 +257,8 @@ def _write_whole(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    if os.name == "nt":  # where they cannot be opened
+    """Make a new file's name survive a power cut."""
+    if os.name == "nt":  # Windows cannot open a directory
         return
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -256,5 +269,7 @@ def _sync_directory(directory: Path) -> None:
 
 def _refusal(path: Path, error: OSError) -> BadRequestError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return BadRequestError(f"the disk of {path} is full; make room, and the same command goes on")
+        return BadRequestError(
+            f"the disk of {path} is full; free some space, then run the same command again to continue"
+        )
     return BadRequestError(f"{path} cannot be written: {error.strerror or error}")

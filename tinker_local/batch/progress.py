@@ -1,4 +1,4 @@
-"""How far a batch is, on standard error: a bar on a terminal, else a line now and then."""
+"""Progress of a batch run on standard error: a bar on a terminal, elsewhere a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -7,42 +7,43 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
+    from rich.progress import Progress
 
-_REFRESH = 0.2  # seconds between two states of the bar
-_PERIOD = 10.0  # seconds between two lines
+_REFRESH = 0.2  # seconds between redraws of the bar
+_PERIOD = 10.0  # seconds between lines
 
 
-class Progress:
-    """Says lines done, tokens per second and time left.
+class BatchProgress:
+    """Shows finished lines, tokens per second and the time left.
 
     Args:
-        description: what stands before the bar.
-        n_bytes: of the input, where its size is known; how far it is is told by bytes.
+        description: label of the bar.
+        n_bytes: size of the input; None where it is not known. The share that is done is measured in
+            bytes, since nobody knows the number of lines before the end.
     """
 
     def __init__(self, description: str, n_bytes: int | None) -> None:
         self.n_lines = self.n_tokens = 0
         self._n_bytes = n_bytes
-        self._done = self._before = 0  # bytes, and those of earlier runs
+        self._done = self._before = 0  # bytes of the input: done so far; done by earlier runs
         self._begun = self._shown = time.monotonic()
         self._bar = _bar(description, n_bytes) if sys.stderr.isatty() else None
 
     def start(self, done: int) -> None:
-        """Begin; ``done`` bytes of the input were done by earlier runs."""
+        """Start the clock; earlier runs did ``done`` bytes of the input."""
         self._done = self._before = done
         self._begun = self._shown = time.monotonic()
         if self._bar:
             self._bar.start()
 
     def count(self, done: int, n_tokens: int) -> None:
-        """Take note of a line that is written; ``done`` bytes of the input are."""
+        """Count a line that was written; ``done`` bytes of the input are finished."""
         self.n_lines += 1
         self.n_tokens += n_tokens
         self._done = done
 
     def show(self) -> None:
-        """Bring what is shown up to date, if it is time to."""
+        """Refresh the bar, or print a line, if it is time to."""
         now = time.monotonic()
         if now - self._shown < (_REFRESH if self._bar else _PERIOD):
             return
@@ -60,13 +61,13 @@ class Progress:
         print(", ".join(filter(None, said)), file=sys.stderr, flush=True)
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar:
             self._bar.stop()
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Time since ``start``."""
         return time.monotonic() - self._begun
 
     @property
@@ -83,13 +84,12 @@ class Progress:
         return f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left"
 
 
-def _bar(description: str, n_bytes: int | None) -> Bar:
+def _bar(description: str, n_bytes: int | None) -> Progress:
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     fields = ("{task.fields[lines]}", "{task.fields[rate]}")
-    bar = Bar(
+    bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         *map(TextColumn, fields),

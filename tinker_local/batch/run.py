@@ -1,4 +1,4 @@
-"""Batch: a window of requests in flight, and their answers in order."""
+"""BatchRun: a window of requests in flight, answers written in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from tinker_local.batch.item import Item
 from tinker_local.batch.lines import Source, read_lines
 from tinker_local.batch.output import Output
-from tinker_local.batch.progress import Progress
+from tinker_local.batch.progress import BatchProgress
 from tinker_local.batch.task import Task
 from tinker_local.errors import APIError, BadRequestError
 from tinker_local.futures import APIFuture
@@ -20,22 +20,22 @@ from tinker_local.sampling_client import SamplingClient
 from tinker_local.types import SampleResponse
 
 _IN_FLIGHT = 128
-"""Requests that are asked for and not answered: the engine runs up to 64 samples at a time."""
-_HELD = 1 << 26
-"""Bytes of answers that may wait for earlier ones before no more is asked for."""
+"""Most requests in flight: twice the 64 samples that the engine runs at a time."""
+_MOST_WAITING = 1 << 26
+"""Bytes of answers waiting for an earlier answer; with more than this, no further lines are read."""
 _REFRESH = 0.1  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did.
+    """Counts of a finished run.
 
     Attributes:
         n_lines: lines of the output.
-        n_failed: of them, those with an error.
-        n_before: of them, those that earlier runs wrote.
-        n_tokens: tokens that this run sampled or scored.
-        seconds: that it took.
+        n_failed: how many of them have an error.
+        n_before: how many of them earlier runs wrote.
+        n_tokens: tokens sampled or scored by this run.
+        seconds: duration of this run.
     """
 
     n_lines: int
@@ -46,8 +46,8 @@ class Summary:
 
 
 @dataclass(slots=True)
-class _Asked:
-    """A line that is being computed, and then one that is to be written."""
+class _Pending:
+    """An item between reading and writing: in flight (``future``), then waiting its turn (``line``)."""
 
     item: Item
     tokens: list[int]
@@ -58,43 +58,50 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """The input has ended; ``error`` says why it could not be read further."""
+    """End of the input; ``error`` says why it could not be read further."""
 
     error: Exception | None
 
 
-class Batch:
-    """Answers each line of an input by one of an output.
+class BatchRun:
+    """Answers each line of an input by a line of the output, in order.
 
-    Memory does not grow with their number: lines are read when there is room for them.
+    Three parties share the work, and meet in one queue of events:
+
+    - the reader thread takes a slot for each line, then puts an ``Item`` (``_read``);
+    - the engine's threads put back a ``_Pending`` when its future is done (``_submit``);
+    - the calling thread takes the events: it submits items, turns responses into lines and writes those
+      whose turn it is (``_collect``). Only this thread touches ``_pending`` and the output.
+
+    Memory does not grow with the input: there are ``_IN_FLIGHT`` slots, and a slot is given back only while
+    few finished answers wait for an earlier one.
 
     Args:
-        client: whom to ask.
-        task: what to ask.
-        output: where answers go.
-        progress: is told.
+        client: runs the requests.
+        task: sampling or scoring.
+        output: receives the lines.
+        progress: is told of each line that was written.
     """
 
-    def __init__(self, client: SamplingClient, task: Task, output: Output, progress: Progress) -> None:
+    def __init__(self, client: SamplingClient, task: Task, output: Output, progress: BatchProgress) -> None:
         self._client, self._task, self._output, self._progress = client, task, output, progress
         self._tokenizer = client.get_tokenizer()
-        self._events: SimpleQueue[Item | _Asked | _End] = SimpleQueue()
-        self._room = threading.Semaphore(_IN_FLIGHT)
-        self._order: deque[_Asked] = deque()  # what is asked for and not written
-        self._n_held = self._n_taken = (
-            0  # bytes that wait; places in flight that are free, but not given back
-        )
+        self._events: SimpleQueue[Item | _Pending | _End] = SimpleQueue()
+        self._slots = threading.Semaphore(_IN_FLIGHT)
+        self._pending: deque[_Pending] = deque()  # submitted and not written, in order of the input
+        self._n_waiting = 0  # bytes of answers that wait for an earlier one
+        self._n_free = 0  # slots that are free again, but not given back to the reader yet
         self._stopped = False
         self._n_failed = 0
 
     def run(self, source: Source) -> Summary:
-        """Answer all lines.
+        """Answer all lines that earlier runs did not answer.
 
         Raises:
-            BadRequestError: the output is that of another input, or one of them cannot be read or written.
+            BadRequestError: the output belongs to another input, or input or output fails.
             RequestFailedError: the client was closed.
         """
-        done = 0
+        done = 0  # offset in the input just behind the last item
 
         def items() -> Iterator[Item]:
             nonlocal done
@@ -120,11 +127,11 @@ class Batch:
         return Summary(n_before + progress.n_lines, n_failed, n_before, progress.n_tokens, progress.seconds)
 
     def _read(self, items: Iterator[Item]) -> None:
-        """Hand out items as there is room; on a thread of its own, since an input may be slow to come."""
+        """Put one item for each free slot; runs on its own thread, since the input may be a slow pipe."""
         error: Exception | None = None
         try:
             for item in items:
-                self._room.acquire()
+                self._slots.acquire()
                 if self._stopped:
                     return
                 self._events.put(item)
@@ -133,16 +140,17 @@ class Batch:
         self._events.put(_End(error))
 
     def _collect(self) -> None:
+        """Handle events until the input has ended and every answer is written."""
         is_read = False
-        while not is_read or self._order:
+        while not is_read or self._pending:
             try:
                 event = self._events.get(timeout=_REFRESH)
             except Empty:
                 self._progress.show()
                 continue
             if isinstance(event, Item):
-                self._ask(event)
-            elif isinstance(event, _Asked):
+                self._submit(event)
+            elif isinstance(event, _Pending):
                 self._finish(event)
             elif event.error:
                 raise _unreadable(event.error) from event.error
@@ -151,59 +159,63 @@ class Batch:
             self._write()
             self._progress.show()
 
-    def _ask(self, item: Item) -> None:
-        asked = _Asked(item, [])
-        self._order.append(asked)
+    def _submit(self, item: Item) -> None:
+        """Send an item's request; an item that cannot be answered gets its error line at once."""
+        pending = _Pending(item, [])
+        self._pending.append(pending)
         problem = item.problem
         if problem is None:
             try:
-                asked.tokens = self._task.tokens(self._tokenizer, item)
-                asked.future = self._task.submit(self._client, item, asked.tokens)
+                pending.tokens = self._task.tokens(self._tokenizer, item)
+                pending.future = self._task.submit(self._client, item, pending.tokens)
             except BadRequestError as error:
                 problem = str(error)
-        if asked.future is None:
-            self._hold(asked, item.failed(problem or ""))
+        if pending.future is None:
+            self._hold(pending, item.failed(problem or ""))
             self._n_failed += 1
         else:
-            asked.future.add_done_callback(lambda _: self._events.put(asked))
+            pending.future.add_done_callback(lambda _: self._events.put(pending))
 
-    def _finish(self, asked: _Asked) -> None:
-        future: Future[SampleResponse] | None = asked.future
+    def _finish(self, pending: _Pending) -> None:
+        """Turn a finished request into its line."""
+        future: Future[SampleResponse] | None = pending.future
         assert future is not None
         try:
             response = future.result()
-            answer = self._task.answer(self._tokenizer, asked.item, asked.tokens, response)
-            asked.n_tokens = self._task.n_tokens(response)
-            line = asked.item.answered(answer)
-        except (APIError, ValueError) as error:  # the latter: a number that JSON does not have
+            answer = self._task.answer(self._tokenizer, pending.item, pending.tokens, response)
+            pending.n_tokens = self._task.n_tokens(response)
+            line = pending.item.answered(answer)
+        except (APIError, ValueError) as error:  # ValueError: a number that JSON cannot express
             self._n_failed += 1
-            line = asked.item.failed(str(error))
-        asked.future, asked.tokens = None, []
-        self._hold(asked, line)
+            line = pending.item.failed(str(error))
+        pending.future, pending.tokens = None, []
+        self._hold(pending, line)
 
-    def _hold(self, asked: _Asked, line: bytes) -> None:
-        asked.line = line
-        self._n_held += len(line)
-        self._n_taken += 1
+    def _hold(self, pending: _Pending, line: bytes) -> None:
+        """Keep a line until all earlier ones are written."""
+        pending.line = line
+        self._n_waiting += len(line)
+        self._n_free += 1
 
     def _write(self) -> None:
-        """Write what is next in order, and make room for more."""
-        while self._order and (line := self._order[0].line) is not None:
+        """Write the lines whose turn it is, then give back slots."""
+        while self._pending and (line := self._pending[0].line) is not None:
             self._output.write(line)
-            asked = self._order.popleft()
-            self._n_held -= len(line)
-            self._progress.count(asked.item.end, asked.n_tokens)
-        if self._n_taken and self._n_held < _HELD:
-            self._room.release(self._n_taken)
-            self._n_taken = 0
+            pending = self._pending.popleft()
+            self._n_waiting -= len(line)
+            self._progress.count(pending.item.end, pending.n_tokens)
+        if self._n_free and self._n_waiting < _MOST_WAITING:
+            self._slots.release(self._n_free)
+            self._n_free = 0
 
     def _stop(self) -> None:
-        """Let go of what is not finished."""
+        """Cancel what is unfinished and let the reader thread end."""
         self._stopped = True
-        self._room.release()
-        for asked in reversed(self._order):  # those that run come last: nothing is started in between
-            if asked.future is not None:
-                asked.future.cancel()
+        self._slots.release()
+        # Youngest first: a running request that is cancelled would let a waiting one start.
+        for pending in reversed(self._pending):
+            if pending.future is not None:
+                pending.future.cancel()
         self._progress.stop()
 
 

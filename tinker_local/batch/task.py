@@ -1,4 +1,4 @@
-"""What a line asks becomes a request, and its response a line: sampling, scoring."""
+"""Tasks: how an item becomes a request, and the response an answer: sampling or scoring."""
 
 from __future__ import annotations
 
@@ -16,51 +16,51 @@ from tinker_local.sampling_client import SamplingClient
 from tinker_local.tokenizer import Tokenizer
 from tinker_local.types import ModelInput, SampleResponse, SamplingParams
 
-_SEED_BITS = 53  # as many as every reader of JSON keeps
+_SEED_BITS = 53  # integers up to 2**53 survive readers of JSON that use doubles
 
 
 class Task(Protocol):
-    """What is done with each line."""
+    """The work done for each line. ``BatchRun`` calls the methods in this order."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What counts where a line does not say it."""
+        """Defaults for the keys that a line leaves out; noted beside the output."""
 
     def item(self, line: Line) -> Item:
-        """Read a line."""
+        """Parse and check a line."""
 
     def tokens(self, tokenizer: Tokenizer, item: Item) -> list[int]:
-        """Return what is continued or scored.
+        """Return the token ids to continue or to score.
 
         Raises:
-            BadRequestError: it cannot be made tokens of.
+            BadRequestError: the text cannot be tokenized, or the chat template refuses it.
         """
 
     def submit(self, client: SamplingClient, item: Item, tokens: list[int]) -> APIFuture[SampleResponse]:
-        """Ask for a line.
+        """Send the item's request to the client.
 
         Raises:
-            BadRequestError: the line asks for something that cannot be had.
+            BadRequestError: a parameter is out of range, or the prompt does not fit.
         """
 
     def answer(
         self, tokenizer: Tokenizer, item: Item, tokens: list[int], response: SampleResponse
     ) -> dict[str, Any]:
-        """Return what is written of a line's response."""
+        """Return the keys and values that the response adds to the item's line."""
 
     def n_tokens(self, response: SampleResponse) -> int:
-        """Return how many tokens were sampled or scored."""
+        """Return the number of tokens that were sampled or scored."""
 
 
 @dataclass
 class SampleTask:
-    """Continue each line.
+    """Continue the text of each line.
 
     Attributes:
-        params: what counts where a line does not say it; without its seed.
-        num_samples: likewise.
-        chat: send prompts as messages.
-        seed: what the seeds of lines without one are derived from.
+        params: defaults for the keys that a line leaves out; ``params.seed`` is not used.
+        num_samples: continuations of a line that does not say how many.
+        chat: send each ``prompt`` as a chat message of the user.
+        seed: seed of the run; lines without a seed derive theirs from it.
     """
 
     params: SamplingParams
@@ -74,39 +74,45 @@ class SampleTask:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What counts where a line does not say it."""
+        """Defaults for the keys that a line leaves out, and the command."""
         settings = {name: getattr(self.params, name) for name in self._PARAMS}
         return {"command": "sample", **settings, "num_samples": self.num_samples, "chat": self.chat}
 
     def item(self, line: Line) -> Item:
-        """Read a line."""
+        """Parse and check a line."""
         return Item.of(line, self.known, self.written)
 
     def tokens(self, tokenizer: Tokenizer, item: Item) -> list[int]:
-        """Return what is continued."""
+        """Return the token ids to continue."""
         return _tokens(tokenizer, item, chat=self.chat, generation=True)
 
     def submit(self, client: SamplingClient, item: Item, tokens: list[int]) -> APIFuture[SampleResponse]:
-        """Ask for a line's continuations."""
+        """Request the item's continuations."""
         asked = {name: item.asked[name] for name in self._PARAMS if name in item.asked}
         params = self.params.model_copy(update={**asked, "seed": self.seed_of(item)})
         count = item.asked.get("num_samples", self.num_samples)
         return client.sample(ModelInput.from_ints(tokens), count, params)
 
     def seed_of(self, item: Item) -> int:
-        """Return a line's seed: its own, or 53 bits of a hash (BLAKE2b) of ``seed`` and its number."""
+        """Return the item's own seed, or 53 bits of BLAKE2b over ``"SEED:NUMBER"`` of run and line.
+
+        A derived seed does not depend on other lines: a continued run draws the same tokens.
+
+        Raises:
+            BadRequestError: the item's seed is not an integer.
+        """
         if "seed" not in item.asked:
             digest = hashlib.blake2b(f"{self.seed}:{item.number}".encode(), digest_size=8).digest()
             return int.from_bytes(digest) >> (64 - _SEED_BITS)
         seed = item.asked["seed"]
         if type(seed) is not int:
-            raise BadRequestError(f"seed is {seed!r}; it must be an int, or left out")
+            raise BadRequestError(f"seed is {seed!r}; give an integer, or leave it out")
         return seed
 
     def answer(
         self, tokenizer: Tokenizer, item: Item, tokens: list[int], response: SampleResponse
     ) -> dict[str, Any]:
-        """Return what is written of a line's continuations."""
+        """Return prompt tokens, seed and sampled sequences."""
         continued = Continued(tokenizer, tokens)
         return {
             "prompt_tokens": tokens,
@@ -123,16 +129,16 @@ class SampleTask:
         }
 
     def n_tokens(self, response: SampleResponse) -> int:
-        """Return how many tokens were sampled."""
+        """Return the number of sampled tokens."""
         return sum(len(sequence.tokens) for sequence in response.sequences)
 
 
 @dataclass
 class ScoreTask:
-    """Score each line.
+    """Compute the log-probabilities of each line's text.
 
     Attributes:
-        top_k: alternatives at each position, where a line does not say how many.
+        top_k: alternatives at each position, for lines without ``top_k``.
     """
 
     top_k: int = 0
@@ -145,19 +151,19 @@ class ScoreTask:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What counts where a line does not say it."""
+        """Defaults for the keys that a line leaves out, and the command."""
         return {"command": "logprobs", "top_k": self.top_k}
 
     def item(self, line: Line) -> Item:
-        """Read a line."""
+        """Parse and check a line."""
         return Item.of(line, self.known, self.written)
 
     def tokens(self, tokenizer: Tokenizer, item: Item) -> list[int]:
-        """Return what is scored."""
+        """Return the token ids to score."""
         return _tokens(tokenizer, item)
 
     def submit(self, client: SamplingClient, item: Item, tokens: list[int]) -> APIFuture[SampleResponse]:
-        """Ask for a line's scores."""
+        """Request the log-probabilities of the item's tokens."""
         return client.sample(
             ModelInput.from_ints(tokens),
             1,
@@ -169,7 +175,7 @@ class ScoreTask:
     def answer(
         self, tokenizer: Tokenizer, item: Item, tokens: list[int], response: SampleResponse
     ) -> dict[str, Any]:
-        """Return what is written of a line's scores."""
+        """Return tokens, their texts and log-probabilities, the sum and the perplexity."""
         scores = response.prompt_logprobs or []
         scored = [score for score in scores if score is not None]
         total = math.fsum(scored)
@@ -185,12 +191,19 @@ class ScoreTask:
         return answer
 
     def n_tokens(self, response: SampleResponse) -> int:
-        """Return how many tokens were scored, the first of a text included."""
+        """Return the number of scored tokens; the first of a text counts, though it has no score."""
         return 0 if response.prompt_logprobs_np is None else len(response.prompt_logprobs_np)
 
 
 def _tokens(tokenizer: Tokenizer, item: Item, *, chat: bool = False, generation: bool = False) -> list[int]:
-    """Return the tokens of a line's prompt, messages or tokens."""
+    """Return the token ids of an item, whichever of ``TEXTS`` it has.
+
+    Args:
+        tokenizer: the model's.
+        item: the item.
+        chat: turn ``prompt`` into a chat message.
+        generation: end messages with the head of the assistant's turn.
+    """
     asked = item.asked
     if "tokens" in asked:
         return list(asked["tokens"])

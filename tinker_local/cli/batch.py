@@ -1,4 +1,4 @@
-"""``--input`` and ``--output`` of ``tinker-local sample`` and ``logprobs``: files of requests."""
+"""Files of requests: the options ``--input``, ``--output``, ``--force`` of ``sample`` and ``logprobs``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from convert.files.parts import parts_of
-from tinker_local.batch import Batch, OutputFile, SampleTask, ScoreTask, Stream, Summary
+from tinker_local.batch import BatchRun, OutputFile, OutputStream, SampleTask, ScoreTask, Summary
 from tinker_local.batch.lines import Source
-from tinker_local.batch.progress import Progress
+from tinker_local.batch.progress import BatchProgress
 from tinker_local.cli.parameters import ChosenModel
 from tinker_local.errors import NotFoundError
 from tinker_local.sampling_client import SamplingClient
@@ -31,7 +31,7 @@ Input = Annotated[
         "--input",
         metavar="FILE",
         rich_help_panel=_PANEL,
-        help='JSON lines, each with a "prompt", "messages" or "tokens"; - reads standard input.',
+        help='File of JSON lines, each with "prompt", "messages" or "tokens"; - reads standard input.',
     ),
 ]
 Output = Annotated[
@@ -40,29 +40,36 @@ Output = Annotated[
         "--output",
         metavar="FILE",
         rich_help_panel=_PANEL,
-        help="Where a JSON line is written for each line. If an interrupted run left it, this one goes on "
-        "with it. Unset: standard output (-).",
+        help="File for the answers, one JSON line for each line of --input. If an interrupted run left it, "
+        "this run continues it. Unset: standard output (-).",
     ),
 ]
 Force = Annotated[
-    bool, typer.Option("--force", rich_help_panel=_PANEL, help="Begin the output again, whatever is there.")
+    bool, typer.Option("--force", rich_help_panel=_PANEL, help="Start --output over if it exists.")
 ]
 
 _NUMERIC_OPTIONS = ("n_ctx", "kv_type", "flash_attn", "logprobs_mode", "batch_invariant")
-"""Options that the numbers depend on; the others only change how fast they come."""
-_BLOCK, _N_BLOCKS = 1 << 16, 64
+"""Options that change the numbers; all others change only the speed."""
+_BLOCK, _N_BLOCKS = 1 << 16, 64  # bytes, blocks: what a file's fingerprint covers
 
 
 def check_batch(given: object, input: str | None, output: str | None, force: bool, what: str) -> None:
-    """Refuse options of files of requests without such a file, and one beside a single request.
+    """Check that --output and --force come with --input, and that --input comes alone.
+
+    Args:
+        given: the single request on the command line, if any.
+        input: the file of requests, if any.
+        output: the file for answers, if any.
+        force: whether --force was given.
+        what: name of the single request in the message.
 
     Raises:
-        BadParameter: that is so.
+        BadParameter: the options contradict each other.
     """
     if input is None and (output is not None or force):
-        raise typer.BadParameter("--output and --force go with --input")
+        raise typer.BadParameter("--output and --force need --input")
     if input is not None and given is not None:
-        raise typer.BadParameter(f"give {what}, or --input with a file of many; not both")
+        raise typer.BadParameter(f"give either {what} or --input, not both")
 
 
 def run_batch(
@@ -75,10 +82,21 @@ def run_batch(
     force: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Answer each line of a file; with ``as_json`` print a summary as one JSON object.
+    """Answer each line of a file, then print a summary; with ``as_json`` as one JSON object.
 
-    Ends with status 1 if a line could not be answered, 130 and 143 where it was interrupted or ended.
+    Leaves with status 1 if a line could not be answered, 130 after SIGINT, 143 after SIGTERM.
+
+    Args:
+        model: the model to run.
+        task: sampling or scoring.
+        input: path of the requests, or - for standard input.
+        output: path of the answers; - or None for standard output.
+        seed: seed of the run; None draws one, or keeps that of the run which is continued.
+        force: start the output over.
+        as_json: print the summary as JSON.
     """
+    # Everything that can be refused cheaply comes before the model is opened; the output file comes after
+    # it, since its settings name the model's fingerprint.
     with ExitStack() as stack:
         stack.enter_context(_ended_by_sigterm())
         source, n_bytes = _open_input(input, stack)
@@ -86,17 +104,17 @@ def run_batch(
         if target and input != "-" and target.exists() and target.samefile(input):
             raise typer.BadParameter(f"--input and --output are both {input}")
         client = model.open()
-        sink: Stream | OutputFile
+        sink: OutputStream | OutputFile
         if target is None or (target.exists() and not target.is_file()):
-            sink = Stream(_open_stream(target, stack), seed)
+            sink = OutputStream(_open_stream(target, stack), seed)
         else:
             sink = OutputFile(target, _settings(client, model, task), seed, force=force)
         stack.callback(sink.close)
         if isinstance(task, SampleTask):
             task.seed = sink.seed
-        progress = Progress("Sampling" if isinstance(task, SampleTask) else "Scoring", n_bytes)
+        progress = BatchProgress("Sampling" if isinstance(task, SampleTask) else "Scoring", n_bytes)
         try:
-            summary = Batch(client, task, sink, progress).run(source)
+            summary = BatchRun(client, task, sink, progress).run(source)
         except (KeyboardInterrupt, SystemExit):
             _say_interrupted(sink, progress)
             raise
@@ -106,10 +124,10 @@ def run_batch(
 
 
 def _open_input(name: str, stack: ExitStack) -> tuple[Source, int | None]:
-    """Return what lines are read from, and its size if it is known."""
+    """Open the input; return it and its size in bytes, None where it is not known."""
     if name == "-":
         stream = sys.stdin.buffer
-        return getattr(stream, "raw", stream), None  # a thread that waits in it holds no lock
+        return getattr(stream, "raw", stream), None  # unbuffered: a thread waiting in it holds no lock
     path = Path(name).expanduser()
     try:
         file = stack.enter_context(path.open("rb", buffering=0))
@@ -123,7 +141,7 @@ def _open_stream(path: Path | None, stack: ExitStack) -> BinaryIO:
 
 
 def _settings(client: SamplingClient, model: ChosenModel, task: SampleTask | ScoreTask) -> dict[str, Any]:
-    """Return what the lines depend on, besides the input."""
+    """Return all that the answers depend on, apart from the input and the seed."""
     weights, options = client.weights, client.options.model_dump(mode="json")
     adapter = {"adapter": _fingerprint(weights.adapter_path)} if weights.adapter_path else {}
     return {
@@ -136,7 +154,10 @@ def _settings(client: SamplingClient, model: ChosenModel, task: SampleTask | Sco
 
 
 def _fingerprint(path: Path) -> str:
-    """Return a file's name and a hash of its size and of 64 blocks all over it (and its other parts)."""
+    """Return the file's name and a BLAKE2b hash of its size and of 64 blocks spread over it.
+
+    A model in several parts is hashed over all of them. Hashing whole files would take too long.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for part in parts_of(path):
         size = part.stat().st_size
@@ -148,15 +169,15 @@ def _fingerprint(path: Path) -> str:
     return f"{path.name} {digest.hexdigest()}"
 
 
-def _say_interrupted(sink: Stream | OutputFile, progress: Progress) -> None:
+def _say_interrupted(sink: OutputStream | OutputFile, progress: BatchProgress) -> None:
     n_lines = sink.n_done + progress.n_lines
-    goes_on = "; the same command goes on from there" if isinstance(sink, OutputFile) else ""
-    typer.echo(f"{n_lines:,} lines are written{goes_on}", err=True)
+    remedy = "; run the same command again to continue" if isinstance(sink, OutputFile) else ""
+    typer.echo(f"{n_lines:,} lines are written{remedy}", err=True)
 
 
 def _report(summary: Summary, target: Path | None) -> None:
     rate = summary.n_tokens / max(summary.seconds, 1e-3)
-    before = f" ({summary.n_before:,} of them by earlier runs)" if summary.n_before else ""
+    before = f" ({summary.n_before:,} by earlier runs)" if summary.n_before else ""
     typer.echo(
         f"{summary.n_lines:,} lines{before}, {summary.n_tokens:,} tokens in {summary.seconds:.1f} s, "
         f"{rate:,.0f} tokens/s",
@@ -164,7 +185,7 @@ def _report(summary: Summary, target: Path | None) -> None:
     )
     if summary.n_failed:
         typer.echo(
-            f'error: {summary.n_failed:,} lines could not be answered; they have an "error"', err=True
+            f'error: {summary.n_failed:,} lines could not be answered; see "error" in each', err=True
         )
     if target is not None:
         told = {name.removeprefix("n_"): value for name, value in asdict(summary).items()}
@@ -173,7 +194,7 @@ def _report(summary: Summary, target: Path | None) -> None:
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Have SIGTERM end the block as an exception, with status 143."""
+    """Make SIGTERM raise ``SystemExit`` (status 143) inside the block, so that the output is closed."""
 
     def end(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
