@@ -85,19 +85,19 @@ def test_each_line_says_what_it_wants(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_logprobs(tiny: Path, tmp_path: Path) -> None:
-    given = write(tmp_path / "in", {"tokens": [1, 2, 3]}, {"prompt": "ab", "top_k": 2, "id": "b"})
+    both = ({"prompt": "ab", key: 2, "id": "b"} for key in ("top_k", "topk_prompt_logprobs"))
+    given = write(tmp_path / "in", {"tokens": [1, 2, 3]}, *both)
     result = run("logprobs", "--model", tiny, "--n-ctx", "256", "--input", given, "--output", "-")
     assert result.exit_code == 0, result.output
-    first, second = [json.loads(line) for line in result.stdout.splitlines()]
+    first, second, third = [json.loads(line) for line in result.stdout.splitlines()]
     client = ServiceClient(n_ctx=256).create_sampling_client(base_model=str(tiny))
     expected = client.compute_logprobs(ModelInput.from_ints([1, 2, 3])).result()
     assert first["logprobs"] == pytest.approx(expected, abs=1e-5)
     assert first["sum"] == pytest.approx(sum(first["logprobs"][1:]))
     assert "topk_logprobs" not in first
     assert second["id"] == "b"
-    assert [entry and len(entry) for entry in second["topk_logprobs"]][1:] == [2] * (
-        len(second["tokens"]) - 1
-    )
+    for answer in (second, third):
+        assert [len(entry) for entry in answer["topk_logprobs"][1:]] == [2] * (len(answer["tokens"]) - 1)
 
 
 def test_messages_go_through_the_template(tmp_path: Path) -> None:

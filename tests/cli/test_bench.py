@@ -17,7 +17,7 @@ from tinker_local.bench.bare_loop import BareLoop
 from tinker_local.bench.memory import memory_read, weight_bytes
 from tinker_local.bench.report import BenchReport
 from tinker_local.bench.rounds import fit, take_turns
-from tinker_local.bench.speed import Speed
+from tinker_local.bench.speed import EngineSpeed
 from tinker_local.bench.threads import ThreadSpeed, recommended_threads, thread_counts
 from tinker_local.bench.types import TypeSpeed, measure_types
 from tinker_local.cli import app
@@ -60,7 +60,7 @@ def test_for_people(architecture: Architecture, tmp_path: Path) -> None:
     assert "sample 8 at once" in said
     assert ("sample 32 at once" in said) == (architecture != "mamba"), "it has eight states"
     assert "ours/bare" in said
-    assert "MB of weights a token" in said
+    assert "MB of weights per token" in said
 
 
 def test_the_bare_loop_computes_what_it_says(tmp_path: Path) -> None:
@@ -121,11 +121,11 @@ def test_recommendations() -> None:
     threads = [ThreadSpeed(1, 100, 10), ThreadSpeed(4, 390, 28), ThreadSpeed(8, 400, 28)]
     assert recommended_threads(threads) == 4, "eight are hardly better"
     kinds = [TypeSpeed("q4_1", 100, 50, 80), TypeSpeed("q4_0", 290, 52, 200)]
-    report = BenchReport("q4_1", 4, True, 0.0, [Speed(1, 1, 1, 1, 1)], 1, 1, 1, threads, kinds)
+    report = BenchReport("q4_1", 4, True, 0.0, [EngineSpeed(1, 1, 1, 1, 1)], 1, 1, 1, threads, kinds)
     assert report.recommended_types == {"score": "q4_0", "sample": "q4_0", "batch": "q4_0"}
     said = "\n".join(report.recommendations)
     assert "threads: 4" in said
     assert "scoring: q4_0, whose layers are 2.9 times as fast as q4_1's" in said
-    assert "one sample: q4_1, as it is" in said
+    assert "one sample: q4_1, the present one" in said
     assert "Other programs" not in said
     assert "Other programs" in replace(report, load=1e6).recommendations[0]

@@ -265,7 +265,7 @@ def test_an_adapter_of_the_embedded_model(tmp_path: Path) -> None:
         archive.add(lora, "b")
     run("models", "add", str(tmp_path / "b.tar"), "--name", "tinker://run/sampler_weights/b", **home)
     listed = run("models", **home).output
-    assert "base         said in the archive" in listed
+    assert "base         named in the archive" in listed
     assert listed.count("base         HuggingFaceTB/SmolLM2-135M-Instruct") == 2
 
 

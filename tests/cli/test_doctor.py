@@ -124,7 +124,7 @@ def test_builds_and_cpus_that_do_not_fit() -> None:
 
     def found(*features: str, **changes: Any) -> list[tuple[bool, str]]:
         other = replace(here, **{"features": frozenset(features), "quota": None, **changes})
-        findings = machine.findings(other, made, [Device("CUDA0", "GPU", "", 0, 0)])
+        findings = machine.diagnoses(other, made, [Device("CUDA0", "GPU", "", 0, 0)])
         return [(finding.is_wrong, finding.what) for finding in findings]
 
     assert found("AVX", "AVX2") == []
@@ -145,7 +145,7 @@ def test_packages_that_are_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
         'x>=9; extra == "dev"',
     ]
     monkeypatch.setattr("importlib.metadata.requires", lambda name: required)
-    said = [finding.what for finding in software.findings({})]
+    said = [finding.what for finding in software.diagnoses({})]
     assert len(said) == 2
     assert "llama-cpp-python is" in said[0]
     assert "not installed" in said[1]

@@ -1,8 +1,8 @@
-"""Tokens that nobody should trust, and a reading made of them."""
+"""Tokens that nobody should trust, and a scored text made of them."""
 
 from __future__ import annotations
 
-from tinker_local.display import Reading
+from tinker_local.display import ScoredText
 from tinker_local.display.visible import text_of_bytes
 
 TOKENS = [
@@ -43,10 +43,12 @@ TOKENS = [
 ALTERNATIVES = 3
 
 
-def reading(name: str = "a <b>model</b> \u202e\x1b[1m", repeat: int = 1, shift: float = 0.0) -> Reading:
+def hostile_text(
+    name: str = "a <b>model</b> \u202e\x1b[1m", repeat: int = 1, shift: float = 0.0
+) -> ScoredText:
     """Return them scored, with all levels of surprise and others of them as alternatives."""
     n = len(TOKENS) * repeat
     tokens = [i % len(TOKENS) for i in range(n)]
     logprobs = [None, *(-0.9 * (i % 12) - 0.05 + shift * (i % 7 - 3) for i in range(1, n))]
     topk = [None, *([((i + j) % len(TOKENS), -0.5 - j) for j in range(ALTERNATIVES)] for i in range(1, n))]
-    return Reading.of(name, tokens, logprobs, topk, lambda token: text_of_bytes(TOKENS[token]))
+    return ScoredText.of(name, tokens, logprobs, topk, lambda token: text_of_bytes(TOKENS[token]))

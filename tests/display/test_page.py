@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.display.hostile import TOKENS, reading
+from tests.display.hostile import TOKENS, hostile_text
 from tinker_local import BadRequestError
-from tinker_local.display import Comparison, Reading, write_page
+from tinker_local.display import ScoredText, TextComparison, write_page
 from tinker_local.display.page import page
 from tinker_local.display.visible import one_line, text_of_bytes
 
@@ -52,7 +52,9 @@ ATTRIBUTES |= {"tabindex", "data-look", "role", "aria-label", "dir", "translate"
 
 
 @pytest.mark.parametrize(
-    "html", [page(reading()), page(Comparison(reading(), reading("other", shift=0.7)))], ids=["one", "two"]
+    "html",
+    [page(hostile_text()), page(TextComparison(hostile_text(), hostile_text("other", shift=0.7)))],
+    ids=["one", "two"],
 )
 def test_hostile_tokens_add_nothing(html: str) -> None:
     parsed = Parsed(html)
@@ -70,7 +72,7 @@ def test_hostile_tokens_add_nothing(html: str) -> None:
 
 
 def test_each_token_and_its_alternatives_are_told() -> None:
-    parsed = Parsed(page(reading()))
+    parsed = Parsed(page(hostile_text()))
     assert len(parsed.details) == len(TOKENS)
     assert "not scored" in parsed.details[0]
     for i, (data, detail) in enumerate(zip(TOKENS, parsed.details, strict=True)):
@@ -84,14 +86,14 @@ def test_each_token_and_its_alternatives_are_told() -> None:
 
 
 def test_totals_are_told() -> None:
-    made = reading()
+    made = hostile_text()
     said = Parsed(page(made)).said
     for value in (f"{made.total:.4f}", f"{made.mean:.4f}", f"{made.perplexity:.4f}", f"{len(TOKENS):,}"):
         assert value.replace("-", "−") in said
 
 
 def test_the_policy_allows_the_style_sheet_and_nothing_else() -> None:
-    html = page(reading())
+    html = page(hostile_text())
     style = re.search("<style>(.*?)</style>", html, re.DOTALL)
     assert style
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
@@ -102,29 +104,29 @@ def test_the_policy_allows_the_style_sheet_and_nothing_else() -> None:
     )
 
 
-def test_the_same_reading_gives_the_same_page() -> None:
-    assert page(reading()) == page(reading())
+def test_the_same_text_gives_the_same_page() -> None:
+    assert page(hostile_text()) == page(hostile_text())
 
 
 def test_two_vocabularies() -> None:
-    html = page(Comparison(reading(), Reading.of("other", [1, 2], [None, -1.0], None, chr)))
+    html = page(TextComparison(hostile_text(), ScoredText.of("other", [1, 2], [None, -1.0], None, chr)))
     assert "no difference by token" in html
     assert len(Parsed(html).details) == len(TOKENS) + 2
 
 
 def test_without_a_vocabulary_ids_are_shown() -> None:
-    html = page(Reading.of("x", [11, 12], [None, -9.0], [None, [(13, -0.5)]]))
+    html = page(ScoredText.of("x", [11, 12], [None, -9.0], [None, [(13, -0.5)]]))
     assert ">11</span> <span" in html
     assert "id 13" in html
 
 
 def test_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "page.html"
-    write_page(place, reading())
-    assert place.read_text(encoding="utf-8") == page(reading())
+    write_page(place, hostile_text())
+    assert place.read_text(encoding="utf-8") == page(hostile_text())
     other = tmp_path / "link.html"
     other.symlink_to(place)
-    write_page(other, reading("second"))
+    write_page(other, hostile_text("second"))
     assert other.is_symlink()
     assert "<title>second" in place.read_text(encoding="utf-8")
 
@@ -133,12 +135,14 @@ def test_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(BadRequestError, match=r"page\.html cannot be written: No space left"):
-        write_page(place, reading("third"))
+        write_page(place, hostile_text("third"))
     assert "<title>second" in place.read_text(encoding="utf-8")
     assert sorted(tmp_path.iterdir()) == [other, place]
 
 
-@pytest.mark.parametrize(("place", "said"), [("none/page.html", "no directory"), (".", "no regular file")])
+@pytest.mark.parametrize(
+    ("place", "said"), [("none/page.html", "no directory"), (".", "not a regular file")]
+)
 def test_places_that_are_none(tmp_path: Path, place: str, said: str) -> None:
     with pytest.raises(BadRequestError, match=said):
-        write_page(tmp_path / place, reading())
+        write_page(tmp_path / place, hostile_text())

@@ -10,8 +10,8 @@ import pytest
 from rich.color import Color, ColorSystem
 from rich.console import Console
 
-from tests.display.hostile import TOKENS, reading
-from tinker_local.display import Comparison, scale
+from tests.display.hostile import TOKENS, hostile_text
+from tinker_local.display import TextComparison, scale
 from tinker_local.display.terminal import colour_console, show, theme_of_terminal
 
 OURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -30,7 +30,7 @@ def shown(what: Any, colors: Any, theme: scale.Theme = scale.DARK) -> str:
     ("colors", "code"), [("truecolor", "48;2;"), ("256", "48;5;"), ("standard", "41m")]
 )
 def test_colours_and_totals(colors: str, code: str) -> None:
-    made = reading()
+    made = hostile_text()
     text = shown(made, colors)
     assert code in text
     plain = OURS.sub("", text)
@@ -41,7 +41,9 @@ def test_colours_and_totals(colors: str, code: str) -> None:
     assert "<script>" in plain
 
 
-@pytest.mark.parametrize("what", [reading(), Comparison(reading(), reading("other", shift=0.7))])
+@pytest.mark.parametrize(
+    "what", [hostile_text(), TextComparison(hostile_text(), hostile_text("other", shift=0.7))]
+)
 def test_tokens_do_nothing_to_the_terminal(what: Any) -> None:
     plain = OURS.sub("", shown(what, "truecolor"))
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", plain)
@@ -49,7 +51,7 @@ def test_tokens_do_nothing_to_the_terminal(what: Any) -> None:
 
 
 def test_a_comparison() -> None:
-    made = Comparison(reading("one"), reading("two", shift=0.7))
+    made = TextComparison(hostile_text("one"), hostile_text("two", shift=0.7))
     text = shown(made, "truecolor")
     assert "48;2;74;151;214" in text
     assert "48;2;198;125;30" in text

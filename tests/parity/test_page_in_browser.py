@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.display.hostile import TOKENS, reading
+from tests.display.hostile import TOKENS, hostile_text
 from tests.parity.browser import Browser, find_chromium
-from tinker_local.display import Comparison, Reading, scale, write_page
+from tinker_local.display import ScoredText, TextComparison, scale, write_page
 from tinker_local.display.visible import text_of_bytes
 
 CHROMIUM = find_chromium()
@@ -31,7 +31,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def opened(browser: Browser, tmp_path: Path) -> Browser:
-    write_page(tmp_path / "page.html", reading())
+    write_page(tmp_path / "page.html", hostile_text())
     browser.prefer("light")
     browser.open(tmp_path / "page.html")
     return browser
@@ -85,7 +85,7 @@ def test_colours_are_those_of_the_scale(opened: Browser, name: str, by: str) -> 
         opened.evaluate(f"document.getElementById('tl-{name}').click()")
     assert colours(opened, "document.documentElement") == (theme.paper, theme.ink)
     seen = set()
-    for i, one in enumerate(reading().tokens):
+    for i, one in enumerate(hostile_text().tokens):
         if one.logprob is None:
             continue
         level = scale.level(one.logprob)
@@ -154,7 +154,7 @@ def test_the_box_stays_on_the_screen(browser: Browser, tmp_path: Path) -> None:
     topk = [[(i, -0.7), ((i + 1) % 400, -2.0)] for i in range(400)]
     write_page(
         tmp_path / "p.html",
-        Reading.of("x", range(400), [-1.0] * 400, topk, lambda i: text_of_bytes(words[i])),
+        ScoredText.of("x", range(400), [-1.0] * 400, topk, lambda i: text_of_bytes(words[i])),
     )
     browser.resize(500, 400)
     try:
@@ -176,8 +176,8 @@ def test_the_box_stays_on_the_screen(browser: Browser, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("two", [False, True])
 def test_tokens_do_nothing(browser: Browser, tmp_path: Path, two: bool) -> None:
-    one = reading("model")
-    write_page(tmp_path / "p.html", Comparison(one, reading("other", shift=0.7)) if two else one)
+    one = hostile_text("model")
+    write_page(tmp_path / "p.html", TextComparison(one, hostile_text("other", shift=0.7)) if two else one)
     browser.open(tmp_path / "p.html")
     title = "model and other" if two else "model"
     assert browser.evaluate("document.title") == f"{title}: log-probabilities"
@@ -196,7 +196,7 @@ def test_tokens_do_nothing(browser: Browser, tmp_path: Path, two: bool) -> None:
 
 def test_the_policy_refuses_what_is_not_ours(browser: Browser, tmp_path: Path) -> None:
     """Were an escape forgotten, the policy would still hold."""
-    write_page(tmp_path / "p.html", reading())
+    write_page(tmp_path / "p.html", hostile_text())
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
     bad = "<script>document.title='owned'</script><img src='http://localhost:9/x'><style>p{}</style>"
     (tmp_path / "p.html").write_text(page.replace("<main>", f"<main>{bad}"), encoding="utf-8")
@@ -207,7 +207,7 @@ def test_the_policy_refuses_what_is_not_ours(browser: Browser, tmp_path: Path) -
 
 
 def test_a_comparison(browser: Browser, tmp_path: Path) -> None:
-    made = Comparison(reading("one"), reading("two", shift=1.5))
+    made = TextComparison(hostile_text("one"), hostile_text("two", shift=1.5))
     write_page(tmp_path / "p.html", made)
     browser.prefer("light")
     browser.open(tmp_path / "p.html")
@@ -237,7 +237,7 @@ def test_a_comparison(browser: Browser, tmp_path: Path) -> None:
 def test_five_thousand_tokens(browser: Browser, tmp_path: Path) -> None:
     """Each of them is there and can be hovered over; what that costs is printed (``-rP``)."""
     repeat = 5000 // len(TOKENS) + 1
-    write_page(tmp_path / "p.html", reading(repeat=repeat))
+    write_page(tmp_path / "p.html", hostile_text(repeat=repeat))
     n = len(TOKENS) * repeat
     loaded = browser.open(tmp_path / "p.html")
     assert browser.evaluate("document.querySelectorAll('.tl-text .tl-t').length") == n

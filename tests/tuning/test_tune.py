@@ -16,8 +16,8 @@ from tinker_local import BadRequestError, ModelInput, NotFoundError, ServiceClie
 from tinker_local.cli import app
 from tinker_local.store.model_store import ModelStore
 from tinker_local.tuning.quality import Quality
-from tinker_local.tuning.speed import Speed
-from tinker_local.tuning.tuner import Row, choose
+from tinker_local.tuning.speed import RelativeSpeed
+from tinker_local.tuning.tuner import TypeMeasurement, choose
 
 WORDS = "every good boy does fine and all cows eat grass " * 4
 
@@ -149,7 +149,7 @@ def test_chooses_the_fastest_of_those_good_enough() -> None:
         row("q8_0", 0.001, 1.95),
         row("q4_0", 0.04, 2.0, low=1.9),
         row("q2_k", 0.5, 4.0),
-        Row("q6_k", problem="cannot be made"),
+        TypeMeasurement("q6_k", problem="cannot be made"),
     ]
     assert choose(rows, "score", 0.05).type == "q8_0"  # as fast as q4_0 within noise, and more exact
     assert choose(rows, "score", 1.0).type == "q2_k"
@@ -157,9 +157,13 @@ def test_chooses_the_fastest_of_those_good_enough() -> None:
     assert choose(rows[:1], "one", 0.0).type == "bf16"
 
 
-def row(type: str, kl: float, ratio: float, low: float | None = None, is_source: bool = False) -> Row:
-    speed = Speed(100 * ratio, ratio, low or ratio, ratio)
-    return Row(type, is_source, 1, Quality(kl, 0, 10, 100), dict.fromkeys(("score", "one", "batch"), speed))
+def row(
+    type: str, kl: float, ratio: float, low: float | None = None, is_source: bool = False
+) -> TypeMeasurement:
+    speed = RelativeSpeed(100 * ratio, ratio, low or ratio, ratio)
+    return TypeMeasurement(
+        type, is_source, 1, Quality(kl, 0, 10, 100), dict.fromkeys(("score", "one", "batch"), speed)
+    )
 
 
 def choose_by_hand(home: Path, **types: str | None) -> None:

@@ -138,13 +138,14 @@ class ScoreTask:
     """Compute the log-probabilities of each line's text.
 
     Attributes:
-        top_k: alternatives at each position, for lines without ``top_k``.
+        top_k: alternatives at each position, for lines without ``top_k``, which the SDK calls
+            ``topk_prompt_logprobs``; a line may have either.
     """
 
     top_k: int = 0
     _params: SamplingParams = field(default_factory=lambda: SamplingParams(max_tokens=0))
 
-    known: ClassVar = frozenset((*TEXTS, "top_k", "id"))
+    known: ClassVar = frozenset((*TEXTS, "top_k", "topk_prompt_logprobs", "id"))
     written: ClassVar = frozenset(
         ("line", "error", "texts", "logprobs", "sum", "perplexity", "topk_logprobs")
     )
@@ -169,7 +170,9 @@ class ScoreTask:
             1,
             self._params,
             include_prompt_logprobs=True,
-            topk_prompt_logprobs=item.asked.get("top_k", self.top_k),
+            topk_prompt_logprobs=item.asked.get(
+                "top_k", item.asked.get("topk_prompt_logprobs", self.top_k)
+            ),
         )
 
     def answer(

@@ -1,9 +1,10 @@
-"""How fast this machine is, with a model and without us.
+"""``tinker-local bench``: the speed of this machine, with our engine and with bare llama.cpp.
 
-rounds.py     things that take turns, and the medians of their times
-bare_loop.py  llama.cpp with nothing around it
-speed.py      ours and the bare loop: scoring, and sampling 1, 8 and 32 at once
-memory.py     bytes of weights that a token needs, and how fast memory can be read
-threads.py    the same work by other numbers of threads
-types.py      layers of the model's shape in other number formats
+report.py     ``measure`` runs all measurements; ``BenchReport`` holds them and recommends settings
+speed.py      our engine and the bare loop: scoring, and sampling 1, 8 and 32 at once
+threads.py    the bare loop with different numbers of threads
+types.py      the bare loop over layers of the model's shape in different number formats
+memory.py     bytes of weights that a decoded token reads, and the bandwidth of main memory
+bare_loop.py  the bare loop: ``llama_decode`` with nothing around it
+rounds.py     candidates take turns in rounds; medians of their times
 """

@@ -1,4 +1,4 @@
-"""llama.cpp with nothing around it: batches that are prepared, decoded and waited for."""
+"""BareLoop: ``llama_decode`` with nothing around it, the speed that our engine is measured against."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from tinker_local.llama.context import Context
 
 
 class BareLoop:
-    """Decodes batches in a context of its own, and does nothing with the logits but wait for them.
+    """Fills batches, decodes them and waits for the logits, but does nothing with these.
 
     Args:
-        context: whose sequences 0 to n - 1 are used.
+        context: a context that nothing else uses; sequences from 0 on are overwritten.
     """
 
     def __init__(self, context: Context) -> None:
         self.context = context
 
     def score(self, tokens: NDArray[np.int32]) -> float:
-        """Compute the logits of all positions of a prompt; return the seconds."""
+        """Compute the logits of all positions of a prompt; return the seconds it took."""
         return self._prefill(tokens, scored=True)
 
     def sample(self, prompt: NDArray[np.int32], n_samples: int, n_steps: int) -> float:
-        """Decode ``n_steps`` tokens for each of ``n_samples`` continuations; return the seconds.
+        """Decode ``n_steps`` tokens of each of ``n_samples`` continuations; return the seconds it took.
 
-        The prompt is computed before the time begins.
+        The time starts after prefill. The same token is fed each time, since nothing is sampled.
         """
         self._prefill(prompt, scored=False)
         for sequence in range(1, n_samples):
@@ -44,6 +44,10 @@ class BareLoop:
         return time.perf_counter() - begun
 
     def _prefill(self, tokens: NDArray[np.int32], *, scored: bool) -> float:
+        """Empty the cache, decode a prompt in chunks; return the seconds of decoding.
+
+        With ``scored`` the logits of all positions are computed, else only those of the last.
+        """
         for sequence in range(self.context.n_sequences):
             self.context.remove_sequence(sequence)
         batch, seconds = self.context.batch, 0.0

@@ -1,4 +1,4 @@
-"""Bytes of weights that a token needs, and how fast memory can be read."""
+"""Memory traffic: bytes of weights that a decoded token reads, and the bandwidth of main memory."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from tinker_local import kernels
 from tinker_local.gguf.parts import ModelFiles
 
-_BUFFER = 1 << 28  # bytes; several times the caches of most CPUs
+_BUFFER = 1 << 28  # bytes: several times the caches of most CPUs
 _EMBEDDINGS, _OUTPUT = "token_embd.weight", "output.weight"
 
 
 def weight_bytes(path: Path) -> int:
-    """Return the bytes of weights that are read to decode a token.
+    """Return the bytes of weights that decoding one token reads.
 
-    All matrices, but of experts only as many as serve a token, and of an embedding table nothing unless it
-    is the output matrix too.
+    All tensors count, with two exceptions: of experts only as many as one token uses, and an embedding
+    table counts only where it is the output matrix too (otherwise one row of it is read).
     """
     files = ModelFiles.read(path)
     counts = [files.metadata.get(f"{files.architecture}.expert_{of}count") for of in ("used_", "")]
@@ -32,9 +32,9 @@ def weight_bytes(path: Path) -> int:
 
 
 def memory_read(n_threads: int, rounds: int = 5) -> float:
-    """Return bytes per second of reading main memory by ``n_threads``: the best of some reads."""
+    """Return the bandwidth of main memory in bytes per second, with ``n_threads``: the best round."""
     numbers = np.zeros((256, _BUFFER // 4 // 256), np.float32)
-    numbers.fill(1.0)  # so that there is memory behind it
+    numbers.fill(1.0)  # makes the system give it memory pages
     best = 0.0
     for _ in range(rounds):
         begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""BenchReport: all that is measured, and what follows from it."""
+"""BenchReport: all measurements, and the settings they recommend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from tinker_local.bench.bare_loop import BareLoop
 from tinker_local.bench.memory import memory_read, weight_bytes
-from tinker_local.bench.speed import SAMPLES, Speed, measure_speed
+from tinker_local.bench.speed import SAMPLES, EngineSpeed, measure_speed
 from tinker_local.bench.threads import ThreadSpeed, measure_threads, recommended_threads, thread_counts
 from tinker_local.bench.types import CANDIDATES, KNOWN, TypeSpeed, measure_types
 from tinker_local.llama.context import Context
@@ -22,35 +22,35 @@ from tinker_local.sampling_client import SamplingClient
 from tinker_local.store.provenance import Provenance
 
 _ROUNDS = 5
-_SHARES = {"speed": 0.6, "threads": 0.15, "types": 0.2}  # of the time; the rest is for starting
+_SHARES = {"speed": 0.6, "threads": 0.15, "types": 0.2}  # of the given time; the rest goes to opening
 _N_CELLS, _N_STATES = 4096, 8
 _WORK = {"score": "scoring", "sample": "one sample", "batch": "many samples"}
-_BUSY = 0.5  # of the CPUs
-_BETTER = 1.1  # times as fast: what is worth a word
+_BUSY = 0.5  # load, as a share of the CPUs, from which on other programs disturb
+_BETTER = 1.1  # ratio from which on a faster type is recommended
 
 
 @dataclass(frozen=True)
 class BenchReport:
-    """What this machine does with a model.
+    """Measurements of one model on this machine.
 
     Attributes:
-        type: number format of the model's file, if it is known.
-        n_threads: that it was measured with.
-        on_cpu: whether all was computed by the CPU.
-        load: processes that wanted to compute in the minute before; None where the system does not say.
-        speeds: ours and the bare loop's.
-        weight_bytes: that a decoded token needs.
-        bandwidth: of them in bytes per second, when one sample is decoded by the bare loop.
-        memory_read: bytes per second that can be read; None where a device computes.
-        threads: other numbers of threads; none where a device computes.
-        types: other number formats; likewise.
+        type: GGUF type of the model's file; None if unknown.
+        n_threads: threads that the model was measured with.
+        on_cpu: whether the CPU computed everything.
+        load: the system's load average of the minute before; None where the system has none.
+        speeds: our engine and the bare loop, for each kind of work.
+        weight_bytes: bytes of weights that decoding one token reads.
+        bandwidth: bytes of weights per second that the bare loop reads while it decodes one sample.
+        memory_read: bandwidth of main memory in bytes per second; None unless ``on_cpu``.
+        threads: speed by number of threads; empty unless ``on_cpu``.
+        types: speed by number format; empty unless ``on_cpu``.
     """
 
     type: str | None
     n_threads: int
     on_cpu: bool
     load: float | None
-    speeds: list[Speed]
+    speeds: list[EngineSpeed]
     weight_bytes: int
     bandwidth: float
     memory_read: float | None
@@ -59,12 +59,12 @@ class BenchReport:
 
     @property
     def recommended_threads(self) -> int | None:
-        """The number of threads to use, None if it was not measured."""
+        """The best number of threads; None if threads were not measured."""
         return recommended_threads(self.threads) if self.threads else None
 
     @property
     def recommended_types(self) -> dict[str, str]:
-        """The fastest number format for each kind of work."""
+        """The fastest number format by kind of work: ``score``, ``sample``, ``batch``."""
         return {
             work: max(self.types, key=lambda found: float(getattr(found, work))).type
             for work in _WORK
@@ -73,11 +73,11 @@ class BenchReport:
 
     @property
     def recommendations(self) -> list[str]:
-        """What to do, in words."""
+        """Advice for people, a sentence each."""
         said = []
         if self.load is not None and self.load > _BUSY * (os.cpu_count() or 1):
             said.append(
-                f"Other programs were computing (load {self.load:.1f}): measure again without them."
+                f"Other programs were running (load {self.load:.1f}): close them and measure again."
             )
         if best := self.recommended_threads:
             same = best == default_threads()
@@ -90,22 +90,22 @@ class BenchReport:
             if here is not None and here is not found:
                 times = getattr(found, work) / getattr(here, work)
                 if times < _BETTER:
-                    line = f"type for {_WORK[work]}: {here.type}, as it is"
+                    line = f"type for {_WORK[work]}: {here.type}, the present one"
                 else:
                     line += f", whose layers are {times:.1f} times as fast as {here.type}'s"
             said.append(line)
         if self.types:
-            said.append("Fewer bits cost quality, and the output matrix was not measured.")
+            said.append("Types with fewer bits lose quality; the output matrix was not measured.")
         return said
 
 
 def measure(client: SamplingClient, seconds: float, say: Callable[[str], None]) -> BenchReport:
-    """Measure all of it in about ``seconds``.
+    """Run all measurements in about ``seconds``.
 
     Args:
-        client: opened without a prefix cache, else what is measured is there already.
-        seconds: how long; a slow model takes longer.
-        say: is told what is done next.
+        client: the model; opened without a prefix cache, which would answer repeated prompts from memory.
+        seconds: duration to aim at; a slow model takes longer.
+        say: called with a line of text before each part.
     """
     weights, options = client.weights, client.options
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
@@ -131,7 +131,7 @@ def measure(client: SamplingClient, seconds: float, say: Callable[[str], None]) 
     )
     kind = Provenance.of(weights.path).type
     try:
-        say("scoring and sampling, ours and the bare loop in turn ...")
+        say("measuring scoring and sampling, our engine and bare llama.cpp in turn ...")
         speeds = measure_speed(client, bare, _SHARES["speed"] * seconds, _ROUNDS)
         n_bytes = weight_bytes(weights.path)
         bandwidth = n_bytes * next(speed.bare for speed in speeds if speed.n_samples == 1)
@@ -139,11 +139,11 @@ def measure(client: SamplingClient, seconds: float, say: Callable[[str], None]) 
         types: list[TypeSpeed] = []
         read = None
         if on_cpu:
-            say("memory and numbers of threads ...")
+            say("measuring memory and numbers of threads ...")
             read = memory_read(n_threads)
             tokens = np.arange(64, dtype=np.int32) % model.n_vocab
             threads = measure_threads(bare, tokens, thread_counts(), _SHARES["threads"] * seconds, _ROUNDS)
-            say("layers of this shape in other types ...")
+            say("measuring layers of this shape in other types ...")
             own = _layer_type(kind)
             tried = [name for name in KNOWN if name in CANDIDATES or name == own]
             types = measure_types(weights.path, tried, n_threads, _SHARES["types"] * seconds, _ROUNDS)
@@ -153,5 +153,5 @@ def measure(client: SamplingClient, seconds: float, say: Callable[[str], None]) 
 
 
 def _layer_type(kind: str | None) -> str | None:
-    """Return what most matrices of a file of this type are: those of q4_k_m are q4_k."""
+    """Return the format of most matrices of a file type: ``q4_k`` for ``q4_k_m``."""
     return kind and kind.removesuffix("_l").removesuffix("_m").removesuffix("_s")

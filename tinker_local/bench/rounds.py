@@ -1,4 +1,4 @@
-"""Things that take turns, because machines grow slower and faster as they like."""
+"""Rounds: candidates take turns, so that a machine that slows down or speeds up treats all alike."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ K = TypeVar("K")
 
 
 def take_turns(work: Mapping[K, Callable[[], float]], rounds: int, seconds: float) -> dict[K, list[float]]:
-    """Run each once a round; each returns how long it took.
+    """Run each candidate once per round.
 
-    Every other round goes the other way, so that each comes first and last as often. No round begins after
-    ``seconds``, but for the first: other work on the machine may make all of it slower than it seemed.
+    Every other round runs in reverse order, so that each candidate is first and last equally often.
+
+    Args:
+        work: candidates; each returns the seconds that it took.
+        rounds: most rounds.
+        seconds: no round but the first begins later than this, in case the machine is slower than planned.
 
     Returns:
-        The times of each, in seconds, those of one round in one place.
+        The seconds of each candidate, one entry per round.
     """
     times: dict[K, list[float]] = {name: [] for name in work}
     begun = time.perf_counter()
@@ -30,10 +34,10 @@ def take_turns(work: Mapping[K, Callable[[], float]], rounds: int, seconds: floa
 
 
 def medians(times: Mapping[K, list[float]]) -> dict[K, float]:
-    """Return the median time of each."""
+    """Return the median time of each candidate, in seconds."""
     return {name: statistics.median(found) for name, found in times.items()}
 
 
 def fit(seconds: float, each: float, least: int, most: int) -> int:
-    """Return how often something that takes ``each`` seconds fits, from ``least`` to ``most`` times."""
+    """Return how many times ``each`` seconds fit into ``seconds``, at least ``least``, at most ``most``."""
     return max(least, min(most, int(seconds / max(each, 1e-9))))

@@ -1,4 +1,4 @@
-"""Ours and the bare loop, in turn: scoring, and sampling several at once."""
+"""EngineSpeed: our engine and the bare loop in turn, scoring and sampling."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from tinker_local.sampling_client import SamplingClient
 from tinker_local.types import ModelInput, SamplingParams
 
 SAMPLES = (1, 8, 32)
+"""Numbers of samples that are measured."""
 TOP_K = 20
-"""Alternatives at each position that is scored."""
+"""Alternatives that scoring returns at each position."""
 _N_PROMPT = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
-    """One kind of work.
+class EngineSpeed:
+    """The speed of our engine and of the bare loop at one kind of work.
 
     Attributes:
-        n_samples: continuations at once; 0 is scoring.
-        n_tokens: of a round.
-        ours, bare: tokens per second, medians.
-        ratio: ours / bare, the median of the rounds'.
+        n_samples: continuations at once; 0 means scoring.
+        n_tokens: tokens of a round.
+        ours, bare: tokens per second, median of the rounds.
+        ratio: ours / bare, median of the rounds.
     """
 
     n_samples: int
@@ -41,14 +42,17 @@ class Speed:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The kind of work, for people."""
         return f"sample {self.n_samples} at once" if self.n_samples else "score"
 
 
 def measure_speed(
     client: SamplingClient, bare: BareLoop, seconds: float, rounds: int, *, seed: int = 0
-) -> list[Speed]:
-    """Measure both in about ``seconds``; first scoring, then as many samples at once as the model can."""
+) -> list[EngineSpeed]:
+    """Measure both in about ``seconds``: scoring, then each of ``SAMPLES`` that the context has room for.
+
+    Each part first runs a little to warm up and to find how many tokens fit its share of the time.
+    """
     n_ctx = bare.context.n_ctx
     rng = np.random.default_rng(seed)
     tokens = rng.integers(0, client.get_tokenizer().vocab_size, 512).astype(np.int32)[: n_ctx // 2]
@@ -77,15 +81,16 @@ def _compare(
     bare: Callable[[], float],
     rounds: int,
     seconds: float,
-) -> Speed:
-    ours()  # its first one is slower
+) -> EngineSpeed:
+    ours()  # warm up: the first run is slower
     times = take_turns({"ours": ours, "bare": bare}, rounds, seconds)
     ratio = statistics.median(b / a for a, b in zip(times["ours"], times["bare"], strict=True))
     middle = medians(times)
-    return Speed(n_samples, n_tokens, n_tokens / middle["ours"], n_tokens / middle["bare"], ratio)
+    return EngineSpeed(n_samples, n_tokens, n_tokens / middle["ours"], n_tokens / middle["bare"], ratio)
 
 
 def _warm(run: Callable[[], float]) -> float:
+    """Run twice; return the seconds of the second run."""
     run()
     return run()
 
@@ -101,7 +106,7 @@ def _score(client: SamplingClient, tokens: NDArray[np.int32]) -> float:
 
 
 def _sample(client: SamplingClient, tokens: NDArray[np.int32], n_samples: int, n_steps: int) -> float:
-    """Seconds from the first tokens, which come with the prompt, to the last."""
+    """Return the seconds of decoding, from the last sample's first token to the last token of all."""
     times: list[float] = []
     client.sample(
         ModelInput.from_ints(tokens.tolist()),

@@ -1,4 +1,4 @@
-"""The same work by other numbers of threads."""
+"""ThreadSpeed: the bare loop with different numbers of threads."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tinker_local.bench.bare_loop import BareLoop
 from tinker_local.bench.rounds import fit, medians, take_turns
 from tinker_local.llama.machine import default_threads
 
-_MOST = 5  # numbers of threads that are tried
-_SAME = 0.97  # a share of the best speed that is as good
+_MOST = 5  # numbers of threads that are measured
+_SAME = 0.97  # share of the best speed that counts as equally good
 _N_SCORED = 64
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadSpeed:
-    """What a number of threads does: tokens per second scored, and sampled one at a time."""
+    """Tokens per second with a number of threads: scoring, and sampling one at a time."""
 
     n_threads: int
     score: float
@@ -31,12 +31,12 @@ class ThreadSpeed:
 
     @property
     def both(self) -> float:
-        """One number for the two: their geometric mean."""
+        """Geometric mean of ``score`` and ``sample``."""
         return math.sqrt(self.score * self.sample)
 
 
 def thread_counts() -> list[int]:
-    """Return the numbers that are worth trying: powers of two, the physical cores, all there are."""
+    """Return the numbers of threads to measure: powers of two, the physical cores, all logical CPUs."""
     usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     counts = {1 << i for i in range(usable.bit_length())} | {min(default_threads(), usable), usable}
     return sorted(counts)[-_MOST:]
@@ -45,7 +45,7 @@ def thread_counts() -> list[int]:
 def measure_threads(
     bare: BareLoop, tokens: NDArray[np.int32], counts: Sequence[int], seconds: float, rounds: int
 ) -> list[ThreadSpeed]:
-    """Measure each number in about ``seconds``; the context has its own number again in the end."""
+    """Measure each number of threads in about ``seconds`` all together; then restore the context's own."""
     before = bare.context.n_threads
     scored = tokens[:_N_SCORED]
 
@@ -54,7 +54,7 @@ def measure_threads(
         return bare.sample(scored[:8], 1, n_steps) if n_steps else bare.score(scored)
 
     try:
-        for count in counts:  # warm up: threads begin, and pages come
+        for count in counts:  # warm up: start the threads, load the pages
             run(count, 1)
         share = seconds / (2 * rounds * len(counts))
         n_steps = fit(share, run(before, 2) / 2, 2, 32)
@@ -69,6 +69,6 @@ def measure_threads(
 
 
 def recommended_threads(found: Sequence[ThreadSpeed]) -> int:
-    """Return the least number that is as good as the best, for scoring and sampling together."""
+    """Return the smallest number of threads within 3 % of the best, scoring and sampling together."""
     best = max(speed.both for speed in found)
     return min(speed.n_threads for speed in found if speed.both >= _SAME * best)

@@ -1,7 +1,8 @@
-"""Layers of a model's shape in other number formats: what the machine does with each.
+"""TypeSpeed: layers of the model's shape in different number formats, timed on this machine.
 
-The weights are zeros, which take as long to multiply as any others. There are as many layers as the model
-has, up to 50 million weights, and next to no vocabulary: the output matrix is not measured.
+A small model is written for each format. Its weights are zeros, which take as long to multiply as others.
+It has as many layers as the real model, up to 50 million weights, and a vocabulary of 512 tokens: the
+output matrix is not measured.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from tinker_local.llama.context_plan import ContextPlan
 from tinker_local.llama.model import load_model
 
 CANDIDATES = ("bf16", "q8_0", "q6_k", "q4_k", "q4_1", "q4_0", "iq4_nl")
-"""Formats that are tried, the most exact first."""
+"""Formats that are measured, the most exact first."""
 
 KNOWN = (*CANDIDATES, "f32", "f16", "q5_k", "q5_1", "q5_0", "q3_k", "q2_k")
-"""Formats that can be tried."""
+"""Formats that can be measured; the model's own is measured too if it is among these."""
 
-_N_WEIGHTS = 3 << 24  # more than caches hold, and 300 MB of disk for all candidates
+_N_WEIGHTS = 3 << 24  # more than caches hold; 300 MB of disk for all candidates
 _N_SCORED, _N_SAMPLES, _N_VOCAB = 128, 8, 512
 _KINDS = {name: gguf.GGMLQuantizationType[name.upper()] for name in KNOWN}
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """The matrices of a layer, as a model of the llama kind has them."""
+class LayerShape:
+    """Number and sizes of the layers of a model, as the architecture ``llama`` has them."""
 
     width: int
     inner: int
@@ -45,8 +46,8 @@ class Shape:
     n_layers: int
 
     @classmethod
-    def of(cls, path: Path) -> Shape | None:
-        """Return a model's; None where its layers are not alike, or have other parts."""
+    def of(cls, path: Path) -> LayerShape | None:
+        """Return the shape of a model's layers; None where they differ from one another or lack a size."""
         files = ModelFiles.read(path)
 
         def number(key: str) -> int | None:
@@ -64,7 +65,7 @@ class Shape:
 
     @property
     def matrices(self) -> dict[str, tuple[int, int]]:
-        """Rows and columns of a layer's matrices."""
+        """Rows and columns of each matrix of a layer."""
         n_kv = self.width // self.n_heads * self.n_kv_heads
         return {
             "attn_q": (self.width, self.width),
@@ -77,14 +78,14 @@ class Shape:
         }
 
     def can_have(self, kind: str) -> bool:
-        """Whether rows of this length can be stored so."""
+        """Whether the rows of all matrices are whole blocks of a format."""
         block, _ = gguf.GGML_QUANT_SIZES[_KINDS[kind]]
         return self.width % block == 0 and self.inner % block == 0
 
 
 @dataclass(frozen=True, slots=True)
 class TypeSpeed:
-    """What a number format does: tokens per second through the layers."""
+    """Tokens per second through the layers in one number format: scoring, 1 sample, 8 samples."""
 
     type: str
     score: float
@@ -95,12 +96,12 @@ class TypeSpeed:
 def measure_types(
     path: Path, kinds: Sequence[str], n_threads: int, seconds: float, rounds: int
 ) -> list[TypeSpeed]:
-    """Measure layers of a model's shape, on the CPU, in about ``seconds``.
+    """Measure layers of a model's shape on the CPU, in about ``seconds``.
 
     Returns:
-        Those formats that its rows can be stored in; none where its layers are of another kind.
+        The speeds of the formats that fit the length of the rows; [] if the layers have no common shape.
     """
-    shape = Shape.of(path)
+    shape = LayerShape.of(path)
     if shape is None:
         return []
     kinds = [kind for kind in kinds if shape.can_have(kind)]
@@ -128,7 +129,7 @@ def measure_types(
 
 
 @contextmanager
-def _layers(shape: Shape, kind: str, n_threads: int) -> Iterator[BareLoop]:
+def _layers(shape: LayerShape, kind: str, n_threads: int) -> Iterator[BareLoop]:
     with tempfile.TemporaryDirectory(prefix="tinker-local-bench-") as directory:
         path = Path(directory) / f"{kind}.gguf"
         _write(path, shape, kind)
@@ -146,7 +147,7 @@ def _layers(shape: Shape, kind: str, n_threads: int) -> Iterator[BareLoop]:
             context.close()
 
 
-def _write(path: Path, shape: Shape, kind: str) -> None:
+def _write(path: Path, shape: LayerShape, kind: str) -> None:
     writer = gguf.GGUFWriter(path, "llama", use_temp_file=False)
     writer.add_context_length(512)
     writer.add_embedding_length(shape.width)
@@ -178,7 +179,7 @@ def _add(writer: gguf.GGUFWriter, name: str, extents: tuple[int, int], kind: str
 
 
 def _write_vocabulary(writer: gguf.GGUFWriter) -> None:
-    """Write the 256 bytes as byte-level vocabularies (GPT-2's) spell them, and words that nobody says."""
+    """Write the 256 bytes as GPT-2's byte-level vocabulary spells them, an end token, and made-up words."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     characters = [chr(byte) for byte in printable] + [chr(256 + i) for i in range(256 - len(printable))]
     words = [f"word{i}" for i in range(_N_VOCAB - 258)]

@@ -1,4 +1,18 @@
-"""The command line: ``tinker-local``."""
+"""The command line ``tinker-local``. A command parses options, calls the room that does the work, prints.
+
+parameters.py  options that several commands share: the model, the fields of ``Options``, error reporting
+sample.py      ``sample``: continue a prompt
+logprobs.py    ``logprobs``: score a text
+batch.py       ``--input`` and ``--output`` of these two: files of requests
+bench.py       ``bench``: measure speed
+doctor.py      ``doctor``: diagnose the installation
+lm_eval.py     ``lm-eval``: lm-evaluation-harness with our model
+models.py      ``models list``, ``show``, ``add``, ``remove``, ``verify``
+isolated.py    ``models verify --isolated``
+tune.py        ``models tune``: choose a type for each kind of work
+
+``convert`` comes from ``convert/cli.py``.
+"""
 
 import typer
 
@@ -12,9 +26,9 @@ from tinker_local.cli.sample import sample
 
 app = typer.Typer(
     name="tinker-local",
-    help="Sample from and score with a model on this machine. Exit codes: 0 done; 1 an error, in one line "
-    "on standard error; 2 wrong arguments; 130 interrupted. --install-completion completes commands, "
-    "options and names of models.",
+    help="Sample from a model on this machine, and score texts with it. Exit codes: 0 done; 1 error, with "
+    "one line on standard error; 2 wrong arguments; 130 interrupted. --install-completion teaches your "
+    "shell the commands, the options and the names of models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

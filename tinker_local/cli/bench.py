@@ -1,4 +1,4 @@
-"""``tinker-local bench``: how fast this machine is."""
+"""``tinker-local bench``: the speed of this machine with a model."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from tinker_local.options import Options
 if TYPE_CHECKING:
     from tinker_local.bench.report import BenchReport
 
-_N_CTX = 4096
+_N_CTX = 4096  # room for 32 samples; a model's training context could take all the memory
 
 
 @runs_a_model
 def bench(
     model: ChosenModel,
-    seconds: Annotated[float, typer.Option(min=1.0, help="How long to measure, roughly.")] = 50.0,
+    seconds: Annotated[
+        float, typer.Option(min=1.0, help="Approximate duration of the measurement.")
+    ] = 50.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure scoring and sampling against llama.cpp with nothing around it; recommend threads and type.
+    """Measure scoring and sampling, compared with bare llama.cpp; recommend a number of threads and a type.
 
-    All times are medians of rounds in which what is compared takes turns. Close other programs: what else
-    runs is measured too.
+    Times are medians over several rounds; in each round the candidates take turns. Close other programs
+    first: they slow down what is measured.
 
     \b
     tinker-local bench
@@ -49,10 +51,10 @@ def _print(name: str, report: BenchReport) -> None:
     typer.echo(f"{'':24}{'ours':>10}{'bare':>10}{'ours/bare':>12}")
     for speed in report.speeds:
         typer.echo(f"{speed.name:24}{speed.ours:10,.1f}{speed.bare:10,.1f}{speed.ratio:12.2f}")
-    read = f"{report.weight_bytes / 1e6:,.0f} MB of weights a token"
+    read = f"{report.weight_bytes / 1e6:,.0f} MB of weights per token"
     reached = f"{read}, read at {report.bandwidth / 1e9:.1f} GB/s for one sample"
     if report.memory_read is not None:
-        reached += f"; memory alone is read at {report.memory_read / 1e9:.1f} GB/s"
+        reached += f"; main memory delivers {report.memory_read / 1e9:.1f} GB/s"
     typer.echo(f"\n{reached}\n")
     if report.threads:
         typer.echo(f"{'threads':>8}{'score':>12}{'sample 1':>12}")

@@ -1,4 +1,4 @@
-"""``tinker-local doctor``: what is installed, what there is, and what is wrong."""
+"""``tinker-local doctor``: show the installation and the machine, and diagnose problems."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tinker_local.store.model_store import ModelStore
 
 def doctor(
     model: Annotated[
-        str | None, typer.Option(help="A model to try, by name or path. Unset: the default one.")
+        str | None, typer.Option(help="Model to try, by name or path. Unset: the default model.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     models_dir: Annotated[Path | None, option("models_dir")] = None,
 ) -> None:
-    """Show versions, how llama.cpp was built, devices and models, and what is wrong, with what to do.
+    """Show versions, the build of llama.cpp, devices and models; name each problem with its remedy.
 
-    Ends with status 1 if something is wrong. A model is tried in a process of its own.
+    Leaves with status 1 if something is wrong. The model is tried in a separate process.
 
     \b
     tinker-local doctor
@@ -34,7 +34,7 @@ def doctor(
     with reported_errors():
         report = examine(_store(models_dir), model)
     if as_json:
-        findings = [asdict(finding) for finding in report.findings]
+        findings = [asdict(diagnosis) for diagnosis in report.diagnoses]
         typer.echo(json.dumps({**report.sections, "findings": findings, "ok": report.is_well}, indent=1))
     else:
         _print(report)
@@ -43,7 +43,7 @@ def doctor(
 
 
 def _store(models_dir: Path | None) -> ModelStore:
-    """Return the store, also where another setting of the environment is wrong: that is told later."""
+    """Return the store even if an environment variable is invalid; ``software.diagnoses`` reports those."""
     try:
         return ModelStore(Options.resolve({"models_dir": models_dir}).models_dir)
     except BadRequestError:
@@ -58,12 +58,12 @@ def _print(report: Report) -> None:
             if value is not None:
                 typer.echo(f"  {name:<16} {_shown(value)}")
     typer.echo()
-    for finding in report.findings:
-        is_wrong = finding.is_wrong
+    for diagnosis in report.diagnoses:
+        is_wrong = diagnosis.is_wrong
         typer.secho(
             "wrong" if is_wrong else "could be better", fg="red" if is_wrong else "yellow", nl=False
         )
-        typer.echo(f": {finding.what}\n  {finding.remedy}")
+        typer.echo(f": {diagnosis.what}\n  {diagnosis.remedy}")
     if report.is_well:
         typer.secho("nothing is wrong", fg="green")
 

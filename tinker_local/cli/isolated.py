@@ -1,4 +1,4 @@
-"""``tinker-local models verify --isolated``: does a file from a stranger do what a model does?"""
+"""``tinker-local models verify --isolated``: try an untrusted file in a separate process."""
 
 from __future__ import annotations
 
@@ -18,14 +18,21 @@ from tinker_local.store.model_store import ModelStore
 def verify_isolated(
     name: str | None, base: str | None, models_dir: Path | None, *, as_json: bool = False
 ) -> None:
-    """Try the file that a name or path stands for, on the base that another does; print what came of it."""
+    """Open a model or adapter in a separate process, run it for a few tokens, and print the result.
+
+    Args:
+        name: name or path of the model or adapter.
+        base: name of the model that an adapter is for.
+        models_dir: the models directory; None for the usual one.
+        as_json: print one JSON object.
+    """
     if name is None:
-        raise typer.BadParameter("--isolated needs the name or path of what to try")
+        raise typer.BadParameter("--isolated needs the name or path of a file to try")
     with reported_errors():
         store = ModelStore(Options.resolve({"models_dir": models_dir}).models_dir)
         path = Path(name).expanduser() if Path(name).expanduser().is_file() else store.resolve(name)
         if not path.is_file():
-            raise NotFoundError(f"there is no file {path}")
+            raise NotFoundError(f"there is no file {path}; give the name or path of a GGUF file")
         found = try_isolated(path.resolve(), store.resolve(base).resolve() if base else None)
         if as_json:
             typer.echo(json.dumps({"path": str(path), **asdict(found)}))

@@ -1,4 +1,4 @@
-"""``tinker-local lm-eval``: the command line of lm-evaluation-harness, which then knows our model."""
+"""``tinker-local lm-eval``: the command line of lm-evaluation-harness, with our model registered."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import typer
 from tinker_local.cli.parameters import reported_errors
 
 TAKES_ALL = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""Settings of a command that reads its arguments itself."""
-_OTHER_COMMANDS = ("ls", "validate")
+"""typer settings of a command that receives all arguments unparsed."""
+_OTHER_COMMANDS = ("ls", "validate")  # the harness's commands that need no model
 _NAMES_A_MODEL = ("--model", "-M", "--config", "-C")
 
 
 def lm_eval(context: typer.Context) -> None:
     """Evaluate a model with lm-evaluation-harness (pip install 'tinker-local\\[eval]').
 
-    Its own command line, with --model tinker-local unless another is given:
+    The arguments are the harness's own; --model tinker-local is added unless you name another model:
 
     tinker-local lm-eval --model_args model=SmolLM2-135M-Instruct,n_ctx=4096 --tasks arc_easy
 
     --model_args takes model, adapter, lora_scale, max_length, max_gen_toks, add_bos_token,
-    prefix_token_id, seed, chat_template_args, enable_thinking, think_end_token, and what "tinker-local
-    sample" takes for running a model: n_ctx, kv_type, batch_invariant, ... "tinker-local lm-eval -h" lists
-    the harness's commands, "tinker-local lm-eval run -h" the options for evaluating.
+    prefix_token_id, seed, chat_template_args, enable_thinking, think_end_token, and the options under
+    "Running the model" of "tinker-local sample --help", with underscores: n_ctx, kv_type, ...
+
+    "tinker-local lm-eval -h" lists the harness's commands, "tinker-local lm-eval run -h" the options of an
+    evaluation.
     """
     with reported_errors():
         try:
@@ -34,7 +36,7 @@ def lm_eval(context: typer.Context) -> None:
 
 
 def with_model(arguments: list[str]) -> list[str]:
-    """Return arguments of lm-eval that name a model: ours, if they name none."""
+    """Return the harness's arguments, with ``run --model tinker-local`` added where no model is named."""
     if not arguments or arguments[0] in _OTHER_COMMANDS or arguments in (["-h"], ["run", "-h"]):
         return arguments
     names = {argument.partition("=")[0] for argument in arguments}

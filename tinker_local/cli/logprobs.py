@@ -12,49 +12,55 @@ import typer
 from tinker_local.batch import ScoreTask
 from tinker_local.cli.batch import Force, Input, Output, check_batch, run_batch
 from tinker_local.cli.parameters import ChosenModel, runs_a_model
-from tinker_local.display import Comparison, Reading, Token, write_page
+from tinker_local.display import ScoredText, ScoredToken, TextComparison, write_page
 from tinker_local.display.page import check_place
 from tinker_local.display.visible import bytes_of_text, text_of_bytes
 from tinker_local.types import ModelInput, SamplingParams
 
-_TOP_K = 10  # alternatives of a page or a coloured text, where nobody says how many
+_TOP_K = 10  # alternatives on pages and in coloured texts unless --top-k is given
 
 
 @runs_a_model
 def logprobs(
     model: ChosenModel,
-    text: Annotated[str | None, typer.Argument(help="The text to score.")] = None,
+    text: Annotated[str | None, typer.Argument(help="Text to score.")] = None,
     file: Annotated[
         typer.FileText | None,
-        typer.Option("--file", encoding="utf-8", help="Score a file's text; - reads standard input."),
+        typer.Option(
+            "--file", encoding="utf-8", help="Score the text of this file; - reads standard input."
+        ),
     ] = None,
     compare: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Compare with another model, named as for --model.")
+        str | None, typer.Option(metavar="MODEL", help="Compare with this model, given as for --model.")
     ] = None,
     compare_adapter: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Compare with this LoRA, named as for --adapter, on the model of --compare, else of "
-            "--model, else on its own. --lora-scale is not for it.",
+            help="Compare with this LoRA, given as for --adapter. Its base is the model of --compare, else "
+            "of --model, else the one that the LoRA names. --lora-scale does not apply to it.",
         ),
     ] = None,
     top_k: Annotated[
         int | None,
         typer.Option(
-            help=f"Alternatives of each token. Unset: {_TOP_K} in colours and on pages, else none.",
+            "--top-k",
+            "--topk-prompt-logprobs",
+            help=f"Alternatives shown for each token. Unset: {_TOP_K} in colours and on pages, else none.",
             show_default=False,
         ),
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a page that shows them; any browser opens it."),
+        typer.Option(
+            metavar="FILE", help="Write an HTML page with the coloured text; any browser opens it."
+        ),
     ] = None,
     color: Annotated[
         bool | None,
         typer.Option(
-            help="Colour the text by probability. Unset: on terminals, unless NO_COLOR is set. Without "
-            "colours there is a line for each token.",
+            help="Colour the text by probability instead of printing a line for each token. Unset: on "
+            "terminals, unless NO_COLOR is set.",
             show_default=False,
         ),
     ] = None,
@@ -62,7 +68,7 @@ def logprobs(
         bool | None,
         typer.Option(
             "--light/--dark",
-            help="The terminal's background. Unset: as COLORFGBG says, else dark.",
+            help="Background of the terminal. Unset: taken from COLORFGBG, else dark.",
             show_default=False,
         ),
     ] = None,
@@ -71,17 +77,20 @@ def logprobs(
     output: Output = None,
     force: Force = False,
 ) -> None:
-    """Show the log-probability of each token of a text, their sum and the perplexity.
+    """Show the log-probability of each token of a text, their sum and perplexity; or score a file of texts.
 
     \b
     tinker-local logprobs "Paris is the capital of France."
     tinker-local logprobs --file notes.txt --html notes.html
     tinker-local logprobs --file notes.txt --compare-adapter tuned.gguf --html both.html
+    tinker-local logprobs --input texts.jsonl --output scores.jsonl --top-k 3
     """
     check_batch(file if text is None else text, input, output, force, "a text or --file")
     if input is not None:
         if html or compare or compare_adapter:
-            raise typer.BadParameter("--html and --compare are for one text, not for files of requests")
+            raise typer.BadParameter(
+                "--html, --compare and --compare-adapter work on one text; leave out --input"
+            )
         run_batch(model, ScoreTask(top_k or 0), input, output, force=force, as_json=as_json)
         return
     from tinker_local.display.terminal import colour_console, show, theme_of_terminal
@@ -92,7 +101,7 @@ def logprobs(
     k = top_k if top_k is not None else _TOP_K if console or html else 0
     first = _score(model, text, k)
     other = _other(model, compare, compare_adapter)
-    shown = Comparison(first, _score(other, text, k)) if other else first
+    shown = TextComparison(first, _score(other, text, k)) if other else first
     if place:
         write_page(place, shown)
     if as_json:
@@ -107,13 +116,13 @@ def logprobs(
 
 def _read(text: str | None, file: typer.FileText | None) -> str:
     if (text is None) == (file is None):
-        raise typer.BadParameter("give the text, or --file with a file that holds it")
+        raise typer.BadParameter("give either a text or --file")
     if file is None:
         return text or ""
     try:
         return file.read()
     except UnicodeDecodeError as error:
-        raise typer.BadParameter(f"{file.name} is not UTF-8 text: {error}") from None
+        raise typer.BadParameter(f"{file.name} is not UTF-8 text: {error}; convert it to UTF-8") from None
 
 
 def _other(model: ChosenModel, compare: str | None, adapter: str | None) -> ChosenModel | None:
@@ -122,7 +131,7 @@ def _other(model: ChosenModel, compare: str | None, adapter: str | None) -> Chos
     return replace(model, base=compare or model.base, adapter=adapter, lora_scale=1.0)
 
 
-def _score(model: ChosenModel, text: str, k: int) -> Reading:
+def _score(model: ChosenModel, text: str, k: int) -> ScoredText:
     client = model.open()
     tokenizer = client.get_tokenizer()
     tokens = tokenizer.encode(text)
@@ -133,7 +142,7 @@ def _score(model: ChosenModel, text: str, k: int) -> Reading:
         include_prompt_logprobs=True,
         topk_prompt_logprobs=k,
     ).result()
-    return Reading.of(
+    return ScoredText.of(
         model.title,
         tokens,
         response.prompt_logprobs,
@@ -142,12 +151,12 @@ def _score(model: ChosenModel, text: str, k: int) -> Reading:
     )
 
 
-def _print(shown: Reading | Comparison) -> None:
-    reading = shown if isinstance(shown, Reading) else shown.first
-    if isinstance(shown, Reading):
-        for token in reading.tokens:
+def _print(shown: ScoredText | TextComparison) -> None:
+    scored = shown if isinstance(shown, ScoredText) else shown.first
+    if isinstance(shown, ScoredText):
+        for token in scored.tokens:
             typer.echo(f"{_column(token.logprob)}  {_line(token)}")
-        typer.echo(_sum(reading))
+        typer.echo(_sum(scored))
         return
     if shown.differences is None:
         for each in (shown.first, shown.second):
@@ -164,26 +173,26 @@ def _column(value: float | None) -> str:
     return f"{'-' if value is None else f'{value:.4f}':>10}"
 
 
-def _line(token: Token) -> str:
+def _line(token: ScoredToken) -> str:
     line = f"{token.token_id:6d}  {_quoted(token.text)}"
     if token.alternatives:
         line += "   <- " + ", ".join(f"{_quoted(a.text)} {a.logprob:.4f}" for a in token.alternatives)
     return line
 
 
-def _sum(reading: Reading) -> str:
-    return f"{reading.total:10.4f}  sum of {reading.count} tokens, perplexity {reading.perplexity:.4f}"
+def _sum(scored: ScoredText) -> str:
+    return f"{scored.total:10.4f}  sum of {scored.count} tokens, perplexity {scored.perplexity:.4f}"
 
 
-def _in_short(shown: Reading | Comparison) -> str:
-    if isinstance(shown, Reading):
+def _in_short(shown: ScoredText | TextComparison) -> str:
+    if isinstance(shown, ScoredText):
         mean = f"mean {shown.mean:.4f}, perplexity {shown.perplexity:.4f}"
         return f"{len(shown.tokens)} tokens, log-probability {shown.total:.4f}, {mean}"
     return f"{_in_short(shown.first)} ({shown.first.name}); {_in_short(shown.second)} ({shown.second.name})"
 
 
-def _as_json(shown: Reading | Comparison, with_topk: bool) -> dict[str, Any]:
-    if isinstance(shown, Comparison):
+def _as_json(shown: ScoredText | TextComparison, with_topk: bool) -> dict[str, Any]:
+    if isinstance(shown, TextComparison):
         answer = _as_json(shown.first, with_topk)
         return {**answer, "compare": _as_json(shown.second, with_topk), "difference": shown.differences}
     answer = {

@@ -1,4 +1,4 @@
-"""``tinker-local models``: what is on this machine."""
+"""``tinker-local models``: list, add, verify and remove the models and adapters on this machine."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ from tinker_local.store.keeper import StoreKeeper
 from tinker_local.store.model_store import ModelStore
 
 models = typer.Typer(
-    help="List, add, check and remove models and adapters.",
+    help="List, add, verify, tune and remove models and adapters.",
     invoke_without_command=True,
     pretty_exceptions_enable=False,
 )
-models.command()(tune)
 ModelsDir = Annotated[Path | None, option("models_dir")]
 Name = Annotated[
     str,
-    typer.Argument(help="A name that `list` prints, or a tinker:// path.", autocompletion=complete_name),
+    typer.Argument(
+        help="Name that `models list` prints, or a tinker:// path.", autocompletion=complete_name
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -44,12 +45,14 @@ def _default(context: typer.Context, models_dir: ModelsDir = None) -> None:
     if context.invoked_subcommand is None:
         list_models(models_dir)
     elif models_dir and str(models_dir) != os.environ.get("TINKER_LOCAL_MODELS_DIR"):
-        raise typer.BadParameter(f"give it after {context.invoked_subcommand}", param_hint="--models-dir")
+        raise typer.BadParameter(
+            f"put the option behind the command {context.invoked_subcommand}", param_hint="--models-dir"
+        )
 
 
 @models.command("list")
 def list_models(models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
-    """List what can be used by name: size, type, base, adapters; then what is known and not here.
+    """List the models and adapters on this machine with size, type and base; then known ones to install.
 
     Example: tinker-local models list --json
     """
@@ -63,13 +66,13 @@ def list_models(models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
             _print(holding, holdings)
         missing = [model.name for model in store.models() if model.path is None]
         if missing:
-            typer.echo(f"Known, not installed (`models show NAME` says how): {', '.join(missing)}\n")
-        typer.echo(f"GGUF files in {store.directory} are found by their names.")
+            typer.echo(f"Not installed (`models show NAME` says how to get one): {', '.join(missing)}\n")
+        typer.echo(f"GGUF files in {store.directory} can be used by name.")
 
 
 @models.command()
 def show(name: Name, models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
-    """Show all that is known of one: files, hashes, licence, source, base, adapters.
+    """Show the details of a model or adapter: files, hashes, licence, source, base, adapters.
 
     Example: tinker-local models show SmolLM2-135M-Instruct
     """
@@ -88,15 +91,18 @@ def show(name: Name, models_dir: ModelsDir = None, as_json: AsJson = False) -> N
 
 @models.command()
 def add(
-    path: Annotated[Path, typer.Argument(help="A GGUF file; for a tinker:// path also a download.")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="GGUF file; with a tinker:// path as --name also a downloaded checkpoint."),
+    ],
     name: Annotated[
-        str | None, typer.Option(help="NAME, ORGANISATION/NAME or a tinker:// path. Unset: the file's.")
+        str | None, typer.Option(help="NAME, ORGANISATION/NAME or a tinker:// path. Unset: the file name.")
     ] = None,
-    link: Annotated[bool, typer.Option("--link", help="Make a symbolic link, not a copy.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace what has this name.")] = False,
+    link: Annotated[bool, typer.Option("--link", help="Make a symbolic link instead of a copy.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file of the same name.")] = False,
     models_dir: ModelsDir = None,
 ) -> None:
-    """Put a file under a name.
+    """Add a file to the models directory under a name.
 
     Example: tinker-local models add my-model.gguf --name Me/Mine
     """
@@ -108,10 +114,10 @@ def add(
 @models.command()
 def remove(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
     models_dir: ModelsDir = None,
 ) -> None:
-    """Delete a model, an adapter or a checkpoint from the store.
+    """Delete a model, an adapter or a checkpoint from the models directory.
 
     Example: tinker-local models remove Me/Mine --yes
     """
@@ -128,18 +134,23 @@ def remove(
 
 @models.command()
 def verify(
-    name: Annotated[str | None, typer.Argument(help="Unset: everything in the store.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of one model or adapter. Unset: all.")] = None,
     models_dir: ModelsDir = None,
     isolated: Annotated[
-        bool, typer.Option(help="Try a file from a stranger in a process of its own; NAME may be a path.")
+        bool, typer.Option(help="Try an untrusted file in a separate process instead; NAME may be a path.")
     ] = False,
     base: Annotated[
         str | None,
-        typer.Option(help="The model that an adapter to try is for.", autocompletion=complete_model),
+        typer.Option(
+            "--base",
+            "--base-model",
+            help="With --isolated: the model that an adapter is for.",
+            autocompletion=complete_model,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare files with the SHA-256 recorded when they were added or converted; or try one.
+    """Compare files with the SHA-256 recorded when they were added or converted; or try an untrusted file.
 
     Example: tinker-local models verify --json
     """
@@ -160,11 +171,14 @@ def verify(
             raise typer.Exit(1)
 
 
+models.command()(tune)
+
+
 def find_named_base(name: str) -> Path:
-    """Return the GGUF file that a name stands for, of an adapter that is to be converted.
+    """Return the GGUF file of a base by its name; ``convert`` calls this for the base of an adapter.
 
     Raises:
-        ConversionError: there is none; the message says where it was looked for.
+        ConversionError: no model has this name; the message lists those that are there.
     """
     try:
         return ModelStore().resolve(name)
@@ -190,7 +204,7 @@ def _find(store: ModelStore, holdings: list[Holding], name: str) -> Holding | No
 def _show_missing(store: ModelStore, name: str, as_json: bool) -> None:
     entry = find_entry(name)
     if entry is None:
-        store.resolve(name)  # says what there is, or why it is none of these
+        store.resolve(name)  # raises an error that lists the known names
         return
     if as_json:
         facts = {"name": entry.name, "aliases": entry.aliases, "path": None, "license": entry.license}
@@ -212,7 +226,7 @@ def _print(holding: Holding, holdings: list[Holding], *, detailed: bool = False)
     typer.echo("  " + "  ".join(filter(None, facts)))
     _line("also called", ", ".join(holding.aliases))
     if holding.is_adapter:
-        unsaid = "said in the archive" if holding.path.match("*.tar*") else "not said; give base_model"
+        unsaid = "named in the archive" if holding.path.match("*.tar*") else "unknown; give base_model"
         _line("base", holding.base_name or unsaid)
     _line("adapters", ", ".join(adapters))
     if holding.tuned:
@@ -241,7 +255,7 @@ def _hashes(path: Path) -> dict[str, str]:
     try:
         return read_hashes(path) or {}
     except ConversionError:
-        return {}  # `verify` says what is wrong with them
+        return {}  # the file of hashes is damaged: `verify` reports that
 
 
 def _line(label: str, value: str | None) -> None:

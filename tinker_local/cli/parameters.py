@@ -1,4 +1,4 @@
-"""What the commands that run a model have in common: its name, the options, how errors look."""
+"""Options that several commands share: the model, how to run it, completion, error reporting."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ from tinker_local.store.model_store import ModelStore
 
 @dataclass(frozen=True, slots=True)
 class ChosenModel:
-    """The model a command was given, the adapter to put on it, and the options to run it with.
+    """A model, an adapter and options, as given on the command line.
 
-    Without ``base`` it is the adapter's own, or the default model.
+    Attributes:
+        base: name or path of the model; None for the base that the adapter names, or the default model.
+        adapter: name, path or ``tinker://`` path of a LoRA; None for none.
+        lora_scale: factor on the LoRA's contribution.
+        options: fields of ``Options``; None where not given.
     """
 
     base: str | None
@@ -32,26 +36,31 @@ class ChosenModel:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Name of the model, or of the adapter where no model was given."""
         return self.base or self.adapter or ModelStore.default_name
 
     @property
     def title(self) -> str:
-        """What it and its adapter are called."""
+        """Names of model and adapter: ``BASE + ADAPTER``."""
         return " + ".join(filter(None, (self.base, self.adapter))) or ModelStore.default_name
 
     def open(self) -> SamplingClient:
-        """Open it."""
+        """Open a client.
+
+        Raises:
+            NotFoundError, BadRequestError: a file is missing or cannot be used.
+        """
         base = self.base if self.adapter else self.name
         service = ServiceClient(**self.options)
         return service.create_sampling_client(self.adapter, base, lora_scale=self.lora_scale)
 
 
 def runs_a_model(command: Callable[..., None]) -> Callable[..., None]:
-    """Make a command of a function whose first parameter is a ``ChosenModel``.
+    """Turn a function whose first parameter is a ``ChosenModel`` into a typer command.
 
-    In its place the command gets ``--model``, ``--adapter``, ``--lora-scale`` and an option for each
-    field of ``Options``.
+    In place of that parameter the command gets ``--model``, ``--adapter``, ``--lora-scale`` and an option
+    for each field of ``Options``. typer reads the signature, so the new one is written onto the wrapper:
+    a new field of ``Options`` becomes an option of every command without another line of code.
     """
 
     def run(model: str | None, adapter: str | None, lora_scale: float, **given: Any) -> None:
@@ -68,30 +77,32 @@ def runs_a_model(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def option_parameter(name: str) -> inspect.Parameter:
-    """Return the command-line parameter for a field of ``Options``, None where it is not given."""
+    """Return the command-line parameter for a field of ``Options``; its default None means: not given."""
     kinds: list[Any] = [Options.model_fields[name].annotation, None]
     described = option(name, panel="Running the model")
-    return _parameter(name, Annotated[Union[tuple(kinds)], described], None)  # noqa: UP007 (at run time)
+    return _parameter(name, Annotated[Union[tuple(kinds)], described], None)  # noqa: UP007 (built at run time)
 
 
 def option(name: str, panel: str | None = None) -> Any:
-    """Return typer's description of a field of ``Options``: its help and environment variable."""
+    """Return typer's option for a field of ``Options``, with its help text and environment variable."""
     help, variable = Options.model_fields[name].description, ENVIRONMENT_PREFIX + name.upper()
     return typer.Option(help=help, envvar=variable, rich_help_panel=panel)
 
 
 def _model_parameters() -> list[inspect.Parameter]:
     model = typer.Option(
+        "--model",
+        "--base-model",
         autocompletion=complete_model,
-        help="A known model's name, or the path of a GGUF file. Unset: the base that the adapter names, or "
+        help="Name of a model, or path of a GGUF file. Unset: the base that the adapter names, else "
         f"{ModelStore.default_name}.",
     )
     adapter = typer.Option(
         autocompletion=complete_adapter,
         metavar="FILE",
-        help="A LoRA to put on the model: a GGUF file, a name, or a tinker:// path.",
+        help="LoRA to apply to the model: a GGUF file, a name, or a tinker:// path.",
     )
-    scale = typer.Option(help="How many times what the LoRA adds counts.")
+    scale = typer.Option(help="Factor on what the LoRA adds: 0 is none, 1 as trained.")
     return [
         _parameter("model", Annotated[str | None, model], None),
         _parameter("adapter", Annotated[str | None, adapter], None),
@@ -105,17 +116,17 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def complete_model(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the names of models that begin so; of a tuned one also those of its choices."""
+    """Complete the name of a model; of a tuned model also ``NAME@score``, ``NAME@one``, ``NAME@batch``."""
     return _complete(context, incomplete, lambda holding: not holding.is_adapter)
 
 
 def complete_adapter(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the names of adapters that begin so."""
+    """Complete the name of an adapter."""
     return _complete(context, incomplete, lambda holding: holding.is_adapter)
 
 
 def complete_name(context: typer.Context, incomplete: str) -> list[str]:
-    """Return all names in the store that begin so."""
+    """Complete any name in the store."""
     return _complete(context, incomplete, lambda holding: True)
 
 
@@ -124,7 +135,7 @@ def _complete(context: typer.Context, incomplete: str, wanted: Callable[[Holding
         options = Options.resolve({"models_dir": context.params.get("models_dir")})
         holdings = [holding for holding in inventory(ModelStore(options.models_dir)) if wanted(holding)]
     except (TinkerError, OSError):
-        return []  # a shell that asks has no use for an error
+        return []  # an error message would garble the line that is being typed
     names = [name for holding in holdings for name in (holding.name, *holding.aliases)]
     names += [f"{holding.name}@{work}" for holding in holdings for work in holding.tuned or ()]
     return [name for name in dict.fromkeys(names) if name.casefold().startswith(incomplete.casefold())]
@@ -132,7 +143,7 @@ def _complete(context: typer.Context, incomplete: str, wanted: Callable[[Holding
 
 @contextmanager
 def reported_errors() -> Iterator[None]:
-    """Print our errors as one line on standard error, and leave with status 1."""
+    """Report a ``TinkerError`` as one line on standard error with status 1; Ctrl-C has status 130."""
     try:
         yield
     except TinkerError as error:

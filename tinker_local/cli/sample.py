@@ -18,28 +18,39 @@ from tinker_local.sampling_client import SamplingClient
 from tinker_local.tokenizer import Tokenizer
 from tinker_local.types import ModelInput, SampledSequence, SampleResponse, SamplingParams
 
-Drawn = SimpleQueue[tuple[int, int] | None]  # (sample, token) as drawn; None at the end
+Drawn = SimpleQueue[tuple[int, int] | None]  # (sample, token id) in the order drawn; None at the end
 
 
 @runs_a_model
 def sample(
     model: ChosenModel,
-    prompt: Annotated[str | None, typer.Argument(help="The text to continue.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Most tokens to generate.")] = 128,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
-    top_p: Annotated[float, typer.Option(help="Keep this much probability.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="Keep this many tokens; -1 for all.")] = -1,
-    seed: Annotated[int | None, typer.Option(help="Draw the same tokens again.")] = None,
-    num_samples: Annotated[int, typer.Option(help="Continuations of the prompt.")] = 1,
-    stop: Annotated[list[str] | None, typer.Option(help="Stop at this text; repeatable.")] = None,
-    logprobs: Annotated[bool, typer.Option("--logprobs", help="Show each token's.")] = False,
+    prompt: Annotated[str | None, typer.Argument(help="Text to continue.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Maximum number of tokens to generate.")] = 128,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")] = 1.0,
+    top_p: Annotated[
+        float,
+        typer.Option(help="Sample from the most probable tokens that together have this probability."),
+    ] = 1.0,
+    top_k: Annotated[
+        int, typer.Option(help="Sample from this many most probable tokens; -1 for all.")
+    ] = -1,
+    seed: Annotated[
+        int | None, typer.Option(help="Random seed: the same seed draws the same tokens.")
+    ] = None,
+    num_samples: Annotated[int, typer.Option(help="Number of continuations of the prompt.")] = 1,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="Stop at this text. May be given several times.")
+    ] = None,
+    logprobs: Annotated[
+        bool, typer.Option("--logprobs", help="Show the log-probability of each token.")
+    ] = False,
     chat: Annotated[bool, typer.Option("--chat", help="Send the prompt as a chat message.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     input: Input = None,
     output: Output = None,
     force: Force = False,
 ) -> None:
-    """Continue a prompt, printing as it goes when this is a terminal; or each line of a file.
+    """Continue a prompt, or each prompt of a file. On a terminal the text appears as it is generated.
 
     \b
     tinker-local sample "Once upon a time" --num-samples 3 --temperature 0.8
@@ -48,14 +59,15 @@ def sample(
 
     \b
     A line of --input:  {"prompt": "Once upon"}
-    or one with more:   {"messages": [{"role": "user", "content": "Hi"}],
+    with token ids:     {"tokens": [504, 3575, 282]}
+    a chat, and options that override those of the command:
+                        {"messages": [{"role": "user", "content": "Hi"}],
                          "id": "a7", "max_tokens": 20, "temperature": 0,
                          "seed": 3, "num_samples": 2, "stop": ["."]}
-    or of token ids:    {"tokens": [504, 3575, 282]}
     """
     check_batch(prompt, input, output, force, "a prompt")
     if prompt is None and input is None:
-        raise typer.BadParameter("give a prompt, or --input with a file of many")
+        raise typer.BadParameter("there is no prompt; give one, or a file of prompts with --input")
     params = SamplingParams(
         max_tokens=max_tokens,
         seed=seed,
@@ -95,6 +107,7 @@ def _print_live(
     params: SamplingParams,
     logprobs: bool,
 ) -> None:
+    """Print all samples; on a terminal the first one live, the others once they are complete."""
     drawn: Drawn = SimpleQueue()
     future = client.sample(
         ModelInput.from_ints(continued.tokens),
@@ -120,7 +133,7 @@ def _print_live(
 
 
 def _print_first(drawn: Drawn, continued: Continued, future: Future[SampleResponse]) -> str:
-    """Print the first sample's text as its tokens come; return what was printed."""
+    """Print the first sample's text token by token; return the text printed."""
     printed, sampled = "", list[int]()
     try:
         while (item := drawn.get()) is not None:
@@ -129,7 +142,9 @@ def _print_first(drawn: Drawn, continued: Continued, future: Future[SampleRespon
                 continue
             sampled.append(token)
             text = continued.by(sampled)
-            if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # else the rest of it is to come
+            if not text.endswith(
+                "\N{REPLACEMENT CHARACTER}"
+            ):  # otherwise the rest of a character is still to come
                 typer.echo(text[len(printed) :], nl=False)
                 printed = text
     except KeyboardInterrupt:

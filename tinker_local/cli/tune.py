@@ -1,4 +1,4 @@
-"""``tinker-local models tune``: which type of a model is best on this machine."""
+"""``tinker-local models tune``: choose the best GGUF type of a model for this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tinker_local.tuning.candidates import DEFAULT_TYPES
 from tinker_local.tuning.text import BUILT_IN_TEXT
 
 if TYPE_CHECKING:
-    from tinker_local.tuning.tuner import Row, Tuner
+    from tinker_local.tuning.tuner import Tuner, TypeMeasurement
 
 _COLUMNS = ("score", "one", "8", "32")
 
@@ -30,22 +30,27 @@ def tune(
     name: Annotated[
         str,
         typer.Argument(
-            help="A name that `list` prints, or the path of a GGUF file.", autocompletion=complete_model
+            help="Name that `models list` prints, or path of a GGUF file.", autocompletion=complete_model
         ),
     ],
     types: Annotated[
         str,
-        typer.Option(help="What to measure; q4_0+bf16 is q4_0 with the output matrix as bf16."),
+        typer.Option(
+            help="Types to measure, with commas between; q4_0+bf16 is q4_0 with the output matrix as bf16."
+        ),
     ] = ",".join(DEFAULT_TYPES),
     text: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Measure quality on this. Unset: a built-in text.")
+        Path | None,
+        typer.Option(
+            "--text", "--file", metavar="FILE", help="Text to measure quality on. Unset: a built-in text."
+        ),
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=32, help="How much of the text to read.")] = 2048,
+    max_tokens: Annotated[int, typer.Option(min=32, help="Tokens of the text to read.")] = 2048,
     max_kl: Annotated[
-        float, typer.Option(min=0, help="Most that a chosen type may cost: mean KL divergence in nats.")
+        float, typer.Option(min=0, help="Largest mean KL divergence that a chosen type may have, in nats.")
     ] = 0.05,
-    rounds: Annotated[int, typer.Option(min=3, help="How often each kind of work is timed.")] = 5,
-    keep: Annotated[bool, typer.Option("--keep", help="Also make and keep the chosen files.")] = False,
+    rounds: Annotated[int, typer.Option(min=3, help="Number of timings of each kind of work.")] = 5,
+    keep: Annotated[bool, typer.Option("--keep", help="Also make the files of the chosen types.")] = False,
     remove: Annotated[
         bool, typer.Option("--remove", help="Only remove an earlier choice and its files.")
     ] = False,
@@ -55,14 +60,16 @@ def tune(
     n_gpu_layers: Annotated[int | None, option("n_gpu_layers")] = None,
     devices: Annotated[str | None, option("devices")] = None,
 ) -> None:
-    """Measure types of a model on this machine, and choose one for each kind of work.
+    """Measure GGUF types of a model on this machine, and choose one for each kind of work.
 
-    Each type is made from the model's most exact file in a temporary place, timed in turns with that file,
-    and removed. Speeds are medians: tokens a second, and how many times the file's own, with half the
-    distance of the quartiles after ±. KL is the mean divergence of next-token distributions from the most
-    exact type at hand, with its standard error. For scoring, for one sample and for batches the fastest
-    type within --max-kl is chosen; of those that are as fast, the most exact. NAME@score, NAME@one and
-    NAME@batch then stand for the choice; NAME itself stays the most exact file.
+    Each type is made from the model's most exact file in a temporary place, timed alternately with that
+    file, and removed. Speed is the median in tokens per second, then the ratio to the file's own speed;
+    half the distance between the ratio's quartiles follows the ±. KL is the mean divergence of
+    next-token distributions from the most exact type, ± its standard error.
+
+    For scoring, for one sample and for batches, the fastest type within --max-kl is chosen; among equally
+    fast types, the most exact. NAME@score, NAME@one and NAME@batch then open the chosen types; NAME stays
+    the most exact file.
 
     Example: tinker-local models tune SmolLM2-135M-Instruct --types q8_0,q4_0,q4_0+bf16 --keep
     """
@@ -79,7 +86,7 @@ def tune(
         store = ModelStore(options.models_dir)
         model = choose(name, store.candidates(name))
         if remove:
-            typer.echo(f"{name}: {'removed' if forget(store.directory, model) else 'was not tuned'}")
+            typer.echo(f"{name}: {'removed' if forget(store.directory, model) else 'not tuned'}")
             return
         from tinker_local.tuning.tuner import Tuner
 
@@ -111,11 +118,11 @@ def _read(path: Path | None) -> str:
         ) from None
 
 
-def _measured(tuner: Tuner, types: list[str], *, shown: bool) -> list[Row]:
+def _measured(tuner: Tuner, types: list[str], *, shown: bool) -> list[TypeMeasurement]:
     if shown:
         said = tuner.found([], 0)
         typer.echo(f"{tuner.source}, {said['n_threads']} threads, {said['n_tokens']:,} tokens of text,")
-        typer.echo(f"medians of {said['rounds']}; KL from {tuner.reference_type}\n")
+        typer.echo(f"medians of {said['rounds']} rounds; KL from {tuner.reference_type}\n")
         typer.echo(
             f"{'type':<12} {'size':>9} {'KL':>16} {'perplexity':>10}"
             + "".join(f"{_heading(column):>19}" for column in _COLUMNS)
@@ -132,7 +139,7 @@ def _heading(column: str) -> str:
     return {"score": "score", "one": "1 sample"}.get(column, f"{column} samples")
 
 
-def _line(row: Row) -> str:
+def _line(row: TypeMeasurement) -> str:
     if row.quality is None:
         return f"{row.type:<12} {row.problem}"
     quality = row.quality
@@ -147,7 +154,7 @@ def _line(row: Row) -> str:
     )
 
 
-def _print_choice(model: KnownModel, tuned: Tuned, rows: list[Row], keep: bool) -> None:
+def _print_choice(model: KnownModel, tuned: Tuned, rows: list[TypeMeasurement], keep: bool) -> None:
     typer.echo()
     for work in WORKS:
         type = tuned.types[work]
@@ -158,4 +165,4 @@ def _print_choice(model: KnownModel, tuned: Tuned, rows: list[Row], keep: bool) 
             f"KL {row.quality.kl:.5f}"
         )
     if not keep and any(tuned.types.values()):
-        typer.echo(f"\nWith --keep, these files are made, and {model.name}@score and so on open them.")
+        typer.echo(f"\n--keep makes these files; {model.name}@score, @one and @batch then open them.")

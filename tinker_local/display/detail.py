@@ -1,30 +1,30 @@
-"""What is said of one token: lines of plain text for a fixed-width font."""
+"""Details of one token: lines of plain text for a fixed-width font."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
-from tinker_local.display.reading import Alternative, Comparison, Reading, Token
+from tinker_local.display.scored_text import Alternative, ScoredText, ScoredToken, TextComparison
 from tinker_local.display.visible import bytes_of_text, is_plain, one_line, whole_characters
 
-_BAR = 6  # characters of a probability of 1
-_COMPARED = 5  # alternatives of each of two models
+_BAR = 6  # width of the bar of probability 1, in characters
+_COMPARED = 5  # alternatives shown of each model in a comparison
 _EIGHTHS = " ▏▎▍▌▋▊▉"
-_ISOLATED = "\u2068{}\u2069"  # so that a right-to-left token does not turn the line around
+_ISOLATED = "\u2068{}\u2069"  # keeps a right-to-left token from reversing the line
 
 
-def details(reading: Reading) -> list[str]:
-    """Return what to say of each token: its id, probability, rank and alternatives."""
-    wholes = _wholes(reading)
+def details(scored: ScoredText) -> list[str]:
+    """Return the details of each token: id, log-probability, probability, rank and alternatives."""
+    wholes = _wholes(scored)
     return [
-        "\n".join([_head(token, wholes.get(i), reading.has_texts), *_scored(token, reading.has_texts)])
-        for i, token in enumerate(reading.tokens)
+        "\n".join([_head(token, wholes.get(i), scored.has_texts), *_score_lines(token, scored.has_texts)])
+        for i, token in enumerate(scored.tokens)
     ]
 
 
-def compared_details(comparison: Comparison) -> list[str]:
-    """Return what to say of each token that two models read, where there are differences."""
+def compared_details(comparison: TextComparison) -> list[str]:
+    """Return the details of each token of a comparison; none if the models tokenize differently."""
     first, second = comparison.first, comparison.second
     wholes = _wholes(first)
     return [
@@ -33,9 +33,9 @@ def compared_details(comparison: Comparison) -> list[str]:
                 _head(a, wholes.get(i), first.has_texts),
                 "B − A  " + ("not scored" if difference is None else signed(difference)),
                 "",
-                "A  " + "\n".join(_scored(a, most=_COMPARED)),
+                "A  " + "\n".join(_score_lines(a, most=_COMPARED)),
                 "",
-                "B  " + "\n".join(_scored(b, most=_COMPARED)),
+                "B  " + "\n".join(_score_lines(b, most=_COMPARED)),
             ]
         )
         for i, (a, b, difference) in enumerate(
@@ -45,33 +45,33 @@ def compared_details(comparison: Comparison) -> list[str]:
 
 
 def probability(logprob: float) -> str:
-    """Return the probability as people read it: ``42.10 %``, ``3.2e-06``."""
+    """Return a probability for people: ``42.10 %``, ``3.2e-06``."""
     value = math.exp(logprob)
     return f"{100 * value:.2f} %" if value >= 0.0001 else f"{value:.1e}"
 
 
 def signed(number: float, digits: int = 4) -> str:
-    """Return a number with its sign; a minus sign, not a hyphen."""
+    """Return a number with its sign, + or −; the minus sign is not a hyphen."""
     return f"{number:+.{digits}f}".replace("-", "−")
 
 
 def number(value: float, digits: int = 4) -> str:
-    """Return a number with a minus sign if it is negative."""
+    """Return a number; a negative one has a minus sign, not a hyphen."""
     return f"{value:.{digits}f}".replace("-", "−")
 
 
-def rank(token: Token) -> str:
-    """Return a token's place among the alternatives: ``rank 2``; "" if there are none."""
+def rank(token: ScoredToken) -> str:
+    """Return a token's rank among its alternatives: ``rank 2``, ``rank over 10``; "" without any."""
     if not token.alternatives:
         return ""
     return f"rank {token.rank}" if token.rank else f"rank over {len(token.alternatives)}"
 
 
-def _wholes(reading: Reading) -> Mapping[int, str]:
-    return whole_characters([token.text for token in reading.tokens]) if reading.has_texts else {}
+def _wholes(scored: ScoredText) -> Mapping[int, str]:
+    return whole_characters([token.text for token in scored.tokens]) if scored.has_texts else {}
 
 
-def _head(token: Token, whole: str | None, has_text: bool) -> str:
+def _head(token: ScoredToken, whole: str | None, has_text: bool) -> str:
     if not has_text:
         return f"id {token.token_id}"
     head = f"{_ISOLATED.format(one_line(token.text))}   id {token.token_id}"
@@ -82,8 +82,8 @@ def _head(token: Token, whole: str | None, has_text: bool) -> str:
     return head
 
 
-def _scored(token: Token, has_text: bool = True, most: int | None = None) -> list[str]:
-    """Return a line of the token's probability and one for each alternative, ``most`` of them."""
+def _score_lines(token: ScoredToken, has_text: bool = True, most: int | None = None) -> list[str]:
+    """Return a line with the token's probability, and one for each of ``most`` alternatives."""
     if token.logprob is None:
         return ["not scored"]
     score = f"{number(token.logprob)}   {probability(token.logprob)}   {rank(token)}".rstrip()
@@ -98,7 +98,7 @@ def _scored(token: Token, has_text: bool = True, most: int | None = None) -> lis
     return [score, *rows]
 
 
-def _row(place: str, shown: Alternative, token: Token, has_text: bool) -> str:
+def _row(place: str, shown: Alternative, token: ScoredToken, has_text: bool) -> str:
     pointer = "▸" if shown.token_id == token.token_id else " "
     share = probability(shown.logprob)
     text = _ISOLATED.format(one_line(shown.text)) if has_text else f"id {shown.token_id}"

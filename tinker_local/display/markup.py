@@ -1,4 +1,4 @@
-"""Readings as HTML. All that comes from a model, a text or a file's name goes through ``escape``."""
+"""HTML of scored texts. Texts, tokens and names are not trusted: all of them pass through ``escape``."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Collection, Iterator, Sequence
 from html import escape
 
 from tinker_local.display import scale
-from tinker_local.display.reading import Reading
+from tinker_local.display.scored_text import ScoredText
 from tinker_local.display.visible import is_right_to_left, parts
 
 
-def surprise_classes(reading: Reading) -> list[str]:
-    """Return the class of each token's log-probability."""
+def surprise_classes(scored: ScoredText) -> list[str]:
+    """Return the CSS class of each token, by its log-probability."""
     return [
         "tl-none" if token.logprob is None else f"tl-s{scale.level(token.logprob)}"
-        for token in reading.tokens
+        for token in scored.tokens
     ]
 
 
 def change_classes(differences: Sequence[float | None]) -> list[str]:
-    """Return the class of each difference."""
+    """Return the CSS class of each token, by its difference."""
     return ["tl-none" if d is None else f"tl-c{scale.change(d)}" for d in differences]
 
 
 def tokens(
-    reading: Reading,
+    scored: ScoredText,
     classes: Sequence[str],
     details: Sequence[str],
     *,
@@ -34,32 +34,32 @@ def tokens(
     """Return a text with a coloured element for each token.
 
     Args:
-        reading: whose tokens.
-        classes: the class that colours each.
-        details: what hovering over or focusing each shows.
-        label: what the text is called for those who hear it.
-        targets: places of tokens that links lead to (``#t7``); none where ids could clash.
+        scored: the text.
+        classes: CSS class of each token.
+        details: details of each token, shown when it is hovered over or focused.
+        label: name of the text for screen readers.
+        targets: places of the tokens that links lead to (``#t7``); empty where ids could clash.
     """
-    right_to_left = reading.has_texts and is_right_to_left("".join(t.text for t in reading.tokens))
+    right_to_left = scored.has_texts and is_right_to_left("".join(t.text for t in scored.tokens))
     spans = [
         _span(written(token.text), name, detail, f' id="t{i}"' if i in targets else "")
-        if reading.has_texts
+        if scored.has_texts
         else _span(str(token.token_id), name, detail) + " "
-        for i, (token, name, detail) in enumerate(zip(reading.tokens, classes, details, strict=True))
+        for i, (token, name, detail) in enumerate(zip(scored.tokens, classes, details, strict=True))
     ]
-    lines = "".join(f"<div>{line}</div>" for line in _lines(reading, spans))
-    direction, ids = "rtl" if right_to_left else "ltr", "" if reading.has_texts else " tl-ids"
+    lines = "".join(f"<div>{line}</div>" for line in _lines(scored, spans))
+    direction, ids = "rtl" if right_to_left else "ltr", "" if scored.has_texts else " tl-ids"
     return (
         f'<div class="tl-text{ids}" role="group" aria-label="{escape(label)}" dir="{direction}" lang="" '
         f'translate="no">{lines}</div>'
     )
 
 
-def _lines(reading: Reading, spans: Sequence[str]) -> Iterator[str]:
-    """Yield spans together, up to a token that ends a line: a browser lays out each line for itself."""
+def _lines(scored: ScoredText, spans: Sequence[str]) -> Iterator[str]:
+    """Join the spans of each line; browsers lay out one long element slowly, many lines fast."""
     start = 0
-    for i, token in enumerate(reading.tokens, start=1):
-        if i == len(spans) or (reading.has_texts and token.text.endswith("\n")):
+    for i, token in enumerate(scored.tokens, start=1):
+        if i == len(spans) or (scored.has_texts and token.text.endswith("\n")):
             yield "".join(spans[start:i])
             start = i
 
@@ -69,9 +69,9 @@ def _span(content: str, name: str, detail: str, identity: str = "") -> str:
 
 
 def written(text: str) -> str:
-    """Return a token's text, with marks for what would not be seen.
+    """Return a token's text as HTML, with marks for invisible characters.
 
-    Tabs and line ends also act; the last of a token not, since a new block begins there.
+    A tab or line break is kept behind its mark. A break that ends a token is not: a new block begins there.
     """
     if text and not text.strip(" "):
         return _mark("·" * len(text))
@@ -85,12 +85,12 @@ def written(text: str) -> str:
 
 
 def surprise_legend() -> str:
-    """Return what the colours of probabilities mean."""
+    """Return the legend of the colours of probabilities."""
     return _legend("probability", _names(scale.level_names()))
 
 
 def change_legend() -> str:
-    """Return what the colours of differences mean."""
+    """Return the legend of the colours of differences."""
     less = [(f"tl-c-{i}", name) for i, name in enumerate(scale.change_names("less"), start=1)]
     more = [(f"tl-c{i}", name) for i, name in enumerate(scale.change_names("more"), start=1)]
     entries = [*reversed(less), ("tl-c0", f"within {scale.DIFFERENCES[0]:g}"), *more]

@@ -1,4 +1,4 @@
-"""A page that shows a reading, or two: one file, no script, nothing from elsewhere."""
+"""HTML page of a scored text or a comparison: one file without scripts that loads nothing."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pathlib import Path
 
 from tinker_local.display import markup
 from tinker_local.display.detail import compared_details, details, number, probability, rank, signed
-from tinker_local.display.reading import Alternative, Comparison, Reading
+from tinker_local.display.scored_text import Alternative, ScoredText, TextComparison
 from tinker_local.display.style import page_style
 from tinker_local.display.visible import one_line
 from tinker_local.errors import BadRequestError
 
-_LISTED = 20  # rows of the tables below the text
-_BEST = 3  # alternatives in a row
-_CONTEXT = 6  # tokens before the one that a row is about
+_LISTED = 20  # most rows of the table below the text
+_BEST = 3  # alternatives shown in a row
+_CONTEXT = 6  # tokens of context before the token of a row
 
-_FOOT = """<footer>Log-probabilities are natural logarithms of a token’s probability given those before it.
-Hover over a token, or go to it with the tab key, to see what the model would rather have written. ↵ is the
-end of a line, ⇥ a tab, dots are spaces; what cannot be seen is written as Python writes it. Made by
+_FOOT = """<footer>A log-probability is the natural logarithm of a token’s probability given those before
+it. Hover over a token, or reach it with the tab key, to see what the model expected instead. ↵ is a line
+break, ⇥ a tab, dots are spaces; other invisible characters are written as in Python. Made by
 tinker-local.</footer>"""
 
-_NO_DIFFERENCE = "The two divide the text into different tokens, so there is no difference by token."
+_NO_DIFFERENCE = "The models tokenize the text differently, so there is no difference by token."
 _BLUE_AND_ORANGE = "blue where B finds the token more probable, orange where A does"
 
 _SWITCHES = """<fieldset><legend>Theme</legend>
@@ -37,11 +37,11 @@ _SWITCHES = """<fieldset><legend>Theme</legend>
 <fieldset><legend>Font</legend><label><input type="checkbox" id="tl-mono">fixed width</label></fieldset>"""
 
 
-def write_page(path: str | os.PathLike[str], shown: Reading | Comparison) -> None:
-    """Write the page of a reading or a comparison; the file appears whole or not at all.
+def write_page(path: str | os.PathLike[str], shown: ScoredText | TextComparison) -> None:
+    """Write a page; the file appears whole or not at all.
 
     Raises:
-        BadRequestError: the place cannot be written to.
+        BadRequestError: the file cannot be written.
     """
     place = check_place(path)
     partial = place.with_name(f".{place.name[:100]}-{secrets.token_hex(4)}.part")
@@ -59,26 +59,28 @@ def write_page(path: str | os.PathLike[str], shown: Reading | Comparison) -> Non
 
 
 def check_place(path: str | os.PathLike[str]) -> Path:
-    """Return where a page is to be written, links followed.
+    """Return the path that a page is written to, with links resolved.
 
     Raises:
-        BadRequestError: it is there and no file, or its directory is not there.
+        BadRequestError: the directory does not exist, or the path is a directory or a device.
     """
     place = Path(path).resolve()
     if not place.parent.is_dir():
-        raise BadRequestError(f"{place} cannot be written: there is no directory {place.parent}")
+        raise BadRequestError(
+            f"{place} cannot be written: there is no directory {place.parent}; make it first"
+        )
     if place.exists() and not place.is_file():
-        raise BadRequestError(f"{place} cannot be written: it is there, and no regular file")
+        raise BadRequestError(f"{place} cannot be written: it is not a regular file; give another path")
     return place
 
 
-def page(shown: Reading | Comparison) -> str:
-    """Return the page of a reading or a comparison as HTML."""
+def page(shown: ScoredText | TextComparison) -> str:
+    """Return the HTML of a page."""
     style = page_style()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    if isinstance(shown, Reading):
-        title, body = one_line(shown.name, 200), "\n".join(_reading(shown))
+    if isinstance(shown, ScoredText):
+        title, body = one_line(shown.name, 200), "\n".join(_scored_text(shown))
     else:
         title = f"{one_line(shown.first.name, 100)} and {one_line(shown.second.name, 100)}"
         body = "\n".join(_comparison(shown))
@@ -102,21 +104,21 @@ def page(shown: Reading | Comparison) -> str:
 """
 
 
-def _reading(reading: Reading) -> Iterator[str]:
-    surprising = reading.surprising(_LISTED)
-    yield _totals(reading)
+def _scored_text(scored: ScoredText) -> Iterator[str]:
+    surprising = scored.surprising(_LISTED)
+    yield _totals(scored)
     yield '<a class="tl-skip" href="#after">Skip the tokens</a>'
     yield f'<main><div class="tl-bar">{markup.surprise_legend()}</div>'
-    yield markup.tokens(reading, markup.surprise_classes(reading), details(reading), targets=surprising)
+    yield markup.tokens(scored, markup.surprise_classes(scored), details(scored), targets=surprising)
     yield '<h2 id="after">Most surprising <span>below 1 %</span></h2>'
     yield _table(
-        ("#at", "after", "token", "#log-probability", "#probability", "#rank", "rather"),
-        [_surprise_row(reading, i) for i in surprising],
+        ("#at", "after", "token", "#log-probability", "#probability", "#rank", "expected"),
+        [_surprise_row(scored, i) for i in surprising],
     )
     yield "</main>"
 
 
-def _comparison(comparison: Comparison) -> Iterator[str]:
+def _comparison(comparison: TextComparison) -> Iterator[str]:
     first, second, differences = comparison.first, comparison.second, comparison.differences
     largest = comparison.largest(_LISTED)
     yield _compared_totals(comparison)
@@ -132,24 +134,24 @@ def _comparison(comparison: Comparison) -> Iterator[str]:
         )
         yield "<h2>Largest differences</h2>"
         yield _table(
-            ("#at", "after", "token", "#B − A", "#A", "#B", "A rather", "B rather"),
+            ("#at", "after", "token", "#B − A", "#A", "#B", "A expected", "B expected"),
             [_difference_row(comparison, i) for i in largest],
         )
     yield f'<h2>Side by side</h2><div class="tl-bar">{markup.surprise_legend()}</div>'
     yield '<div class="tl-beside">'
-    for letter, reading in (("A", first), ("B", second)):
-        yield f"<section><h2>{letter} <span>{escape(one_line(reading.name, 200))}</span></h2>"
-        yield markup.tokens(reading, markup.surprise_classes(reading), details(reading), label=letter)
+    for letter, scored in (("A", first), ("B", second)):
+        yield f"<section><h2>{letter} <span>{escape(one_line(scored.name, 200))}</span></h2>"
+        yield markup.tokens(scored, markup.surprise_classes(scored), details(scored), label=letter)
         yield "</section>"
     yield '</div><div id="after"></div></main>'
 
 
-def _totals(reading: Reading) -> str:
+def _totals(scored: ScoredText) -> str:
     entries = {
-        "tokens": f"{len(reading.tokens):,}",
-        "log-probability": number(reading.total),
-        "mean": number(reading.mean),
-        "perplexity": f"{reading.perplexity:.4f}",
+        "tokens": f"{len(scored.tokens):,}",
+        "log-probability": number(scored.total),
+        "mean": number(scored.mean),
+        "perplexity": f"{scored.perplexity:.4f}",
     }
     return (
         '<dl class="tl-totals">'
@@ -158,36 +160,36 @@ def _totals(reading: Reading) -> str:
     )
 
 
-def _compared_totals(comparison: Comparison) -> str:
+def _compared_totals(comparison: TextComparison) -> str:
     a, b = comparison.first, comparison.second
     rows = [
         [
-            escape(f"{letter}  {one_line(reading.name, 200)}"),
-            f"{len(reading.tokens):,}",
-            number(reading.total),
-            number(reading.mean),
-            f"{reading.perplexity:.4f}",
+            escape(f"{letter}  {one_line(scored.name, 200)}"),
+            f"{len(scored.tokens):,}",
+            number(scored.total),
+            number(scored.mean),
+            f"{scored.perplexity:.4f}",
         ]
-        for letter, reading in (("A", a), ("B", b))
+        for letter, scored in (("A", a), ("B", b))
     ]
     ratio = f"× {b.perplexity / a.perplexity:.4f}"
     rows.append(["B − A", "", signed(b.total - a.total), signed(b.mean - a.mean), ratio])
     return _table(("", "#tokens", "#log-probability", "#mean", "#perplexity"), rows)
 
 
-def _surprise_row(reading: Reading, i: int) -> list[str]:
-    token = reading.tokens[i]
+def _surprise_row(scored: ScoredText, i: int) -> list[str]:
+    token = scored.tokens[i]
     assert token.logprob is not None
     return [
-        *_place(reading, i, markup.surprise_classes(Reading("", [token]))[0]),
+        *_place(scored, i, markup.surprise_classes(ScoredText("", [token]))[0]),
         number(token.logprob),
         probability(token.logprob),
         escape(rank(token).removeprefix("rank ")),
-        _best(token.alternatives, reading.has_texts),
+        _best(token.alternatives, scored.has_texts),
     ]
 
 
-def _difference_row(comparison: Comparison, i: int) -> list[str]:
+def _difference_row(comparison: TextComparison, i: int) -> list[str]:
     a, b = comparison.first.tokens[i], comparison.second.tokens[i]
     assert comparison.differences is not None
     difference = comparison.differences[i]
@@ -204,11 +206,11 @@ def _difference_row(comparison: Comparison, i: int) -> list[str]:
     ]
 
 
-def _place(reading: Reading, i: int, colour: str) -> list[str]:
-    """Return the cells that say which token a row is about: its number, context, and itself."""
-    before = "".join(token.text for token in reading.tokens[max(0, i - _CONTEXT) : i])
-    text = one_line(reading.tokens[i].text)
-    context = f"<bdi>{escape(_tail(before))}</bdi>" if reading.has_texts and before else ""
+def _place(scored: ScoredText, i: int, colour: str) -> list[str]:
+    """Return the first cells of a row: the token's place, the text before it, and the token."""
+    before = "".join(token.text for token in scored.tokens[max(0, i - _CONTEXT) : i])
+    text = one_line(scored.tokens[i].text)
+    context = f"<bdi>{escape(_tail(before))}</bdi>" if scored.has_texts and before else ""
     return [f'<a href="#t{i}">{i}</a>', context, f'<bdi class="tl-t {colour}">{escape(text)}</bdi>']
 
 
@@ -225,7 +227,7 @@ def _best(alternatives: Sequence[Alternative], has_texts: bool) -> str:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table; columns whose name begins with # hold numbers. Cells are HTML."""
+    """Return a table of HTML cells; a column whose name begins with # holds numbers."""
     if not rows:
         return '<p class="tl-quiet">None.</p>'
     classes = [' class="tl-number"' if column.startswith("#") else "" for column in columns]

@@ -1,8 +1,8 @@
 """From numbers to colours: eight levels of surprise, and four of change in each direction.
 
-Each scale goes one way in lightness, so that it can be read without seeing hues; blue and orange stay
-apart in every kind of colour-blindness. Text on each colour has a contrast of at least 4.5 (WCAG 2.2,
-success criterion 1.4.3). ``tests/display/test_scale.py`` computes all three.
+Each scale changes lightness in one direction, so that it can be read without seeing hues. Blue and
+orange stay distinct in every kind of colour-blindness. Text on each colour has a contrast of at least
+4.5 (WCAG 2.2, success criterion 1.4.3). ``tests/display/test_scale.py`` computes all three.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 PROBABILITIES = (0.5, 0.2, 0.1, 0.03, 0.01, 0.001, 0.0001)
-"""A token with at least the first has level 0, one with less than the last level 7."""
+"""Lower edges of the levels: level 0 is at least the first, level 7 is below the last."""
 
 DIFFERENCES = (0.1, 0.5, 1.5, 4.0)
-"""Differences, in nats, from which on there is change 1, 2, 3 and 4."""
+"""Lower edges of changes 1, 2, 3 and 4, in nats."""
 
 _EDGES = [-math.log(probability) for probability in PROBABILITIES]
 _DARK_INK, _LIGHT_INK = "#111111", "#ffffff"
@@ -27,10 +27,11 @@ class Theme:
     """Colours as ``#rrggbb``.
 
     Attributes:
-        paper, ink: the background, and what is written on it.
+        paper: background of the page.
+        ink: text on ``paper``.
         surprise: backgrounds of levels 1 to 7.
-        more, less: backgrounds of changes 1 to 4, where the second model finds a token more probable
-            and where it finds it less probable.
+        more: backgrounds of changes 1 to 4, tokens that the second model finds more probable.
+        less: backgrounds of changes -1 to -4, tokens that the second model finds less probable.
     """
 
     paper: str
@@ -57,23 +58,23 @@ DARK = Theme(
 
 
 def level(logprob: float) -> int:
-    """Return how surprising a log-probability is, from 0 to 7."""
+    """Return the level of surprise of a log-probability: 0 (expected) to 7."""
     return bisect_left(_EDGES, -logprob)
 
 
 def change(difference: float) -> int:
-    """Return how large a difference of log-probabilities is, from -4 to 4."""
+    """Return the level of a difference of log-probabilities: -4 to 4."""
     size = sum(abs(difference) >= edge for edge in DIFFERENCES)
     return size if difference > 0 else -size
 
 
 def surprise_colours(theme: Theme, level: int) -> tuple[str, str] | None:
-    """Return background and ink of a level; None for level 0, which has the paper's."""
+    """Return background and ink of a level; None for level 0, which is not coloured."""
     return _with_ink(theme.surprise[level - 1]) if level else None
 
 
 def change_colours(theme: Theme, change: int) -> tuple[str, str] | None:
-    """Return background and ink of a change; None for 0, which has the paper's."""
+    """Return background and ink of a change; None for 0, which is not coloured."""
     if change == 0:
         return None
     return _with_ink((theme.more if change > 0 else theme.less)[abs(change) - 1])
@@ -86,13 +87,13 @@ def contrast(one: str, other: str) -> float:
 
 
 def level_names() -> list[str]:
-    """Return what a legend says of levels 0 to 7."""
+    """Return the labels of levels 0 to 7 for a legend."""
     shares = [_percent(probability) for probability in PROBABILITIES]
     return [f"≥ {share}" for share in shares] + [f"< {shares[-1]}"]
 
 
 def change_names(side: Literal["more", "less"]) -> list[str]:
-    """Return what a legend says of changes 1 to 4."""
+    """Return the labels of changes 1 to 4 for a legend."""
     sign = "+" if side == "more" else "−"
     return [f"{sign}{edge:g}" for edge in DIFFERENCES]
 

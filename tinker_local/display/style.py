@@ -1,7 +1,7 @@
-"""The style sheets. Names begin with ``tl-`` and rules with ``.tinker-look``: a page may have others.
+"""Style sheets. Class names begin with ``tl-``, rules with ``.tinker-look``: a notebook has other styles.
 
-What hovering or focusing shows is the token's ``data-look``, as text: there is no script. Where the
-browser can anchor boxes (CSS Anchor Positioning), it stands at the token, else at the text's left.
+A token's details are its attribute ``data-look``. CSS shows them on hover and focus, without a script: at
+the token if the browser has CSS Anchor Positioning, else at the left edge of the text.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ footer {{ margin-top: 56px; font-size: 12px; color: var(--quiet); max-width: 46e
 
 
 def notebook_style() -> str:
-    """Return the style sheet of what a notebook shows."""
+    """Return the style sheet of a response in a notebook."""
     return _SCOPED + "".join(_scales()) + _NOTEBOOK
 
 

@@ -1,4 +1,4 @@
-"""Readings in a terminal that has colours."""
+"""Scored texts on a terminal, in colours."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rich.text import Text
 
 from tinker_local.display import scale
 from tinker_local.display.detail import number, probability, signed
-from tinker_local.display.reading import Alternative, Comparison, Reading
+from tinker_local.display.scored_text import Alternative, ScoredText, TextComparison
 from tinker_local.display.visible import one_line, parts
 
-_LISTED = 10  # rows of a table
+_LISTED = 10  # most rows of a table
 _OF_SIXTEEN = ("", "", "black on cyan", "black on cyan", *["black on yellow"] * 2, *["black on red"] * 2)
 _Paint = Callable[[int], Style]
 
@@ -25,60 +25,60 @@ def colour_console(wanted: bool | None) -> Console | None:
     """Return a console on standard output if colours are to be used, else None.
 
     Args:
-        wanted: True for colours wherever the output goes, False for none. None asks: ``NO_COLOR`` and a
-            dumb terminal have none, files and pipes have none unless ``FORCE_COLOR`` is set.
+        wanted: True forces colours, False forbids them. None decides: no colours with ``NO_COLOR`` or on
+            a dumb terminal, nor in files and pipes unless ``FORCE_COLOR`` is set.
     """
     if wanted is False:
         return None
     console = Console(force_terminal=wanted, no_color=False if wanted else None, highlight=False)
-    if wanted and console.color_system is None:  # a dumb terminal; somebody wants colours all the same
+    if wanted and console.color_system is None:  # a dumb terminal, but colours are forced
         return Console(force_terminal=True, no_color=False, highlight=False, color_system="256")
     return None if console.no_color or console.color_system is None or not console.is_terminal else console
 
 
 def theme_of_terminal(light: bool | None) -> scale.Theme:
-    """Return the colours that go with the terminal's background.
+    """Return the theme for the terminal's background.
 
     Args:
-        light: whether it is light; None for what ``COLORFGBG`` says (``15;0``: white on black), else dark.
+        light: True for a light background; None reads ``COLORFGBG`` (``15;0``: white on black), else dark.
     """
     if light is None:
         light = os.environ.get("COLORFGBG", "").rpartition(";")[2] in ("7", "15")
     return scale.LIGHT if light else scale.DARK
 
 
-def show(console: Console, shown: Reading | Comparison, theme: scale.Theme) -> None:
-    """Print a text in colours, what its least probable tokens could have been, and the totals."""
-    if isinstance(shown, Reading):
-        _show_reading(console, shown, theme)
+def show(console: Console, shown: ScoredText | TextComparison, theme: scale.Theme) -> None:
+    """Print a text in colours, a table of its least probable tokens, and the totals."""
+    if isinstance(shown, ScoredText):
+        _show_text(console, shown, theme)
     else:
         _show_comparison(console, shown, theme)
 
 
-def _show_reading(console: Console, reading: Reading, theme: scale.Theme) -> None:
+def _show_text(console: Console, scored: ScoredText, theme: scale.Theme) -> None:
     paint = _painter(console, theme, scale.surprise_colours, lambda level: level)
-    levels = [None if t.logprob is None else scale.level(t.logprob) for t in reading.tokens]
-    _print_text(console, reading, levels, paint)
+    levels = [None if t.logprob is None else scale.level(t.logprob) for t in scored.tokens]
+    _print_text(console, scored, levels, paint)
     _print_legend(console, "probability", list(enumerate(scale.level_names())), paint)
-    surprising = reading.surprising(_LISTED)
+    surprising = scored.surprising(_LISTED)
     if surprising:
-        table = _table("at", "token", "log-prob", "probability", "rank", "rather")
+        table = _table("at", "token", "log-prob", "probability", "rank", "expected")
         for i in surprising:
-            token = reading.tokens[i]
+            token = scored.tokens[i]
             assert token.logprob is not None
             place = str(token.rank or (f">{len(token.alternatives)}" if token.alternatives else ""))
             score = (number(token.logprob), probability(token.logprob))
             table.add_row(str(i), _cell(token.text), *score, place, _best(token.alternatives))
         console.print(table)
-    console.print(_totals(reading))
+    console.print(_totals(scored))
 
 
-def _show_comparison(console: Console, comparison: Comparison, theme: scale.Theme) -> None:
+def _show_comparison(console: Console, comparison: TextComparison, theme: scale.Theme) -> None:
     differences = comparison.differences
     if differences is None:
-        for letter, reading in (("A", comparison.first), ("B", comparison.second)):
-            console.print(Text(f"{letter}  {one_line(reading.name, 200)}", "bold"))
-            _show_reading(console, reading, theme)
+        for letter, scored in (("A", comparison.first), ("B", comparison.second)):
+            console.print(Text(f"{letter}  {one_line(scored.name, 200)}", "bold"))
+            _show_text(console, scored, theme)
         return
     paint = _painter(console, theme, scale.change_colours, lambda change: 2 * abs(change) - 1)
     changes = [None if d is None else scale.change(d) for d in differences]
@@ -88,7 +88,7 @@ def _show_comparison(console: Console, comparison: Comparison, theme: scale.Them
     names += [(0, f"within {scale.DIFFERENCES[0]:g}"), *enumerate(more, start=1)]
     _print_legend(console, "log-probability, B − A", names, paint)
     if largest := comparison.largest(_LISTED):
-        table = _table("at", "token", "B − A", "A", "B", "A rather", "B rather")
+        table = _table("at", "token", "B − A", "A", "B", "A expected", "B expected")
         for i in largest:
             a, b, difference = comparison.first.tokens[i], comparison.second.tokens[i], differences[i]
             assert difference is not None
@@ -98,15 +98,15 @@ def _show_comparison(console: Console, comparison: Comparison, theme: scale.Them
             best = (_best(a.alternatives, 2), _best(b.alternatives, 2))
             table.add_row(str(i), _cell(a.text), *scores, *best)
         console.print(table)
-    for letter, reading in (("A", comparison.first), ("B", comparison.second)):
+    for letter, scored in (("A", comparison.first), ("B", comparison.second)):
         console.print(
-            Text(f"{letter}  ").append(_totals(reading)).append(f"  {one_line(reading.name, 200)}", "dim")
+            Text(f"{letter}  ").append(_totals(scored)).append(f"  {one_line(scored.name, 200)}", "dim")
         )
 
 
-def _print_text(console: Console, reading: Reading, levels: Sequence[int | None], paint: _Paint) -> None:
+def _print_text(console: Console, scored: ScoredText, levels: Sequence[int | None], paint: _Paint) -> None:
     text = Text()
-    for token, level in zip(reading.tokens, levels, strict=True):
+    for token, level in zip(scored.tokens, levels, strict=True):
         style = Style(dim=True) if level is None else paint(level)
         for part in parts(token.text):
             text.append(part.shown, style)
@@ -130,7 +130,7 @@ def _painter(
     colours: Callable[[scale.Theme, int], tuple[str, str] | None],
     of_sixteen: Callable[[int], int],
 ) -> _Paint:
-    """Return what makes a style of a level, in as many colours as there are."""
+    """Return a function from a level to a style, in as many colours as the terminal has."""
     if console.color_system in ("standard", "windows"):
         return lambda level: Style.parse(_OF_SIXTEEN[of_sixteen(level)] if level else "")
 
@@ -142,7 +142,10 @@ def _painter(
 
 
 def _colour(console: Console, colour: str) -> Color:
-    """Return the nearest colour there is; rich would keep that of the first console it was printed on."""
+    """Return the nearest colour that the console has.
+
+    rich would do this too, but caches the result of the first console for all others.
+    """
     exact = Color.parse(colour)
     return exact.downgrade(ColorSystem.EIGHT_BIT) if console.color_system == "256" else exact
 
@@ -150,7 +153,7 @@ def _colour(console: Console, colour: str) -> Color:
 def _table(*columns: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
-        is_text = column in ("token",) or column.endswith("rather")
+        is_text = column in ("token",) or column.endswith("expected")
         table.add_column(
             column, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold"
         )
@@ -170,9 +173,9 @@ def _best(alternatives: Sequence[Alternative], most: int = 3) -> Text:
     return best
 
 
-def _totals(reading: Reading) -> Text:
-    mean = f"mean {number(reading.mean)}  perplexity {reading.perplexity:.4f}"
-    return Text(f"{len(reading.tokens)} tokens  log-probability {number(reading.total)}  {mean}")
+def _totals(scored: ScoredText) -> Text:
+    mean = f"mean {number(scored.mean)}  perplexity {scored.perplexity:.4f}"
+    return Text(f"{len(scored.tokens)} tokens  log-probability {number(scored.total)}  {mean}")
 
 
 __all__ = ["colour_console", "show", "theme_of_terminal"]

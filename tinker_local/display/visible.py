@@ -1,7 +1,7 @@
-"""What is written, made visible. It is not trusted: it may hold control characters or half a character.
+"""Make any text visible. Texts are not trusted: they may hold control characters or half a character.
 
-Whatever would not be seen, or would change how other things are seen, is shown as Python writes it
-(``\\x1b``, ``\\u202e``, ``\\xf0`` for a byte that is not UTF-8); line ends and tabs are arrows.
+A character that is invisible, or that would change how others look, is shown as a Python escape
+(``\\x1b``, ``\\u202e``, ``\\xf0`` for a byte that is not UTF-8); line breaks and tabs are shown as arrows.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from functools import cache
 from typing import NamedTuple
 
 _ARROWS = {"\n": "↵", "\t": "⇥"}
-_BLANKS = "\u034f\u115f\u1160\u2800\u3164\uffa0"  # letters, marks and symbols that leave no ink
-_LONE_BYTES = range(0xDC80, 0xDD00)  # how ``surrogateescape`` has bytes that are not UTF-8
+_BLANKS = "\u034f\u115f\u1160\u2800\u3164\uffa0"  # letters, marks and symbols that are invisible
+_LONE_BYTES = range(0xDC80, 0xDD00)  # ``surrogateescape`` writes bytes that are not UTF-8 so
 
 
 class Part(NamedTuple):
-    """A stretch of text.
+    """A piece of text.
 
     Attributes:
-        shown: what to show.
-        written: what it stands for; "" if it stands for nothing.
-        is_mark: it is not shown as it is written.
+        shown: the text to show.
+        written: the characters it stands for; "" for a mark of its own.
+        is_mark: whether ``shown`` differs from ``written``.
     """
 
     shown: str
@@ -31,21 +31,21 @@ class Part(NamedTuple):
 
 
 def text_of_bytes(data: bytes) -> str:
-    """Return bytes as text in which those that are not UTF-8 are lone surrogates."""
+    """Decode UTF-8; bytes that are not UTF-8 become lone surrogates."""
     return data.decode("utf-8", "surrogateescape")
 
 
 def bytes_of_text(text: str) -> bytes:
-    """Return the bytes that ``text_of_bytes`` was given."""
+    """Encode as UTF-8: the inverse of ``text_of_bytes``."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def parts(text: str) -> Iterator[Part]:
-    """Divide a text into what can be shown as it is and what cannot."""
+    """Split a text into plain pieces and marks, one mark for each invisible character."""
     if not text:
         yield Part("∅", "", True)
     elif unicodedata.category(text[0]).startswith("M"):
-        yield Part("◌", "", True)  # a mark that would go on what stands before
+        yield Part("◌", "", True)  # a combining mark would attach to the text before
     plain = ""
     for character in text:
         if (mark := _mark(character)) is None:
@@ -60,7 +60,7 @@ def parts(text: str) -> Iterator[Part]:
 
 
 def one_line(text: str, limit: int = 48) -> str:
-    """Return a text of at most ``limit`` characters on one line; dots are spaces at its ends."""
+    """Return a text on one line, cut to ``limit`` characters; spaces at its ends are shown as dots."""
     shown = "".join(part.shown for part in parts(text[: limit + 1]))
     core = shown.strip(" ")
     before = len(shown) - len(shown.lstrip(" ")) if core else len(shown)
@@ -70,12 +70,12 @@ def one_line(text: str, limit: int = 48) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Whether all of a text is shown as it is written."""
+    """Whether a text needs no marks."""
     return not any(part.is_mark for part in parts(text))
 
 
 def is_right_to_left(text: str) -> bool:
-    """Whether a text's first letter is of a script that is written from right to left."""
+    """Whether a text's first letter belongs to a script written from right to left."""
     for character in text:
         direction = unicodedata.bidirectional(character)
         if direction in ("L", "R", "AL"):
@@ -84,10 +84,13 @@ def is_right_to_left(text: str) -> bool:
 
 
 def whole_characters(texts: Sequence[str]) -> dict[int, str]:
-    """Return the character that a text of a sequence is a part of, for those that are.
+    """Find characters that are spread over several tokens.
 
     Args:
-        texts: as ``text_of_bytes`` gives them, one after another.
+        texts: texts of consecutive tokens, from ``text_of_bytes``.
+
+    Returns:
+        Place of a token -> the whole text that it is a part of, for tokens that hold part of a character.
     """
     found: dict[int, str] = {}
     start, run = 0, b""
@@ -109,7 +112,7 @@ def whole_characters(texts: Sequence[str]) -> dict[int, str]:
 
 @cache
 def _mark(character: str) -> str | None:
-    """Return what to show for a character, None if that is the character."""
+    """Return the mark for a character; None if it can be shown as it is."""
     if arrow := _ARROWS.get(character):
         return arrow
     if ord(character) in _LONE_BYTES:

@@ -1,9 +1,11 @@
-"""What this installation is made of, and what is wrong with it.
+"""``tinker-local doctor``: facts about the installation, and diagnoses of what is wrong with it.
 
-finding.py   something that is wrong, or could be better, and what to do
-software.py  versions, llama.cpp's build, our kernels, settings in the environment
-machine.py   the CPU, its cores, memory and GPUs
-store.py     the models directory
+diagnosis.py  ``Diagnosis``: a problem and its remedy
+software.py   versions, llama.cpp's build, our kernels, settings in the environment
+machine.py    the CPU, its cores, memory and GPUs
+store.py      the models directory, and a model that is tried
+
+Each of the last three offers facts (for ``Report.sections``) and ``diagnoses``.
 """
 
 from __future__ import annotations
@@ -13,36 +15,35 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinker_local.doctor import machine, software, store
-from tinker_local.doctor.finding import Finding
+from tinker_local.doctor.diagnosis import Diagnosis
 from tinker_local.llama.build import build, found_devices
 from tinker_local.store.model_store import ModelStore
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that was found.
+    """Facts and diagnoses.
 
     Attributes:
         sections: facts by subject, in values that JSON has.
-        findings: what is wrong, and what could be better.
+        diagnoses: what is wrong, and what could be better.
     """
 
     sections: dict[str, dict[str, Any]]
-    findings: list[Finding]
+    diagnoses: list[Diagnosis]
 
     @property
     def is_well(self) -> bool:
-        """Whether nothing is wrong."""
-        return not any(finding.is_wrong for finding in self.findings)
+        """Whether nothing is wrong; something may still be better."""
+        return not any(diagnosis.is_wrong for diagnosis in self.diagnoses)
 
 
 def examine(models: ModelStore, model: str | None = None) -> Report:
-    """Look at this installation, this machine and the models.
+    """Examine the installation, the machine and the models.
 
     Args:
         models: the store.
-        model: the name or path of a model to try in a process of its own; None for the default one, if
-            it is there.
+        model: name or path of a model to try in a separate process; None for the default model.
     """
     cpu, made = machine.look(), build()
     devices = found_devices()
@@ -54,17 +55,17 @@ def examine(models: ModelStore, model: str | None = None) -> Report:
         "kernels": software.kernel_facts(),
         "settings": software.settings(),
     }
-    holdings = store.Holdings.of(models)
+    contents = store.StoreContents.of(models)
     trial = store.Trial.of(models, model)
-    sections |= {"store": holdings.facts, "model tried": trial.facts}
+    sections |= {"store": contents.facts, "model tried": trial.facts}
 
-    def findings() -> Iterator[Finding]:
-        yield from software.findings()
-        yield from machine.findings(cpu, made, devices)
-        yield from holdings.findings()
-        yield from trial.findings(holdings)
+    def diagnoses() -> Iterator[Diagnosis]:
+        yield from software.diagnoses()
+        yield from machine.diagnoses(cpu, made, devices)
+        yield from contents.diagnoses()
+        yield from trial.diagnoses(contents)
 
-    return Report(sections, list(findings()))
+    return Report(sections, list(diagnoses()))
 
 
-__all__ = ["Finding", "Report", "examine"]
+__all__ = ["Diagnosis", "Report", "examine"]

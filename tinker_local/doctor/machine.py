@@ -1,4 +1,4 @@
-"""The CPU, its cores, the memory, and GPUs that nobody uses."""
+"""The machine: CPU, cores, memory, and GPUs that llama.cpp cannot use."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from convert.files.sizes import format_bytes
-from tinker_local.doctor.finding import Finding
+from tinker_local.doctor.diagnosis import Diagnosis
 from tinker_local.llama.build import Build, Device
 from tinker_local.llama.machine import default_threads
 
-_FLAGS = {  # llama.cpp's names: Linux's, on x86 and ARM
+_FLAGS = {  # CPU features: llama.cpp's name -> Linux's name in /proc/cpuinfo, x86 and ARM
     "AVX": "avx",
     "AVX2": "avx2",
     "F16C": "f16c",
@@ -35,23 +35,25 @@ _FLAGS = {  # llama.cpp's names: Linux's, on x86 and ARM
     "SVE": "sve",
 }
 _REBUILD = (
-    "build it for this machine: CMAKE_ARGS='-DGGML_NATIVE=on' {python} -m pip install --force-reinstall "
-    "--no-cache-dir --no-deps --no-binary llama-cpp-python llama-cpp-python"
+    "build it again for this machine: CMAKE_ARGS='-DGGML_NATIVE=on' {python} -m pip install "
+    "--force-reinstall --no-cache-dir --no-deps --no-binary llama-cpp-python llama-cpp-python"
 )
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to compute with.
+    """CPU and memory, as this process may use them.
 
     Attributes:
-        cpu: the maker's name.
-        features: those of llama.cpp's features that the CPU has; None where that is not known.
-        n_cpus: logical CPUs; n_usable: those that this process may use.
-        n_threads: what llama.cpp computes with if nothing is said.
-        quota: CPUs' worth of time that a container may take; None without a limit.
-        n_bytes: main memory, or a container's limit; n_free: what can be had of it. None: not known.
+        cpu: model name of the CPU.
+        features: the CPU's features, of those that llama.cpp can use; None if unknown.
+        n_cpus: logical CPUs.
+        n_usable: logical CPUs that this process may run on.
+        n_threads: threads that llama.cpp computes with by default.
+        quota: CPU time that the container may use, in CPUs; None without a limit.
+        n_bytes: main memory, or the container's limit; None if unknown.
+        n_free: available part of ``n_bytes``; None if unknown.
     """
 
     cpu: str
@@ -65,7 +67,7 @@ class Machine:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """These, for people."""
+        """The attributes, for people."""
         return {
             "CPU": self.cpu,
             "features": None if self.features is None else ", ".join(sorted(self.features)),
@@ -79,7 +81,7 @@ class Machine:
 
 
 def look() -> Machine:
-    """Look at this machine."""
+    """Examine this machine."""
     n_cpus = os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else n_cpus
     cpu, features = _cpu()
@@ -88,48 +90,55 @@ def look() -> Machine:
 
 
 def device_facts(device: Device) -> dict[str, Any]:
-    """Return what is said of a device."""
+    """Return a device's kind, description and free memory, for people."""
     memory = f"{format_bytes(device.n_free)} of {format_bytes(device.n_bytes)} free"
     return {"kind": device.kind, "description": device.description, "memory": memory}
 
 
-def findings(machine: Machine, made: Build, devices: list[Device]) -> Iterator[Finding]:
-    """Yield what does not fit together."""
+def diagnoses(machine: Machine, made: Build, devices: list[Device]) -> Iterator[Diagnosis]:
+    """Yield mismatches between CPU, llama.cpp's build, GPUs and the container's limits."""
     built = {name for name, value in made.features.get("CPU", {}).items() if value == "1"} & _FLAGS.keys()
     rebuild = _REBUILD.format(python=sys.executable)
     if machine.features is not None and built:
         if beyond := sorted(built - machine.features):
-            yield Finding(
+            yield Diagnosis(
                 f"llama.cpp was built for {', '.join(beyond)}, which this CPU does not have", rebuild
             )
         if unused := sorted(machine.features - built):
-            said = f"llama.cpp was built without {', '.join(unused)}, which this CPU has: it is slower so"
-            yield Finding(said, rebuild, is_wrong=False)
+            said = (
+                f"llama.cpp was built without {', '.join(unused)}, which this CPU has; this makes it slower"
+            )
+            yield Diagnosis(said, rebuild, is_wrong=False)
     if gpu := _gpu_without_backend(devices):
-        yield Finding(*gpu, is_wrong=False)
+        yield Diagnosis(*gpu, is_wrong=False)
     if machine.quota is not None and machine.quota < machine.n_threads:
-        yield Finding(
-            f"this container may use {machine.quota:g} CPUs, and {machine.n_threads} threads would compute",
+        yield Diagnosis(
+            f"this container may use {machine.quota:g} CPUs, but llama.cpp would start "
+            f"{machine.n_threads} threads",
             f"set TINKER_LOCAL_N_THREADS={max(1, int(machine.quota))}",
             is_wrong=False,
         )
 
 
 def _gpu_without_backend(devices: list[Device]) -> tuple[str, str] | None:
+    """Return problem and remedy if there is a GPU that llama.cpp was not built for."""
     if any("GPU" in device.kind for device in devices):
         return None
     install = f"{sys.executable} -m pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python"
     if Path("/proc/driver/nvidia/version").exists():
-        return "there is an NVIDIA GPU, and llama.cpp was built without CUDA", (
-            f"to use it, with the CUDA toolkit at hand: CMAKE_ARGS='-DGGML_CUDA=on' {install}"
+        return "there is an NVIDIA GPU, but llama.cpp was built without CUDA", (
+            f"install the CUDA toolkit, then: CMAKE_ARGS='-DGGML_CUDA=on' {install}"
         )
     if sys.platform == "darwin" and platform.machine() == "arm64":
-        return "llama.cpp was built without Metal", f"CMAKE_ARGS='-DGGML_METAL=on' {install}"
+        return (
+            "llama.cpp was built without Metal",
+            f"build it again: CMAKE_ARGS='-DGGML_METAL=on' {install}",
+        )
     return None
 
 
 def _cpu() -> tuple[str, frozenset[str] | None]:
-    """Return the CPU's name and features."""
+    """Return the CPU's name and features; None for features that the system does not tell."""
     if sys.platform == "darwin":
         return _sysctl("machdep.cpu.brand_string") or platform.machine(), None
     try:
@@ -144,7 +153,7 @@ def _cpu() -> tuple[str, frozenset[str] | None]:
 
 
 def _memory() -> tuple[int | None, int | None]:
-    """Return bytes of memory, and of what can be had of it."""
+    """Return the bytes of main memory, and how many are available; a container's limit counts."""
     if sys.platform == "darwin":
         return int(_sysctl("hw.memsize") or 0) or None, None
     try:
@@ -160,7 +169,7 @@ def _memory() -> tuple[int | None, int | None]:
 
 
 def _quota() -> float | None:
-    """Return the CPUs' worth of time that cgroups allow; None without a limit."""
+    """Return the CPU time that cgroups (v2, else v1) allow, in CPUs; None without a limit."""
     try:
         quota, period = (_CGROUP / "cpu.max").read_text().split()
         return None if quota == "max" else int(quota) / int(period)
@@ -173,7 +182,7 @@ def _quota() -> float | None:
 def _number(path: Path) -> int | None:
     try:
         return int(path.read_text())
-    except (OSError, ValueError):  # of the latter: max
+    except (OSError, ValueError):  # ValueError: the file says max
         return None
 
 

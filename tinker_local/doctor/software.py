@@ -1,4 +1,4 @@
-"""Versions, llama.cpp's build, our kernels, settings in the environment."""
+"""The software: versions, llama.cpp's build, our kernels, settings in the environment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinker_local import kernels
-from tinker_local.doctor.finding import Finding
+from tinker_local.doctor.diagnosis import Diagnosis
 from tinker_local.errors import BadRequestError
 from tinker_local.llama.build import Build
 from tinker_local.options import ENVIRONMENT_PREFIX, Options
@@ -23,7 +23,7 @@ _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*>=\s*([0-9.]+)$")
 
 
 def versions(made: Build) -> dict[str, Any]:
-    """Return what is installed."""
+    """Return the versions of the packages, of Python and of the system."""
     return {
         "tinker-local": _version("tinker-local") or "from a checkout",
         "llama-cpp-python": made.package,
@@ -49,7 +49,7 @@ def llama_facts(made: Build) -> dict[str, Any]:
 
 
 def kernel_facts() -> dict[str, Any]:
-    """Return what our compiled kernels do here, after letting them score a row."""
+    """Return which code path our compiled kernels take, and whether they score a row correctly."""
     row = np.array([[0.0, 1.0, 2.0, 3.0]], np.float32)
     found = kernels.score_rows(row).logsumexp[0]
     return {
@@ -60,41 +60,43 @@ def kernel_facts() -> dict[str, Any]:
 
 
 def settings(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return the options that the environment sets."""
+    """Return the ``TINKER_LOCAL_*`` variables that set an option."""
     environment = os.environ if environment is None else environment
     names = (ENVIRONMENT_PREFIX + name.upper() for name in Options.model_fields)
     return {name: environment[name] for name in names if environment.get(name)}
 
 
-def findings(environment: Mapping[str, str] | None = None) -> Iterator[Finding]:
-    """Yield what is wrong with all this."""
+def diagnoses(environment: Mapping[str, str] | None = None) -> Iterator[Diagnosis]:
+    """Yield outdated packages, wrong kernels, invalid and misspelt environment variables."""
     yield from _outdated()
     if not kernel_facts()["right"]:
-        yield Finding("the compiled kernels compute something wrong", "install tinker-local again")
+        yield Diagnosis("the compiled kernels compute wrong numbers", "install tinker-local again")
     environment = os.environ if environment is None else environment
     try:
         Options.resolve({}, environment)
     except BadRequestError as error:
-        yield Finding(
-            f"a setting in the environment cannot be: {error}",
-            f"correct the variable, {ENVIRONMENT_PREFIX} and the option's name, or unset it",
+        yield Diagnosis(
+            f"an environment variable has an invalid value: {error}",
+            f"correct or unset the variable ({ENVIRONMENT_PREFIX}, then the option in capitals)",
         )
     known = [ENVIRONMENT_PREFIX + name.upper() for name in Options.model_fields]
     for name in environment:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         if name.startswith(ENVIRONMENT_PREFIX) and name not in known and near:
-            yield Finding(f"the variable {name} means nothing", f"is it {near[0]}?", is_wrong=False)
+            yield Diagnosis(
+                f"the variable {name} has no effect", f"rename it {near[0]}, or unset it", is_wrong=False
+            )
 
 
-def _outdated() -> Iterator[Finding]:
-    """Yield packages that are older than what we need, or not there."""
+def _outdated() -> Iterator[Diagnosis]:
+    """Yield required packages that are missing or too old."""
     for requirement in _requirements():
         if not (match := _REQUIREMENT.fullmatch(requirement.partition(";")[0].strip())):
             continue
         there = _version(match[1])
         if there is None or _numbers(there) < _numbers(match[2]):
-            yield Finding(
-                f"{match[1]} is {there or 'not installed'}, and {match[2]} or newer is needed",
+            yield Diagnosis(
+                f"{match[1]} is {there or 'not installed'}; {match[2]} or newer is needed",
                 f"{sys.executable} -m pip install '{match[0]}'",
             )
 

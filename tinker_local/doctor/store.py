@@ -1,4 +1,4 @@
-"""The models directory: what it holds, what is damaged, what was left by runs that were killed."""
+"""The models directory: contents, damaged files, leftovers of killed runs; and a model that is tried."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.files.sizes import format_bytes
-from tinker_local.doctor.finding import Finding
+from tinker_local.doctor.diagnosis import Diagnosis
 from tinker_local.errors import TinkerError
 from tinker_local.gguf.model_check import check_model
 from tinker_local.isolated import try_isolated
@@ -19,21 +19,21 @@ from tinker_local.store.catalog import find_entry
 from tinker_local.store.inventory import Holding, inventory
 from tinker_local.store.model_store import ModelStore
 
-_AT_WORK = 3600.0  # seconds: what changed since then may belong to a run that is at work
-_ROOM = 1 << 30  # bytes of disk with which little more can be stored
+_AT_WORK = 3600.0  # seconds: a younger unfinished file may belong to a run that is still at work
+_ROOM = 1 << 30  # free bytes of disk below which few models can be added
 
 
 @dataclass(frozen=True)
-class Holdings:
-    """What is in a store.
+class StoreContents:
+    """Contents and state of the models directory.
 
     Attributes:
-        directory: where it is.
-        is_writable: whether files can be put there.
-        n_free: bytes of its disk that are free.
-        models: models, adapters and checkpoints, those of packages included.
-        problems: what is wrong with those that cannot be used, by name.
-        leftovers: unfinished files, with their bytes.
+        directory: the models directory.
+        is_writable: whether files can be added.
+        n_free: free bytes of its disk.
+        models: models, adapters and checkpoints, including models of installed packages.
+        problems: name -> why it cannot be used.
+        leftovers: path of an unfinished file or directory -> its bytes.
     """
 
     directory: Path
@@ -44,8 +44,8 @@ class Holdings:
     leftovers: dict[Path, int]
 
     @classmethod
-    def of(cls, store: ModelStore) -> Holdings:
-        """Look at a store."""
+    def of(cls, store: ModelStore) -> StoreContents:
+        """Examine a store."""
         home = store.directory
         there = next(path for path in (home, *home.absolute().parents) if path.exists())
         models = inventory(store)
@@ -60,7 +60,7 @@ class Holdings:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """These, for people."""
+        """Directory, disk space and counts, for people."""
         n_adapters = sum(holding.is_adapter for holding in self.models)
         return {
             "directory": str(self.directory),
@@ -73,32 +73,32 @@ class Holdings:
             "unfinished": len(self.leftovers),
         }
 
-    def findings(self) -> Iterator[Finding]:
-        """Yield what is wrong with it."""
+    def diagnoses(self) -> Iterator[Diagnosis]:
+        """Yield an unwritable directory, a full disk, damaged models and leftovers."""
         if not self.is_writable:
-            yield Finding(
+            yield Diagnosis(
                 f"nothing can be written to {self.directory}",
                 "change its permissions, or set TINKER_LOCAL_MODELS_DIR to another place",
             )
         if self.n_free < _ROOM:
-            said = f"{self.directory} has {format_bytes(self.n_free)} of disk left"
-            yield Finding(said, "make room before a model is added or converted", is_wrong=False)
+            said = f"the disk of {self.directory} has only {format_bytes(self.n_free)} left"
+            yield Diagnosis(said, "free some space before you add or convert a model", is_wrong=False)
         for name, problem in self.problems.items():
             remedy = f"get it again, or remove it: tinker-local models remove {name}"
-            yield Finding(f"{name} cannot be used: {problem}", remedy)
+            yield Diagnosis(f"{name} cannot be used: {problem}", remedy)
         for path, n_bytes in self.leftovers.items():
             said = f"{path} ({format_bytes(n_bytes)}) was left by a run that was killed"
-            yield Finding(said, f"delete it: rm -r {path}")
+            yield Diagnosis(said, f"delete it: rm -r {path}")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A model, tried in a process of its own.
+    """A model that was tried in a separate process.
 
     Attributes:
-        name: what was asked for.
-        path: its file, None if it is not there.
-        problem: what is wrong with it; None if it works.
+        name: name or path that was asked for.
+        path: the model's file; None if there is none.
+        problem: why it does not work; None if it does.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Trial:
 
     @classmethod
     def of(cls, store: ModelStore, name: str | None) -> Trial:
-        """Try a model; None for the default one."""
+        """Try a model; ``name`` None means the default model."""
         wanted, path = name or store.default_name, None
         try:
             path = store.resolve(wanted).resolve()
@@ -118,27 +118,27 @@ class Trial:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """These, for people."""
+        """Name, file and state, for people."""
         state = "works" if self.problem is None else "is damaged" if self.path else "is not there"
         return {"name": self.name, "file": self.path and str(self.path), "state": state}
 
-    def findings(self, holdings: Holdings) -> Iterator[Finding]:
-        """Yield what is wrong with it."""
+    def diagnoses(self, contents: StoreContents) -> Iterator[Diagnosis]:
+        """Yield the problem, if any; a missing default model is none where other models can be used."""
         if self.problem is None:
             return
         entry = find_entry(self.name)
-        get = entry.how_to_get if entry else "tinker-local models lists what there is"
+        get = entry.how_to_get if entry else "tinker-local models lists the models that are here"
         if self.path is not None:
-            yield Finding(f"{self.name} was tried and failed: {self.problem}", f"get it again: {get}")
+            yield Diagnosis(f"{self.name} was tried and failed: {self.problem}", f"get it again: {get}")
         else:
             is_default = self.name == ModelStore.default_name
             said = f"the default model {self.name} is not there" if is_default else self.problem
-            usable = any(not holding.is_adapter for holding in holdings.models)
-            yield Finding(said, f"get it: {get}", is_wrong=not (is_default and usable))
+            usable = any(not holding.is_adapter for holding in contents.models)
+            yield Diagnosis(said, f"get it: {get}", is_wrong=not (is_default and usable))
 
 
 def _problems(models: list[Holding]) -> Iterator[tuple[str, str]]:
-    """Yield what cannot be used, and why: llama.cpp would refuse it, or end the process on it."""
+    """Yield name and problem of each model that llama.cpp would refuse or crash on."""
     for holding in models:
         problem = holding.problem
         if problem is None and holding.provenance and not holding.is_adapter:
@@ -151,7 +151,7 @@ def _problems(models: list[Holding]) -> Iterator[tuple[str, str]]:
 
 
 def _leftovers(home: Path) -> Iterator[tuple[Path, int]]:
-    """Yield hidden files and directories that runs give their names when they are done."""
+    """Yield path and bytes of unfinished files: hidden until a run completes and renames them."""
     for path in sorted(home.rglob(".*")):
         if path.suffix not in (".part", ".removed"):
             continue

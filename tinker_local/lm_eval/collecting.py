@@ -1,4 +1,4 @@
-"""From submitted requests to answers in their order."""
+"""Collect the answers of many requests, in the order of the requests."""
 
 from __future__ import annotations
 
@@ -20,11 +20,17 @@ def collect(
     description: str,
     silent: bool,
 ) -> list[T]:
-    """Return what ``read`` makes of each answer, in the order of the requests.
+    """Return ``read(place, response)`` of each request, in the order of the requests.
 
-    It is called as answers come, with the request's place. If anything fails, the rest is cancelled.
+    ``read`` is called as soon as a response arrives. If anything fails, the other requests are cancelled.
+
+    Args:
+        futures: submitted requests.
+        read: turns a request's place, from 0, and its response into a result.
+        description: label of the progress bar.
+        silent: show no progress bar.
     """
-    places: dict[APIFuture[SampleResponse], int] = {}  # so that no answer is kept once it was read
+    places: dict[APIFuture[SampleResponse], int] = {}  # unread futures only: a read response is freed
 
     def numbered() -> Iterator[APIFuture[SampleResponse]]:
         for place, future in enumerate(futures):
@@ -44,7 +50,7 @@ def collect(
 
 
 def shown(items: Iterable[T], total: int, silent: bool) -> Iterable[T]:
-    """Return the same, with the harness's kind of bar, while texts become tokens."""
+    """Return the items with a progress bar of the harness's kind, shown while texts are tokenized."""
     shown: Iterable[T] = tqdm(items, total=total, desc="Tokenizing inputs", disable=silent)
     return shown
 

@@ -1,4 +1,4 @@
-"""What a task asks of a generation, in the words of ``SamplingParams``."""
+"""Generation: a task's ``generation_kwargs`` as ``SamplingParams``."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _WITHOUT_EFFECT = {
     "repetition_penalty": 1,
     "typical_p": 1,
 }
-"""Arguments of other backends, with the values at which they change nothing; None is one as well."""
+"""Arguments of other backends, with the value that has no effect; None has none either."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One generation.
+    """Parameters of one generation.
 
     Attributes:
-        until: texts before the first of which the answer ends; the end-of-text token's is among them.
+        until: stop strings, among them the text of the end-of-text token; the answer ends before the first.
         max_tokens: most tokens to generate.
         temperature, top_k, top_p: as in ``SamplingParams``.
-        think_end: the text or token after which the answer begins; None where the model does not think.
+        think_end: text or token id after which the answer begins; None if the model does not think.
     """
 
     until: tuple[str, ...]
@@ -51,14 +51,14 @@ class Generation:
         """Read a task's ``generation_kwargs``.
 
         Args:
-            gen_kwargs: as the harness documents them. Without ``do_sample`` and a temperature above 0 the
-                most probable token is taken. ``top_k=0`` keeps all tokens.
-            eos: the text of the end-of-text token.
-            max_tokens: most tokens to generate where it does not say so.
+            gen_kwargs: as the harness documents them. Decoding is greedy unless ``do_sample`` is set and
+                the temperature is above 0. ``top_k=0`` keeps all tokens.
+            eos: text of the end-of-text token.
+            max_tokens: most tokens to generate if ``gen_kwargs`` does not say.
             think_end: as in the class.
 
         Raises:
-            BadRequestError: it asks for something that cannot be done here.
+            BadRequestError: an argument is unknown here, or its value is impossible.
         """
         asked: dict[str, Any] = dict(normalize_gen_kwargs(dict(gen_kwargs), max_tokens))
         until = handle_stop_sequences([text for text in asked.pop("until") if text], eos)
@@ -68,8 +68,8 @@ class Generation:
         for name, value in asked.items():
             if value is not None and (name not in _WITHOUT_EFFECT or value != _WITHOUT_EFFECT[name]):
                 raise BadRequestError(
-                    f"the generation argument {name}={value!r} is not understood; known are until, "
-                    "max_gen_toks, do_sample, temperature, top_k and top_p"
+                    f"the generation argument {name}={value!r} is not supported; use until, max_gen_toks, "
+                    "do_sample, temperature, top_k and top_p"
                 )
         return cls(
             tuple(until),
@@ -81,7 +81,10 @@ class Generation:
         )
 
     def params(self, seed: int) -> SamplingParams:
-        """Return how to draw it. A model that thinks may think any text: only the end of text stops it."""
+        """Return the parameters of the request.
+
+        A thinking model may think any text, stop strings included: only the end-of-text token stops it.
+        """
         return SamplingParams(
             max_tokens=self.max_tokens,
             temperature=self.temperature,
@@ -92,7 +95,7 @@ class Generation:
         )
 
     def answer(self, tokens: Sequence[int], tokenizer: Tokenizer) -> str:
-        """Return the text of generated tokens, up to where it ends."""
+        """Return the answer: the text after thinking, up to the first stop string."""
         tokens, think_end = list(tokens), None
         if isinstance(self.think_end, str):
             think_end = self.think_end

@@ -1,4 +1,4 @@
-"""LocalLM: lm-evaluation-harness asks, the engine answers."""
+"""LocalLM: the requests of lm-evaluation-harness, answered by the engine."""
 
 from __future__ import annotations
 
@@ -29,47 +29,48 @@ from tinker_local.sampling_client import SamplingClient
 from tinker_local.types import ModelInput, SampleResponse, SamplingParams
 
 Score: TypeAlias = tuple[float, bool]
-"""Natural log of a continuation's probability, and whether each of its tokens is the most probable one."""
+"""Log-probability of a continuation, and whether greedy decoding would produce it."""
 Pair: TypeAlias = tuple[Any, list[int], list[int]]
-"""The harness's cache key of a request (None: none), the context's tokens and the continuation's."""
+"""The harness's cache key (None: not cached), token ids of the context, token ids of the continuation."""
 
 _ONLY_SCORE = SamplingParams(max_tokens=0)
-_RECENT_TEXTS = 16  # the choices of a question come one after the other and have one context
+_RECENT_TEXTS = 16  # tokenized texts kept: the choices of a question come in a row and share a context
 
 logger = logging.getLogger(__name__)
 
 
 @register_model("tinker-local")
 class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
-    """A model on this machine, as lm-evaluation-harness knows models.
+    """A model on this machine, with the interface of lm-evaluation-harness.
 
-    All requests of a kind are submitted before the first answer is waited for, so that the engine
-    computes what they share (few-shot examples, the context of several choices) once. Texts become
-    tokens, and long ones are cut, as in the harness's own ``hf`` model.
+    The harness asks in three ways: ``loglikelihood`` (score continuations), ``loglikelihood_rolling``
+    (score texts) and ``generate_until``. All requests of a call are submitted before the first response is
+    waited for, so that the engine computes shared prefixes (few-shot examples, the context of several
+    choices) once. Texts are tokenized, and long ones truncated, as in the harness's own ``hf`` model.
 
     Args:
-        model: what ``tinker-local sample --model`` takes, or a ``SamplingClient``. None: the base that
-            the adapter names, or the default model.
-        adapter: a LoRA to put on it: a GGUF file, a name, or a tinker:// path.
-        lora_scale: how many times what the LoRA adds counts.
-        max_length: most tokens the model reads to predict one more; longer texts lose tokens on the left.
-            None: one less than fit the context.
-        max_gen_toks: most tokens to generate where a task does not say so.
-        add_bos_token: begin texts with BOS, or do not. None: as the vocabulary says.
-        prefix_token_id: what stands before a text that is scored from its first token on. None: BOS,
-            or the end-of-text token where there is no BOS.
-        seed: of all draws, where a task draws.
+        model: name or path of a model, or a ``SamplingClient``. None: the base that the adapter names, or
+            the default model.
+        adapter: LoRA to apply to the model: a GGUF file, a name, or a tinker:// path.
+        lora_scale: factor on what the LoRA adds.
+        max_length: most tokens that the model reads to predict one more; longer texts are truncated on the
+            left. None: one less than the context holds.
+        max_gen_toks: most tokens to generate if a task does not say.
+        add_bos_token: whether texts begin with BOS. None: as the vocabulary says.
+        prefix_token_id: token before a text whose first token is scored. None: BOS, or the end-of-text
+            token if there is no BOS.
+        seed: seed of all tasks that sample.
         chat_template_args: variables for the chat template.
-        enable_thinking: one of these, which many templates have.
-        think_end_token: the text (``"</think>"``) or id after which the answer begins; what comes before
-            it is dropped, and the task's ``until`` does not end it.
-        batch_size, max_batch_size, device, trust_remote_code: taken since the harness passes them; not
-            used. The engine fills batches itself, and ``devices`` says where it computes.
-        **options: those of ``ServiceClient``: n_ctx, kv_type, batch_invariant, ...
+        enable_thinking: the template variable of this name, which many templates have.
+        think_end_token: text (``"</think>"``) or token id after which the answer begins. The text before it
+            is dropped, and stop strings have no effect there.
+        batch_size, max_batch_size, device, trust_remote_code: accepted because the harness passes them;
+            not used. The engine fills batches itself, and ``devices`` says where it computes.
+        **options: options of ``ServiceClient``: n_ctx, kv_type, batch_invariant, ...
 
     Raises:
         BadRequestError: an argument is unknown or impossible, or the file cannot be used.
-        NotFoundError: there is no such model; the message lists what there is.
+        NotFoundError: no model has this name; the message lists those that are there.
     """
 
     def __init__(
@@ -99,7 +100,9 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
             raise BadRequestError("enable_thinking needs think_end_token, such as think_end_token=</think>")
         if isinstance(model, SamplingClient):
             if adapter or options or lora_scale != 1:
-                raise BadRequestError("a SamplingClient is open already: give no adapter and no options")
+                raise BadRequestError(
+                    "model is an open SamplingClient; leave out adapter, lora_scale and options"
+                )
             self._client = model
         else:
             self._client = open_model(model, adapter, lora_scale, options)
@@ -119,38 +122,38 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
 
     @property
     def max_length(self) -> int:
-        """Most tokens the model reads to predict one more."""
+        """Most tokens that the model reads to predict one more."""
         return self._max_length
 
     @property
     def max_gen_toks(self) -> int:
-        """Most tokens to generate where a task does not say so."""
+        """Most tokens to generate if a task does not say."""
         return self._max_gen_toks
 
     @property
     def eot_token_id(self) -> int | None:
-        """The id that ends a text, None if the vocabulary has none."""
+        """Id of the end-of-text token; None if the vocabulary has none."""
         return self.tokenizer.eos_token_id
 
     @property
     def prefix_token_id(self) -> int:
-        """What stands before a text that is scored from its first token on."""
+        """Id of the token that is put before a text whose first token is scored."""
         for token in (self._prefix_token_id, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
             if token is not None:
                 return token
         raise BadRequestError(
-            "the vocabulary has neither BOS nor an end-of-text token: give prefix_token_id"
+            "the vocabulary has neither BOS nor an end-of-text token; give prefix_token_id"
         )
 
     @property
     def tokenizer_name(self) -> str:
-        """A name for how prompts are written, which the harness keeps them by: of model and template."""
+        """A name of model and chat template; the harness caches rendered prompts under it."""
         said = [self.tokenizer.chat_template, self._chat_template_args, self._add_bos_token]
         digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
         return f"{PurePath(self._client.get_base_model()).name}-{digest[:16]}"
 
     def get_model_info(self) -> dict[str, Any]:
-        """Return what the harness writes beside results: the files and the options."""
+        """Return files and options, which the harness writes beside the results."""
         return {
             "weights": self._client.weights.to_json(),
             "options": self._client.options.model_dump(mode="json", exclude_defaults=True),
@@ -159,9 +162,14 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """Return a conversation as text, ready for the answer or, without, for more of its last message.
+        """Render a conversation as text.
 
-        Where the template refuses it, it is tried without system messages.
+        If the template refuses the conversation, system messages are left out, with a warning.
+
+        Args:
+            chat_history: messages with ``role`` and ``content``.
+            add_generation_prompt: end with the head of the assistant's turn; False leaves the last message
+                open, to be continued.
         """
 
         def render(messages: list[dict[str, str]]) -> str:
@@ -180,15 +188,15 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
             if len(others) == len(chat_history):
                 raise
             text = render(others)
-        logger.warning("the chat template refuses a system message; it is left out")
+        logger.warning("the chat template refuses system messages; they are left out")
         return text
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Return a text's tokens, with BOS where it belongs and is not yet.
+        """Return the token ids of a text; BOS is added unless the text begins with it already.
 
         Args:
             string: the text.
-            add_special_tokens: whether BOS and the like are added. None: as ``add_bos_token`` and the
+            add_special_tokens: whether to add BOS and the like. None: as ``add_bos_token`` and the
                 vocabulary say, unless the text begins with the prefix token's text.
             **kwargs: not used.
         """
@@ -201,30 +209,30 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         return list(self._recent(string, add_special_tokens is not False))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Score]:
-        """Score continuations of contexts.
+        """Score continuations, each given its context.
 
         Args:
-            requests: ``args`` are (context, continuation). White space between them belongs to the
-                continuation; an empty context is the prefix token.
-            disable_tqdm: show no progress.
+            requests: ``args`` are (context, continuation). White space between them counts as part of the
+                continuation; an empty context becomes the prefix token.
+            disable_tqdm: show no progress bar.
 
         Raises:
             BadRequestError: a continuation adds no token, or does not fit the context.
         """
         if self._chat_template_args.get("enable_thinking"):
             raise BadRequestError(
-                "enable_thinking is for tasks that generate; these score continuations, which nothing can "
-                "be thought before: leave it out"
+                "enable_thinking works only in tasks that generate, and this one scores continuations; "
+                "leave it out"
             )
         pairs = (self._pair(*request.args) for request in requests)
         return self._loglikelihood_tokens(shown(pairs, len(requests), disable_tqdm), disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Score whole texts; those longer than ``max_length`` in windows, each token once.
+        """Score whole texts; texts longer than ``max_length`` are scored in windows, each token once.
 
         Args:
             requests: ``args`` are (text,).
-            disable_tqdm: show no progress.
+            disable_tqdm: show no progress bar.
         """
         windows = [self._windows(*request.args) for request in requests]
         scores = iter(
@@ -242,11 +250,11 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         """Generate answers.
 
         Args:
-            requests: ``args`` are (context, generation arguments); see ``Generation.of``.
-            disable_tqdm: show no progress.
+            requests: ``args`` are (context, ``generation_kwargs``); see ``Generation.of``.
+            disable_tqdm: show no progress bar.
 
         Raises:
-            BadRequestError: the arguments ask for what cannot be done, or for more than fits the context.
+            BadRequestError: an argument is not supported, or the answer may not fit the context.
         """
         eos = None if self.eot_token_id is None else self.tokenizer.decode(self.eot_token_id)
         generations = [
@@ -271,6 +279,7 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
     def _loglikelihood_tokens(
         self, requests: Iterable[Pair], disable_tqdm: bool = False, **kwargs: Any
     ) -> list[Score]:
+        """Score tokenized pairs; the name is the harness's, whose ``TemplateLM`` calls it."""
         del kwargs
         keys: list[Any] = []
         continuations: list[NDArray[np.int32]] = []
@@ -293,13 +302,13 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         n = len(continuation)
         if n > self.max_length:
             raise BadRequestError(
-                f"a continuation has {n} tokens, and the model reads at most {self.max_length} "
+                f"a continuation has {n} tokens, but the model reads at most {self.max_length} "
                 "(max_length); give a larger n_ctx"
             )
         if n == 0:
             raise BadRequestError(
                 f"a continuation adds no token to its context, which ends in "
-                f"{self.tokenizer.decode(context[-8:])!r}"
+                f"{self.tokenizer.decode(context[-8:])!r}; correct the task"
             )
         tokens = (context + continuation)[-(self.max_length + 1) :]
         return self._client.sample(
@@ -312,6 +321,7 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         )
 
     def _pair(self, context: str, continuation: str) -> Pair:
+        """Tokenize a context and its continuation as the ``hf`` model does."""
         key = (context, continuation)
         if context.strip():
             before, after = self._encode_pair(context, continuation)
@@ -322,6 +332,7 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         return key, [self.prefix_token_id], tokens
 
     def _windows(self, text: str) -> list[tuple[list[int], list[int]]]:
+        """Cut a text into windows ``(context, scored tokens)`` in which each token is scored once."""
         windows = get_rolling_token_windows(
             token_list=self.tok_encode(text),
             prefix_token=self.prefix_token_id,
@@ -331,11 +342,12 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         return [make_disjoint_window(window) for window in windows]
 
     def _generation_prompt(self, context: str, max_tokens: int) -> list[int]:
+        """Tokenize a prompt; cut it on the left so that ``max_tokens`` more fit."""
         room = self.max_length - max_tokens
         if room < 1:
             raise BadRequestError(
-                f"a task generates up to {max_tokens} tokens, and prompt and answer together may have "
-                f"{self.max_length} (max_length): give a larger n_ctx, or a smaller max_gen_toks"
+                f"a task generates up to {max_tokens} tokens, but prompt and answer together may have at "
+                f"most {self.max_length} (max_length); give a larger n_ctx, or a smaller max_gen_toks"
             )
         tokens = self.tok_encode(context) or [self.prefix_token_id]
         return tokens[-room:]

@@ -1,4 +1,4 @@
-"""How the harness's ``model_args`` open a model."""
+"""Open a model by the harness's ``model_args``."""
 
 from __future__ import annotations
 
@@ -16,41 +16,49 @@ from tinker_local.store.model_store import ModelStore
 def open_model(
     model: str | None, adapter: str | None, lora_scale: float, options: Mapping[str, Any]
 ) -> SamplingClient:
-    """Open a model, by default that which the adapter names or the default one.
+    """Open a model; without ``model`` the base that the adapter names, or the default model.
 
     Raises:
         BadRequestError: an option has an impossible value, or a file cannot be used.
-        NotFoundError: there is no such model.
+        NotFoundError: no model or adapter has this name.
     """
-    base = None if model is None else str(model)  # the harness makes a number of a name that looks like one
+    base = None if model is None else str(model)  # the harness parses a name such as 7 as a number
     if base is None and adapter is None:
         base = ModelStore.default_name
     return ServiceClient(**options).create_sampling_client(adapter, base, lora_scale=lora_scale)
 
 
 def refuse_unknown(options: Mapping[str, Any], others: Iterable[str]) -> None:
-    """Raise BadRequestError for a name that is no option of ``ServiceClient``; ``others`` may be given."""
+    """Refuse names that are not options of ``ServiceClient``.
+
+    Args:
+        options: the options given.
+        others: further arguments of the model, for the message.
+
+    Raises:
+        BadRequestError: a name is unknown; the message lists all names.
+    """
     for name in options:
         if name not in Options.model_fields:
             raise BadRequestError(
-                f"the model tinker-local has no argument {name!r}. Name the model with model=NAME; "
-                f"the others are {', '.join([*others, *Options.model_fields])}"
+                f"the model tinker-local has no argument {name!r}; use model=NAME for the model, or "
+                f"{', '.join([*others, *Options.model_fields])}"
             )
 
 
 def length_limit(max_length: int | None, client: SamplingClient) -> int:
-    """Return how many tokens a model reads at most to predict one more, ``max_length`` if that is given.
+    """Return the most tokens that the model reads to predict one more: ``max_length``, or ``n_ctx`` - 1.
 
     Raises:
-        BadRequestError: the context is not larger than that.
+        BadRequestError: ``max_length`` leaves no room in the context for the predicted token.
     """
     n_ctx = client.n_ctx
     if max_length is None:
         return n_ctx - 1
     if checks.integer(max_length, "max_length", 1) >= n_ctx:
         raise BadRequestError(
-            f"max_length is {max_length}, and the context holds {n_ctx} tokens, of which one is predicted: "
-            f"it is at most {n_ctx - 1}; give a larger n_ctx (up to what the model was trained for)"
+            f"max_length is {max_length}; the context holds {n_ctx} tokens, one of them predicted, so it "
+            f"may be at most {n_ctx - 1}; give a larger n_ctx (up to what the model was trained for)"
         )
     return max_length
 

@@ -1,4 +1,4 @@
-"""Candidates: files of a model in other types, made from the most exact one there is."""
+"""Candidates: temporary files of a model in other types, made from its most exact file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_TYPES = (
     "f16", "bf16", "q8_0", "q6_k", "q5_0", "q4_k_m", "q4_1", "q4_0", "iq4_nl",
     "q8_0+bf16", "q4_k_m+bf16", "q4_0+bf16", "q4_0+q4_0",
 )  # fmt: skip
-"""What is measured unless others are asked for; TYPE+OUTPUT has an output matrix of its own type."""
+"""Types measured unless others are given; TYPE+OUTPUT has an output matrix of type OUTPUT."""
 
 FLOATS = ("f32", "bf16", "f16")
 """Types whose matrices are not quantized."""
@@ -21,12 +21,12 @@ FLOATS = ("f32", "bf16", "f16")
 
 @contextmanager
 def candidate(source: Path, type: str, place: Path) -> Iterator[Path]:
-    """Make ``source`` in another type in a hidden directory of ``place``; it goes again afterwards.
+    """Convert ``source`` to another type, in a hidden directory of ``place`` that is removed afterwards.
 
     Raises:
-        ConversionError: the disk has no room, or llama.cpp's quantizer cannot make it.
+        ConversionError: the disk is full, or llama.cpp's quantizer refuses the type.
     """
-    from convert.quantize import quantize  # and with it much that "--help" has no use for
+    from convert.quantize import quantize  # slow to import: not for --help
 
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".tune-", suffix=".part", dir=place) as directory:

@@ -1,4 +1,4 @@
-"""What a type costs in quality: how far its next-token distributions are from a reference's."""
+"""Quality of a type: how far its next-token distributions are from those of a reference."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from tinker_local.llama.machine import default_threads
 from tinker_local.llama.model import Model
 from tinker_local.options import Options
 
-_CHUNK = 128  # rows of logits that are compared at once
+_CHUNK = 128  # rows of logits compared at once
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How a model predicts a text.
+    """How well a model predicts a text, and how closely it follows the reference.
 
     Attributes:
-        kl: mean over the text's positions of KL(reference || this) of the next token's distribution, in
-            nats; 0 is the reference itself.
+        kl: KL(reference || model) of the next token's distribution, mean over the text, in nats.
         kl_error: standard error of that mean.
-        perplexity: of the text's tokens, each window's first left out.
-        n_tokens: positions compared.
+        perplexity: the model's perplexity of the text, without the first token of each window.
+        n_tokens: number of positions compared.
     """
 
     kl: float
@@ -38,13 +37,13 @@ class Quality:
 
 
 def compare(reference: Model, model: Model, windows: Sequence[Sequence[int]], options: Options) -> Quality:
-    """Let both read the same texts and compare what they expect after every token.
+    """Compare the next-token distributions of two models after every token of a text.
 
     Args:
-        reference: what is taken for the truth.
-        model: one with the same vocabulary.
-        windows: token ids; each window is read from an empty context.
-        options: threads, and how the KV cache is kept.
+        reference: the model that counts as exact.
+        model: the model to judge; it has the same vocabulary.
+        windows: token ids; each window starts with an empty context.
+        options: threads and KV cache.
     """
     size = max(map(len, windows))
     contexts = [_context(each, size, options) for each in (reference, model)]
@@ -70,14 +69,19 @@ def compare(reference: Model, model: Model, windows: Sequence[Sequence[int]], op
 
 
 def kl_divergence(expected: NDArray[np.float32], found: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return KL(softmax(expected) || softmax(found)) of each row, in nats.
+    """Return KL(softmax(expected) || softmax(found)) of each row, in nats: float64 [n].
 
-    float32 [n, V] each; with p the first distribution and Z the sums of exponentials it is the sum of
-    p (expected - found), less log Z(expected) - log Z(found).
+    With p = softmax(expected) and Z(x) = sum(exp(x)), a row's divergence is
+    sum(p * (expected - found)) - (log Z(expected) - log Z(found)).
+
+    Args:
+        expected: logits of the reference, float32 [n, V].
+        found: logits of the other model, float32 [n, V].
     """
     log_z, other_log_z = score_rows(expected).logsumexp, score_rows(found).logsumexp
     p = np.exp(expected - log_z[:, None].astype(np.float32))
-    # Products with both normalisers taken off first: what is left is small where the two agree.
+    # Subtract the normalisers before the product, not after the sum: the terms are then small where the
+    # two distributions agree, and float32 loses nothing.
     difference = (expected - found) - (log_z - other_log_z)[:, None].astype(np.float32)
     sums: NDArray[np.float64] = np.einsum("nv,nv->n", p, difference, dtype=np.float64)
     return sums
@@ -100,7 +104,10 @@ def _context(model: Model, size: int, options: Options) -> Context:
 def _logits(
     context: Context, window: Sequence[int]
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int32]]]:
-    """Yield the logits after each token, a chunk at a time, and the tokens that come there; -1 for none."""
+    """Yield chunks of a window: logits after each token, float32 [n, V], and the next tokens, int32 [n].
+
+    The last token of the window has no next one: -1.
+    """
     context.remove_sequence(0)
     tokens = np.array(window, np.int32)
     following = np.append(tokens[1:], np.int32(-1)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""How fast two models do the kinds of work, taking turns, because machines grow slower and faster."""
+"""RelativeSpeed: two models timed alternately, so that a machine that slows down slows both."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from functools import partial
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.types import ModelInput, SamplingParams
 
-N_SCORED, N_PROMPT = 256, 64  # tokens of the scored text, and of the prompt that is continued
+N_SCORED, N_PROMPT = 256, 64  # tokens of the text that is scored, of the prompt that is continued
 N_NEW: Mapping[int, int] = {1: 24, 8: 12, 32: 6}
-"""Number of samples -> tokens that each grows by while time is taken."""
+"""Number of samples -> tokens timed of each."""
 
 N_CELLS = 1024
-"""Tokens of KV cache that the work below needs at most."""
+"""KV cache that the largest piece of work needs, in tokens."""
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
-    """How fast a model did one kind of work.
+class RelativeSpeed:
+    """Speed of a model at one kind of work, alone and relative to another model.
 
     Attributes:
-        rate: tokens a second, the median.
-        ratio: how many times as fast as the other model, the median of neighbouring runs.
-        low, high: quartiles of these; the median's noise.
+        rate: tokens per second, median of the rounds.
+        ratio: speed divided by the other model's, median of the rounds.
+        low, high: quartiles of the ratio: its noise.
     """
 
     rate: float
@@ -36,8 +36,8 @@ class Speed:
     high: float
 
     @classmethod
-    def of(cls, n_tokens: int, times: Sequence[tuple[float, float]]) -> Speed:
-        """Return it from neighbouring times of this model and of the other, in seconds."""
+    def of(cls, n_tokens: int, times: Sequence[tuple[float, float]]) -> RelativeSpeed:
+        """Return the speed from the rounds' times ``(this model, other model)``, in seconds."""
         ratios = [other / ours for ours, other in times]
         low, ratio, high = statistics.quantiles(ratios, n=4, method="inclusive")
         return cls(n_tokens / statistics.median(ours for ours, _ in times), ratio, low, high)
@@ -45,19 +45,25 @@ class Speed:
 
 def measure(
     client: SamplingClient, other: SamplingClient, text: Sequence[int], rounds: int
-) -> dict[str, Speed]:
-    """Time all kinds of work on two models, which take turns; ``rounds`` is at least 2.
+) -> dict[str, RelativeSpeed]:
+    """Time all kinds of work on two models that take turns.
+
+    Args:
+        client: the model to judge.
+        other: the model to compare it with.
+        text: token ids, at least ``N_SCORED``.
+        rounds: timings of each kind of work, at least 2.
 
     Returns:
-        Speeds of ``client`` by the work's name: ``score``, ``one`` (a single sample), ``8`` and ``32``
-        (samples of one prompt, together), and ``batch``: both of these, their geometric mean.
+        Speeds of ``client`` by kind of work: ``score``; ``one``, ``8`` and ``32`` (that many samples of one
+        prompt at once); ``batch``, the geometric mean of ``8`` and ``32``.
     """
     scored, prompt = list(text[:N_SCORED]), list(text[:N_PROMPT])
     times = _take_turns(lambda each: _score(each, scored), client, other, rounds)
-    speeds = {"score": Speed.of(len(scored), times)}
+    speeds = {"score": RelativeSpeed.of(len(scored), times)}
     for n, length in N_NEW.items():
         times = _take_turns(partial(_sample, prompt, n, length), client, other, rounds)
-        speeds["one" if n == 1 else str(n)] = Speed.of(n * length, times)
+        speeds["one" if n == 1 else str(n)] = RelativeSpeed.of(n * length, times)
     speeds["batch"] = _mean(speeds["8"], speeds["32"])
     return speeds
 
@@ -65,10 +71,10 @@ def measure(
 def _take_turns(
     work: Callable[[SamplingClient], float], client: SamplingClient, other: SamplingClient, rounds: int
 ) -> list[tuple[float, float]]:
-    """Let both do the work; return their seconds."""
-    work(client), work(other)  # warm up
+    """Return the seconds of both models, ``(client, other)``, for each round."""
+    work(client), work(other)  # warm up, not timed
     times = []
-    for number in range(rounds):  # each goes first half the time
+    for number in range(rounds):  # each model goes first in half of the rounds
         if number % 2:
             times.append((work(client), work(other)))
         else:
@@ -83,7 +89,7 @@ def _score(client: SamplingClient, tokens: list[int]) -> float:
 
 
 def _sample(prompt: list[int], n_samples: int, n_tokens: int, client: SamplingClient) -> float:
-    """Return the seconds from the first tokens, which come with the prompt, to the last."""
+    """Return the seconds of decoding, from the last sample's first token to the last token of all."""
     times: list[float] = []
     params = SamplingParams(max_tokens=n_tokens + 1, stop=[], seed=0)
     client.sample(
@@ -95,8 +101,8 @@ def _sample(prompt: list[int], n_samples: int, n_tokens: int, client: SamplingCl
     return times[-1] - times[n_samples - 1]
 
 
-def _mean(a: Speed, b: Speed) -> Speed:
-    return Speed(
+def _mean(a: RelativeSpeed, b: RelativeSpeed) -> RelativeSpeed:
+    return RelativeSpeed(
         math.sqrt(a.rate * b.rate),
         math.sqrt(a.ratio * b.ratio),
         math.sqrt(a.low * b.low),

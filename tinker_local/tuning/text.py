@@ -1,4 +1,4 @@
-"""The text on which types are compared unless another is given."""
+"""The built-in text that quality is measured on."""
 
 BUILT_IN_TEXT = '''\
 The lighthouse at the end of the harbour wall had been dark for eleven years when Marta Lind bought
@@ -73,4 +73,4 @@ would climb the stairs. Marta read the report at her kitchen table, one hundred 
 up, while the rain went sideways past the windows. She turned to the last page, where the signatures
 were, and laughed. Nobody had asked her yet. She already had the matches.
 '''
-"""Prose, dialogue, physics, a recipe, code, a letter, questions and three languages; written for this."""
+"""Prose, dialogue, physics, a recipe, code, a letter, questions, three languages; written for this."""

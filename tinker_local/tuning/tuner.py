@@ -1,4 +1,4 @@
-"""Tuner: measures a model in other types, and chooses one for each kind of work."""
+"""Tuner: measures a model in several GGUF types, and chooses one for each kind of work."""
 
 from __future__ import annotations
 
@@ -22,48 +22,49 @@ from tinker_local.tokenizer import Tokenizer
 from tinker_local.tuning import speed
 from tinker_local.tuning.candidates import FLOATS, candidate
 from tinker_local.tuning.quality import Quality, compare
-from tinker_local.tuning.speed import Speed
+from tinker_local.tuning.speed import RelativeSpeed
 
-_WINDOW = 512  # tokens of a text that are read from an empty context
-_SPELLED_OUT = "f16"  # keeps the numbers of quantized matrices to 11 bits
+_WINDOW = 512  # tokens of the text per window; each window starts with an empty context
+_SPELLED_OUT = "f16"  # reference type of a quantized source: keeps 11 significant bits of each weight
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What was found of a type.
+class TypeMeasurement:
+    """Measurements of one type: a row of the table that ``models tune`` prints.
 
     Attributes:
-        type: its name; of the source itself the source's.
-        is_source: whether this is the file that the others are made from.
-        n_bytes: the file's size.
-        quality: what it costs; None where it could not be made.
-        speeds: by kind of work; see ``speed.measure``.
-        problem: why it could not be made.
+        type: the GGUF type.
+        is_source: True for the file that the other types are made from.
+        n_bytes: size of the file.
+        quality: KL divergence and perplexity; None where the type could not be made.
+        speeds: speed by kind of work, as ``speed.measure`` names them.
+        problem: why the type could not be made; None if it could.
     """
 
     type: str
     is_source: bool = False
     n_bytes: int = 0
     quality: Quality | None = None
-    speeds: dict[str, Speed] = field(default_factory=dict)
+    speeds: dict[str, RelativeSpeed] = field(default_factory=dict)
     problem: str | None = None
 
 
 class Tuner:
-    """Measures a model in several types.
+    """Measures a model in several types: ``measure``, then ``choose``, then ``keep``.
 
-    Each is made from the model's most exact file, measured in turns with that file, and removed before
-    the next is made: the disk must hold one of them (and, for a quantized source, the reference). The
-    reference of quality is the source; where that is quantized, the same numbers spelled out as f16,
-    which llama.cpp computes with less rounding.
+    The source is the model's most exact file. Each type is made from it, timed alternately with it, and
+    removed before the next one is made: the disk needs room for one file.
+
+    Quality is measured against a reference: the source itself, or, where the source is quantized, its
+    weights written out as f16, which llama.cpp computes with less rounding. The reference is a second file.
 
     Args:
-        model: what to tune.
+        model: the model to tune.
         home: the models directory.
-        options: how to run it.
-        text: what quality is measured on.
-        max_tokens: how much of it is read.
-        rounds: how many times each kind of work is timed, at least 2.
+        options: how to run the model.
+        text: the text that quality is measured on.
+        max_tokens: most tokens of the text to use.
+        rounds: timings of each kind of work, at least 2.
 
     Raises:
         NotFoundError, BadRequestError: the model cannot be used, or the text is too short.
@@ -81,10 +82,10 @@ class Tuner:
     ) -> None:
         self.source = model.require()
         if "@" in model.name and not Path(model.name).expanduser().exists():
-            raise BadRequestError(f"{model.name} is the result of tuning; give the name before the @")
+            raise BadRequestError(f"{model.name} is a result of tuning; give the name before the @")
         said = Provenance.of(self.source)
         if said.is_adapter:
-            raise BadRequestError(f"{self.source} is an adapter; it has the type of its base")
+            raise BadRequestError(f"{self.source} is an adapter, which has no type to tune; give its base")
         self.source_type = model.type or said.type or "unknown"
         self.reference_type = self.source_type if self.source_type in FLOATS else _SPELLED_OUT
         self._model = model
@@ -94,8 +95,8 @@ class Tuner:
         self._open = load_model(self.source, options.n_gpu_layers, options.devices)
         self.windows = _windows(self._open, text, max_tokens)
 
-    def measure(self, types: Sequence[str]) -> Iterator[Row]:
-        """Yield a row for the source, then one for each type as it is done.
+    def measure(self, types: Sequence[str]) -> Iterator[TypeMeasurement]:
+        """Yield a measurement of the source, then one of each type as it is finished.
 
         Raises:
             ConversionError: the reference cannot be made.
@@ -106,14 +107,14 @@ class Tuner:
         with candidate(self.source, self.reference_type, self._home) as path:
             yield from self._measure(types, self._load(path))
 
-    def choose(self, rows: Sequence[Row], max_kl: float) -> Tuned:
+    def choose(self, rows: Sequence[TypeMeasurement], max_kl: float) -> Tuned:
         """Return the best type for each kind of work."""
         types = {work: choose(rows, work, max_kl) for work in WORKS}
         chosen = {work: None if row.is_source else row.type for work, row in types.items()}
         return Tuned(tuned_directory(self._home, self._model), self._model.n_bytes, chosen)
 
-    def keep(self, tuned: Tuned, rows: Sequence[Row], max_kl: float, *, files: bool) -> None:
-        """Store the choice, with ``files`` also the files for it; those of an earlier choice go."""
+    def keep(self, tuned: Tuned, rows: Sequence[TypeMeasurement], max_kl: float, *, files: bool) -> None:
+        """Store the choice, with ``files`` also the chosen files; remove those of an earlier choice."""
         for old in tuned.directory.glob("*.gguf*"):
             old.unlink()
         if files:
@@ -121,8 +122,8 @@ class Tuner:
                 convert_checkpoint(self.source, tuned.directory / f"{type}.gguf", outtype=type)
         tuned.write(self.found(rows, max_kl))
 
-    def found(self, rows: Sequence[Row], max_kl: float) -> dict[str, Any]:
-        """Return what was measured and where, for JSON."""
+    def found(self, rows: Sequence[TypeMeasurement], max_kl: float) -> dict[str, Any]:
+        """Return the measurements and their circumstances in values that JSON has."""
         return {
             "model": self._model.name,
             "source": str(self.source),
@@ -135,7 +136,7 @@ class Tuner:
             "rows": [asdict(row) for row in rows],
         }
 
-    def _measure(self, types: Sequence[str], reference: Model) -> Iterator[Row]:
+    def _measure(self, types: Sequence[str], reference: Model) -> Iterator[TypeMeasurement]:
         yield self._row(self.source_type, self.source, reference, is_source=True)
         for type in dict.fromkeys(types):
             if type == self.source_type:
@@ -144,9 +145,10 @@ class Tuner:
                 with candidate(self.source, type, self._home) as path:
                     yield self._row(type, path, reference)
             except ConversionError as error:
-                yield Row(type, problem=str(error))
+                yield TypeMeasurement(type, problem=str(error))
 
-    def _row(self, type: str, path: Path, reference: Model, *, is_source: bool = False) -> Row:
+    def _row(self, type: str, path: Path, reference: Model, *, is_source: bool = False) -> TypeMeasurement:
+        """Measure the quality, then the speed of one file."""
         quality = compare(reference, self._load(path), self.windows, self._options)
         text = [token for window in self.windows for token in window]
         text *= -(-speed.N_SCORED // len(text))
@@ -156,19 +158,20 @@ class Tuner:
             )
             speeds = speed.measure(client, source, text, self._rounds)
         n_bytes = self._model.n_bytes if is_source else path.stat().st_size
-        return Row(type, is_source, n_bytes, quality, speeds)
+        return TypeMeasurement(type, is_source, n_bytes, quality, speeds)
 
     def _load(self, path: Path) -> Model:
         return load_model(path, self._options.n_gpu_layers, self._options.devices)
 
 
-def choose(rows: Sequence[Row], work: str, max_kl: float) -> Row:
-    """Return the fastest row that costs at most ``max_kl``; of those as fast within noise, the most exact.
+def choose(rows: Sequence[TypeMeasurement], work: str, max_kl: float) -> TypeMeasurement:
+    """Return the fastest type with a KL of at most ``max_kl``; among equally fast types, the most exact.
 
-    The source may always be chosen. "As fast" is what lies within the quartiles of the fastest.
+    The source may always be chosen. A type is equally fast if its ratio reaches the lower quartile of the
+    fastest type's.
     """
 
-    def kl(row: Row) -> float:
+    def kl(row: TypeMeasurement) -> float:
         return row.quality.kl if row.quality else float("inf")
 
     allowed = [row for row in rows if row.speeds and (row.is_source or kl(row) <= max_kl)]
@@ -178,7 +181,7 @@ def choose(rows: Sequence[Row], work: str, max_kl: float) -> Row:
 
 
 def _windows(model: Model, text: str, max_tokens: int) -> list[list[int]]:
-    """Cut a text to windows, each with the tokens that the vocabulary puts before a text."""
+    """Cut a text into windows of token ids, each beginning with BOS or what else the vocabulary adds."""
     tokenizer = Tokenizer(model)
     first = tokenizer.encode("")
     tokens = tokenizer.encode(text, add_special_tokens=False)[:max_tokens]
@@ -186,5 +189,5 @@ def _windows(model: Model, text: str, max_tokens: int) -> list[list[int]]:
     windows = [first + tokens[start : start + size] for start in range(0, len(tokens), size)]
     windows = [window for window in windows if len(window) > 16] or windows[:1]
     if sum(map(len, windows)) < 32:
-        raise BadRequestError(f"the text has {len(tokens)} tokens, which says little; give a longer one")
+        raise BadRequestError(f"the text has only {len(tokens)} tokens; give one of at least 32")
     return windows

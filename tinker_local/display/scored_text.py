@@ -1,4 +1,4 @@
-"""Reading: a text's tokens with what a model thinks of each; Comparison: two of them."""
+"""ScoredText: a text with the log-probability of each token; TextComparison: one text, two models."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from functools import cache, cached_property
 from typing import NamedTuple
 
 SURPRISING = math.log(0.01)
-"""Tokens below this log-probability are listed with what the model would have written instead."""
+"""Tokens with a lower log-probability (1 %) are listed, with what the model expected instead."""
 
 Pairs = Sequence[tuple[int, float]]
 TextOf = Callable[[int], str]
 
 
 class Alternative(NamedTuple):
-    """What a model could have written in a token's place, and its log-probability."""
+    """A token that could have stood in another's place, and its log-probability."""
 
     token_id: int
     text: str
@@ -24,14 +24,14 @@ class Alternative(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    """A token of the text.
+class ScoredToken:
+    """A token of a scored text.
 
     Attributes:
-        token_id: its id.
-        text: what it stands for; bytes that are not UTF-8 as lone surrogates (``surrogateescape``).
-        logprob: natural log of its probability; None where it was not scored.
-        alternatives: the most probable tokens in its place, best first; empty if not asked for.
+        token_id: id of the token.
+        text: text of the token; bytes that are not UTF-8 are lone surrogates (``surrogateescape``).
+        logprob: natural log of the token's probability; None if it was not scored.
+        alternatives: the most probable tokens in its place, best first; empty unless asked for.
     """
 
     token_id: int
@@ -41,23 +41,23 @@ class Token:
 
     @property
     def rank(self) -> int | None:
-        """Its place among the alternatives, from 1; None if it is not one of them."""
+        """Place of the token among the alternatives, from 1; None if it is not among them."""
         ids = [alternative.token_id for alternative in self.alternatives]
         return ids.index(self.token_id) + 1 if self.token_id in ids else None
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A text as a model reads it.
+class ScoredText:
+    """A text with the log-probability that a model gives each token.
 
     Attributes:
-        name: what the model is called.
-        tokens: in order.
-        has_texts: False where there is no vocabulary, and the texts of tokens are their ids.
+        name: name of the model.
+        tokens: the tokens, in order.
+        has_texts: False if there is no vocabulary; the texts of tokens are then their ids.
     """
 
     name: str
-    tokens: Sequence[Token]
+    tokens: Sequence[ScoredToken]
     has_texts: bool = True
 
     @classmethod
@@ -68,47 +68,47 @@ class Reading:
         logprobs: Sequence[float | None] | None,
         topk: Sequence[Pairs | None] | None = None,
         text_of: TextOf | None = None,
-    ) -> Reading:
-        """Make one of what a response holds; lists are aligned with ``tokens``.
+    ) -> ScoredText:
+        """Build a scored text from the lists of a response; all are aligned with ``tokens``.
 
         Args:
-            name: what the model is called.
-            tokens: their ids.
-            logprobs: None where a token was not scored, or for all of them.
-            topk: ``(token_id, logprob)`` of the alternatives of each, best first.
-            text_of: the text of an id, as in ``Token``; None where there is no vocabulary.
+            name: name of the model.
+            tokens: token ids.
+            logprobs: log-probabilities, None for a token that was not scored; None if none was.
+            topk: for each token the alternatives ``(token_id, logprob)``, best first.
+            text_of: returns the text of a token id, as in ``ScoredToken``; None without a vocabulary.
         """
         text = cache(text_of or str)
         scores = logprobs if logprobs is not None else [None] * len(tokens)
         pairs = topk if topk is not None else [None] * len(tokens)
         made = [
-            Token(token, text(token), score, tuple(Alternative(i, text(i), p) for i, p in best or ()))
+            ScoredToken(token, text(token), score, tuple(Alternative(i, text(i), p) for i, p in best or ()))
             for token, score, best in zip(tokens, scores, pairs, strict=True)
         ]
         return cls(name, made, text_of is not None)
 
     @cached_property
     def count(self) -> int:
-        """How many tokens were scored."""
+        """Number of scored tokens."""
         return sum(token.logprob is not None for token in self.tokens)
 
     @cached_property
     def total(self) -> float:
-        """The sum of their log-probabilities, in nats."""
+        """Sum of the log-probabilities, in nats."""
         return math.fsum(token.logprob for token in self.tokens if token.logprob is not None)
 
     @property
     def mean(self) -> float:
-        """``total`` for each scored token; 0 if there is none."""
+        """Mean log-probability of the scored tokens, in nats; 0 if there are none."""
         return self.total / self.count if self.count else 0.0
 
     @property
     def perplexity(self) -> float:
-        """exp(-mean)."""
+        """Perplexity: exp(-mean)."""
         return math.exp(-self.mean) if self.mean > -700 else math.inf
 
     def surprising(self, most: int) -> list[int]:
-        """Return where the least probable tokens are, below ``SURPRISING``, the least probable first."""
+        """Return the places of up to ``most`` tokens below ``SURPRISING``, the least probable first."""
         found = [
             (token.logprob, i)
             for i, token in enumerate(self.tokens)
@@ -118,18 +118,18 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A text as two models read it."""
+class TextComparison:
+    """One text scored by two models: ``first`` is A, ``second`` is B."""
 
-    first: Reading
-    second: Reading
+    first: ScoredText
+    second: ScoredText
 
     @cached_property
     def differences(self) -> list[float | None] | None:
-        """For each token how much more probable the second finds it, in nats.
+        """Log-probability of B minus that of A for each token, in nats.
 
-        None where one of them did not score it; no list at all where the two divide the text into
-        different tokens.
+        None for a token that one of them did not score. No list at all if the models tokenize the text
+        differently.
         """
         pairs = list(zip(self.first.tokens, self.second.tokens, strict=False))
         if len(self.first.tokens) != len(self.second.tokens) or any(
@@ -139,9 +139,9 @@ class Comparison:
         return [None if a.logprob is None or b.logprob is None else b.logprob - a.logprob for a, b in pairs]
 
     def largest(self, most: int, at_least: float = 0.1) -> list[int]:
-        """Return where the differences are largest, the largest first; ``at_least`` in nats."""
+        """Return the places of the ``most`` largest differences of ``at_least`` nats, the largest first."""
         sizes = [(-abs(d), i) for i, d in enumerate(self.differences or ()) if d is not None]
         return [i for size, i in sorted(sizes)[:most] if -size >= at_least]
 
 
-__all__ = ["SURPRISING", "Alternative", "Comparison", "Reading", "TextOf", "Token"]
+__all__ = ["SURPRISING", "Alternative", "ScoredText", "ScoredToken", "TextComparison", "TextOf"]

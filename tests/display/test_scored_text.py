@@ -6,19 +6,19 @@ import math
 
 import pytest
 
-from tinker_local.display import Comparison, Reading
+from tinker_local.display import ScoredText, TextComparison
 
 
-def read(tokens: list[int], logprobs: list[float | None] | None, name: str = "x") -> Reading:
-    return Reading.of(name, tokens, logprobs, [[(7, -0.1), (8, -3.0)]] * len(tokens), chr)
+def read(tokens: list[int], logprobs: list[float | None] | None, name: str = "x") -> ScoredText:
+    return ScoredText.of(name, tokens, logprobs, [[(7, -0.1), (8, -3.0)]] * len(tokens), chr)
 
 
 def test_totals() -> None:
-    reading = read([5, 7, 8, 9], [None, -1.0, -3.0, -8.0])
-    assert (reading.count, reading.total, reading.mean) == (3, -12.0, -4.0)
-    assert reading.perplexity == pytest.approx(math.exp(4))
-    assert [token.rank for token in reading.tokens] == [None, 1, 2, None]
-    assert reading.surprising(5) == [3]
+    scored = read([5, 7, 8, 9], [None, -1.0, -3.0, -8.0])
+    assert (scored.count, scored.total, scored.mean) == (3, -12.0, -4.0)
+    assert scored.perplexity == pytest.approx(math.exp(4))
+    assert [token.rank for token in scored.tokens] == [None, 1, 2, None]
+    assert scored.surprising(5) == [3]
     nothing = read([5], [None])
     assert (nothing.count, nothing.total, nothing.mean, nothing.perplexity) == (0, 0.0, 0.0, 1.0)
     assert read([5, 6], None).count == 0
@@ -31,11 +31,11 @@ def test_the_least_probable_come_first() -> None:
 
 def test_differences() -> None:
     first, second = read([1, 2, 3], [None, -1.0, -2.0]), read([1, 2, 3], [None, -1.05, -0.5])
-    comparison = Comparison(first, second)
+    comparison = TextComparison(first, second)
     assert comparison.differences == [None, pytest.approx(-0.05), 1.5]
     assert comparison.largest(5) == [2]
-    assert Comparison(first, read([1, 2], [None, -1.0])).differences is None
-    assert Comparison(first, read([1, 2, 4], [None, -1.0, -1.0])).differences is None
+    assert TextComparison(first, read([1, 2], [None, -1.0])).differences is None
+    assert TextComparison(first, read([1, 2, 4], [None, -1.0, -1.0])).differences is None
 
 
 def test_lists_must_be_aligned() -> None:
