@@ -1,10 +1,10 @@
-"""Ten adapters of one base, used in turn: what a switch costs, and what each adds to memory.
+"""Ten adapters on one base, used in turn: the cost of a switch, and the memory of each adapter.
 
     python -m tests.benchmarks.adapters [MODEL] [--adapters 10] [--rounds 20]
 
-Time to the first token of a new prompt: of the adapter that was used before, and of another, interleaved.
-Adapters have random factors for all matrices of the layers. The aim is at most 1.2 times as
-long after a switch.
+Measures the time to the first token of a new prompt, alternately with the same adapter as before and with
+another one. The adapters have random factors for all matrices of the layers. The goal after a switch is at
+most 1.2 times the time without one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PARAMS = SamplingParams(max_tokens=1, temperature=0, stop=[])
 
 
 class Prompts:
-    """Prompts of random tokens, no two alike, so that none is cached."""
+    """Prompts of random tokens, no two alike, so that the prefix cache never helps."""
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
@@ -47,7 +47,7 @@ def first_token(client: SamplingClient, prompts: Prompts) -> float:
 
 
 def measure(clients: list[SamplingClient], rounds: int) -> Pairs:
-    """Time what comes after a switch (ours) and what comes after none (other)."""
+    """Time the first token after a switch (``ours``) and without a switch (``other``)."""
     prompts, turn = Prompts(1), cycle(clients)
     current = next(turn)
 
@@ -60,7 +60,7 @@ def measure(clients: list[SamplingClient], rounds: int) -> Pairs:
 
 
 def open_all(service: ServiceClient, base: str, adapters: list[Path]) -> list[SamplingClient]:
-    """Open the base and its adapters, use each once, and say how memory grows."""
+    """Open the base and its adapters, use each once, and print how memory grows."""
     prompts = Prompts(2)
     client = service.create_sampling_client(base_model=base)
     first_token(client, prompts)
@@ -83,7 +83,7 @@ def open_all(service: ServiceClient, base: str, adapters: list[Path]) -> list[Sa
 
 
 def compare(base: Path, n_adapters: int, n_contexts: int | None, rounds: int) -> None:
-    """Measure with so many contexts in memory; None: the default."""
+    """Measure with ``n_contexts`` contexts in memory; None for the default."""
     with tempfile.TemporaryDirectory() as directory:
         adapters = [
             random_adapter(base, rank=RANK, seed=seed).write(Path(directory) / f"{seed}.gguf")

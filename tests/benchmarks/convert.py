@@ -1,11 +1,11 @@
-"""Our converter against llama.cpp's: whole processes, seconds and peak memory, on one checkpoint.
+"""Our converter against llama.cpp's on one checkpoint: seconds and peak memory of whole processes.
 
     python -m tests.benchmarks.convert CHECKPOINT [--script convert_hf_to_gguf.py] [--python PYTHON]
         [--type bf16] [--rounds 3]
 
-Without ``--script`` only ours is measured. ``--python`` has what their script needs: torch and
-transformers. The two take turns. Peak memory is that of the largest process of each (resident set,
-which counts mapped files). The tensors of both results are compared.
+Without ``--script`` only our converter is measured. ``--python`` names a Python with torch and
+transformers, which llama.cpp's script needs. The two converters take turns. Peak memory is the resident set
+of the largest process; it includes mapped files. At the end the tensors of both results are compared.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds and bytes of one process."""
+    """Duration of a process in seconds, and its peak memory in bytes."""
 
     seconds: float
     peak: int
 
 
 def run(command: Sequence[str]) -> Run:
-    """Run a command to its end, with its output thrown away."""
+    """Run a command to its end; its output is discarded."""
     start = time.perf_counter()
     files = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)]
     pid = os.posix_spawn(command[0], command, os.environ, file_actions=files)
@@ -52,7 +52,7 @@ def describe(label: str, runs: list[Run]) -> None:
 
 
 def count_differences(ours: Path, theirs: Path) -> tuple[int, int]:
-    """Return how many tensors theirs has, and how many of them ours lacks or has otherwise."""
+    """Return the number of tensors in their file, and how many of them are missing or different in ours."""
     a, b = ({tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors} for path in (ours, theirs))
     different = [
         name

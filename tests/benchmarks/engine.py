@@ -1,14 +1,15 @@
-"""Ours against the bare llama.cpp loop: scoring a prompt, and decoding 1, 8 and 32 samples.
+"""Our engine against the bare llama.cpp loop: scoring a prompt, and decoding 1, 8 and 32 samples.
 
     python -m tests.benchmarks.engine [MODEL.gguf | --type bf16 | --random-vocabulary N] [--rounds N]
 
 ``--random-vocabulary 262144`` makes a random Q8_0 model of about the shape of Gemma 3 270M, in which
-logits are most of the work. ``--type`` takes the default model as q4_1 (as it is), bf16 or q4_0.
+logits are most of the work. ``--type`` uses the default model as q4_1 (its own type), bf16 or q4_0.
 
-Both run interleaved in one process on the same file, with the same threads and context size; the bare
-loop is ``llama_decode`` on a prepared batch and nothing else. Prints median tokens/s, the median of the
-ratios of neighbouring runs, and the ratio of the fastest runs, which other work on the machine
-disturbs least; 1.00 is the bare loop's speed.
+Engine and bare loop take turns in one process, with the same file, threads and context size. The bare loop
+is ``llama_decode`` on a prepared batch and nothing else.
+
+Prints three numbers: median tokens/s; the median ratio of neighbouring runs; the ratio of the fastest runs,
+which other work on the machine disturbs least. 1.00 is the speed of the bare loop.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def score_bare(bare: BareLoop, tokens: list[int]) -> float:
 
 
 def decode_ours(client: SamplingClient, tokens: list[int], n_samples: int) -> float:
-    """Seconds from the first tokens, which come with the prompt, to the last."""
+    """Return the seconds of decoding, from the last sample's first token to the last token of all."""
     times: list[float] = []
     params = SamplingParams(max_tokens=N_NEW + 1, stop=[], seed=0)
     client.sample(

@@ -1,12 +1,12 @@
-"""lm-evaluation-harness: how long a task takes with our model and with its ``hf`` model, in turn.
+"""lm-evaluation-harness: the time of a task with our model and with the ``hf`` model, in turn.
 
     python -m tests.benchmarks.evaluating [--items N] [--shots N] [--rounds N] [--batch-size N]
 
 choices   N questions with four answers each after the same few-shot examples, scored
 answers   as many questions after the same examples, 16 tokens generated for each
 
-The weights are SmolLM2's, in float32 (both), and as BF16 (both). Needs the extra ``parity``. Ours is made
-anew in each round, so that nothing is left in its cache; the loading is not counted.
+Both models use the weights of SmolLM2, first as float32, then as BF16. Needs the extra ``parity``. Our
+model is opened anew in each round, so that its cache is empty; loading is not timed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def words(n: int) -> str:
 
 
 def questions(n_items: int, n_shots: int) -> list[str]:
-    """Return contexts of about 40 tokens each after the same examples, of as many each."""
+    """Return contexts of about 40 tokens, all after the same examples of about 40 tokens each."""
     shots = "".join(f"Question: {words(25)}?\nAnswer: {words(4)}\n\n" for _ in range(n_shots))
     return [f"{shots}Question: {words(25)}?\nAnswer:" for _ in range(n_items)]
 
@@ -72,7 +72,7 @@ def compare(path: Path, official: HFLM, kind: str, asked: list[Any], rounds: int
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

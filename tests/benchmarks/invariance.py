@@ -1,16 +1,16 @@
-"""Batch invariance: is it kept, what does it cost, and how far do results vary without it?
+"""Batch invariance: does it hold, what does it cost, and how far do results vary without it?
 
     python -m tests.benchmarks.invariance [--type bf16 ...] [--only check|cost|repetition|variation]
                                           [--requests N] [--rounds N]
 
-check       N requests (1,000: prompts of 1 to 1,500 tokens, 1 to 8 samples, mixed temperatures and seeds,
-            every third one scored) alone in order on a fresh client, and shuffled from 16 threads, with the
-            prefix cache and with fewer streams than samples: every token and float is compared, and every
-            token sampled at temperature 1 with ``compute_logprobs``
+check       N requests (default 1,000) run twice: one by one on a fresh client, then shuffled from 16
+            threads, with the prefix cache and with fewer streams than samples. Every token and float must
+            be equal, and tokens sampled at temperature 1 must equal ``compute_logprobs``. Prompts have 1
+            to 1,500 tokens, 1 to 8 samples, mixed temperatures and seeds; every third one is scored.
 cost        the mode against the default, in turn: scoring 512 and 2,048 tokens, decoding 1, 8, 32 samples
 repetition  the same for one sample that copies source code with a name changed
 variation   without the mode: sampled against scored log-probabilities, and greedy continuations of 64
-            tokens alone against among others
+            tokens, alone against among others
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def open_client(path: Path, **options: Any) -> SamplingClient:
 
 
 class Asked:
-    """One of many mixed requests; a third of the prompts go on from a common beginning."""
+    """One of many mixed requests; a third of the prompts share a beginning."""
 
     def __init__(self, number: int, common: list[int], n_vocab: int) -> None:
         rng = np.random.default_rng(number)

@@ -1,13 +1,13 @@
-"""How fast logits are turned into numbers, beside what it costs to read them at all.
+"""Speed of the kernels that turn logits into numbers, compared with only reading the logits.
 
     python tests/benchmarks/kernels.py [--vocabulary 151936] [--rows 1 32] [--threads 2]
 
-Every kind of work is timed in turn with a bare read of the same rows (their largest logit, by the
-same code and threads), round after round, because machines are noisy; medians are printed. Rows
-come "from memory", each round other ones out of a buffer that no cache holds, or "from cache", the
-same ones again and again, as a decode step finds those that were written last. numpy, scipy and
-torch (the last two where installed) do the same work on all the rows at once, numpy also row by
-row, which spares it memory.
+Each kernel takes turns with a bare read of the same rows (their largest logit, by the same code and
+threads). Medians over the rounds are printed, because machines are noisy.
+
+Rows come "from memory" (each round other rows, from a buffer larger than any cache) or "from cache" (the
+same rows again, as a decode step finds the rows written last). numpy, scipy and torch, where installed, do
+the same work on all rows at once; numpy also row by row, which needs less memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BUFFER = 1 << 29  # bytes; several times the largest cache
 
 
 def model_like(rng: np.random.Generator, n_rows: int, size: int) -> np.ndarray:
-    """A broad bulk, and a head that holds most of the probability: about 3 nats of entropy."""
+    """Return logits like a model's: a broad bulk, and a head with most of the probability, about 3 nats."""
     logits = rng.standard_normal((n_rows, size), dtype=np.float32) * 2.5
     head = min(200, size)
     for row in logits:
@@ -113,7 +113,7 @@ def numpy_sample(x: np.ndarray) -> Any:
 
 
 def others(n_threads: int) -> Iterator[tuple[str, str, Callable[[np.ndarray], Any]]]:
-    """Which work of ours, whose, and how they do it."""
+    """Return (kernel, library, function) for the other libraries' versions of our kernels."""
     yield "log-sum-exp", "numpy", numpy_score
     yield "log-sum-exp, target, top-20", "numpy", lambda x: numpy_score(x, 20)
     yield (

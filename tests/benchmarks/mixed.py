@@ -1,16 +1,18 @@
-"""A thousand requests of every kind at once: do all finish, does memory stay flat, are greedy ones right?
+"""A thousand mixed requests at once: do all finish, does memory stay flat, are greedy results right?
 
     python -m tests.benchmarks.mixed [--type q4_1] [--requests N] [--no-prefix-cache]
 
-Prompts of 10 to 2,000 tokens, 1 to 16 samples, 1 to 64 new tokens, mostly short ones; a quarter greedy, a
-quarter only scored, the rest with random temperature, top_k and top_p; from a fixed seed. All are submitted
-at once to one client with ``n_ctx=4096``. Then each greedy request runs again, alone, with one sample, on
-an engine of its own that keeps nothing. llama.cpp rounds differently with other company in the batch, so
-near-ties part: for each parting, the gap is how far the less probable of the two tokens is below the
-most probable one of all, in nats, where they part.
+Prompts have 10 to 2,000 tokens, mostly few, with 1 to 16 samples and 1 to 64 new tokens, from a fixed seed.
+A quarter is greedy, a quarter only scored, the rest has random temperature, top_k and top_p. All are
+submitted at once to one client with ``n_ctx=4096``.
 
-Resident memory is read from ``/proc`` as requests finish. A thousand take 10 to 15 minutes on two
-cores; on a busy machine, more.
+Then each greedy request runs again, alone, with one sample, on an engine that caches nothing. llama.cpp
+rounds differently with other requests in the batch, so nearly tied tokens may change places, and the two
+continuations part. The gap of a parting is how far, in nats, the less probable of the two tokens lies below
+the most probable token there.
+
+Resident memory is read from ``/proc`` as requests finish. A thousand requests take 10 to 15 minutes on two
+cores, more on a busy machine.
 """
 
 from __future__ import annotations
@@ -92,7 +94,7 @@ def resident_mib() -> float:
 
 @dataclass
 class Ledger:
-    """What came back; the responses themselves are dropped, or they would count as memory."""
+    """Counts of the responses; the responses themselves are dropped, since they would count as memory."""
 
     n_jobs: int
     n_done: int = 0
@@ -142,14 +144,14 @@ def run_together(client: SamplingClient, jobs: list[Job]) -> Ledger:
 
 @dataclass(frozen=True)
 class Parting:
-    """Where a greedy continuation left the one computed alone."""
+    """The place where a greedy continuation parts from the one computed alone."""
 
     gap: float
     n_tokens: int
 
 
 def first_parting(client: SamplingClient, job: Job, together: list[list[int]]) -> Parting | None:
-    """Compare with the request alone; None if all samples are equal to it."""
+    """Return the first parting from the continuation computed alone; None if all samples equal it."""
     response = submit(client, Job(job.prompt, 1, job.params, None)).result()
     alone: list[int] = response.sequences[0].tokens
     for tokens in together:

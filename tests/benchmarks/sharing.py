@@ -1,15 +1,15 @@
-"""What the prefix cache saves: many completions of one context, and conversations that take turns.
+"""Savings of the prefix cache: many completions of one context, and interleaved conversations.
 
     python -m tests.benchmarks.sharing [--type q4_1] [--rounds N] [--completions N] [--turns N]
 
-completions    256 completions of 8 tokens, each scored after the same 1,000 tokens, all submitted
-               together; against scoring each whole prompt with nothing shared, of which 4 are timed
-               (one after the other) and the time is scaled up
+completions    256 completions of 8 tokens, scored after the same 1,000 tokens and submitted together;
+               against scoring each whole prompt without sharing (4 are timed one after the other, and
+               their time is scaled up)
 conversations  4 conversations of 10 turns, interleaved turn by turn: about 20 tokens of a user, then 24
-               sampled; prints the tokens computed at each turn beside those that are new, and the whole
-               time against the same requests without the cache
+               sampled. Prints for each turn the tokens computed and the tokens that are new, and the total
+               time with and without the cache.
 
-Both clients are asked in turn; a shared prefix is never left from the round before.
+The two clients take turns. No prefix is shared with an earlier round.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def completions(sharing: SamplingClient, alone: SamplingClient, n: int, rounds: 
 
 @dataclass(frozen=True)
 class Turn:
-    """Prompt tokens of one turn of one conversation: new to it, and computed by the model."""
+    """Prompt tokens of one turn of a conversation: those that are new, those that the model computed."""
 
     number: int
     length: int
@@ -67,9 +67,12 @@ class Turn:
 
 
 def converse(client: SamplingClient, users: list[list[list[int]]]) -> tuple[float, list[Turn]]:
-    """Seconds, and turns; ``users`` has what is said in each conversation at each turn.
+    """Return the seconds and the turns of all conversations.
 
-    The last token of a reply has never been through the model, so it is among the new ones.
+    The last token of a reply counts as new: it was sampled, but never run through the model.
+
+    Args:
+        users: token ids of the user's message, by conversation and turn.
     """
     histories: list[list[int]] = [[] for _ in users]
     params = SamplingParams(max_tokens=N_REPLY, temperature=0.8, stop=[], seed=0)

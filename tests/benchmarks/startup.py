@@ -1,11 +1,11 @@
-"""Seconds from the start of a Python process to the first sampled token, beside the bare loop's.
+"""Seconds from the start of a Python process to the first sampled token: our client and the bare loop.
 
     python -m tests.benchmarks.startup [--rounds N] [--profile]
 
-Each time is that of a fresh process with a warm disk: import, load, make a context of 8,192 cells,
-evaluate a prompt of 16 tokens, draw the most probable one. The bare loop imports ``llama_cpp`` and
-numpy only. Also ``import tinker_local`` and ``import llama_cpp, numpy`` alone. ``--profile`` prints how
-long each part took in one process, and the slowest imports.
+Each time is that of a fresh process with a warm disk cache: import, load the model, make a context of 8,192
+cells, evaluate a prompt of 16 tokens, take the most probable token. The bare loop imports only
+``llama_cpp`` and numpy. The imports alone are timed too. ``--profile`` prints the time of each part in one
+process, and the slowest imports.
 """
 
 from __future__ import annotations
@@ -86,14 +86,14 @@ def run(code: str, *arguments: str) -> str:
 
 
 def seconds_to_import(code: str) -> float:
-    """From the start of the process to its end."""
+    """Return the seconds from the start of a process that only imports to its end."""
     start = time.perf_counter()
     run(code)
     return time.perf_counter() - start
 
 
 def seconds_to_token(code: str, path: Path) -> float:
-    """From the start of the process to the token's arrival here; its end is not counted."""
+    """Return the seconds from the start of a process until its first token arrives here."""
     start = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, "-c", code + LAST_WORDS, str(path)],

@@ -1,4 +1,4 @@
-"""Times of two things that take turns, because machines grow slower and faster as they like."""
+"""Time two candidates that take turns, so that a machine that slows down slows both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pairs:
-    """Neighbouring times of ours and of the other, in seconds for the same work."""
+    """Seconds of ours and of the other for the same work, one pair per round."""
 
     times: list[tuple[float, float]]
 
@@ -23,17 +23,17 @@ class Pairs:
 
     @property
     def ratio(self) -> float:
-        """Median of how many times as fast ours was."""
+        """Median of the rounds' ratios: how many times as fast ours is."""
         return statistics.median(other / ours for ours, other in self.times)
 
     @property
     def fastest(self) -> float:
-        """The ratio of the fastest times, which other work on the machine disturbs least."""
+        """Ratio of the fastest times, which other work on the machine disturbs least."""
         return min(other for _, other in self.times) / min(ours for ours, _ in self.times)
 
 
 def alternate(ours: Callable[[], float], other: Callable[[], float], rounds: int) -> Pairs:
-    """Run both in turn; each says how long it took."""
+    """Run both in turn; each returns the seconds that it took."""
     ours(), other()  # warm up
     times = []
     for number in range(rounds):  # each goes first half the time

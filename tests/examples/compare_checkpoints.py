@@ -2,7 +2,7 @@
 
 python tests/examples/compare_checkpoints.py my-lora.gguf "A text to compare them on."
 
-The adapter can also be tinker://RUN/sampler_weights/NAME; both share the base's weights in memory.
+The adapter may also be a tinker:// path. Both clients share the weights of the base in memory.
 """
 
 import sys

@@ -1,10 +1,10 @@
-"""Importance weights: what would the trained model do, judged by samples of the model before training?
+"""Importance weights: judge the trained model by samples of the model before training.
 
 python tests/examples/importance_weights.py my-lora.gguf
 
-A sample x of the old model counts as p_new(x) / p_old(x). The effective sample size says how many samples
-of the new model they are worth. With batch_invariant, sampled and scored log-probabilities are the same
-numbers: where both checkpoints are the same, every weight is exactly 1.
+A sample x of the old model has the weight p_new(x) / p_old(x). The effective sample size says how many
+samples of the new model all of them are worth. With batch_invariant, sampled and scored log-probabilities
+are the same numbers: if both checkpoints are equal, every weight is exactly 1.
 """
 
 import sys

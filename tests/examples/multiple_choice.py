@@ -2,8 +2,9 @@
 
 python tests/examples/multiple_choice.py
 
-Prompts and choices are tokenized apart and joined as ids, so that the boundary is where we say it is. All
-are submitted before the first is collected; what the choices of a question share is computed once.
+Question and choice are tokenized separately and joined as token ids, so that no token spans the boundary.
+All requests are submitted before the first result is collected: the engine computes a question once for all
+of its choices.
 """
 
 import tinker_local as tinker
@@ -21,7 +22,7 @@ tokenizer = client.get_tokenizer()
 
 
 def submit(question: str, choice: str):
-    """Have a choice scored after its question; return a future of the log-probabilities, one a token."""
+    """Submit a question with one choice; return a future of the log-probability of each token."""
     prompt, answer = tokenizer.encode(question), tokenizer.encode(choice, add_special_tokens=False)
     return client.compute_logprobs(tinker.ModelInput.from_ints(prompt + answer), len(answer))
 

@@ -1,4 +1,4 @@
-"""Perplexity of a file, longer than the context: windows that overlap, each token scored once.
+"""Perplexity of a file that is longer than the context: overlapping windows, each token scored once.
 
 python tests/examples/perplexity.py LICENSE
 """

@@ -1,10 +1,10 @@
-"""Rollouts for GRPO: groups of samples, a reward for each, advantages within the group, as JSON lines.
+"""Rollouts for GRPO: groups of samples with rewards and advantages, written as JSON lines.
 
 python tests/examples/rollouts.py rollouts.jsonl
 
-A line holds what a policy-gradient step needs: the prompt's tokens, the sampled ones, their
-log-probabilities when they were drawn, and the advantage. Groups in which all rewards are equal teach
-nothing and are left out.
+A line holds what a policy-gradient step needs: the tokens of the prompt, the sampled tokens, their
+log-probabilities at sampling time, and the advantage of the sample within its group. Groups with equal
+rewards teach nothing and are left out.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Sample: four continuations of a prompt, and how likely the model found each of them.
+"""Sample: four continuations of a prompt, and the log-probability of each.
 
 python tests/examples/sample.py "The weather today is"
 """

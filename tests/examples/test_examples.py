@@ -1,4 +1,4 @@
-"""The examples run, and what they find is so."""
+"""The examples run and give the right results."""
 
 from __future__ import annotations
 
