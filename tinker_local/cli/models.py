@@ -66,7 +66,9 @@ def list_models(models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
             _print(holding, holdings)
         missing = [model.name for model in store.models() if model.path is None]
         if missing:
-            typer.echo(f"Not installed (`models show NAME` says how to get one): {', '.join(missing)}\n")
+            typer.echo(
+                f"Known but not installed (`models show NAME` says how to get one): {', '.join(missing)}\n"
+            )
         typer.echo(f"GGUF files in {store.directory} can be used by name.")
 
 

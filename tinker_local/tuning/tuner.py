@@ -189,5 +189,5 @@ def _windows(model: Model, text: str, max_tokens: int) -> list[list[int]]:
     windows = [first + tokens[start : start + size] for start in range(0, len(tokens), size)]
     windows = [window for window in windows if len(window) > 16] or windows[:1]
     if sum(map(len, windows)) < 32:
-        raise BadRequestError(f"the text has only {len(tokens)} tokens; give one of at least 32")
+        raise BadRequestError(f"the text has only {len(tokens)} tokens; give a longer one, of at least 32")
     return windows
