@@ -35,7 +35,7 @@ def sample(
         int, typer.Option(help="Sample from this many most probable tokens; -1 for all.")
     ] = -1,
     seed: Annotated[
-        int | None, typer.Option(help="Random seed: the same seed draws the same tokens.")
+        int | None, typer.Option(help="Seed of the random draws; the same seed repeats them.")
     ] = None,
     num_samples: Annotated[int, typer.Option(help="Number of continuations of the prompt.")] = 1,
     stop: Annotated[
