@@ -1,6 +1,9 @@
-"""The API page: the docstrings of what ``import tinker_local`` offers, as ``tinker_local/API.md``.
+"""What is written once and shown elsewhere.
 
-python -m tests.api_page        writes it
+The docstrings of what ``import tinker_local`` offers become ``tinker_local/API.md``. The descriptions in
+``tinker_local/options.py`` become the docstring of ``ServiceClient`` and the table in the README.
+
+python -m tests.api_page        writes all three
 """
 
 from __future__ import annotations
@@ -13,9 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import tinker_local
+from tinker_local.options import Options
 from tinker_local.service_only import REFUSES
 
-PAGE = Path(__file__).resolve().parents[1] / "tinker_local" / "API.md"
+PACKAGE = Path(__file__).resolve().parents[1] / "tinker_local"
+PAGE = PACKAGE / "API.md"
+README = PACKAGE / "README.md"
+SERVICE_CLIENT = PACKAGE / "service_client.py"
 
 SECTIONS = {
     "Clients": ["ServiceClient", "SamplingClient", "RestClient", "APIFuture", "track", "RetryConfig"],
@@ -137,5 +144,41 @@ def _code(doc: str) -> str:
     return doc.replace("``", "`")
 
 
+def with_table(readme: str) -> str:
+    """Return the README with its table of options made anew, between two markers."""
+    rows = ["| name | default | meaning |", "|---|---|---|"]
+    for name, (meaning, default) in _options().items():
+        shown = default if " " in default else f"`{default}`"
+        rows.append(f"| `{name}` | {_marked(shown, '`')} | {_marked(meaning, '`')} |")
+    table = "\n".join(rows)
+    return re.sub(r"(?s)(<!-- options[^\n]*-->\n).*?(<!-- /options -->)", rf"\1{table}\n\2", readme)
+
+
+def with_options(source: str) -> str:
+    """Return ``service_client.py`` with the options in the docstring of ``ServiceClient`` made anew."""
+    entries = []
+    for name, (meaning, default) in _options().items():
+        said = meaning if meaning[:2].isupper() else meaning[0].lower() + meaning[1:]
+        text = f"{name}: {_marked(f'{said} Default: {default}.', '``')}"
+        entries.append(textwrap.fill(text, 100, initial_indent=" " * 8, subsequent_indent=" " * 12))
+    first, block = next(iter(_options())), "\n".join(entries)
+    return re.sub(rf"(?s)(?<=\n) {{8}}{first}: .*?(?=\n\n)", block, source, count=1)
+
+
+def _options() -> dict[str, tuple[str, str]]:
+    """Return what each option means, and its default, in the words of its description."""
+    said = {name: field.description or "" for name, field in Options.model_fields.items()}
+    parts = {name: text.rstrip(".").partition(" Unset: ") for name, text in said.items()}
+    return {name: (meaning, default) for name, (meaning, _, default) in parts.items()}
+
+
+def _marked(text: str, mark: str) -> str:
+    """Put names of code between marks."""
+    return re.sub(r"(?<!\")\b\w+_\w+\b|\b[A-Z]\w+Error\b", rf"{mark}\g<0>{mark}", text)
+
+
 if __name__ == "__main__":
+    for path, make in ((README, with_table), (SERVICE_CLIENT, with_options)):
+        path.write_text(make(path.read_text(encoding="utf-8")), encoding="utf-8")
+    tinker_local.ServiceClient.__doc__ = with_options(tinker_local.ServiceClient.__doc__ or "")
     PAGE.write_text(page(), encoding="utf-8")

@@ -1,4 +1,8 @@
-"""How a model is opened: what ``ServiceClient`` takes, what the environment may set."""
+"""How a model is opened: each option's name, default, range and description, written once.
+
+The descriptions are the help of the command line. ``python -m tests.api_page`` makes ``ServiceClient``'s
+docstring and the table in README.md of them; a test compares. Each ends in "Unset: " and the default.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +24,9 @@ LogprobsMode = Literal["sampling", "raw"]
 class Options(BaseModel):
     """Options of a local run, under the names llama.cpp users know.
 
-    Each can be given to ``ServiceClient``, set as ``TINKER_LOCAL_<NAME>`` in the environment (empty
-    means unset), or given on the command line; the first one given in this order counts.
+    An option is an argument of ``ServiceClient``, a flag of the command line (``--n-ctx``) or of lm-eval's
+    ``--model_args``, or a variable in the environment (``TINKER_LOCAL_N_CTX``; empty means unset). The
+    environment counts where neither of the others says anything.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,95 +35,101 @@ class Options(BaseModel):
         default=None,
         ge=1,
         le=2**31 - 1,
-        description="Tokens the KV cache holds, shared by all running requests; also the most tokens of "
-        "one request, unless the model was trained for fewer. Unset: the training context, at most 8192.",
+        description="Size of the KV cache in tokens. All running requests share it. One request has at "
+        "most this many tokens, and at most as many as the model was trained for. Unset: the model's "
+        "training context, at most 8192.",
     )
     n_threads: int | None = Field(
         default=None,
         ge=1,
         le=512,
-        description="Threads llama.cpp computes with. Unset: the physical cores.",
+        description="CPU threads that llama.cpp computes with. Unset: one for each physical core.",
     )
     n_gpu_layers: int = Field(
         default=-1,
         ge=-1,
-        description="Layers kept on the GPU by Metal and CUDA builds of llama-cpp-python. Unset: all (-1).",
+        description="Layers on the GPU, in Metal and CUDA builds of llama-cpp-python; -1 means all. "
+        "Unset: -1.",
     )
     devices: str | None = Field(
         default=None,
         min_length=1,
-        description="Devices to compute on besides the CPU: llama.cpp's names with commas between, such as "
-        "CUDA0,CUDA1, or none for the CPU alone. Unset: all there are.",
+        description="Devices to compute on besides the CPU: llama.cpp's names, separated by commas, as "
+        'in "CUDA0,CUDA1"; "none" means the CPU alone. Unset: all devices.',
     )
     n_ubatch: int | None = Field(
         default=None,
         ge=192,  # 64 running samples and two chunks of a prompt: with less a prompt could wait for ever
         le=2**16,
-        description="Tokens computed at once, at least 192. More can be faster on a GPU and needs more "
-        "memory. Unset: 512.",
+        description="Tokens computed in one micro-batch, at least 192. More can be faster on a GPU and "
+        "needs more memory. Unset: 512.",
     )
     kv_offload: bool = Field(
         default=True,
-        description="Keep the KV cache on the device of its layer. Without, it stays in main memory.",
+        description="Keep the KV cache on the device of its layer. If False, main memory holds it. "
+        "Unset: True.",
     )
     kv_type: KvType = Field(
         default="f16",
-        description="Number format of the KV cache. q8_0 halves its memory and needs flash attention.",
+        description='Number format of the KV cache: "f16", "f32" or "q8_0". "q8_0" halves the memory of '
+        '"f16" and needs flash attention. Unset: f16.',
     )
     flash_attn: bool | None = Field(
         default=None, description="Use flash attention. Unset: llama.cpp decides."
     )
     logprobs_mode: LogprobsMode = Field(
         default="sampling",
-        description="Report sampled tokens under the distribution they were drawn from (sampling), or "
-        "under the plain model's (raw).",
+        description='Log-probabilities of sampled tokens: "sampling" reports those of the distribution '
+        'they were drawn from, "raw" those of the unmodified model. Unset: sampling.',
     )
     prefix_cache: bool = Field(
         default=True,
-        description="Keep what is finished in the KV cache until the room is needed, and start from the "
-        "longest prefix there. Without, a request on an idle engine gives the same bits each time.",
+        description="Keep finished requests in the KV cache until the room is needed. A new request then "
+        "starts from the longest prefix in the cache. If False, a request on an idle engine gives the "
+        "same bits each time. Unset: True.",
     )
     batch_invariant: bool = Field(
         default=False,
-        description="Give every request the same bits as if it ran alone, and sampled tokens those of "
-        "compute_logprobs, on the CPU. n_ctx is then the tokens of each running sequence; there are "
-        "as many of these as fit a share of the memory.",
+        description="Give every request the same bits as if it ran alone, on the CPU. compute_logprobs "
+        "then repeats the log-probabilities of sampled tokens exactly. n_ctx is the room of each running "
+        "sequence; as many run as fit a share of the memory. Unset: False.",
     )
     n_contexts: int | None = Field(
         default=None,
         ge=1,
         le=4096,
-        description="KV caches kept in memory, one for each model or adapter that was opened. Beyond it, "
-        "those idle longest are released, and made again on use. Unset: as many as fit half of the memory "
-        "that the weights leave, at least 2.",
+        description="KV caches kept in memory, one for each model or adapter that was opened. Beyond this "
+        "number those idle longest are released, and made again on use. Unset: as many as fit half of the "
+        "memory that the weights leave, at least 2.",
     )
     max_memory_mb: int | None = Field(
         default=None,
         ge=1,
         le=2**40,
-        description="Main memory, in MB, that weights and KV caches may take in this process. What does "
-        "not fit is refused before it is loaded. Unset: the machine's, for KV caches what is free.",
+        description="Main memory, in MB, for the weights and KV caches of this process. A model that does "
+        "not fit is refused before it is loaded. Unset: the machine's memory; for KV caches, what is free.",
     )
     max_queue_mb: int | None = Field(
         default=None,
         ge=1,
         le=2**40,
-        description="Main memory, in MB, that the unfinished requests of a model may take; more are "
-        "refused. So is a request whose answer alone could take more. Unset: an eighth of the machine's.",
+        description="Main memory, in MB, for the unfinished requests of a model. A request beyond it gets "
+        "a RateLimitError; one whose answer alone could take more, a BadRequestError. Unset: an eighth of "
+        "the machine's memory.",
     )
     models_dir: Path | None = Field(
         default=None,
-        description="Where GGUF files are found by name. Unset: models/ in a checkout, else a directory "
-        "of the user's.",
+        description="Directory in which GGUF files are found by name. Unset: models/ in a checkout, else a "
+        "directory of the user's.",
     )
 
     @model_validator(mode="after")
     def _check_together(self) -> Options:
         if self.kv_type == "q8_0" and self.flash_attn is False:
-            raise ValueError("kv_type='q8_0' needs flash attention, and flash_attn is False")
+            raise ValueError("kv_type='q8_0' needs flash attention; leave out flash_attn=False")
         if self.batch_invariant and (self.flash_attn is not None or self.kv_type == "q8_0"):
             raise ValueError(
-                "batch_invariant chooses how attention is computed itself; leave out "
+                "batch_invariant decides how attention is computed; leave out "
                 + ("kv_type='q8_0'" if self.flash_attn is None else f"flash_attn={self.flash_attn}")
             )
         return self
@@ -130,10 +141,12 @@ class Options(BaseModel):
 
     @classmethod
     def resolve(cls, given: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Options:
-        """Merge what was given (None: not given) over the environment over the defaults.
+        """Return the options: what is given (None: not given), else the environment's, else the default.
+
+        Keys of ``given`` that are no options are passed over.
 
         Raises:
-            BadRequestError: a value is of the wrong type or out of range; the message names it.
+            BadRequestError: a value has the wrong type or is out of range; the message names both.
         """
         environment = os.environ if environment is None else environment
         values: dict[str, Any] = {}

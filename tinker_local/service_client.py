@@ -39,33 +39,42 @@ class ServiceClient(TelemetryProvider):
     Args:
         user_metadata, project_id, display_name, base_url, api_key, default_headers_overrides: taken for
             compatibility with Tinker; not used.
-        n_ctx: tokens the KV cache holds, shared by all running requests, and the most tokens of one
-            request. None: the model's training context, at most 8,192.
-        n_threads: threads llama.cpp computes with. None: the physical cores.
-        n_gpu_layers: layers kept on the GPU by Metal and CUDA builds of llama-cpp-python. None: all.
-        devices: devices to compute on besides the CPU: llama.cpp's names with commas between
-            ("CUDA0,CUDA1"), or "none" for the CPU alone. None: all there are.
-        n_ubatch: tokens computed at once, at least 192. None: 512.
-        kv_offload: keep the KV cache on the device of its layer (None), or in main memory (False).
-        kv_type: number format of the KV cache: "f16" (None), "f32" or "q8_0".
-        flash_attn: use flash attention. None: llama.cpp decides.
-        logprobs_mode: "sampling" (None) reports sampled tokens under the distribution they were
-            drawn from, "raw" under the plain model's.
-        prefix_cache: keep what is finished in the KV cache until the room is needed, and start from
-            the longest prefix there (None). False: a request on an idle engine gives the same bits
-            each time.
-        batch_invariant: give every request the same bits as if it ran alone, and sampled tokens those of
-            ``compute_logprobs``, on the CPU; ``n_ctx`` is then the tokens of each running sequence.
-            None: False.
-        n_contexts: KV caches kept in memory, of models and adapters that were opened; those that were
-            idle longest are released beyond it, and made again on use. None: as many as fit half of the
-            memory that the weights leave, at least 2.
-        max_memory_mb: main memory, in MB, that weights and KV caches may take in this process; what does
-            not fit is refused before it is loaded. None: the machine's, for KV caches what is free.
-        max_queue_mb: main memory, in MB, that the unfinished requests of a model may take; more get a
-            ``RateLimitError``, a request whose answer alone could take more a ``BadRequestError``. None:
-            an eighth of the machine's.
-        models_dir: where GGUF files are found by name.
+        n_ctx: size of the KV cache in tokens. All running requests share it. One request has at
+            most this many tokens, and at most as many as the model was trained for. Default: the
+            model's training context, at most 8192.
+        n_threads: CPU threads that llama.cpp computes with. Default: one for each physical core.
+        n_gpu_layers: layers on the GPU, in Metal and CUDA builds of llama-cpp-python; -1 means all.
+            Default: -1.
+        devices: devices to compute on besides the CPU: llama.cpp's names, separated by commas, as
+            in "CUDA0,CUDA1"; "none" means the CPU alone. Default: all devices.
+        n_ubatch: tokens computed in one micro-batch, at least 192. More can be faster on a GPU and
+            needs more memory. Default: 512.
+        kv_offload: keep the KV cache on the device of its layer. If False, main memory holds it.
+            Default: True.
+        kv_type: number format of the KV cache: "f16", "f32" or "q8_0". "q8_0" halves the memory of
+            "f16" and needs flash attention. Default: f16.
+        flash_attn: use flash attention. Default: llama.cpp decides.
+        logprobs_mode: log-probabilities of sampled tokens: "sampling" reports those of the
+            distribution they were drawn from, "raw" those of the unmodified model. Default:
+            sampling.
+        prefix_cache: keep finished requests in the KV cache until the room is needed. A new request
+            then starts from the longest prefix in the cache. If False, a request on an idle engine
+            gives the same bits each time. Default: True.
+        batch_invariant: give every request the same bits as if it ran alone, on the CPU.
+            ``compute_logprobs`` then repeats the log-probabilities of sampled tokens exactly.
+            ``n_ctx`` is the room of each running sequence; as many run as fit a share of the
+            memory. Default: False.
+        n_contexts: KV caches kept in memory, one for each model or adapter that was opened. Beyond
+            this number those idle longest are released, and made again on use. Default: as many as
+            fit half of the memory that the weights leave, at least 2.
+        max_memory_mb: main memory, in MB, for the weights and KV caches of this process. A model
+            that does not fit is refused before it is loaded. Default: the machine's memory; for KV
+            caches, what is free.
+        max_queue_mb: main memory, in MB, for the unfinished requests of a model. A request beyond
+            it gets a ``RateLimitError``; one whose answer alone could take more, a
+            ``BadRequestError``. Default: an eighth of the machine's memory.
+        models_dir: directory in which GGUF files are found by name. Default: models/ in a checkout,
+            else a directory of the user's.
 
     An option that is None is taken from the environment (``TINKER_LOCAL_N_CTX`` and so on), else it
     has the default above.
@@ -102,26 +111,8 @@ class ServiceClient(TelemetryProvider):
         max_queue_mb: int | None = None,
         models_dir: str | os.PathLike[str] | None = None,
     ) -> None:
+        self._options = Options.resolve(locals())  # those of the arguments that are options
         del user_metadata, project_id, display_name, base_url, api_key, default_headers_overrides
-        self._options = Options.resolve(
-            {
-                "n_ctx": n_ctx,
-                "n_threads": n_threads,
-                "n_gpu_layers": n_gpu_layers,
-                "devices": devices,
-                "n_ubatch": n_ubatch,
-                "kv_offload": kv_offload,
-                "kv_type": kv_type,
-                "flash_attn": flash_attn,
-                "logprobs_mode": logprobs_mode,
-                "prefix_cache": prefix_cache,
-                "batch_invariant": batch_invariant,
-                "n_contexts": n_contexts,
-                "max_memory_mb": max_memory_mb,
-                "max_queue_mb": max_queue_mb,
-                "models_dir": models_dir,
-            }
-        )
         self._store = ModelStore(self._options.models_dir)
         self._limit = ContextLimit()
         self._engines: dict[Weights, tuple[object, Engine]] = {}  # with the version of the files
