@@ -181,7 +181,7 @@ def _adapter_type(outtype: str) -> FileType:
 
 def _metadata(adapter: AdapterCheckpoint, base: Base, name: str, type: FileType) -> Mapping[str, Value]:
     organisation, _, plain = (base.repository or adapter.settings.base or "").rpartition("/")
-    keys = base.files[0].keys if base.files else {}
+    keys = base.files[0].metadata if base.files else {}
     values: dict[str, Value] = {
         "general.architecture": base.architecture,
         "general.type": "adapter",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,9 +20,10 @@ from convert.architectures import FAMILIES
 from convert.errors import CheckpointError, UnsupportedError
 from convert.files.models_directory import models_directory
 from convert.files.publishing import check_space, publishing
+from convert.gguf.file import METADATA_START, GgufFile, read_head, read_heads
 from convert.gguf.file_types import split_type
-from convert.gguf.head import TensorInfo, assemble_head, pack_metadata, pad
-from convert.gguf.source import GgufSource, read_model
+from convert.gguf.head import assemble_head, pack_metadata
+from convert.gguf.tensor_info import pad
 
 MADE_FROM = "tinker_local.untied_from"
 """Where such a file says of what it was made: the size and time of change of the base's file."""
@@ -39,7 +41,7 @@ def base_for(base: Path, adapter: Path) -> Path:
     Raises:
         ConversionError: the untied file is needed and cannot be made; see ``untie``.
     """
-    names = GgufSource.read(adapter).tensors
+    names = read_head(adapter).tensors
     changed = any(name.startswith((f"{OUTPUT}.lora_", f"{EMBEDDING}.lora_")) for name in names)
     return untie(base) if changed else base
 
@@ -49,7 +51,7 @@ def untied_of(base: Path) -> Path | None:
     path = untied_path(base)
     if base.is_dir() or not path.is_file():
         return None
-    return path if _is_untied(path, GgufSource.read(base)) else None
+    return path if _is_untied(path, read_head(base)) else None
 
 
 def untied_path(path: Path) -> Path:
@@ -86,7 +88,7 @@ def untie(
             parts.
         ConversionError: the file cannot be written. Nothing is left.
     """
-    files = read_model(path)
+    files = read_heads(path)
     if any(OUTPUT in file.tensors for file in files):
         return path
     source = files[0]
@@ -102,8 +104,8 @@ def untie(
     return output
 
 
-def _refuse(source: GgufSource, n_files: int) -> None:
-    name = source.keys.get("general.architecture")
+def _refuse(source: GgufFile, n_files: int) -> None:
+    name = source.metadata.get("general.architecture")
     if n_files > 1:
         raise UnsupportedError(
             f"{source.path} is a model in {n_files} parts; one that shares its embeddings with the output "
@@ -117,28 +119,32 @@ def _refuse(source: GgufSource, n_files: int) -> None:
         )
 
 
-def _is_untied(path: Path, source: GgufSource) -> bool:
+def _is_untied(path: Path, source: GgufFile) -> bool:
     """Whether a file is what would be made of a base as it is now."""
     try:
-        return GgufSource.read(path).metadata == _metadata(source)
+        return _raw_metadata(read_head(path)) == _metadata(source)
     except CheckpointError:
         return False
 
 
-def _metadata(source: GgufSource) -> bytes:
+def _metadata(source: GgufFile) -> bytes:
     """Return the base's metadata, and from which state of its file this is made."""
     status = source.path.stat()
-    return source.metadata + pack_metadata({MADE_FROM: f"{status.st_size} {status.st_mtime_ns}"})
+    return _raw_metadata(source) + pack_metadata({MADE_FROM: f"{status.st_size} {status.st_mtime_ns}"})
 
 
-def _write(source: GgufSource, given: BinaryIO, made: BinaryIO, on_progress: Progress, total: int) -> None:
-    infos = [(info, source.offsets[info.name]) for info in source.tensors.values()]
-    embedding = source.tensors[EMBEDDING]
-    infos.append((TensorInfo(OUTPUT, embedding.shape, embedding.kind), source.offsets[EMBEDDING]))
-    keys, n_keys = _metadata(source), source.n_keys + 1
-    made.write(assemble_head(keys, n_keys, [info for info, _ in infos], source.alignment))
-    for info, offset in infos:
-        given.seek(offset)
+def _raw_metadata(file: GgufFile) -> bytes:
+    """Return a file's metadata as it stands there."""
+    with file.path.open("rb") as data:
+        data.seek(METADATA_START)
+        return data.read(file.metadata_end - METADATA_START)
+
+
+def _write(source: GgufFile, given: BinaryIO, made: BinaryIO, on_progress: Progress, total: int) -> None:
+    infos = [*source.tensors.values(), replace(source.tensors[EMBEDDING], name=OUTPUT)]
+    made.write(assemble_head(_metadata(source), len(source.metadata) + 1, infos, source.alignment))
+    for info in infos:
+        given.seek(info.start)
         left = info.n_bytes
         while left:
             data = given.read(min(left, _CHUNK))

@@ -8,7 +8,7 @@ from pathlib import Path
 from tinker_local import types
 from tinker_local.errors import BadRequestError, NotFoundError
 from tinker_local.futures import APIFuture, finished
-from tinker_local.gguf.file import GgufFile
+from tinker_local.gguf.file import read_head
 from tinker_local.options import Options
 from tinker_local.service_only import without
 from tinker_local.store.inventory import Holding, inventory
@@ -119,7 +119,7 @@ class RestClient(TelemetryProvider):
 def _supported(holding: Holding) -> types.SupportedModel:
     return types.SupportedModel(
         model_name=holding.name,
-        max_context_length=GgufFile(holding.path).context_length,
+        max_context_length=read_head(holding.path).context_length,
         trainable=False,
         sampleable=True,
     )
@@ -143,8 +143,8 @@ def _model_path(holding: Holding) -> str:
 
 def _rank(path: Path) -> int:
     """The largest rank among an adapter's matrices."""
-    tensors = GgufFile(path).tensors.items()
-    return max((info.shape[0] for name, info in tensors if name.endswith(".lora_b")), default=0)
+    tensors = read_head(path).tensors.items()
+    return max((info.ne[0] for name, info in tensors if name.endswith(".lora_b")), default=0)
 
 
 __all__ = ["RestClient"]

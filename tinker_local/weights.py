@@ -15,7 +15,7 @@ from tinker_local import checks
 from tinker_local.engine.engine import Engine
 from tinker_local.engine.sharing import ContextLimit
 from tinker_local.errors import BadRequestError, NotFoundError
-from tinker_local.gguf.file import canonical_path, check_gguf, file_version, is_adapter
+from tinker_local.gguf.file import canonical_path, check_gguf, file_version, read_head
 from tinker_local.options import Options
 from tinker_local.store.catalog import find_entry
 from tinker_local.store.checkpoint import Checkpoint
@@ -66,7 +66,7 @@ class Weights:
             assert base is not None
             return cls._whole(store.resolve(base), scale)
         given = _find_given(store, os.fspath(model_path), base)
-        if is_adapter(given):
+        if read_head(given).is_adapter:
             return cls(_find_base(store, Provenance.of(given), base), given, scale)
         if base:
             raise BadRequestError(

@@ -13,7 +13,7 @@ from convert.adapters.blueprint import read_blueprint
 from convert.architectures import Architecture
 from convert.errors import CheckpointError
 from convert.files.models_directory import name_of_checkpoint
-from convert.gguf.source import GgufSource, read_model
+from convert.gguf.file import GgufFile, read_heads
 from convert.gguf.target import Target
 from convert.model import Model
 from convert.source.checkpoint import Checkpoint
@@ -40,7 +40,7 @@ class Base:
     targets: Mapping[str, Target]
     repository: str | None
     checkpoint: Checkpoint | None = None
-    files: tuple[GgufSource, ...] = ()
+    files: tuple[GgufFile, ...] = ()
 
     @classmethod
     def open(cls, path: Path) -> Base:
@@ -56,19 +56,19 @@ class Base:
             name = name_of_checkpoint(path, checkpoint.config.get("_name_or_path"))
             repository = name if "/" in name else None
             return cls(path, model.family, _by_name(model.targets), repository, checkpoint)
-        files = tuple(read_model(path))
-        if files[0].keys.get("general.type", "model") != "model":
+        files = tuple(read_heads(path))
+        if files[0].metadata.get("general.type", "model") != "model":
             raise CheckpointError(
-                f"{path} is no model: its general.type is {files[0].keys['general.type']!r}"
+                f"{path} is no model: its general.type is {files[0].metadata['general.type']!r}"
             )
         family, targets = read_blueprint(files)
-        return cls(path, family, _by_name(targets), _repository(files[0].keys), None, files)
+        return cls(path, family, _by_name(targets), _repository(files[0].metadata), None, files)
 
     @property
     def architecture(self) -> str:
         """llama.cpp's name."""
         if self.files:
-            return str(self.files[0].keys["general.architecture"])
+            return str(self.files[0].metadata["general.architecture"])
         return self.family.gguf_name
 
     @property

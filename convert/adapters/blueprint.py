@@ -12,7 +12,8 @@ from typing import Any
 
 from convert.architectures import FAMILIES, Architecture
 from convert.errors import CheckpointError, UnsupportedError
-from convert.gguf.source import GgufSource
+from convert.gguf.arrays import Array
+from convert.gguf.file import GgufFile, StoredValue
 from convert.gguf.target import Rows, Target
 from convert.source.config import Config
 from convert.source.tensor import Tensor
@@ -44,21 +45,25 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 """llama.cpp's keys, and what config.json of one family or another calls the same."""
 
 
-def read_blueprint(files: Sequence[GgufSource]) -> tuple[Architecture, list[Target]]:
+def read_blueprint(files: Sequence[GgufFile]) -> tuple[Architecture, list[Target]]:
     """Return the family of a model in GGUF files, and its tensors without their numbers.
 
     Raises:
         CheckpointError: the files do not make a model of the architecture that the first one names.
         UnsupportedError: nobody knows that architecture.
     """
-    path, name = files[0].path, files[0].keys.get("general.architecture")
+    path, name = files[0].path, files[0].metadata.get("general.architecture")
     families = [family for family in FAMILIES if name in _gguf_names(family)]
     if not families:
         known = ", ".join(sorted({name for family in FAMILIES for name in _gguf_names(family)}))
         raise UnsupportedError(f"{path} has the architecture {name!r}; known are {known}")
     shapes = {key: info.shape for file in files for key, info in file.tensors.items()}
     prefix = f"{name}."
-    keys = {key.removeprefix(prefix): v for key, v in files[0].keys.items() if key.startswith(prefix)}
+    keys = {
+        key.removeprefix(prefix): _plain(value)
+        for key, value in files[0].metadata.items()
+        if key.startswith(prefix)
+    }
     drawn: Any = type("Drawn", (_Drawn, families[0]), {})
     try:
         family = drawn(Config(_config(keys, shapes, str(name)), str(path)), {})
@@ -66,6 +71,13 @@ def read_blueprint(files: Sequence[GgufSource]) -> tuple[Architecture, list[Targ
         return family, list(family.targets())
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not make a {name}: {type(error).__name__}: {error}") from error
+
+
+def _plain(value: StoredValue) -> Any:
+    """Return a value as config.json would have it; of an array of texts the length."""
+    if not isinstance(value, Array):
+        return value
+    return len(value) if value.values is None else value.values.tolist()
 
 
 def _gguf_names(family: type[Architecture]) -> tuple[str, ...]:

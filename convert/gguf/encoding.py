@@ -7,13 +7,13 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType as Kind
 from numpy.typing import NDArray
 
+from convert.gguf.formats import FORMATS
 from convert.source.tensor import Array
 
-Q8_0_BLOCK = GGML_QUANT_SIZES[Kind.Q8_0][0]
+Q8_0_BLOCK = FORMATS[Kind.Q8_0].block_length
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _Q8_0 = np.dtype([("scale", "<f2"), ("quants", "i1", (Q8_0_BLOCK,))])
 _BELOW_HALF = np.float32(0.49999997)  # the number before 0.5: adding it rounds halves away from zero only

@@ -14,8 +14,9 @@ from gguf import GGUFValueType as ValueType
 
 from convert.errors import CheckpointError
 from convert.gguf.encoding import encode
-from convert.gguf.head import TensorInfo, Value, Whole, pack_head, pack_metadata, pad
+from convert.gguf.head import Value, Whole, pack_head, pack_metadata, pack_tensor
 from convert.gguf.target import Target
+from convert.gguf.tensor_info import TensorInfo, pad
 from convert.source.fingerprint import Fingerprint
 from convert.source.tensor import Array, Tensor
 
@@ -37,7 +38,7 @@ class Planned:
     @property
     def info(self) -> TensorInfo:
         """Its entry in the head."""
-        return TensorInfo(self.target.name, self.target.shape, self.kind)
+        return TensorInfo(self.target.name, self.target.shape, int(self.kind))
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +124,7 @@ def _split(metadata: Mapping[str, Any], tensors: Sequence[Planned], limit: int) 
     parts: list[list[Planned]] = [[]]
     used = _PART_KEYS + len(pack_metadata(metadata))
     for tensor in tensors:
-        size = len(tensor.info.pack(0)) + tensor.info.n_padded
+        size = len(pack_tensor(tensor.info, 0)) + tensor.info.n_padded
         if parts[-1] and used + size > limit:
             parts.append([])
             used = _PART_KEYS

@@ -79,7 +79,7 @@ def test_files_that_are_not_sound(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="cut off"):
             untie(tmp_path / "cut.gguf")
     (tmp_path / "x.gguf").write_bytes(b"GGUF" + b"\xff" * 400)
-    with pytest.raises(CheckpointError, match="GGUF file of version 3"):
+    with pytest.raises(CheckpointError, match="it has version"):
         untie(tmp_path / "x.gguf")
     assert not list(tmp_path.glob("*untied*"))
 

@@ -40,14 +40,14 @@ def make(number: int, seed: int, seeds: Path) -> bytes:
 
 def open_and_use(path: Path, bases: Path) -> str:
     """Open a model, or an adapter on the base it names, and compute with it."""
-    from tinker_local.gguf.file import GgufFile, is_adapter
+    from tinker_local.gguf.file import is_adapter, read_head
     from tinker_local.llama.context import Context
     from tinker_local.llama.context_plan import ContextPlan
     from tinker_local.llama.model import load_adapter, load_model
     from tinker_local.tokenizer import Tokenizer
 
     is_lora = is_adapter(path)
-    base = bases / f"{GgufFile(path).text('general.architecture')}.gguf" if is_lora else path
+    base = bases / f"{read_head(path).text('general.architecture')}.gguf" if is_lora else path
     model = load_model(base if is_lora and base.name.removesuffix(".gguf") in ARCHITECTURES else path, 0)
     adapter = load_adapter(model, path) if is_lora else None
     tokenizer = Tokenizer(model)

@@ -6,7 +6,7 @@ import math
 import struct
 from dataclasses import dataclass, field
 
-from tinker_local.gguf.formats import BLOCKS
+from convert.gguf.formats import FORMATS
 
 STRING, ARRAY = 8, 9
 LAYOUTS = {
@@ -47,10 +47,10 @@ class Tensor:
 
     def fit(self) -> None:
         """Cut or lengthen the data to what shape and format need, where that is not too much."""
-        block = BLOCKS.get(self.kind)
-        if block is None:
+        format = FORMATS.get(self.kind)
+        if format is None:
             return
-        need = math.prod(self.shape) // block.length * block.n_bytes
+        need = math.prod(self.shape) // format.block_length * format.block_bytes
         if 0 <= need < 1 << 22:
             self.data = (self.data * (need // max(1, len(self.data)) + 1))[:need].ljust(need, b"\0")
 
@@ -122,8 +122,8 @@ def take_apart(data: bytes) -> Parts:
         places.append(int(number("<Q")))
     start = -(-at // 32) * 32
     for tensor, place in zip(parts.tensors, places, strict=True):
-        block = BLOCKS[tensor.kind]
-        size = math.prod(tensor.shape) // block.length * block.n_bytes
+        format = FORMATS[tensor.kind]
+        size = math.prod(tensor.shape) // format.block_length * format.block_bytes
         tensor.data = data[start + place : start + place + size]
     return parts
 

@@ -27,7 +27,9 @@ with atheris.instrument_imports(include=["tinker_local.gguf", "convert"]):
     from convert.source.safetensors_file import read_tensors
     from tinker_local.errors import TinkerError
     from tinker_local.gguf.adapter_check import check_adapter
+    from tinker_local.gguf.file import read_head
     from tinker_local.gguf.model_check import check_model
+    from tinker_local.gguf.parts import ModelFiles
 
 import contextlib
 
@@ -46,7 +48,9 @@ def _archive(path: Path) -> None:
 
 READERS: dict[str, Callable[[Path], object]] = {
     "gguf": check_model,
-    "adapter": lambda path: check_adapter(path, path.parent / "seeds" / f"{BASE}.gguf"),
+    "adapter": lambda path: check_adapter(
+        read_head(path), ModelFiles.read(path.parent / "seeds" / f"{BASE}.gguf")
+    ),
     "safetensors": read_tensors,
     "json": lambda path: parse_json(path.read_bytes(), "x"),
     "archive": _archive,

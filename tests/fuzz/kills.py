@@ -114,15 +114,19 @@ class Kills:
     def _check(self, job: str, home: Path) -> str:
         """Check what the store shows, and say what state it is in."""
         from tinker_local.gguf.adapter_check import check_adapter
-        from tinker_local.gguf.file import is_adapter
+        from tinker_local.gguf.file import is_adapter, read_head
         from tinker_local.gguf.model_check import check_model
+        from tinker_local.gguf.parts import ModelFiles
         from tinker_local.store.keeper import StoreKeeper
         from tinker_local.store.model_store import ModelStore
 
         store = ModelStore(home)
         for model in store.files():
             path = model.require()
-            check_adapter(path, home / "Org/Base-bf16.gguf") if is_adapter(path) else check_model(path)
+            if is_adapter(path):
+                check_adapter(read_head(path), ModelFiles.read(home / "Org/Base-bf16.gguf"))
+            else:
+                check_model(path)
             for file in model.files:
                 name = str(file.relative_to(home))
                 assert _models(home)[name] == self.expected[job].get(name), f"{name} has other bytes"

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from convert.gguf.arrays import Malformed, array_of, string_starts
+from convert.gguf.formats import FORMATS
 from tests.fuzz.gguf_parts import ARRAY, Key, Parts, Tensor, take_apart
 from tests.random_model import ARCHITECTURES, Architecture, write_random_model
 from tinker_local import BadRequestError
-from tinker_local.gguf.arrays import Malformed, array_of, string_starts
-from tinker_local.gguf.file import GgufFile
-from tinker_local.gguf.formats import BLOCKS
+from tinker_local.gguf.file import read_head
 from tinker_local.gguf.model_check import check_model
 from tinker_local.llama.ggml import bind
 from tinker_local.llama.model import load_model
@@ -237,7 +237,7 @@ def test_is_taken(architecture: Architecture, tmp_path: Path) -> None:
     assert model.architecture == architecture
     parts = take_apart(path.read_bytes())
     assert parts.pack() == path.read_bytes()
-    assert {name: (info.type, list(info.shape)) for name, info in model.tensors.items()} == {
+    assert {name: (info.type, list(info.ne)) for name, info in model.tensors.items()} == {
         tensor.name.decode(): (tensor.kind, (tensor.shape + [1] * 4)[:4]) for tensor in parts.tensors
     }
 
@@ -264,11 +264,13 @@ def test_formats_are_llama_cpps() -> None:
     length = bind("ggml_blck_size", ctypes.c_int64, ctypes.c_int)
     n_bytes = bind("ggml_type_size", ctypes.c_size_t, ctypes.c_int)
     name = bind("ggml_type_name", ctypes.c_char_p, ctypes.c_int)
-    for kind in range(max(BLOCKS) + 1):
-        block = BLOCKS.get(kind)
-        assert (length(kind), n_bytes(kind)) == ((block.length, block.n_bytes) if block else (0, 0))
-        if block:
-            assert name(kind).decode().casefold() == block.name.casefold()
+    for kind in range(max(FORMATS) + 1):
+        format = FORMATS.get(kind)
+        assert (length(kind), n_bytes(kind)) == (
+            (format.block_length, format.block_bytes) if format else (0, 0)
+        )
+        if format:
+            assert name(kind).decode().casefold() == format.name.casefold()
 
 
 def test_texts_of_all_lengths() -> None:
@@ -330,4 +332,4 @@ def test_a_part_with_the_wrong_number(sound: bytes, tmp_path: Path) -> None:
     second.write_bytes(first.read_bytes())
     with pytest.raises(BadRequestError, match=r"split\.no is 0; for this file it must be 1"):
         check_model(first)
-    assert GgufFile(first).tensors
+    assert read_head(first).tensors

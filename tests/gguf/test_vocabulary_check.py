@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from tinker_local.gguf.arrays import Array
+from convert.gguf.arrays import Array
 from tinker_local.gguf.vocabulary_check import wrong_character_map
 
 LEAF, VALUE = 1 << 8, 1 << 31

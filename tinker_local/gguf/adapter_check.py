@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
+from convert.gguf.file import FLOAT32, GgufFile
+from convert.gguf.formats import NOT_FOR_WEIGHTS
+from convert.gguf.tensor_info import TensorInfo
 from tinker_local.errors import BadRequestError
-from tinker_local.gguf.file import FLOAT32, GgufFile, TensorInfo
-from tinker_local.gguf.formats import NOT_FOR_WEIGHTS
 from tinker_local.gguf.parts import ModelFiles
 
 _EMBEDDING = "token_embd.weight"
@@ -20,16 +20,15 @@ _ONE_OUTPUT = "ffn_gate_inp_shexp.weight"  # a matrix of one row
 _CONVOLUTIONS = ("conv.weight", "conv1d.weight")
 
 
-def check_adapter(path: Path, base: Path) -> None:
+def check_adapter(adapter: GgufFile, model: ModelFiles) -> None:
     """Check a LoRA against the model it is for.
 
     Raises:
         BadRequestError: it is not a LoRA, not one for that model, or one that llama.cpp would apply
             only in part; the message says which.
     """
-    adapter, model = GgufFile(path), ModelFiles.read(base)
     for problem in (*_wrong_keys(adapter, model), *_wrong_tensors(adapter, model)):
-        raise BadRequestError(f"the adapter {path} cannot be put on {base}: {problem}")
+        raise BadRequestError(f"the adapter {adapter.path} cannot be put on {model.path}: {problem}")
 
 
 def _wrong_keys(adapter: GgufFile, model: ModelFiles) -> Iterator[str]:
@@ -69,18 +68,18 @@ def _wrong_tensors(adapter: GgufFile, model: ModelFiles) -> Iterator[str]:
 
 def _takes_lora(name: str, weight: TensorInfo) -> bool:
     """Whether a weight is multiplied with; norms, biases and convolutions are used in other ways."""
-    is_matrix = weight.shape[1] > 1 or name.endswith(_ONE_OUTPUT)
+    is_matrix = weight.ne[1] > 1 or name.endswith(_ONE_OUTPUT)
     return name.endswith(".weight") and is_matrix and not name.endswith(_CONVOLUTIONS)
 
 
 def _wrong_pair(name: str, a: TensorInfo, b: TensorInfo, model: ModelFiles) -> Iterator[str]:
-    weight, is_embedding = model.tensors[name].shape, name == _EMBEDDING
+    weight, is_embedding = model.tensors[name].ne, name == _EMBEDDING
     # of the embedding llama.cpp looks up rows of A, so A has the vocabulary and B the rest
-    first, rank, *more = (a.shape[1], a.shape[0], *a.shape[2:]) if is_embedding else a.shape
+    first, rank, *more = (a.ne[1], a.ne[0], *a.ne[2:]) if is_embedding else a.ne
     expected = (weight[1], weight[0]) if is_embedding else weight[:2]
-    fits = (first, b.shape[1]) == tuple(expected) and rank == b.shape[0]
-    if not (fits and tuple(more) == b.shape[2:] == weight[2:]):
-        yield f"its factors of {name} have the wrong shapes {a.shape} and {b.shape} for {weight}"
+    fits = (first, b.ne[1]) == tuple(expected) and rank == b.ne[0]
+    if not (fits and tuple(more) == b.ne[2:] == weight[2:]):
+        yield f"its factors of {name} have the wrong shapes {a.ne} and {b.ne} for {weight}"
     if is_embedding and "output.weight" not in model.tensors:
         yield (
             f"it changes {name}, which the model also uses as its output matrix; llama.cpp can apply a "

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from convert.gguf.tensor_info import TensorInfo
 from tinker_local.gguf.architectures import EQUAL_HEADS
-from tinker_local.gguf.file import TensorInfo
 
 _ATTENTION = (EQUAL_HEADS | {"gemma", "gemma2", "gemma3", "gpt-oss"}) - {
     "cogvlm", "deepseek4", "dflash", "eagle3", "maple", "minimax-01", "minimax-m3", "muse-glimmer",
@@ -55,9 +55,9 @@ def _wrong_rows(
 ) -> Iterator[str]:
     for name, rows in expected.items():
         tensor = tensors.get(f"blk.{layer}.{name}.weight")
-        if tensor is not None and tensor.shape[1] != rows:
+        if tensor is not None and tensor.ne[1] != rows:
             yield (
-                f"the tensor blk.{layer}.{name}.weight has {tensor.shape[1]} rows; the heads and their "
+                f"the tensor blk.{layer}.{name}.weight has {tensor.ne[1]} rows; the heads and their "
                 f"lengths make {rows}"
             )
 

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from convert.gguf.arrays import Array
+from convert.gguf.file import FLOAT32, INT32, UINT32, StoredValue
+from convert.gguf.formats import F32, I32, I64, NOT_FOR_WEIGHTS
 from tinker_local.errors import BadRequestError
 from tinker_local.gguf.architectures import (
     EQUAL_HEADS,
@@ -22,9 +25,6 @@ from tinker_local.gguf.architectures import (
     UNROTATED,
     WHOLE_ROTATION,
 )
-from tinker_local.gguf.arrays import Array
-from tinker_local.gguf.file import FLOAT32, INT32, UINT32, Value
-from tinker_local.gguf.formats import F32, I32, I64, NOT_FOR_WEIGHTS
 from tinker_local.gguf.layer_check import Heads, wrong_layers
 from tinker_local.gguf.parts import ModelFiles
 from tinker_local.gguf.vocabulary_check import wrong_vocabulary
@@ -247,7 +247,7 @@ class _Settings:
         return self.integer(f"attention.{of}_length", self.integer("embedding_length") // heads)
 
 
-def _outside(said: str, value: Value, kind: int, low: int, high: int) -> Iterator[str]:
+def _outside(said: str, value: StoredValue, kind: int, low: int, high: int) -> Iterator[str]:
     """What is wrong with a count, or with an array of counts."""
     counts = value.integers() if isinstance(value, Array) else [value]
     if counts is None or (not isinstance(value, Array) and kind not in (UINT32, INT32)):
@@ -260,17 +260,17 @@ def _wrong_tensors(model: ModelFiles, n_embd: int) -> Iterator[str]:
     embedding = model.tensors.get("token_embd.weight")
     if embedding is None:
         yield "the tensor token_embd.weight is missing"
-    elif embedding.shape[0] != n_embd:
-        yield f"the tensor token_embd.weight has rows of {embedding.shape[0]} numbers, not of {n_embd}"
+    elif embedding.ne[0] != n_embd:
+        yield f"the tensor token_embd.weight has rows of {embedding.ne[0]} numbers, not of {n_embd}"
     for name, tensor in model.tensors.items():
         is_table = tensor.type in (I32, I64) and _INTEGERS.fullmatch(name)
-        flat = math.prod(tensor.shape) == tensor.shape[0] or _ELEMENTWISE.fullmatch(name)
+        flat = math.prod(tensor.shape) == tensor.ne[0] or _ELEMENTWISE.fullmatch(name)
         if is_table:
             continue
         if flat and tensor.type != F32:
-            yield f"the tensor {name} is {tensor.block.name}, and llama.cpp can add and scale by F32 only"
+            yield f"the tensor {name} is {tensor.format.name}, and llama.cpp can add and scale by F32 only"
         elif tensor.type in NOT_FOR_WEIGHTS:
-            yield f"the tensor {name} is {tensor.block.name}, which llama.cpp cannot multiply with"
+            yield f"the tensor {name} is {tensor.format.name}, which llama.cpp cannot multiply with"
 
 
 def _is_finite(array: Array) -> bool:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from convert.gguf.arrays import Array
+from convert.gguf.file import GgufFile, StoredValue
+from convert.gguf.tensor_info import TensorInfo
 from tinker_local.errors import BadRequestError
-from tinker_local.gguf.arrays import Array
-from tinker_local.gguf.file import GgufFile, TensorInfo, Value
+from tinker_local.gguf.file import read_head
 
 UINT16 = 2  # enum gguf_type; what llama.cpp wants the numbers of parts in
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
@@ -28,7 +30,7 @@ class ModelFiles:
     """
 
     path: Path
-    metadata: Mapping[str, Value]
+    metadata: Mapping[str, StoredValue]
     types: Mapping[str, int]
     tensors: Mapping[str, TensorInfo]
     others: tuple[Path, ...] = ()
@@ -40,7 +42,7 @@ class ModelFiles:
         Raises:
             BadRequestError: a file is missing or broken, or the files do not belong together.
         """
-        first = GgufFile(path)
+        first = read_head(path)
         tensors = dict(first.tensors)
         others = _others(first)
         for file in others:
@@ -89,7 +91,7 @@ def _others(first: GgufFile) -> list[GgufFile]:
 def _part(path: Path, number: int) -> GgufFile:
     if not path.exists():
         raise BadRequestError(f"{path} is missing: the model is in several files, and all are needed")
-    file = GgufFile(path)
+    file = read_head(path)
     _check_number(file, number)
     return file
 

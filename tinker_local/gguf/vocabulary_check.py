@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from tinker_local.gguf.arrays import Array
-from tinker_local.gguf.file import BOOL, FLOAT32, INT32, STRING, UINT32
+from convert.gguf.arrays import Array
+from convert.gguf.file import BOOL, FLOAT32, INT32, STRING, UINT32
 from tinker_local.gguf.parts import ModelFiles
 
 _START = "tokenizer.ggml."
@@ -66,10 +66,10 @@ def wrong_vocabulary(model: ModelFiles) -> Iterator[str]:
 
 def _wrong_lengths(model: ModelFiles, tokens: Array) -> Iterator[str]:
     embedding = model.tensors.get("token_embd.weight")
-    if embedding is not None and embedding.shape[1] != len(tokens):
+    if embedding is not None and embedding.ne[1] != len(tokens):
         yield (
             f"{_START}tokens has {len(tokens):,} tokens, and token_embd.weight a row for each of "
-            f"{embedding.shape[1]:,}"
+            f"{embedding.ne[1]:,}"
         )
     for name, kinds in (("scores", (FLOAT32, INT32)), ("token_type", (INT32,))):
         if _START + name not in model.metadata:

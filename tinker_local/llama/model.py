@@ -14,8 +14,9 @@ import llama_cpp
 
 from tinker_local.errors import BadRequestError
 from tinker_local.gguf.adapter_check import check_adapter
-from tinker_local.gguf.file import file_version
+from tinker_local.gguf.file import file_version, read_head
 from tinker_local.gguf.model_check import check_model
+from tinker_local.gguf.parts import ModelFiles
 from tinker_local.llama.backend import start_backend
 from tinker_local.llama.devices import device_pointers
 from tinker_local.llama.log import log
@@ -237,7 +238,7 @@ class Adapter:
     """
 
     def __init__(self, model: Model, path: Path) -> None:
-        check_adapter(path, model.path)
+        check_adapter(read_head(path), ModelFiles.read(model.path))
         with model.adapters_lock, log.listening():
             handle = llama_cpp.llama_adapter_lora_init(model.handle, os.fsencode(path))
             reason = log.last_errors() or "no reason given"

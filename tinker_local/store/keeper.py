@@ -18,7 +18,7 @@ from convert.files.publishing import check_space, publishing
 from convert.files.tinker_path import SCHEME, TinkerPath, checkpoint_directories
 from convert.files.workplace import sweep, workplace
 from tinker_local.errors import BadRequestError, NotFoundError, TinkerError
-from tinker_local.gguf.file import GgufFile, check_gguf
+from tinker_local.gguf.file import check_gguf, read_head
 from tinker_local.store.checkpoint import ARCHIVES, CONFIG, Checkpoint
 from tinker_local.store.known_model import KnownModel, part_name
 from tinker_local.store.model_store import ModelStore
@@ -220,7 +220,7 @@ def _downloaded(directory: Path) -> list[Path]:
 
 def _verify(name: str, files: list[Path], count: Callable[[int], None]) -> Verdict:
     try:
-        GgufFile(files[0])
+        read_head(files[0])
         recorded = read_hashes(files[0])
         problems = wrong_files(files, recorded, count) if recorded else []
     except (TinkerError, ConversionError) as error:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convert.files.parts import parts_of
+from convert.gguf.file import GgufFile
 from convert.gguf.file_types import FILE_TYPES
-from tinker_local.gguf.file import GgufFile
+from tinker_local.gguf.file import read_head
 
 _HUB = "https://huggingface.co/"
 _TYPES = {type.number: type.name for type in FILE_TYPES.values()}
@@ -49,11 +50,11 @@ class Provenance:
         Raises:
             BadRequestError: it is no GGUF file.
         """
-        head = GgufFile(path)
+        head = read_head(path)
         type = head.number("general.file_type")
         return cls(
             path=path,
-            is_adapter=head.text("general.type") == "adapter",
+            is_adapter=head.is_adapter,
             architecture=head.text("general.architecture"),
             type=None if type is None else _TYPES.get(type),
             license=head.text("general.license"),
@@ -63,7 +64,7 @@ class Provenance:
             base_hash=head.text("general.base_model.0.source.sha256"),
             weights=frozenset(
                 name.removesuffix(".lora_a").removesuffix(".lora_b")
-                for file in (head, *map(GgufFile, parts_of(path)[1:]))
+                for file in (head, *map(read_head, parts_of(path)[1:]))
                 for name in file.tensors
             ),
         )
