@@ -32,15 +32,18 @@ _N_STATES = 8  # the same for recurrent and hybrid models, whose memory holds a 
 _N_BATCH = 512
 _LOGITS_FLOATS = 1 << 26  # bounds the logits of a step to 256 MiB
 _MIN_ROWS = 192  # room for every sequence and two chunks of a prompt
-_FEWEST_CONTEXTS = 2  # are kept in any case
+_FEWEST_CONTEXTS = 2  # stay open in any case
 
 
 class Engine:
     """Computes requests with one model, and perhaps an adapter on it.
 
-    The thread ends, and the context is freed, on ``close()``, when the last reference to the engine
-    and the last unfinished request are gone, or when the interpreter leaves; requests that are still
-    unfinished then get a ``RequestFailedError``.
+    The engine ends, and its context is freed, in one of three ways. Somebody calls ``close()``; or the last
+    reference to it and the last unfinished request are gone; or the interpreter exits. Requests that are
+    still unfinished then get a ``RequestFailedError``.
+
+    All three are one ``weakref.finalize``: ``close`` is the finalizer, which the interpreter also runs at
+    exit. So the loop must not hold its engine, and does so only while requests are unfinished.
 
     Attributes:
         model: the weights, which other engines may share.
@@ -51,21 +54,20 @@ class Engine:
         self,
         make_context: Callable[[], Context],
         limit: ContextLimit,
-        part: Callable[[Context], float],
+        memory_share: Callable[[Context], float],
         *,
         keeps_prefixes: bool,
         max_queue: int,
     ) -> None:
-        context = make_context()  # at once, so that what cannot be made is said at once
+        context = make_context()  # at once, so that the caller gets the error if there is no room
         make_runner: Callable[[Context], Runner] = BatchRunner
         if context.has_streams:
             make_runner = partial(InvariantRunner, rule=find_rule(context))
         self.model = context.model
         self.n_ctx = context.n_ctx
         self._queue = QueueLimit(max_queue)
-        self._loop = Loop(
-            context, make_context, make_runner, limit, part(context), keeps_prefixes=keeps_prefixes
-        )
+        share = memory_share(context)
+        self._loop = Loop(context, make_context, make_runner, limit, share, keeps_prefixes=keeps_prefixes)
         self._pid = os.getpid()
         thread = threading.Thread(target=self._loop.run, name="tinker-local-engine", daemon=True)
         self.close = weakref.finalize(self, _stop, self._loop, thread, self._pid)
@@ -94,8 +96,8 @@ class Engine:
                 not fit into memory.
             InternalServerError: the context cannot be made, for example for want of memory.
 
-        With ``options.batch_invariant`` also BadRequestError: the mode cannot be had with this model,
-        these devices or this machine.
+        With ``options.batch_invariant``, BadRequestError also says that this model, these devices or this
+        machine cannot give the same bits every time.
         """
         if options.batch_invariant:
             refuse_devices(options.devices)
@@ -109,8 +111,13 @@ class Engine:
             plan = replace(plan, adapter=load_adapter(model, adapter_path), lora_scale=lora_scale)
         make_context = partial(_make_context, model, plan, options)
         max_queue = main_memory() // 8 if options.max_queue_mb is None else options.max_queue_mb * 10**6
-        part = partial(_part, options=options)
-        return cls(make_context, limit, part, keeps_prefixes=options.prefix_cache, max_queue=max_queue)
+        return cls(
+            make_context,
+            limit,
+            partial(_memory_share, options=options),
+            keeps_prefixes=options.prefix_cache,
+            max_queue=max_queue,
+        )
 
     def submit(self, request: Request) -> None:
         """Queue a request; returns at once.
@@ -118,7 +125,7 @@ class Engine:
         Raises:
             RequestFailedError: the engine was closed, or belongs to the process this one was forked
                 from.
-            RateLimitError: too much waits already.
+            RateLimitError: too many requests wait already.
             BadRequestError: the answer could take too much memory.
         """
         if os.getpid() != self._pid:
@@ -137,8 +144,11 @@ class Engine:
         self._loop.observers.add(observer)
 
 
-def _part(context: Context, options: Options) -> float:
-    """Return what a context takes of what all contexts may: half of the memory that the weights leave."""
+def _memory_share(context: Context, options: Options) -> float:
+    """Return the fraction that a context uses of the budget for contexts.
+
+    The budget is half of the memory that the weights leave, or ``options.n_contexts`` contexts.
+    """
     if options.n_contexts is not None:
         return 1 / options.n_contexts
     memory = memory_of("none" if options.n_gpu_layers == 0 else options.devices)
@@ -147,7 +157,7 @@ def _part(context: Context, options: Options) -> float:
 
 
 def is_all_in_main_memory(options: Options) -> bool:
-    """Whether no device takes a part of a model, as far as one knows before it is opened."""
+    """Whether the CPU computes all layers of a model, as far as options and devices tell."""
     devices = (options.devices or "").strip().casefold()
     accelerated = any(kind != ACCELERATOR for kind in kinds().values())
     return not accelerated or options.n_gpu_layers == 0 or devices == "none"

@@ -1,4 +1,4 @@
-"""How the installed llama.cpp was built, and what it can compute on."""
+"""How the installed llama.cpp was built, and the devices that it can use."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _KINDS = {1: "GPU", 2: "integrated GPU", ACCELERATOR: "accelerator"}  # enum ggm
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Something besides the CPU.
+    """A device besides the CPU.
 
     Attributes:
-        name: llama.cpp's, as ``devices`` takes it.
-        kind: a word for what it is.
-        description: the maker's name of it.
-        n_free: bytes of its memory that are free; n_bytes: that it has.
+        name: llama.cpp's name, as the option ``devices`` takes it.
+        kind: "GPU", "integrated GPU", "accelerator" or "device".
+        description: the maker's name.
+        n_free: bytes of its memory that are free.
+        n_bytes: bytes of its memory.
     """
 
     name: str
@@ -38,11 +39,11 @@ class Build:
 
     Attributes:
         package: version of llama-cpp-python.
-        version: of llama.cpp; "unknown" where it does not say.
+        version: version of llama.cpp; "unknown" where it does not say.
         ggml: version and commit of ggml.
-        features: what ``llama_print_system_info`` says: switches by back end, as ``CPU``.
+        features: the switches of ``llama_print_system_info``, by backend (``CPU``, ``CUDA``).
         offloads: whether it can compute on GPUs.
-        maps_files: whether it reads models by memory map.
+        maps_files: whether it maps model files into memory.
     """
 
     package: str
@@ -67,7 +68,7 @@ def build() -> Build:
 
 
 def parse_system_info(text: str) -> dict[str, dict[str, str]]:
-    """Return the switches in ``CPU : AVX = 1 | AVX2 = 1 | CUDA : ARCHS = 900 |``, by back end."""
+    """Return the switches by backend, from ``CPU : AVX = 1 | AVX2 = 1 | CUDA : ARCHS = 900 |``."""
     features: dict[str, dict[str, str]] = {}
     backend = ""
     for part in text.split("|"):
@@ -80,7 +81,7 @@ def parse_system_info(text: str) -> dict[str, dict[str, str]]:
 
 
 def found_devices() -> list[Device]:
-    """Return the devices that llama.cpp can compute on besides the CPU."""
+    """Return the devices besides the CPU, with their memory."""
     describe = bind("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
     size_p = ctypes.POINTER(ctypes.c_size_t)
     ask_memory = bind("ggml_backend_dev_memory", None, ctypes.c_void_p, size_p, size_p)

@@ -1,4 +1,4 @@
-"""Contexts: a KV cache over a model's weights, the batch that is computed on it, and its logits."""
+"""Contexts: a KV cache over a model's weights, where batches are decoded and logits are read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 import os
 import weakref
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tinker_local import kernels
 from tinker_local.errors import InternalServerError
 from tinker_local.llama.context_plan import CacheType, ContextPlan, cell_bytes, logits_bytes
+from tinker_local.llama.decode_batch import DecodeBatch
 from tinker_local.llama.graph_callback import graph_callback
 from tinker_local.llama.log import log
 from tinker_local.llama.machine import give_back
@@ -24,11 +25,11 @@ _CACHE_TYPES: dict[CacheType, int] = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}
 _FLASH_ATTN: dict[bool | None, int] = {None: -1, False: 0, True: 1}  # enum llama_flash_attn_type
 
 ABORTED = 2
-"""What ``llama_decode`` returns when it was told to stop."""
+"""What ``llama_decode`` returns after an abort."""
 
 
 class DecodeError(InternalServerError):
-    """``llama_decode`` refused or failed a batch; ``code`` is what it returned."""
+    """``llama_decode`` did not compute a batch; ``code`` is what it returned."""
 
     def __init__(self, code: int) -> None:
         meaning = {1: "no room in the KV cache", ABORTED: "aborted", -1: "invalid batch"}
@@ -37,40 +38,11 @@ class DecodeError(InternalServerError):
         self.code = code
 
 
-class Batch:
-    """``llama_batch`` over numpy arrays, so that a step is written without a Python loop.
-
-    Attributes (all of length ``capacity``):
-        tokens: int32 token ids.
-        positions: int32 position of each token in its sequence.
-        sequences: int32 sequence id of each token (one sequence a token).
-        flags: int8; 1 where the token's row of logits is wanted.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.tokens: NDArray[np.int32] = np.zeros(capacity, np.int32)
-        self.positions: NDArray[np.int32] = np.zeros(capacity, np.int32)
-        self.sequences: NDArray[np.int32] = np.zeros(capacity, np.int32)
-        self.flags: NDArray[np.int8] = np.zeros(capacity, np.int8)
-        self._counts = np.ones(capacity, np.int32)
-        steps = np.arange(capacity, dtype=np.uintp) * self.sequences.itemsize
-        self._pointers = steps + np.uintp(self.sequences.ctypes.data)
-        int32s = ctypes.POINTER(ctypes.c_int32)
-        struct = cast(Any, llama_cpp.llama_batch())
-        struct.token = self.tokens.ctypes.data_as(int32s)
-        struct.pos = self.positions.ctypes.data_as(int32s)
-        struct.n_seq_id = self._counts.ctypes.data_as(int32s)
-        struct.seq_id = self._pointers.ctypes.data_as(ctypes.POINTER(int32s))
-        struct.logits = self.flags.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
-        self.struct = struct
-
-
 class Context:
-    """A KV cache over a model's weights, shared by several sequences: what a ``ContextPlan`` says.
+    """A KV cache over a model's weights, which several sequences share; made by a ``ContextPlan``.
 
     Attributes:
-        plan: how it was made.
+        plan: how the context was made.
         model: the weights.
         n_ctx: most tokens one sequence may hold: what was asked for, at most the model's training
             context.
@@ -81,9 +53,9 @@ class Context:
         n_rows: most flagged tokens of one ``decode``.
         n_threads: threads that compute.
         batch: where the tokens of a ``decode`` are written.
-        n_bytes: about what it takes of memory at most: the cache, and logits where they are computed and
-            where they are read.
-        least_bytes: what it takes of memory at least; see ``ContextPlan.needed_bytes``.
+        n_bytes: bytes of memory that the context takes at most, about: the cache, and logits where they are
+            computed and where they are read.
+        least_bytes: bytes that it takes at least; see ``ContextPlan.needed_bytes``.
         has_streams: whether each sequence has cells of its own, and copies are real copies.
         copies_whole: whether only whole sequences can be copied: states cannot step back, and what lies
             behind a sliding window is overwritten (``llama_kv_cache::find_slot``).
@@ -120,7 +92,7 @@ class Context:
         self.least_bytes = plan.needed_bytes(model)
         loses_cells = 0 < model.sliding_window < self.n_ctx and not plan.swa_full
         self.copies_whole = model.is_recurrent or loses_cells
-        self.batch = Batch(self.n_batch)
+        self.batch = DecodeBatch(self.n_batch)
         self._handle: Any = handle
         self._memory: Any = llama_cpp.llama_get_memory(handle)
         self._view: NDArray[np.float32] = np.empty((0, model.n_vocab), np.float32)
@@ -145,7 +117,9 @@ class Context:
         self.batch.struct.n_tokens = n_tokens
         if self._is_reserved:
             code = llama_cpp.llama_decode(self._handle, self.batch.struct)
-        else:  # llama.cpp makes room for the adapter's part of the graph, and walks the model's adapters
+        else:
+            # The first decode with an adapter plans memory for the largest graph, for which llama.cpp walks
+            # the list of all of the model's adapters. Nobody may load or free one meanwhile.
             with self.model.adapters_lock:
                 code = llama_cpp.llama_decode(self._handle, self.batch.struct)
             self._is_reserved = True
@@ -153,12 +127,12 @@ class Context:
             raise DecodeError(code)
 
     def set_threads(self, n_threads: int) -> None:
-        """Compute with another number of threads from now on."""
+        """Change the number of threads that compute."""
         llama_cpp.llama_set_n_threads(self._handle, n_threads, n_threads)
         self.n_threads = n_threads
 
     def abort(self) -> None:
-        """Let the decode that is running, and all to come, end with a ``DecodeError`` of ``ABORTED``, soon.
+        """End the decode in progress, and all to come, soon: with a ``DecodeError`` of code ``ABORTED``.
 
         May be called from any thread.
         """
@@ -167,7 +141,7 @@ class Context:
     def logits(self, n_rows: int) -> NDArray[np.float32]:
         """Return the flagged rows of the last ``decode``, in the order of the batch.
 
-        float32, shape (n_rows, n_vocab): a view of llama.cpp's memory, good until the next decode.
+        float32, shape (n_rows, n_vocab): a view of llama.cpp's memory, valid until the next decode.
         """
         if n_rows == 0:
             return self._view[:0]
@@ -178,10 +152,10 @@ class Context:
         return self._view[:n_rows]
 
     def copy_sequence(self, source: int, target: int, length: int) -> None:
-        """Make ``target`` hold the first ``length`` tokens of ``source``; they share the cells.
+        """Make ``target`` hold the first ``length`` tokens of ``source``.
 
-        A recurrent state has no parts: of such a model the whole sequence is copied. With streams the
-        cells are copied.
+        The two sequences share the cells, unless each has a stream: then the cells are copied. A recurrent
+        state has no parts, so of such a model the whole sequence is copied.
         """
         if self.has_streams:
             self._copy_stream(source, target)
@@ -191,8 +165,11 @@ class Context:
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, end)
 
     def _copy_stream(self, source: int, target: int) -> None:
-        """By way of main memory: ``llama_memory_seq_cp`` copies unused cells too, and takes ten times as
-        long. That way leaves out what lies behind a sliding window, though, and the cells move.
+        """Copy a whole sequence's cells, by way of main memory.
+
+        ``llama_memory_seq_cp`` copies unused cells too, which takes ten times as long. But a saved state
+        lacks the cells behind a sliding window, and the others move. So models with a window take
+        ``llama_memory_seq_cp``.
         """
         if self.model.sliding_window:
             llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
@@ -217,7 +194,7 @@ class Context:
 
 
 def loaded_bytes() -> int:
-    """Return what this process holds of models and KV caches: bytes of files and of cells."""
+    """Return the bytes of all model files and KV caches that this process holds."""
     contexts = [context.least_bytes for context in list(_contexts) if context.close.alive]
     return model_bytes() + sum(contexts)
 
@@ -246,7 +223,7 @@ def _parameters(plan: ContextPlan) -> Any:
 
 
 def _floats(address: int, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Return a view of memory; ``np.ctypeslib`` would make a type for each shape, and keep it for ever."""
+    """Return a view of memory. ``np.ctypeslib`` would make a type for each shape, and keep it for ever."""
     array = SimpleNamespace(
         __array_interface__={"version": 3, "data": (address, False), "typestr": "<f4", "shape": shape}
     )

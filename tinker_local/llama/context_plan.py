@@ -1,4 +1,4 @@
-"""How a context is to be made, decided before there is one, and what it will take of memory."""
+"""How a context is to be made, and the memory that it will take: known before there is a context."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _CELLS_STEP = 256  # llama.cpp wants streams of a multiple of these
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextPlan:
-    """What ``Context(model, plan)`` applies, and nothing else decides.
+    """Every choice about a context. ``Context(model, plan)`` applies the plan and adds none.
 
-    A usual plan leaves the last five fields as they are. ``engine/invariance.py`` sets them.
+    The last five fields are for batch invariance: ``engine/invariance.py`` sets them, and says why.
 
     With an ``adapter``, each weight W that it has factors A and B for counts as W + c B A, where
     c = ``lora_scale`` * alpha / rank, or ``lora_scale`` where the file's alpha is 0 or missing

@@ -9,7 +9,7 @@ from tinker_local.errors import BadRequestError
 from tinker_local.llama.backend import start_backend
 from tinker_local.llama.ggml import bind
 
-_CPU, ACCELERATOR = 0, 3  # enum ggml_backend_dev_type; the latter computes beside the CPU (BLAS, AMX)
+_CPU, ACCELERATOR = 0, 3  # enum ggml_backend_dev_type; an accelerator helps the CPU (BLAS, AMX)
 
 _count = bind("ggml_backend_dev_count", ctypes.c_size_t)
 _get = bind("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
@@ -25,7 +25,7 @@ _memory = bind(
 
 
 def devices() -> dict[str, int]:
-    """Return the devices of this machine and build: llama.cpp's pointers, by its names (``CUDA0``)."""
+    """Return llama.cpp's pointers to the devices besides the CPU, by its names for them (``CUDA0``)."""
     start_backend()
     found = (_get(index) for index in range(_count()))
     return {_name(device).decode(): device for device in found if _type(device) != _CPU}
@@ -37,7 +37,7 @@ def kinds() -> dict[str, int]:
 
 
 def device_memory(names: str | None) -> int:
-    """Return the bytes that devices have together; 0 for the CPU alone.
+    """Return the bytes of memory of all these devices together; 0 for the CPU alone.
 
     Args:
         names: as for ``device_pointers``.
@@ -58,7 +58,7 @@ def device_pointers(names: str | None) -> Any:
         names: device names with commas between, in the order of their layers; "none" for the CPU alone.
 
     Raises:
-        BadRequestError: there is no such device, or it is named twice; the message lists what there is.
+        BadRequestError: there is no such device, or one is named twice. The message lists the devices.
     """
     if names is None:
         return None

@@ -1,8 +1,8 @@
-"""Texts that llama.cpp's tokenizer would overflow the stack on, or take minutes for.
+"""Texts on which llama.cpp's tokenizer would overflow the stack, or take minutes.
 
-It splits text into words by ``std::regex``, which calls itself for every character of a word, of a stretch
-of spaces or of symbols. A Python thread has a stack of 512 KB (macOS) to 8 MB (Linux), so a text with a
-long stretch is tokenized on a thread that has a stack large enough for it. The ids are the same.
+llama.cpp splits text into words by ``std::regex``, which recurses for every character of a word, of a
+stretch of spaces or of symbols. A Python thread has a stack of 512 KB (macOS) to 8 MB (Linux). So a text
+with a long stretch is tokenized on a thread whose stack is large enough. The ids are the same.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import TypeVar
 from tinker_local.errors import BadRequestError
 
 MOST_CHARACTERS = 500_000
-"""Of one stretch: what fits a stack of some 300 MB."""
+"""Longest stretch that is tokenized: its stack takes some 300 MB."""
 
 _ANYWHERE = 500  # characters of a stretch that fit any thread's stack
 _STACK_BYTES = 640  # for each character; measured are 250 to 600, GCC's library on x86-64
 _MARGIN = 1 << 20
-_NOT_A_WORD = re.compile(r"[\x00-\x1f!-@\[-`{-\x7f]+")  # all that is ASCII, less letters and spaces
+_NOT_A_WORD = re.compile(r"[\x00-\x1f!-@\[-`{-\x7f]+")  # ASCII without letters and spaces
 _NOT_A_SPACE = re.compile(r"\S+")
 _QUADRATIC = re.compile(r"\d{2000}")  # the pattern of superbpe looks ahead from every digit
 _stack_size_lock = threading.Lock()
@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 
 def longest_run(text: str) -> int:
-    """Return a bound for the longest match of any pattern by which llama.cpp splits text, in characters."""
+    """Return an upper bound, in characters, for the longest word that llama.cpp splits a text into."""
     if len(text) <= _ANYWHERE:
         return len(text)
     stretches = (text.split(), _NOT_A_SPACE.split(text), _NOT_A_WORD.split(text))
@@ -36,15 +36,15 @@ def longest_run(text: str) -> int:
 
 
 def tokenizing(text: str, splitter: str | None, work: Callable[[], _T]) -> _T:
-    """Return what ``work`` returns, run where the stack is large enough to tokenize a text.
+    """Run ``work``, which tokenizes a text, on a thread with a large enough stack; return what it returns.
 
     Args:
-        text: what is tokenized.
+        text: the text.
         splitter: ``tokenizer.ggml.pre`` of the model.
-        work: tokenizes it.
+        work: tokenizes the text.
 
     Raises:
-        BadRequestError: a stretch of it is too long.
+        BadRequestError: the text has too long a stretch without a break.
     """
     length = longest_run(text)
     if length > MOST_CHARACTERS:
@@ -67,7 +67,7 @@ def _on_large_stack(n_bytes: int, work: Callable[[], _T]) -> _T:
     def run() -> None:
         try:
             results.append(work())
-        except BaseException as error:  # is raised where the thread is waited for
+        except BaseException as error:  # raised again in the thread that waits
             errors.append(error)
 
     thread = threading.Thread(target=run, name="tinker-local-tokenizer", daemon=True)
@@ -77,8 +77,8 @@ def _on_large_stack(n_bytes: int, work: Callable[[], _T]) -> _T:
             thread.start()
         except RuntimeError as error:
             raise BadRequestError(
-                f"there is no memory for the {n_bytes >> 20} MB of stack that a text with so long a "
-                "stretch needs; encode it in parts"
+                f"there is no memory for a stack of {n_bytes >> 20} MB, which so long a stretch without a "
+                "break needs; encode the text in parts"
             ) from error
         finally:
             threading.stack_size(usual)

@@ -1,4 +1,4 @@
-"""This machine: how many threads pay, how much main memory there is, and whether a model fits."""
+"""This machine: the cores that are worth using, the main memory, and whether a model fits."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 from tinker_local.errors import BadRequestError
 from tinker_local.llama.devices import device_memory
 
-_USUAL = 8 << 30  # where the system does not tell
-_GROUPS = (  # of Linux, versions 2 and 1: the limit, and what is used
+_USUAL = 8 << 30  # bytes of main memory where the system does not tell
+_GROUPS = (  # files of Linux's control groups, versions 2 and 1: the limit, and the bytes in use
     ("memory.max", "memory.current"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes"),
 )
@@ -56,7 +56,7 @@ def _mac_performance_cores() -> int:
 
 
 def main_memory() -> int:
-    """Bytes of main memory that this process may use: the machine's, or its control group's."""
+    """Return the bytes of main memory that this process may use: the machine's, or its control group's."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
@@ -65,7 +65,7 @@ def main_memory() -> int:
 
 
 def available_memory() -> int:
-    """Bytes that can be had now without others being put out; where that is not told, all there are."""
+    """Return the bytes that are available without swapping, or all where the system does not tell."""
     found = [main_memory()]
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -75,22 +75,22 @@ def available_memory() -> int:
 
 
 def memory_of(devices: str | None) -> int:
-    """Bytes of main memory, or of the devices (see ``load_model``) where these have less."""
+    """Return the bytes of main memory, or of the devices (see ``load_model``) where these have less."""
     return min(main_memory(), device_memory(devices) or main_memory())
 
 
 def check_fits(what: str, n_bytes: int, limit: int, *, is_given: bool, hint: str) -> None:
-    """Refuse what is larger than it may be.
+    """Refuse to load more than memory may hold.
 
     Args:
-        what: subject of the sentence, in the plural.
-        n_bytes: what it takes.
-        limit: what there is.
-        is_given: whether that is ``max_memory_mb``.
-        hint: what to do.
+        what: what takes the memory, in the plural: the subject of the message.
+        n_bytes: bytes that it takes.
+        limit: bytes that it may take.
+        is_given: whether the limit is ``max_memory_mb``.
+        hint: what to do, for the message.
 
     Raises:
-        BadRequestError: says both numbers.
+        BadRequestError: n_bytes is above the limit; the message has both.
     """
     if n_bytes > limit:
         room = "that max_memory_mb allows" if is_given else "that there are"
@@ -101,7 +101,7 @@ def check_fits(what: str, n_bytes: int, limit: int, *, is_given: bool, hint: str
 
 
 def give_back() -> None:
-    """Let the system have the pages that were freed: glibc keeps them, in each of its arenas."""
+    """Return freed pages to the system: glibc keeps them, in each of its arenas."""
     if _trim is not None:
         _trim(0)
 
@@ -118,7 +118,7 @@ _trim = _find_trim()
 
 
 def _group_limits() -> list[tuple[int, int]]:
-    """Limits of the process's control groups and what is used of them, page cache not counted."""
+    """Return the limits of the process's control groups, and the bytes in use without the page cache."""
     found = []
     for directory in _groups():
         for limit, used in _GROUPS:

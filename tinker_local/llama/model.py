@@ -1,4 +1,4 @@
-"""Models and adapters: llama.cpp's handles with Python lifetimes, shared by all who open the same file."""
+"""Models and adapters: llama.cpp's handles with Python lifetimes. All who open the same file share one."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Model:
 
     Attributes:
         path: the file.
-        files: it and its other parts.
+        files: the file and the other parts of a split model.
         handle: llama.cpp's pointer.
         n_vocab: number of token ids.
         n_ctx_train: tokens the model was trained to read.
         sliding_window: tokens back to which layers with a sliding window see; 0 if there are none.
         is_latent: whether attention keeps one compressed vector a token for keys and values (MLA).
-        is_recurrent: whether it keeps a state for each sequence, in all its layers or in some.
-        adapters_lock: held by whoever changes or reads llama.cpp's list of the model's adapters.
+        is_recurrent: whether layers keep a state for each sequence: all (recurrent) or some (hybrid).
+        adapters_lock: to be held while llama.cpp's list of the model's adapters is read or changed.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Model:
     ) -> None:
         self.files = MappedFiles([path, *check_model(path).others])
         params = llama_cpp.llama_model_default_params()
-        params.check_tensors = check_data  # reads all of the file, looking for numbers that are none
+        params.check_tensors = check_data  # reads the whole file, and refuses NaN and infinities
         params.n_gpu_layers = n_gpu_layers
         params.use_extra_bufts = not start_backend().avoids_extra_buffers
         pointers = device_pointers(devices)
@@ -59,7 +59,9 @@ class Model:
             raise _refusal(path, log.last_errors() or "no reason given")
         self.path = path
         self.handle: Any = handle
-        self.adapters_lock = threading.RLock()  # a finalizer may want it while its own thread has it
+        # Reentrant: the garbage collector may run an adapter's finalizer, which takes the lock, in a thread
+        # that holds it already.
+        self.adapters_lock = threading.RLock()
         self._vocab: Any = llama_cpp.llama_model_get_vocab(handle)
         self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self._splitter = self.metadata("tokenizer.ggml.pre")
@@ -76,9 +78,9 @@ class Model:
 
     @property
     def usual_n_ctx(self) -> int:
-        """Tokens the model was trained to read; with long-RoPE, those it first was.
+        """Tokens the model was trained to read; with long-RoPE, those before its training on long texts.
 
-        llama.cpp takes the factors for long texts wherever the context has room for one.
+        llama.cpp uses the factors for long texts wherever the context has room for a long text.
         """
         scaling = f"{self.metadata('general.architecture')}.rope.scaling"
         if self.metadata(f"{scaling}.type") == "longrope":
@@ -87,7 +89,7 @@ class Model:
 
     @property
     def kv_numbers(self) -> int:
-        """Numbers that attention keeps of a token, at most: keys and values of all layers."""
+        """Numbers that the KV cache keeps of a token, at most: keys and values of all layers."""
         handle = self.handle
         n_heads = int(llama_cpp.llama_model_n_head_kv(handle))
         usual = int(llama_cpp.llama_model_n_embd(handle)) // max(
@@ -112,14 +114,13 @@ class Model:
         """Return the token ids of ``text``; see ``llama_tokenize`` for the flags.
 
         Raises:
-            BadRequestError: the text is no Unicode, or has a stretch without a break that is too long.
+            BadRequestError: the text is not valid Unicode, or has too long a stretch without a break.
         """
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise BadRequestError(
-                f"the text has half a character (a surrogate) at position {error.start}: "
-                f"{text[error.start]!r}"
+                f"the text has half of a surrogate pair at position {error.start}: {text[error.start]!r}"
             ) from None
         return tokenizing(text, self._splitter, lambda: self._tokenize(data, add_special, parse_special))
 
@@ -135,7 +136,7 @@ class Model:
             room = -count
 
     def piece(self, token: int) -> bytes:
-        """Return the bytes a token stands for; those of a control token are its name."""
+        """Return the bytes a token stands for; of a control token, its name."""
         return _written(
             64,
             lambda buffer, room: llama_cpp.llama_token_to_piece(self._vocab, token, buffer, room, 0, True),
@@ -187,7 +188,7 @@ def _refusal(path: Path, reason: str) -> BadRequestError:
 
 
 def _written(room: int, write: Callable[[Any, int], int]) -> bytes:
-    """Return what ``write(buffer, room)`` writes; where the room is too small it says how much it needs."""
+    """Return what ``write(buffer, room)`` writes. It returns the length, negative if there is no room."""
     while True:
         buffer = ctypes.create_string_buffer(room)
         length = write(buffer, room)
@@ -214,7 +215,8 @@ def load_model(path: Path, n_gpu_layers: int, devices: str | None = None) -> Mod
         devices: names of the devices, with commas between; "none" for the CPU alone; None for all.
 
     Raises:
-        BadRequestError: llama.cpp does not accept the file, in its words; or there is no such device.
+        BadRequestError: llama.cpp does not accept the file (the message quotes llama.cpp), or there is no
+            such device.
     """
     path, version = file_version(path)
     key = (path, version, n_gpu_layers, devices)
@@ -252,7 +254,7 @@ class Adapter:
 
 
 def _free_adapter(handle: Any, model: Model, pid: int) -> None:
-    """Free an adapter. A finalizer that holds the model keeps it from being freed first."""
+    """Free an adapter. Its finalizer holds the model, so the model cannot be freed first."""
     if pid != os.getpid():
         return
     with model.adapters_lock:
@@ -280,7 +282,7 @@ def load_adapter(model: Model, path: Path) -> Adapter:
 
 
 def _after_fork() -> None:
-    """Make locks anew that other threads of the parent may have held; their threads are not here."""
+    """Make the locks anew: threads of the parent may have held them, and do not exist here."""
     global _models_lock, _adapters_lock
     _models_lock, _adapters_lock = threading.Lock(), threading.Lock()
     for model in _models.values():
