@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import tinker_local
 from tests.conftest import ROOT
 
 STOREYS = (  # from the ground up; what stands in one line imports nothing of its own line
@@ -82,6 +84,12 @@ def test_imports_run_down(package: str) -> None:
         if (wrong := wrong_imports(relative := path.relative_to(ROOT), path.read_text(encoding="utf-8")))
     }
     assert not found
+
+
+def test_the_map_of_the_package_shows_the_storeys() -> None:
+    shown = re.findall(r"^    (\w+)  +\S", tinker_local.__doc__ or "", flags=re.MULTILINE)
+    assert sorted(shown) == sorted(name for name in HEIGHT if name != "__init__")
+    assert [HEIGHT[name] for name in shown] == sorted(map(HEIGHT.__getitem__, shown), reverse=True)
 
 
 @pytest.mark.parametrize(

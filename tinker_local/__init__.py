@@ -2,6 +2,57 @@
 
 >>> import tinker_local as tinker
 >>> client = tinker.ServiceClient().create_sampling_client(base_model="SmolLM2-135M-Instruct")
+
+The house, from the top. Imports run down only; ``tests/test_layers.py`` holds it.
+
+    cli              the command tinker-local: parses, calls, prints
+
+    batch            files of requests: a JSON line in, a JSON line out
+    bench            how fast this machine is, with a model and with bare llama.cpp
+    doctor           what this installation is made of, and what is wrong with it
+    lm_eval          the model tinker-local of lm-evaluation-harness
+    tuning           which type of GGUF file is fastest here, and what it costs in quality
+
+    service_client   opens models, hands out clients
+    sampling_client  checks a request, submits it, returns a future
+    rest_client      lists the models and adapters on this machine
+    weights          the files a client computes with: a model, perhaps an adapter
+    answers          makes a response of what the engine found
+
+    checks           what a request must be; each failure is a BadRequestError
+    continued        the text that sampled tokens add to a prompt
+    isolated         tries an untrusted file in a process of its own
+    progress         track: follows many futures with a progress bar
+    retry            RetryConfig: fewer requests at once, retries, an end to waiting
+    telemetry        counters of requests and tokens, which stay on this machine
+
+    engine           requests in, futures out: schedule, run, finish
+    tokenizer        text to token ids and back, with transformers' interface
+    chat_template    Jinja templates of model files, run in a sandbox
+
+    llama            the one door to llama.cpp and ggml
+    store            names, tinker:// paths and files on this machine
+    types            requests and responses, as in tinker.types
+    futures          APIFuture: can be waited for and awaited
+
+    gguf             what a GGUF file says, checked, read without llama.cpp
+    kernels          C++: logits to numbers, attention, matrix products
+    display          log-probabilities for people: in a terminal, on a page, in a notebook
+    options          how a model is opened; every option is described there
+    queue_state      whether requests wait, and who is told
+    service_only     names of the SDK that only Tinker's service can serve
+    template_limits  bounds on a template's time, memory and output
+    errors           the SDK's tree of errors
+
+A prompt's way from ``sample`` to a row of logits and back:
+
+1. ``sampling_client`` has ``checks`` look at each argument and makes a ``Request``.
+2. ``engine.engine`` queues the request for the engine's thread; ``sample`` returns its future.
+3. ``engine.loop`` asks ``engine.scheduler`` for a step: chunks of prompts, a token of each running sample.
+4. ``engine.runner`` writes the step into a batch of ``llama.context``, which calls ``llama_decode``.
+5. ``kernels`` turns the rows of logits, where llama.cpp left them, into log-probabilities and draws.
+6. ``engine.scheduler`` moves each sequence on by what was computed; ``engine.loop`` ends what is complete.
+7. ``answers`` makes the response on a thread pool, and the future is resolved.
 """
 
 import logging
