@@ -15,7 +15,7 @@ from tests.random_adapter import random_adapter
 from tests.random_model import write_random_model
 from tinker_local import BadRequestError, isolated
 from tinker_local.cli import app
-from tinker_local.isolated import Finding, try_isolated
+from tinker_local.isolated import Trial, try_isolated
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
 
@@ -26,7 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_sound_model_and_adapter(model: Path, tmp_path: Path) -> None:
-    assert try_isolated(model) == Finding(n_vocab=400, n_decoded=20)
+    assert try_isolated(model) == Trial(n_vocab=400, n_decoded=20)
     adapter = random_adapter(model).write(tmp_path / "adapter.gguf")
     assert try_isolated(adapter, model).n_decoded == 20
 

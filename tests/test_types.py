@@ -77,7 +77,7 @@ def test_what_a_repl_and_a_notebook_show() -> None:
     assert "logprob=-20.000" in repr(bare)
     assert "tokens=[0, 1, 2" in repr(bare)
     assert len(repr(bare)) < 200
-    decoded = types.SampledSequence("stop", "a", tokens, logprobs, _decoder=lambda: decoder)
+    decoded = types.SampledSequence("stop", "a", tokens, logprobs, _detokenizer=lambda: decoder)
     assert "text='<b>0 1" in repr(decoded)
     response = types.SampleResponse([decoded] * 50, np.zeros(7, np.float32))
     assert "and 42 more" in repr(response)

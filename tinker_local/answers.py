@@ -29,7 +29,7 @@ class Answer:
 
     Attributes:
         telemetry: told of every outcome.
-        decoder: whose ``decode`` shows the text, as long as it lives.
+        detokenizer: whose ``decode`` shows the text, as long as it lives.
         logprobs: whether the prompt's log-probabilities are reported.
         first: the first position at which they, and the alternatives beside them, are.
         topk: alternatives of each prompt position.
@@ -38,7 +38,7 @@ class Answer:
     """
 
     telemetry: Telemetry
-    decoder: weakref.ref[Tokenizer]
+    detokenizer: weakref.ref[Tokenizer]
     logprobs: bool = False
     first: int = 1
     topk: int = 0
@@ -66,7 +66,7 @@ class Answer:
         if sample.topk_ids is not None and sample.topk_logprobs is not None:
             top = types.TopkLogprobs(sample.topk_ids, sample.topk_logprobs)
         return types.SampledSequence(
-            sample.stop_reason, name, sample.tokens, sample.logprobs, top, _decoder=self.decoder
+            sample.stop_reason, name, sample.tokens, sample.logprobs, top, _detokenizer=self.detokenizer
         )
 
     def _topk(self, scores: Scores) -> types.TopkLogprobs:

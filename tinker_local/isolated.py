@@ -38,7 +38,7 @@ _TELLING = ("ASSERT", "error", "what()", "failed", "fatal")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Trial:
     """What a file did: it was opened, tokenized with and computed with.
 
     Attributes:
@@ -52,7 +52,7 @@ class Finding:
 
 def try_isolated(
     path: Path, base: Path | None = None, *, seconds: float = SECONDS, memory: int = MEMORY
-) -> Finding:
+) -> Trial:
     """Open a model, or an adapter on its base, in a process of its own; tokenize and decode a few tokens.
 
     The data of all tensors is read and checked for numbers that are none.
@@ -86,7 +86,7 @@ def try_isolated(
         raise BadRequestError(str(found["refused"]))
     if done.returncode or not found:
         raise BadRequestError(f"{path} is not sound: it {_how_it_ended(done)}")
-    return Finding(int(str(found["n_vocab"])), int(str(found["n_decoded"])))
+    return Trial(int(str(found["n_vocab"])), int(str(found["n_decoded"])))
 
 
 def _answer(output: str) -> dict[str, object]:
@@ -106,7 +106,7 @@ def _how_it_ended(done: subprocess.CompletedProcess[str]) -> str:
     return f"failed in its process, status {done.returncode} ({said})"
 
 
-def _try(path: Path, base: Path | None) -> Finding:
+def _try(path: Path, base: Path | None) -> Trial:
     """Do what can go wrong."""
     from tinker_local.llama.context import Context
     from tinker_local.llama.context_plan import ContextPlan
@@ -136,7 +136,7 @@ def _try(path: Path, base: Path | None) -> Finding:
             raise BadRequestError(f"{path} is not sound: it computes logits that are no numbers")
         position += n
     context.close()
-    return Finding(model.n_vocab, position)
+    return Trial(model.n_vocab, position)
 
 
 def _limit_memory(memory: int, files: list[Path]) -> None:

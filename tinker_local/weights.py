@@ -18,10 +18,10 @@ from tinker_local.errors import BadRequestError, NotFoundError
 from tinker_local.gguf.file import canonical_path, check_gguf, file_version, read_head
 from tinker_local.options import Options
 from tinker_local.store.catalog import find_entry
-from tinker_local.store.checkpoint import Checkpoint
 from tinker_local.store.known_model import KnownModel, choose
 from tinker_local.store.model_store import ModelStore
 from tinker_local.store.provenance import Provenance, is_same_model
+from tinker_local.store.stored_checkpoint import StoredCheckpoint
 
 _ONE_OF_TWO = frozenset(("output.weight", "token_embd.weight"))
 """Matrices that are one in a tied model, of which an adapter changes either."""
@@ -125,12 +125,12 @@ def _find_given(store: ModelStore, name: str, base: str | None) -> Path:
     """Return the file that ``model_path`` stands for."""
     if not name.startswith("tinker://"):
         return canonical_path(store.resolve(name))
-    checkpoint = Checkpoint.find(name, store.directory)
+    checkpoint = StoredCheckpoint.find(name, store.directory)
     sweep(checkpoint.directory)
     return canonical_path(check_gguf(checkpoint.gguf or _convert(store, checkpoint, base)))
 
 
-def _convert(store: ModelStore, checkpoint: Checkpoint, base: str | None) -> Path:
+def _convert(store: ModelStore, checkpoint: StoredCheckpoint, base: str | None) -> Path:
     trained_on = checkpoint.trained_on()
     named = base or trained_on
     if named is None:

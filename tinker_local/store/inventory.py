@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tinker_local.errors import TinkerError
 from tinker_local.store.catalog import find_entry, other_names
-from tinker_local.store.checkpoint import Checkpoint
 from tinker_local.store.known_model import KnownModel
 from tinker_local.store.model_store import ModelStore
 from tinker_local.store.provenance import Provenance, is_same_model
+from tinker_local.store.stored_checkpoint import StoredCheckpoint
 from tinker_local.store.tuned import Tuned
 
 
@@ -70,7 +70,7 @@ class Holding:
 def inventory(store: ModelStore) -> list[Holding]:
     """Return what is there: models and adapters by their names, then checkpoints."""
     models = [_model(model, store.directory) for model in store.models() if model.path]
-    return [*models, *map(_checkpoint, Checkpoint.all(store.directory))]
+    return [*models, *map(_checkpoint, StoredCheckpoint.all(store.directory))]
 
 
 def _model(model: KnownModel, home: Path) -> Holding:
@@ -101,7 +101,7 @@ def _tuned(model: KnownModel, home: Path) -> Mapping[str, str | None] | None:
     return None
 
 
-def _checkpoint(checkpoint: Checkpoint) -> Holding:
+def _checkpoint(checkpoint: StoredCheckpoint) -> Holding:
     name, path = str(checkpoint.path), checkpoint.gguf
     try:
         if path is None:

@@ -19,11 +19,11 @@ from convert.files.tinker_path import SCHEME, TinkerPath, checkpoint_directories
 from convert.files.workplace import sweep, workplace
 from tinker_local.errors import BadRequestError, NotFoundError, TinkerError
 from tinker_local.gguf.file import check_gguf, read_head
-from tinker_local.store.checkpoint import ARCHIVES, CONFIG, Checkpoint
 from tinker_local.store.known_model import KnownModel, part_name
 from tinker_local.store.model_store import ModelStore
+from tinker_local.store.stored_checkpoint import ARCHIVES, CONFIG, StoredCheckpoint
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Is called now and then with the bytes that are done and those that there are in all."""
 
 _CHUNK = 1 << 22  # bytes copied at once
@@ -58,7 +58,7 @@ class StoreKeeper:
         *,
         link: bool = False,
         force: bool = False,
-        on_progress: Progress | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Path:
         """Put a GGUF file (the first of its parts) into the store, or a downloaded checkpoint.
 
@@ -102,7 +102,7 @@ class StoreKeeper:
         """
         with _refusals():
             if name.startswith(SCHEME):
-                return self._remove_checkpoint(Checkpoint.find(name, self._home))
+                return self._remove_checkpoint(StoredCheckpoint.find(name, self._home))
             model = self.entry(name)
             hashes = [hashes_path(path) for path in model.files[:1]]
             gone = [*model.files, *filter(Path.exists, hashes)]  # what is damaged, too
@@ -129,7 +129,7 @@ class StoreKeeper:
         present = ", ".join(model.name for model in self._store.files()) or "nothing"
         raise NotFoundError(f"there is no {name!r} in {self._home}; there is {present}")
 
-    def verify(self, name: str | None = None, on_progress: Progress | None = None) -> Iterator[Verdict]:
+    def verify(self, name: str | None = None, on_progress: OnProgress | None = None) -> Iterator[Verdict]:
         """Compare entries with the hashes recorded when they came; None: all of them.
 
         What processes left that were killed is removed.
@@ -160,12 +160,16 @@ class StoreKeeper:
             model = self.entry(name)
             yield model.name, model.files
             return
-        checkpoints = [Checkpoint.find(name, self._home)] if name else Checkpoint.all(self._home)
+        checkpoints = (
+            [StoredCheckpoint.find(name, self._home)] if name else StoredCheckpoint.all(self._home)
+        )
         for checkpoint in checkpoints:
             if checkpoint.gguf:
                 yield str(checkpoint.path), [checkpoint.gguf]
 
-    def _land(self, source: Path, target: Path, link: bool, force: bool, progress: Progress | None) -> Path:
+    def _land(
+        self, source: Path, target: Path, link: bool, force: bool, progress: OnProgress | None
+    ) -> Path:
         files = parts_of(source)
         names = [part_name(path, target.stem) for path in files]
         total, done = sum(path.stat().st_size for path in files), 0
@@ -201,7 +205,7 @@ class StoreKeeper:
                 made.rename(directory)
         return directory
 
-    def _remove_checkpoint(self, checkpoint: Checkpoint) -> list[Path]:
+    def _remove_checkpoint(self, checkpoint: StoredCheckpoint) -> list[Path]:
         gone = [path for path in (checkpoint.directory, checkpoint.download) if path.is_dir()]
         for path in gone:
             with workplace(path.parent) as place, locked(self._home):

@@ -21,7 +21,7 @@ ARCHIVES = ("*.tar", "*.tar.gz", "*.tgz")
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class StoredCheckpoint:
     """A directory of the store: ``tinker/RUN/sampler_weights/NAME``.
 
     It has a GGUF file, or what that is made from: a downloaded checkpoint, as the archive or unpacked.
@@ -37,7 +37,7 @@ class Checkpoint:
     home: Path
 
     @classmethod
-    def find(cls, path: str, home: Path) -> Checkpoint:
+    def find(cls, path: str, home: Path) -> StoredCheckpoint:
         """Return the checkpoint for a path.
 
         Raises:
@@ -59,7 +59,7 @@ class Checkpoint:
         )
 
     @classmethod
-    def all(cls, home: Path) -> list[Checkpoint]:
+    def all(cls, home: Path) -> list[StoredCheckpoint]:
         """Return the checkpoints in the store's ``tinker`` directory that have something in them."""
         paths = (TinkerPath.of(directory, home) for directory in checkpoint_directories(home))
         found = [cls(path, home) for path in paths if path]

@@ -25,7 +25,7 @@ TopkLists: TypeAlias = list[list[tuple[int, float]] | None]
 """For each position its ``(token_id, logprob)``, best first; None where there is nothing."""
 
 
-class Decoder(Protocol):
+class Detokenizer(Protocol):
     """What makes text of tokens."""
 
     def decode(self, token_ids: Any, /) -> str:
@@ -81,7 +81,7 @@ class SampledSequence:
     _tokens_list: list[int] | None = field(default=None, repr=False)
     _logprobs_list: list[float] | None = field(default=None, repr=False)
     _topk_logprobs_list: TopkLists | None = field(default=None, repr=False)
-    _decoder: Callable[[], Decoder | None] | None = field(default=None, repr=False, compare=False)
+    _detokenizer: Callable[[], Detokenizer | None] | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def tokens(self) -> list[int]:
@@ -110,8 +110,8 @@ class SampledSequence:
         decoder = self._vocabulary()
         return None if decoder is None else decoder.decode(self.tokens)
 
-    def _vocabulary(self) -> Decoder | None:
-        return self._decoder() if self._decoder is not None else None
+    def _vocabulary(self) -> Detokenizer | None:
+        return self._detokenizer() if self._detokenizer is not None else None
 
     def __repr__(self) -> str:
         return f"SampledSequence({in_words(self)})"
@@ -122,7 +122,7 @@ class SampledSequence:
         return in_html([self], self._vocabulary())
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_decoder": None}  # which belongs to this process
+        return {**self.__dict__, "_detokenizer": None}  # which belongs to this process
 
 
 @dataclass(frozen=True)
