@@ -42,11 +42,11 @@ def test_one_line_is_short() -> None:
 def test_all_is_there_and_nothing_is_unseen(data: bytes) -> None:
     text = visible.text_of_bytes(data)
     assert visible.bytes_of_text(text) == data
-    found = list(visible.parts(text))
-    assert "".join(part.written for part in found) == text
-    for part in found:
-        part.shown.encode()  # no lone surrogates
-        for character in part.shown:
+    found = list(visible.pieces(text))
+    assert "".join(piece.written for piece in found) == text
+    for piece in found:
+        piece.shown.encode()  # no lone surrogates
+        for character in piece.shown:
             category = unicodedata.category(character)
             assert category[0] not in "C" and (character == " " or category[0] != "Z")  # noqa: PT018
     assert "\n" not in visible.one_line(text)

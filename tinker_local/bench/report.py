@@ -17,14 +17,15 @@ from tinker_local.llama.context import Context
 from tinker_local.llama.context_plan import ContextPlan
 from tinker_local.llama.devices import ACCELERATOR, kinds
 from tinker_local.llama.machine import default_threads
-from tinker_local.llama.model import load_adapter, load_model
+from tinker_local.llama.model import Model, load_adapter, load_model
+from tinker_local.options import Options
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.store.provenance import Provenance
 
 _ROUNDS = 5
 _SHARES = {"speed": 0.6, "threads": 0.15, "types": 0.2}  # of the given time; the rest goes to opening
-_N_CELLS, _N_STATES = 4096, 8
-_WORK = {"score": "scoring", "sample": "one sample", "batch": "many samples"}
+_N_CELLS, _N_STATES = 4096, 8  # size of the bare context; sequences of a recurrent model
+_WORK = {"score": "scoring", "sample": "one sample", "batch": "many samples"}  # names for people
 _BUSY = 0.5  # load, as a share of the CPUs, from which on other programs disturb
 _BETTER = 1.1  # ratio from which on a faster type is recommended
 
@@ -73,30 +74,32 @@ class BenchReport:
 
     @property
     def recommendations(self) -> list[str]:
-        """Advice for people, a sentence each."""
-        said = []
+        """Advice for people, one line each."""
+        advice = []
         if self.load is not None and self.load > _BUSY * (os.cpu_count() or 1):
-            said.append(
+            advice.append(
                 f"Other programs were running (load {self.load:.1f}): close them and measure again."
             )
         if best := self.recommended_threads:
             same = best == default_threads()
             set_it = "the default" if same else f"--n-threads {best} or TINKER_LOCAL_N_THREADS={best}"
-            said.append(f"threads: {best} ({set_it})")
-        here = next((found for found in self.types if found.type == _layer_type(self.type)), None)
-        for work, best_type in self.recommended_types.items():
-            found = next(found for found in self.types if found.type == best_type)
-            line = f"type for {_WORK[work]}: {best_type}"
-            if here is not None and here is not found:
-                times = getattr(found, work) / getattr(here, work)
-                if times < _BETTER:
-                    line = f"type for {_WORK[work]}: {here.type}, the present one"
-                else:
-                    line += f", whose layers are {times:.1f} times as fast as {here.type}'s"
-            said.append(line)
+            advice.append(f"threads: {best} ({set_it})")
+        advice += [self._type_advice(work, best) for work, best in self.recommended_types.items()]
         if self.types:
-            said.append("Types with fewer bits lose quality; the output matrix was not measured.")
-        return said
+            advice.append("Types with fewer bits lose quality; the output matrix was not measured.")
+        return advice
+
+    def _type_advice(self, work: str, best: str) -> str:
+        """Return which type to use for a kind of work; the present one unless ``best`` is much faster."""
+        by_type = {found.type: found for found in self.types}
+        present = _layer_type(self.type)
+        advice = f"type for {_WORK[work]}: "
+        if present not in by_type or present == best:
+            return advice + best
+        times = getattr(by_type[best], work) / getattr(by_type[present], work)
+        if times < _BETTER:
+            return f"{advice}{present}, the present one"
+        return f"{advice}{best}, whose layers are {times:.1f} times as fast as {present}'s"
 
 
 def measure(client: SamplingClient, seconds: float, say: Callable[[str], None]) -> BenchReport:
@@ -107,33 +110,17 @@ def measure(client: SamplingClient, seconds: float, say: Callable[[str], None]) 
         seconds: duration to aim at; a slow model takes longer.
         say: called with a line of text before each part.
     """
-    weights, options = client.weights, client.options
+    path = client.weights.path
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    model = load_model(weights.path, options.n_gpu_layers, options.devices)
-    n_threads = options.n_threads or default_threads()
-    adapter = load_adapter(model, weights.adapter_path) if weights.adapter_path else None
-    plan = ContextPlan(
-        n_ctx=_N_CELLS,
-        n_sequences=_N_STATES if model.is_recurrent else max(SAMPLES),
-        n_batch=options.n_ubatch or 512,
-        n_rows=512,
-        n_threads=n_threads,
-        kv_type=options.kv_type,
-        flash_attn=options.flash_attn,
-        kv_offload=options.kv_offload,
-        adapter=adapter,
-        lora_scale=weights.lora_scale,
-    )
-    context = Context(model, plan)
+    n_threads = client.options.n_threads or default_threads()
+    model, context = _open_bare(client, n_threads)
     bare = BareLoop(context)
-    on_cpu = not any(kind != ACCELERATOR for kind in kinds().values()) or (
-        options.n_gpu_layers == 0 or (options.devices or "").casefold() == "none"
-    )
-    kind = Provenance.of(weights.path).type
+    on_cpu = _computes_on_cpu(client.options)
+    kind = Provenance.of(path).type
     try:
         say("measuring scoring and sampling, our engine and bare llama.cpp in turn ...")
         speeds = measure_speed(client, bare, _SHARES["speed"] * seconds, _ROUNDS)
-        n_bytes = weight_bytes(weights.path)
+        n_bytes = weight_bytes(path)
         bandwidth = n_bytes * next(speed.bare for speed in speeds if speed.n_samples == 1)
         threads: list[ThreadSpeed] = []
         types: list[TypeSpeed] = []
@@ -146,10 +133,36 @@ def measure(client: SamplingClient, seconds: float, say: Callable[[str], None]) 
             say("measuring layers of this shape in other types ...")
             own = _layer_type(kind)
             tried = [name for name in KNOWN if name in CANDIDATES or name == own]
-            types = measure_types(weights.path, tried, n_threads, _SHARES["types"] * seconds, _ROUNDS)
+            types = measure_types(path, tried, n_threads, _SHARES["types"] * seconds, _ROUNDS)
     finally:
         context.close()
     return BenchReport(kind, n_threads, on_cpu, load, speeds, n_bytes, bandwidth, read, threads, types)
+
+
+def _open_bare(client: SamplingClient, n_threads: int) -> tuple[Model, Context]:
+    """Open a context for the bare loop, with the files and options of the client."""
+    weights, options = client.weights, client.options
+    model = load_model(weights.path, options.n_gpu_layers, options.devices)
+    plan = ContextPlan(
+        n_ctx=_N_CELLS,
+        n_sequences=_N_STATES if model.is_recurrent else max(SAMPLES),
+        n_batch=options.n_ubatch or 512,
+        n_rows=512,
+        n_threads=n_threads,
+        kv_type=options.kv_type,
+        flash_attn=options.flash_attn,
+        kv_offload=options.kv_offload,
+        adapter=load_adapter(model, weights.adapter_path) if weights.adapter_path else None,
+        lora_scale=weights.lora_scale,
+    )
+    return model, Context(model, plan)
+
+
+def _computes_on_cpu(options: Options) -> bool:
+    """Whether all layers are computed by the CPU: there is no GPU, or the options leave it out."""
+    if options.n_gpu_layers == 0 or (options.devices or "").casefold() == "none":
+        return True
+    return all(kind == ACCELERATOR for kind in kinds().values())
 
 
 def _layer_type(kind: str | None) -> str | None:

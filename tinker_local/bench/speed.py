@@ -56,8 +56,8 @@ def measure_speed(
     n_ctx = bare.context.n_ctx
     rng = np.random.default_rng(seed)
     tokens = rng.integers(0, client.get_tokenizer().vocab_size, 512).astype(np.int32)[: n_ctx // 2]
-    each = seconds / (1 + len(SAMPLES))
-    share = each / (2 * rounds)
+    each = seconds / (1 + len(SAMPLES))  # for one kind of work
+    share = each / (2 * rounds)  # for one run of ours or of the bare loop
     n = fit(share, _warm(lambda: bare.score(tokens[:32])) / 32, 32, len(tokens))
     ours, them = partial(_score, client, tokens[:n]), partial(bare.score, tokens[:n])
     found = [_compare(0, n, ours, them, rounds, each)]

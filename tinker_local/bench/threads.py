@@ -49,7 +49,7 @@ def measure_threads(
     before = bare.context.n_threads
     scored = tokens[:_N_SCORED]
 
-    def run(n_threads: int, n_steps: int) -> float:
+    def run(n_threads: int, n_steps: int) -> float:  # n_steps 0: score instead of sampling
         bare.context.set_threads(n_threads)
         return bare.sample(scored[:8], 1, n_steps) if n_steps else bare.score(scored)
 

@@ -106,7 +106,7 @@ def measure_types(
         return []
     kinds = [kind for kind in kinds if shape.can_have(kind)]
     tokens = np.full(_N_SCORED, 1, np.int32)
-    work, steps = {}, {}
+    work, steps = {}, {}  # by format and number of samples; 0 samples: scoring
     with ExitStack() as stack:
         for kind in kinds:
             bare = stack.enter_context(_layers(shape, kind, n_threads))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tinker_local.cli.parameters import option, reported_errors
-from tinker_local.doctor import Report, examine
+from tinker_local.doctor import DoctorReport, examine
 from tinker_local.errors import BadRequestError
 from tinker_local.options import Options
 from tinker_local.store.model_store import ModelStore
@@ -50,7 +50,7 @@ def _store(models_dir: Path | None) -> ModelStore:
         return ModelStore(models_dir)
 
 
-def _print(report: Report) -> None:
+def _print(report: DoctorReport) -> None:
     for title, facts in report.sections.items():
         typer.secho(title, bold=True, nl=False)
         typer.echo("" if facts else "  none")

@@ -152,6 +152,7 @@ def _score(model: ChosenModel, text: str, k: int) -> ScoredText:
 
 
 def _print(shown: ScoredText | TextComparison) -> None:
+    """Print a line for each token, without colours: for pipes and files."""
     scored = shown if isinstance(shown, ScoredText) else shown.first
     if isinstance(shown, ScoredText):
         for token in scored.tokens:

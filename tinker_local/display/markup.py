@@ -7,7 +7,7 @@ from html import escape
 
 from tinker_local.display import scale
 from tinker_local.display.scored_text import ScoredText
-from tinker_local.display.visible import is_right_to_left, parts
+from tinker_local.display.visible import is_right_to_left, pieces
 
 
 def surprise_classes(scored: ScoredText) -> list[str]:
@@ -76,10 +76,10 @@ def written(text: str) -> str:
     if text and not text.strip(" "):
         return _mark("·" * len(text))
     html = "".join(
-        _mark(part.shown) + (part.written if part.written in ("\n", "\t") else "")
-        if part.is_mark
-        else escape(part.shown)
-        for part in parts(text)
+        _mark(piece.shown) + (piece.written if piece.written in ("\n", "\t") else "")
+        if piece.is_mark
+        else escape(piece.shown)
+        for piece in pieces(text)
     )
     return html.removesuffix("\n")
 

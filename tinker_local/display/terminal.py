@@ -14,9 +14,10 @@ from rich.text import Text
 from tinker_local.display import scale
 from tinker_local.display.detail import number, probability, signed
 from tinker_local.display.scored_text import Alternative, ScoredText, TextComparison
-from tinker_local.display.visible import one_line, parts
+from tinker_local.display.visible import one_line, pieces
 
 _LISTED = 10  # most rows of a table
+# Styles of levels 0 to 7 on a terminal that has only 16 colours.
 _OF_SIXTEEN = ("", "", "black on cyan", "black on cyan", *["black on yellow"] * 2, *["black on red"] * 2)
 _Paint = Callable[[int], Style]
 
@@ -74,6 +75,7 @@ def _show_text(console: Console, scored: ScoredText, theme: scale.Theme) -> None
 
 
 def _show_comparison(console: Console, comparison: TextComparison, theme: scale.Theme) -> None:
+    """Print one text coloured by the differences, or both texts if the models tokenize differently."""
     differences = comparison.differences
     if differences is None:
         for letter, scored in (("A", comparison.first), ("B", comparison.second)):
@@ -108,9 +110,9 @@ def _print_text(console: Console, scored: ScoredText, levels: Sequence[int | Non
     text = Text()
     for token, level in zip(scored.tokens, levels, strict=True):
         style = Style(dim=True) if level is None else paint(level)
-        for part in parts(token.text):
-            text.append(part.shown, style)
-            if part.written == "\n":
+        for piece in pieces(token.text):
+            text.append(piece.shown, style)
+            if piece.written == "\n":
                 text.append("\n")
     console.print(text, soft_wrap=True)
     console.print()
@@ -130,7 +132,14 @@ def _painter(
     colours: Callable[[scale.Theme, int], tuple[str, str] | None],
     of_sixteen: Callable[[int], int],
 ) -> _Paint:
-    """Return a function from a level to a style, in as many colours as the terminal has."""
+    """Return a function from a level to a style, in as many colours as the terminal has.
+
+    Args:
+        console: the terminal.
+        theme: colours for its background.
+        colours: background and ink of a level.
+        of_sixteen: place of a level in ``_OF_SIXTEEN``.
+    """
     if console.color_system in ("standard", "windows"):
         return lambda level: Style.parse(_OF_SIXTEEN[of_sixteen(level)] if level else "")
 

@@ -16,7 +16,7 @@ _BLANKS = "\u034f\u115f\u1160\u2800\u3164\uffa0"  # letters, marks and symbols t
 _LONE_BYTES = range(0xDC80, 0xDD00)  # ``surrogateescape`` writes bytes that are not UTF-8 so
 
 
-class Part(NamedTuple):
+class Piece(NamedTuple):
     """A piece of text.
 
     Attributes:
@@ -40,28 +40,28 @@ def bytes_of_text(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def parts(text: str) -> Iterator[Part]:
+def pieces(text: str) -> Iterator[Piece]:
     """Split a text into plain pieces and marks, one mark for each invisible character."""
     if not text:
-        yield Part("∅", "", True)
+        yield Piece("∅", "", True)
     elif unicodedata.category(text[0]).startswith("M"):
-        yield Part("◌", "", True)  # a combining mark would attach to the text before
+        yield Piece("◌", "", True)  # a combining mark would attach to the text before
     plain = ""
     for character in text:
         if (mark := _mark(character)) is None:
             plain += character
             continue
         if plain:
-            yield Part(plain, plain, False)
+            yield Piece(plain, plain, False)
         plain = ""
-        yield Part(mark, character, True)
+        yield Piece(mark, character, True)
     if plain:
-        yield Part(plain, plain, False)
+        yield Piece(plain, plain, False)
 
 
 def one_line(text: str, limit: int = 48) -> str:
     """Return a text on one line, cut to ``limit`` characters; spaces at its ends are shown as dots."""
-    shown = "".join(part.shown for part in parts(text[: limit + 1]))
+    shown = "".join(piece.shown for piece in pieces(text[: limit + 1]))
     core = shown.strip(" ")
     before = len(shown) - len(shown.lstrip(" ")) if core else len(shown)
     after = len(shown) - len(shown.rstrip(" ")) if core else 0
@@ -71,7 +71,7 @@ def one_line(text: str, limit: int = 48) -> str:
 
 def is_plain(text: str) -> bool:
     """Whether a text needs no marks."""
-    return not any(part.is_mark for part in parts(text))
+    return not any(piece.is_mark for piece in pieces(text))
 
 
 def is_right_to_left(text: str) -> bool:
@@ -129,12 +129,12 @@ def _has_lone_bytes(text: str) -> bool:
 
 
 __all__ = [
-    "Part",
+    "Piece",
     "bytes_of_text",
     "is_plain",
     "is_right_to_left",
     "one_line",
-    "parts",
+    "pieces",
     "text_of_bytes",
     "whole_characters",
 ]

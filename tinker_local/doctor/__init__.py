@@ -5,7 +5,7 @@ software.py   versions, llama.cpp's build, our kernels, settings in the environm
 machine.py    the CPU, its cores, memory and GPUs
 store.py      the models directory, and a model that is tried
 
-Each of the last three offers facts (for ``Report.sections``) and ``diagnoses``.
+Each of the last three offers facts (for ``DoctorReport.sections``) and ``diagnoses``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tinker_local.store.model_store import ModelStore
 
 
 @dataclass(frozen=True)
-class Report:
+class DoctorReport:
     """Facts and diagnoses.
 
     Attributes:
@@ -38,7 +38,7 @@ class Report:
         return not any(diagnosis.is_wrong for diagnosis in self.diagnoses)
 
 
-def examine(models: ModelStore, model: str | None = None) -> Report:
+def examine(models: ModelStore, model: str | None = None) -> DoctorReport:
     """Examine the installation, the machine and the models.
 
     Args:
@@ -65,7 +65,7 @@ def examine(models: ModelStore, model: str | None = None) -> Report:
         yield from contents.diagnoses()
         yield from trial.diagnoses(contents)
 
-    return Report(sections, list(diagnoses()))
+    return DoctorReport(sections, list(diagnoses()))
 
 
-__all__ = ["Diagnosis", "Report", "examine"]
+__all__ = ["Diagnosis", "DoctorReport", "examine"]
