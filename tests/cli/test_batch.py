@@ -1,4 +1,4 @@
-"""Files of requests: what is asked, what is answered, and what interruptions leave."""
+"""Files of requests: what a line may ask, what is answered, and how an interrupted run continues."""
 
 from __future__ import annotations
 

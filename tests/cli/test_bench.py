@@ -1,4 +1,4 @@
-"""``tinker-local bench``: what it reports holds together. No time is asserted."""
+"""``tinker-local bench``: the report is consistent. No test asserts a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line, in process and, where a terminal matters, in a pseudo-terminal."""
+"""The command line, run in this process; where a terminal matters, in a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -72,9 +72,11 @@ def test_logprobs(client: SamplingClient, tokenizer: Tokenizer, tmp_path: Path) 
     tokens = tokenizer.encode(TEXT)
     expected = client.compute_logprobs(ModelInput.from_ints(tokens)).result()
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    texts = ([TEXT], ["--file", str(tmp_path / "text.txt")], ["--file", "-"])
+    flags = ("--top-k", "--topk-prompt-logprobs", "--top-k")
     answers = [
-        json.loads(run("logprobs", *arguments, "--json", "--top-k", "2", text=TEXT).output)
-        for arguments in ([TEXT], ["--file", str(tmp_path / "text.txt")], ["--file", "-"])
+        json.loads(run("logprobs", *text, "--json", flag, "2", text=TEXT).output)
+        for text, flag in zip(texts, flags, strict=True)
     ]
     assert answers[0] == answers[1] == answers[2]
     answer = answers[0]
@@ -181,6 +183,7 @@ def test_environment_and_options_reach_the_model(model_path: Path) -> None:
     assert "holds 32" in result.output
     options = ["--kv-type", "f32", "--no-flash-attn", "--n-threads", "1", "--logprobs-mode", "raw"]
     assert sample(*options, "--model", str(model_path)).exit_code == 0
+    assert sample("--base-model", str(model_path)).exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The shell completes commands, options and the names of models."""
+"""Shell completion of commands, options and names of models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def complete(home: Path, line: str) -> list[str]:
-    """Ask as bash does."""
+    """Return the completions of a line, asked for as bash does."""
     words = line.split(" ")
     environment = {
         "_TINKER_LOCAL_COMPLETE": "complete_bash",

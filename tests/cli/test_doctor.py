@@ -1,4 +1,4 @@
-"""``tinker-local doctor``: what is wrong is found, and nothing else."""
+"""``tinker-local doctor`` finds what is wrong, and reports nothing else."""
 
 from __future__ import annotations
 

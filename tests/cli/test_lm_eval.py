@@ -1,4 +1,4 @@
-"""``tinker-local lm-eval`` without lm-evaluation-harness; tests/parity has it with."""
+"""``tinker-local lm-eval`` without lm-evaluation-harness installed; tests/parity has the harness."""
 
 from __future__ import annotations
 

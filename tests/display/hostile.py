@@ -1,4 +1,4 @@
-"""Tokens that nobody should trust, and a scored text made of them."""
+"""Hostile tokens, and a scored text made of them."""
 
 from __future__ import annotations
 

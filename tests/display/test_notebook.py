@@ -1,4 +1,4 @@
-"""Responses in notebooks."""
+"""HTML of responses in notebooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page as a parser sees it: whatever the tokens are, its elements are ours."""
+"""The HTML page as a parser sees it: no token can add an element or attribute."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tinker_local.display.visible import one_line, text_of_bytes
 
 
 class Parsed(HTMLParser):
-    """Elements, their attributes, and what they say."""
+    """Elements, attributes and texts of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The scales can be read: by contrast, by lightness alone, and with each kind of colour-blindness."""
+"""The colour scales are legible: contrast, lightness alone, and every kind of colour-blindness."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DICHROMACIES = {
 
 
 def oklab(colour: str, seen: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ottosson's OKLab of a colour as it is seen; distances in it are those between impressions."""
+    """Return Ottosson's OKLab of a colour as it is seen; distances in it match perceived differences."""
     values = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     to_cones = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566]]

@@ -1,4 +1,4 @@
-"""What is added up, and what is called surprising."""
+"""Sums, perplexity, surprising tokens and differences of scored texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text in colours, as far as a terminal has them, and nothing that a token could do to it."""
+"""Coloured text on terminals with few or many colours; no token can send control characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing is invisible, nothing acts on what stands beside it, and all of it can be had back."""
+"""Every character is visible, affects none of its neighbours, and can be recovered."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ PARAMS = tinker.SamplingParams(max_tokens=32, temperature=1.0, seed=11)
 
 
 async def rollout(client: tinker.SamplingClient, question: str, answer: str) -> list[dict]:
-    """Sample a group and score it: 1 for an answer with the right word, less a little for its length."""
+    """Sample a group of answers. Reward: 1 for the right word, minus 0.01 for each token."""
     tokenizer = client.get_tokenizer()
     message = {"role": "user", "content": question}
     prompt = tokenizer.apply_chat_template([message], add_generation_prompt=True)
@@ -50,7 +50,7 @@ async def rollout(client: tinker.SamplingClient, question: str, answer: str) -> 
 
 
 async def main(path: str) -> None:
-    """Collect all groups at once, since they share batches, and write them."""
+    """Sample all groups at once, so that they share batches, and write them."""
     client = await tinker.ServiceClient().create_sampling_client_async(base_model="SmolLM2-135M-Instruct")
     groups = await asyncio.gather(*(rollout(client, *item) for item in QUESTIONS.items()))
     with open(path, "w", encoding="utf-8") as file:

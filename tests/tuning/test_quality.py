@@ -1,4 +1,4 @@
-"""What a type costs: the divergence against float64, and the perplexity against the client's."""
+"""Quality of a type: the divergence against float64, the perplexity against the client's."""
 
 from __future__ import annotations
 

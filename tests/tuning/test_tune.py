@@ -1,4 +1,4 @@
-"""``models tune``: what it measures, chooses, keeps and leaves behind."""
+"""``models tune``: measurements, choice, stored files, and no leftovers."""
 
 from __future__ import annotations
 
