@@ -1,10 +1,32 @@
-"""Logits in, numbers out: log-probabilities and samples from rows of float32 logits.
+"""Compiled kernels: log-probabilities and samples from rows of float32 logits, and attention.
 
 The work is done in C++ with the GIL released. Logits are read where they lie and never copied;
 nothing the size of the vocabulary is allocated. Ids and draws are the same to the last bit for any
-number of threads and any SIMD path; log-probabilities are within 2e-6 (absolute or relative) of
-float64 for logits up to 100 in size. `tinker_local.kernels.reference` has the same functions,
-plainly written in numpy.
+number of threads and any SIMD path. Log-probabilities are within 2e-6 (absolute or relative) of
+float64 for logits up to 100 in size.
+
+module.cpp               the door from Python: checks arguments, releases the GIL, calls the rest
+reference.py             the same functions in plain numpy, for the tests
+
+score_rows.hpp           log-probabilities of each row: `score_rows`
+sample_rows.hpp          one token drawn from each row: `sample_rows`
+distribution.hpp         softmax(row / temperature), cut to top_k and to top_p
+cut.hpp                  where the sorted order of a row is cut, found without sorting
+row.hpp                  a row of logits, summarised by blocks of 256
+philox.hpp               random numbers by (seed, sample, position)
+
+attention.hpp            what attention is computed of
+graph_callback.hpp .cpp  the door from llama.cpp's graphs: a table of the operations computed here
+graph_attention.hpp .cpp  one of them, flash attention: a node in parts for several threads
+ggml.hpp .cpp            ggml's structures in memory, and whether the installed ggml has the same
+abort_flag.hpp           a flag that ends what llama.cpp computes
+
+simd_path.hpp            the functions that are compiled once for each instruction set
+block_kernels.hpp        those over blocks of logits, written once over sixteen lanes
+attention_kernels.hpp    attention, likewise
+simd_*.cpp               the sixteen lanes in AVX-512, AVX2, NEON and plain C++
+reduce_x86.hpp, cpu.hpp  what two of them share, and which of them this CPU has
+pool.hpp                 threads that share the rows of a call
 """
 
 from __future__ import annotations
@@ -39,9 +61,9 @@ UInt64 = npt.NDArray[np.uint64]
 
 
 class LogitsError(ValueError):
-    """A row of logits holds NaN or +inf, or is all -inf: it is no distribution.
+    """A row of logits is not a distribution: it holds NaN or +inf, or is all -inf.
 
-    `row` is its index in the logits; of several, that of the first request.
+    `row` is its index in the logits; of several such rows, that of the first request.
     """
 
     def __init__(self, row: int, reason: str) -> None:
@@ -54,7 +76,7 @@ class LogitsError(ValueError):
 
 
 class ScoredRows(NamedTuple):
-    """What `score_rows` found for n rows. Fields not asked for are None."""
+    """The numbers that `score_rows` returns for n rows. Fields not asked for are None."""
 
     logsumexp: Float64
     """[n]: log of the sum of exp(logits)."""
@@ -73,7 +95,7 @@ class ScoredRows(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """What `sample_rows` drew from n rows. Fields not asked for are None."""
+    """The tokens that `sample_rows` draws from n rows. Fields not asked for are None."""
 
     tokens: Int32
     """[n]: the tokens drawn."""
@@ -88,22 +110,22 @@ class Draws(NamedTuple):
 
 
 def philox(seed: int, sample: int, position: int) -> UInt64:
-    """The block of four words at `position` of the stream (seed, sample): Philox4x64-10."""
+    """Return the block of four words at `position` of the stream (seed, sample): Philox4x64-10."""
     return _kernels.philox((position, 0, 0, 0), seed, sample)
 
 
 def simd_paths() -> list[str]:
-    """The instruction sets that can be used here, best first: of avx512, avx2, neon, portable."""
+    """Return the instruction sets that this CPU has, best first: of avx512, avx2, neon, portable."""
     return _kernels.simd_paths()
 
 
 def simd_path() -> str:
-    """The one in use: the best, unless another was chosen."""
+    """Return the instruction set in use: the best, unless another was chosen."""
     return _kernels.simd_path()
 
 
 def use_simd_path(name: str) -> None:
-    """Choose the instruction set, for tests and benchmarks; results do not depend on it.
+    """Choose an instruction set, for tests and benchmarks. Results do not depend on the choice.
 
     Raises:
         ValueError: `name` is not in `simd_paths()`.
@@ -131,7 +153,7 @@ class AbortFlag:
 def graph_callback(
     *, init: int, free: int, new_tensor_4d: int, set_name: int, flash_attn_ext: int, custom_4d: int
 ) -> int | None:
-    """The address of a callback that puts our kernels into llama.cpp's graphs (`cb_eval`).
+    """Return the address of a callback that puts our kernels into llama.cpp's graphs (`cb_eval`).
 
     None where the ggml whose functions these are lays out its tensors in a way that is not known here.
 
@@ -147,8 +169,9 @@ def graph_callback(
 
 
 def largest(logits: Float32, n_threads: int = 1) -> float:
-    """The largest of float32 [R, V]: reads the memory once and does little else, so it says how fast
-    memory can be read.
+    """Return the largest of float32 [R, V].
+
+    Does little but read the memory once: the yardstick by which benchmarks measure the other functions.
     """
     return _kernels.largest(logits, n_threads)
 
@@ -172,7 +195,7 @@ def score_rows(
     positions: UInt64 | None = None,
     n_threads: int = 1,
 ) -> ScoredRows:
-    """Log-probabilities (natural logarithm, temperature 1) from n rows of logits.
+    """Return log-probabilities (natural logarithm, temperature 1) from n rows of logits.
 
     Each row is read from memory once: the sum of exponentials by blocks with their own largest
     entry taken out (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018),
@@ -228,7 +251,7 @@ def sample_rows(
     topk: int = 0,
     n_threads: int = 1,
 ) -> Draws:
-    """One token drawn from each of n rows of logits.
+    """Draw one token from each of n rows of logits.
 
     The distribution is softmax(logits / temperature), cut to the `top_k` largest (ties by lower
     id) and renormalised, then to the smallest prefix of the sorted order whose probability

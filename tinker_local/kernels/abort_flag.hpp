@@ -1,5 +1,5 @@
-// A flag by which one thread ends what another computes: llama.cpp asks between any two operations of a graph.
-// A function of Python in its place would wait for the GIL each time.
+// A flag by which one thread ends what another computes: llama.cpp asks between any two operations of a
+// graph. A function of Python in its place would wait for the GIL each time.
 #pragma once
 
 #include <atomic>

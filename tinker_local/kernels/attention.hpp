@@ -1,5 +1,8 @@
-// Attention of some queries over a cache of keys and values, one query's numbers independent of which
-// others are computed with it: the order of every sum is that of the cells, in blocks of 64.
+// What attention is computed of: queries, and a cache of keys and values in cells.
+//
+// The promise: a query's numbers do not depend on which other queries are computed with it. So every sum
+// runs over the cells in their order, in blocks of 64, whatever else is in the tile and however many
+// threads there are.
 #pragma once
 
 #include <math.h>  // tanhf, in no namespace: no two instruction sets may share a symbol

@@ -1,8 +1,16 @@
 // Attention over `Lanes` (see block_kernels.hpp, which has exp2) and load_half, sixteen float16 numbers.
-// Softmax is taken on the way, with the largest product so far taken out (Milakov and Gimelshein, 2018; Dao
-// et al., "FlashAttention", 2022). A row's numbers do not depend on the rows beside it: masked cells have
-// weight 0, and adding 0 times a finite number changes nothing.
+//
+// Rows of queries that look at the same cells form a tile. A tile goes through the cells once, 64 at a
+// time, and keeps for each row the largest product so far, the total of the weights and the weighted
+// values, both relative to that largest product. So softmax needs no second pass (Milakov and Gimelshein,
+// 2018; Dao et al., "FlashAttention", 2022).
+//
+// A row's numbers do not depend on the rows beside it. Rows share the loads of keys and values and nothing
+// else. Masked cells have weight 0, and adding 0 times a finite number changes nothing: so a block that
+// only some rows see can be computed for all of them.
 
+// c += a b for R rows and W * 16 columns, all of c in registers meanwhile. R * W accumulators hide the
+// latency of the additions; a[r][i] is the factor of all lanes of row r.
 template <int R, int W>
 inline void multiply(const float* a, int a_stride, const float* b, int b_stride, int n, float* c,
                      int c_stride) {
@@ -23,6 +31,7 @@ inline void multiply(const float* a, int a_stride, const float* b, int b_stride,
   }
 }
 
+// The same for any number of rows: four at a time, then the rest.
 template <int W>
 inline void multiply_rows(int rows, const float* a, int a_stride, const float* b, int b_stride, int n,
                           float* c, int c_stride) {
@@ -37,8 +46,9 @@ inline void multiply_rows(int rows, const float* a, int a_stride, const float* b
   if (rows - r == 1) multiply<1, W>(a, a_stride, b, b_stride, n, c, c_stride);
 }
 
-// c += a b for `rows` rows: a is (rows, n), b (n, columns), columns a multiple of the lanes. Each number
-// is one chain of fused multiplications and additions, however rows and columns are taken together.
+// c += a b for `rows` rows: a is (rows, n), b (n, columns), columns a multiple of the lanes. Each number is
+// one chain of fused multiplications and additions in the order of n, however rows and columns are taken
+// together: this is why tiles of any shape give the same bits.
 inline void matrix_product(int rows, const float* a, int a_stride, const float* b, int b_stride, int n,
                            float* c, int c_stride, int columns) {
   int j = 0;
@@ -61,7 +71,7 @@ inline void widen(const uint16_t* from, int n, float* to) {
   }
 }
 
-// keys[d][cell] of wide[cell][d]; cells from n on are 0.
+// keys[d][cell] of wide[cell][d], so that a product with 64 cells reads whole lanes; cells from n on are 0.
 inline void turn(float* wide, int stride, int n, float* keys) {
   for (int i = n * stride; i < (n + kLanes - 1) / kLanes * kLanes * stride; ++i) wide[i] = 0;
   for (int i = 0; i < tinker::kKeys; i += kLanes) {
@@ -80,7 +90,7 @@ inline float larger(float a, float b) { return a > b ? a : b; }
 
 inline int whole_lanes(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
-// What is worked on for a tile of rows, in scratch memory; `largest` product and `totals` of weights so far.
+// A tile of rows at work. The arrays are in scratch memory; `width` is a size in whole lanes.
 struct Tile {
   int n_rows, key_size, key_width, value_size, value_width;
   float* queries;  // (rows, key_size), scaled
@@ -90,7 +100,8 @@ struct Tile {
   float* sums;     // (rows, value_width), weighted values so far
   float* weights;  // (rows, 64), products of queries and keys before
   float* masks;    // (rows, 64)
-  float largest[tinker::kRows], totals[tinker::kRows];
+  float largest[tinker::kRows];  // product of each row so far
+  float totals[tinker::kRows];   // of each row's weights so far
 };
 
 inline size_t attention_scratch(int key_size, int value_size) {
@@ -114,7 +125,8 @@ inline Tile tile_in(float* scratch, const tinker::AttentionCells& cells, int n_r
   return tile;
 }
 
-inline void read_queries(const tinker::AttentionCells& cells, const tinker::AttentionRow* rows, Tile& tile) {
+inline void read_queries(const tinker::AttentionCells& cells, const tinker::AttentionRow* rows,
+                         Tile& tile) {
   const float scale = cells.soft_cap != 0 ? cells.scale / cells.soft_cap : cells.scale;
   for (int r = 0; r < tile.n_rows; ++r) {
     float* query = tile.queries + r * tile.key_size;
@@ -200,7 +212,8 @@ inline float exp_of(float difference) {
   return lanes[0];
 }
 
-// Makes weights of row r's masked products, and what the row has so far relative to its new largest product.
+// Turns row r's masked products into weights exp(product - largest). Where this block has a larger product
+// than those before, the row's sums and total so far are made relative to it first.
 inline void weigh(Tile& tile, int r, float most) {
   float* row = tile.weights + r * tinker::kKeys;
   const float before = tile.largest[r], now = larger(before, most);
@@ -237,7 +250,7 @@ inline void finish(Tile& tile, int r, const tinker::AttentionRow& row) {
   for (int d = 0; d < tile.value_size; ++d) row.output[d] = sums[d] * factor + 0.0f;
 }
 
-// `scratch` has room for attention_scratch() floats.
+// Attention of a tile of rows; `scratch` has room for attention_scratch() floats.
 void attend(const tinker::AttentionCells& cells, const tinker::AttentionRow* rows, int n_rows,
             float* scratch) {
   constexpr int n_keys = tinker::kKeys;
@@ -245,18 +258,25 @@ void attend(const tinker::AttentionCells& cells, const tinker::AttentionRow* row
   read_queries(cells, rows, tile);
   for (int64_t first = 0; first < cells.n_cells; first += n_keys) {
     const int64_t left = cells.n_cells - first;
+    // 1. Which cells of the block any row sees. Blocks that none sees are not read: padding, cells beyond
+    // the end of a sequence, and what lies behind a sliding window.
     const int n = read_masks(rows, first, static_cast<int>(left < n_keys ? left : n_keys), tile);
     if (!n) continue;
+    // 2. Keys and values to float32, once for all rows.
     read_cells(cells, first, n, tile);
+    // 3. Products of queries and keys, in place of the weights.
     for (int i = 0; i < n_rows * n_keys; i += kLanes) store(tile.weights + i, all(0.0f));
     matrix_product(n_rows, tile.queries, tile.key_size, tile.keys, n_keys, tile.key_size, tile.weights,
                    n_keys, n_keys);
+    // 4. Weights of the products.
     for (int r = 0; r < n_rows; ++r) {
       float* products = tile.weights + r * n_keys;
       weigh(tile, r, mask_products(products, tile.masks + r * n_keys, n, cells.soft_cap));
     }
+    // 5. Weighted values, added to those of the blocks before.
     matrix_product(n_rows, tile.weights, n_keys, tile.values, tile.value_width, n, tile.sums,
                    tile.value_width, tile.value_width);
   }
+  // 6. Divided by the total of the weights.
   for (int r = 0; r < n_rows; ++r) finish(tile, r, rows[r]);
 }

@@ -26,9 +26,8 @@ class CutSearch {
   CutSearch(const Row& row, float scale)
       : row_(row), reference_(scale != 0 ? row.largest : 0), scale_(scale) {}
 
-  // The goal is known to be reached by the logits that are at least `low`, of which `above_low` is
-  // the measure, or more than it.
-  // Each pass over the row measures at eight thresholds and keeps the gap that holds the cut.
+  // Known before: the logits that are at least `low` reach the goal, and their measure is at most
+  // `above_low`. Each pass over the row measures at eight thresholds and keeps the gap that holds the cut.
   Cut find(double goal, float low, double above_low) const {
     float high = next_above(row_.largest);
     double above_high = 0;

@@ -22,9 +22,9 @@ float slope_of(int64_t head, int64_t n_heads, float max_bias) {
                    : std::pow(2.0f, -max_bias / 2 / power * (2 * (h - power) + 1));
 }
 
-// A node's sources are queries, keys, values, the mask and the sinks. Dimensions of queries are, the fastest
-// first: numbers, tokens, heads, streams; of keys and values: numbers, cells, heads, streams. Several heads of
-// queries, a group, share one of keys and values.
+// A node's sources are queries, keys, values, the mask and the sinks. Dimensions of queries are, the
+// fastest first: numbers, tokens, heads, streams; of keys and values: numbers, cells, heads, streams.
+// Several heads of queries, a group, share one of keys and values.
 class Attention {
  public:
   Attention(const Tensor& out, const ggml::FlashAttention& params)
@@ -34,8 +34,10 @@ class Attention {
 
   int64_t n_tasks() const { return n_tiles_ * k_.ne[2] * q_.ne[3]; }
 
-  // A tile of rows of one key head in one stream; the last tiles, which see the most cells, come first.
-  // Without scratch memory the result is NaN.
+  // A task is a tile: up to 64 rows of one key head in one stream. A row is a token and a head of its
+  // group, the heads of a token side by side, for they look at the same cells. The last tiles, which see
+  // the most cells, come first, so that no thread is left with a long one at the end. Without scratch
+  // memory the result is NaN.
   void run(int64_t task, const SimdPath& simd, float* scratch) const {
     const int64_t tile = n_tiles_ - 1 - task / (k_.ne[2] * q_.ne[3]);
     const int64_t head = task % k_.ne[2], stream = task / k_.ne[2] % q_.ne[3];

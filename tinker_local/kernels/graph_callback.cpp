@@ -42,8 +42,8 @@ void begin_again(ggml::Tensor& node) {
   params.write_to(node);
 }
 
-// Asked before a node is computed, in one thread; `ask` is false once it was. The answer says whether to stop
-// after the node, so that somebody can look at the numbers. Nobody here does.
+// Asked before a node is computed, in one thread; `ask` is false once it was. The answer says whether to
+// stop after the node, so that somebody can look at the numbers. Nobody here does.
 bool callback(ggml::Tensor* node, bool ask, void*) {
   if (!ask) return true;
   for (const Entry& entry : table) {

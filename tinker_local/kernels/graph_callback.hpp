@@ -1,7 +1,8 @@
 // The door from llama.cpp's graphs to our kernels.
 //
-// llama.cpp asks a callback before it computes a node of its graph (llama_context_params.cb_eval). Where a kernel
-// of ours computes the node's operation, the callback makes the node a custom operation that calls the kernel.
+// llama.cpp asks a callback before it computes a node of its graph (llama_context_params.cb_eval). Where a
+// kernel of ours computes the node's operation, the callback makes the node a custom operation that calls
+// the kernel.
 #pragma once
 
 #include <atomic>

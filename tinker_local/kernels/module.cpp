@@ -1,4 +1,4 @@
-// The door to Python: checks arguments, lets go of the GIL, and calls the kernels.
+// The door from Python: checks arguments, releases the GIL, and calls the kernels.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
@@ -345,8 +345,10 @@ nb::object address_of_graph_callback(uintptr_t init, uintptr_t free, uintptr_t n
   return callback ? nb::cast(reinterpret_cast<uintptr_t>(callback)) : nb::none();
 }
 
+// A capsule owns the flag, so the flag lives as long as Python holds the capsule.
 nb::capsule new_abort_flag() {
-  return nb::capsule(new AbortFlag{false}, [](void* flag) noexcept { delete static_cast<AbortFlag*>(flag); });
+  return nb::capsule(new AbortFlag{false},
+                     [](void* flag) noexcept { delete static_cast<AbortFlag*>(flag); });
 }
 
 void set_abort_flag(const nb::capsule& flag) { *static_cast<AbortFlag*>(flag.data()) = true; }

@@ -1,4 +1,4 @@
-// Threads that wait for work, started when first wanted and kept.
+// Threads that share the rows of a call: started when first needed, and kept.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +18,7 @@
 
 namespace tinker {
 
-// Runs tasks 0..n-1 on the calling thread and up to n_threads - 1 others. Tasks are claimed one by
+// Runs tasks 0..n-1 on the calling thread and up to n_threads - 1 others. Threads claim tasks one by
 // one, so a thread that wakes late costs nothing: the others have done its share.
 class Pool {
  public:
@@ -52,8 +52,8 @@ class Pool {
     }
   };
 
-  // Never destroyed: its threads are asleep when the process exits, and end with it. A forked
-  // child has no threads, so it begins a new pool.
+  // Never destroyed: its threads are asleep when the process exits, and end with it. A forked child has the
+  // pool's memory and none of its threads, and its mutexes may be locked for ever. So it begins a new pool.
   static Pool& instance() {
     static std::atomic<Pool*> current{nullptr};
     Pool* pool = current.load();
@@ -78,7 +78,7 @@ class Pool {
 
   void run(int n_threads, Job& job) {
     std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
-    if (!turn) return job.work();  // another Python thread has the pool
+    if (!turn) return job.work();  // another thread of Python uses the pool: do all tasks here
     const int helpers = std::min(n_threads, job.n_tasks) - 1;
     {
       std::lock_guard<std::mutex> lock(state_);

@@ -1,5 +1,8 @@
-// One row of logits, summarised by block: a pass from memory gives each block's largest logit and
-// its weights' sum; most of what is asked later needs only the few blocks that the summary names.
+// One row of logits, summarised by block. One pass over memory gives each block's largest logit and the sum
+// of its weights. What is asked later mostly needs only the few blocks that the summary names.
+//
+// Sums are added in an order that does not depend on the number of threads: lanes within a block, blocks in
+// their order. So any number of threads gives the same bits.
 #pragma once
 
 #include <algorithm>

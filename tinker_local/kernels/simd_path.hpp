@@ -1,6 +1,6 @@
 // What is compiled for each instruction set (simd_*.cpp): work on blocks of 256 logits, and attention. Both
-// are written once, over sixteen virtual lanes (block_kernels.hpp, attention_kernels.hpp). Every path performs
-// the same IEEE operations in the same order, so every path gives the same bits.
+// are written once, over sixteen virtual lanes (block_kernels.hpp, attention_kernels.hpp). Every path
+// performs the same IEEE operations in the same order, so every path gives the same bits.
 #pragma once
 
 #include <limits>
