@@ -93,13 +93,13 @@ inline int whole_lanes(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
 // A tile of rows at work. The arrays are in scratch memory; `width` is a size in whole lanes.
 struct Tile {
   int n_rows, key_size, key_width, value_size, value_width;
-  float* queries;  // (rows, key_size), scaled
-  float* keys;     // (key_size, 64)
-  float* turning;  // (64, key_width), the keys before they are turned
-  float* values;   // (64, value_width)
-  float* sums;     // (rows, value_width), weighted values so far
-  float* weights;  // (rows, 64), products of queries and keys before
-  float* masks;    // (rows, 64)
+  float* queries;                // (rows, key_size), scaled
+  float* keys;                   // (key_size, 64)
+  float* turning;                // (64, key_width), the keys before they are turned
+  float* values;                 // (64, value_width)
+  float* sums;                   // (rows, value_width), weighted values so far
+  float* weights;                // (rows, 64), products of queries and keys before
+  float* masks;                  // (rows, 64)
   float largest[tinker::kRows];  // product of each row so far
   float totals[tinker::kRows];   // of each row's weights so far
 };

@@ -141,6 +141,6 @@ float maximum_of(const float* x, int n_blocks) {
 #include "attention_kernels.hpp"
 
 constexpr tinker::SimdPath kernels(const char* name) {
-  return {name, scan,       weigh,  sum_at_least,     sums_at_least,
+  return {name, scan, weigh, sum_at_least, sums_at_least,
           find, maximum_of, attend, attention_scratch};
 }

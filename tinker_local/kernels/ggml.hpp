@@ -14,10 +14,10 @@ constexpr int32_t kFloat32 = 0, kFloat16 = 1;  // enum ggml_type
 struct Tensor {
   int32_t type;
   void* buffer;
-  int64_t ne[4];           // elements in each dimension, the fastest first
-  size_t nb[4];            // bytes from one element to the next in each dimension
-  int32_t op;              // enum ggml_op
-  int32_t op_params[16];   // what the operation wants to know, in its own format
+  int64_t ne[4];          // elements in each dimension, the fastest first
+  size_t nb[4];           // bytes from one element to the next in each dimension
+  int32_t op;             // enum ggml_op
+  int32_t op_params[16];  // what the operation wants to know, in its own format
   int32_t flags;
   Tensor* src[10];
   Tensor* view_src;

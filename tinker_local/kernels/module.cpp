@@ -190,7 +190,8 @@ nb::object fault(const Matrix& logits, const int32_t* rows, int request) {
   const float* end = begin + logits.size;
   const bool nan = std::any_of(begin, end, [](float x) { return std::isnan(x); });
   const bool infinite = std::any_of(begin, end, [](float x) { return x == kInfinity; });
-  return nb::make_tuple(r, nan ? "holds NaN" : infinite ? "holds +inf" : "is all -inf");
+  return nb::make_tuple(r, nan ? "holds NaN" : infinite ? "holds +inf"
+                                                        : "is all -inf");
 }
 
 // --- functions -----------------------------------------------------------------------------------
