@@ -52,12 +52,12 @@ _N_BATCH_BESIDE_BLAS = 24  # ggml-blas takes over multiplications from 32 rows o
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What the tokens of a batch have to satisfy.
+    """How many tokens and flagged tokens a batch must have.
 
     Attributes:
-        per_sequence: tokens of each sequence, at least.
-        n_rows: tokens of all sequences together, and flagged ones, at least.
-        multiple: what both are a multiple of.
+        per_sequence: fewest tokens of each sequence.
+        n_rows: fewest tokens of all sequences together, and fewest flagged tokens.
+        multiple: both numbers must be multiples of this.
     """
 
     per_sequence: int
@@ -65,17 +65,23 @@ class Rule:
     multiple: int
 
     def padded(self, n: int) -> int:
-        """Return the smallest number of tokens or flags that is allowed and not below ``n``."""
+        """Return the smallest number of tokens or flags that is allowed and at least ``n``."""
         return max(self.n_rows, -(-n // self.multiple) * self.multiple)
 
     def allows(self, n_sequences: int, n_tokens: int) -> bool:
-        """Whether so many sequences may have so many tokens each."""
+        """Whether a batch may have ``n_sequences`` sequences of ``n_tokens`` tokens each."""
         total = n_sequences * n_tokens
         return n_tokens >= self.per_sequence and self.padded(total) == total
 
     @lru_cache(maxsize=4096)  # noqa: B019 - rules are few and live as long as the process
     def shape(self, n_sequences: int, n_tokens: int, most_sequences: int) -> tuple[int, int]:
-        """Return the smallest batch, in sequences and tokens of each, that is no less than asked for."""
+        """Return the smallest allowed batch that has room: its sequences, and the tokens of each.
+
+        Args:
+            n_sequences: fewest sequences.
+            n_tokens: fewest tokens of each.
+            most_sequences: most sequences.
+        """
         widths = range(n_sequences, min(n_sequences + self.multiple, most_sequences + 1))
         lengths = range(n_tokens, max(n_tokens, self.n_rows) + self.multiple + 1)
         allowed = [(w, t) for w in widths for t in lengths if self.allows(w, t)]
@@ -83,18 +89,22 @@ class Rule:
 
 
 RULES = (Rule(1, 2, 1), Rule(1, 8, 4), Rule(2, 2, 1), Rule(2, 8, 4), Rule(8, 8, 4))
-"""From the cheapest: x86, repacked weights or arm64; then the same without flash attention."""
+"""From the cheapest. The first is enough on x86, the second for repacked weights and on arm64. The others
+are the same without flash attention, where a sequence's tokens are multiplied together too."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamBlock:
-    """As many tokens for each of some neighbouring streams, next in line there.
+    """The next tokens of some neighbouring streams: the same number for each.
+
+    llama.cpp splits a batch where stream numbers have gaps or lengths differ, and each part would have to
+    satisfy the rule by itself.
 
     Attributes:
-        first: the first stream.
+        first: number of the first stream.
         tokens: int32 (n_streams, n_tokens).
-        starts: int32 (n_streams,), the position of the first token of each.
-        wanted: bool (n_streams, n_tokens), whose logits are wanted.
+        starts: int32 (n_streams,), the position of each stream's first token.
+        wanted: bool (n_streams, n_tokens), the tokens whose logits are wanted.
     """
 
     first: int
@@ -103,7 +113,9 @@ class StreamBlock:
     wanted: NDArray[np.bool_]
 
     def decode(self, context: Context, rule: Rule) -> NDArray[np.intp]:
-        """Compute the block; return each token's row of logits, (n_streams, n_tokens), -1 for none.
+        """Compute the block; return the index of each token's row of logits, -1 for none.
+
+        The result has shape (n_streams, n_tokens).
 
         Raises:
             DecodeError: llama.cpp did not compute it.
@@ -121,6 +133,7 @@ class StreamBlock:
         return np.where(flags, np.cumsum(flags) - 1, -1).reshape(self.tokens.shape)
 
     def _flags(self, rule: Rule) -> NDArray[np.bool_]:
+        """Return the wanted tokens, and as many others from the end as the rule wants flagged."""
         flags = self.wanted.ravel().copy()
         n_wanted = int(flags.sum())
         if n_wanted:
@@ -130,12 +143,12 @@ class StreamBlock:
 
 
 def refuse_devices(names: str | None) -> None:
-    """Raise BadRequestError where layers would be computed by something other than the CPU."""
+    """Raise BadRequestError if a GPU would compute layers."""
     found = [name for name, kind in kinds().items() if kind != ACCELERATOR]
     if found and (names is None or names.strip().casefold() != "none"):
         raise BadRequestError(
             f"batch_invariant: GPUs ({', '.join(found)}) choose their kernels by the size of the batch; "
-            "say devices='none' to compute on the CPU"
+            "pass devices='none' to compute on the CPU"
         )
 
 
@@ -149,8 +162,8 @@ def invariant_plan(plan: ContextPlan, model: Model) -> ContextPlan:
     """
     if model.is_recurrent:
         raise BadRequestError(
-            f"batch_invariant: {model.path.name} is a recurrent or hybrid model, whose states cannot "
-            "give back a token; the mode cannot be had with it"
+            f"batch_invariant: {model.path.name} is a recurrent or hybrid model, whose states cannot step "
+            "back by a token; open it without batch_invariant"
         )
     n_batch = _n_batch(plan)
     plan = replace(
@@ -199,8 +212,9 @@ def _has_accelerator() -> bool:
 def find_rule(context: Context) -> Rule:
     """Return the cheapest rule under which this machine gives one model's logits in the same bits.
 
-    Some eighty random tokens are computed at once, and half of them again in pieces beside another
-    sequence. Uses the context's first three streams and leaves them empty.
+    Eighty random tokens are computed at once by the strictest rule. By each other rule, half of them are
+    computed again in small pieces, alone and beside another sequence, and every bit is compared. Uses the
+    context's first three streams and leaves them empty.
 
     Raises:
         BadRequestError: no rule holds.
@@ -216,16 +230,16 @@ def find_rule(context: Context) -> Rule:
         )
         for rule in RULES:
             if rule.per_sequence == 1 and not context.plan.flash_attn:
-                continue  # the bits of few tokens may agree by chance
+                continue  # attention multiplies a sequence's tokens together; few may agree by chance
             if all(np.array_equal(row, expected[at]) for at, row in _in_pieces(context, rule, tokens)):
                 return rule
             _clear(context, 1, 2)
     finally:
         _clear(context, 0, 1, 2)
     raise BadRequestError(
-        f"batch_invariant: on this machine and build of llama-cpp-python, {context.model.path.name} gives "
-        "logits that depend on what is computed together, in every way that was tried; the mode cannot be "
-        "had with it"
+        "batch_invariant: on this machine and build of llama-cpp-python, the logits of "
+        f"{context.model.path.name} depend on what is computed together, by every rule that was tried; "
+        "open it without batch_invariant"
     )
 
 
@@ -238,7 +252,7 @@ _PIECES = (1, 5, 2, 16, 3, 9, 1, 1, 1, 1)  # single tokens also where many cells
 def _in_pieces(
     context: Context, rule: Rule, tokens: NDArray[np.int32]
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Compute tokens in stream 1 in small pieces; give positions and their rows."""
+    """Compute tokens in stream 1 in small pieces; yield positions and their rows of logits."""
     start = 0
     for number, n in enumerate(_PIECES):
         piece = tokens[start : start + n]
@@ -252,12 +266,12 @@ def _in_pieces(
 def _logits(
     context: Context, rule: Rule, stream: int, start: int, tokens: NDArray[np.int32]
 ) -> NDArray[np.float32]:
-    """Compute tokens of one stream alone; copies of their rows."""
+    """Compute tokens of one stream alone; return copies of their rows of logits."""
     return _padded(context, rule, stream, np.array([start], np.int32), tokens[None])
 
 
 def _beside(context: Context, rule: Rule, start: int, tokens: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Compute tokens of stream 1 while stream 2 computes others; copies of the former's rows."""
+    """Compute tokens of stream 1 beside others of stream 2; return copies of stream 1's rows of logits."""
     starts = np.array([start, context.sequence_length(2)], np.int32)
     return _padded(context, rule, 1, starts, np.stack([tokens, tokens[::-1]]))
 
