@@ -23,7 +23,8 @@ from tests.random_model import ARCHITECTURES, Architecture, Quantization, write_
 from tinker_local import BadRequestError, ModelInput, NotFoundError, SamplingClient, ServiceClient
 from tinker_local import SamplingParams as Params
 from tinker_local.cli import app
-from tinker_local.llama.model import load_adapter, load_model
+from tinker_local.llama.adapter import load_adapter
+from tinker_local.llama.model import load_model
 
 TOLERANCE = 1e-4
 GELU_TOLERANCE = 2e-3  # of gemma3: on a CPU llama.cpp looks GELU up in a table of float16

@@ -108,9 +108,10 @@ def _how_it_ended(done: subprocess.CompletedProcess[str]) -> str:
 
 def _try(path: Path, base: Path | None) -> Trial:
     """Do what can go wrong."""
+    from tinker_local.llama.adapter import load_adapter
     from tinker_local.llama.context import Context
     from tinker_local.llama.context_plan import ContextPlan
-    from tinker_local.llama.model import Model, load_adapter
+    from tinker_local.llama.model import Model
     from tinker_local.tokenizer import Tokenizer
 
     if is_adapter(path) and base is None:

@@ -41,9 +41,10 @@ def make(number: int, seed: int, seeds: Path) -> bytes:
 def open_and_use(path: Path, bases: Path) -> str:
     """Open a model, or an adapter on the base it names, and compute with it."""
     from tinker_local.gguf.file import is_adapter, read_head
+    from tinker_local.llama.adapter import load_adapter
     from tinker_local.llama.context import Context
     from tinker_local.llama.context_plan import ContextPlan
-    from tinker_local.llama.model import load_adapter, load_model
+    from tinker_local.llama.model import load_model
     from tinker_local.tokenizer import Tokenizer
 
     is_lora = is_adapter(path)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tests.random_adapter import random_adapter, write_tensors
 from tests.random_model import write_random_model
 from tinker_local import BadRequestError, ModelInput, ServiceClient
-from tinker_local.llama.model import load_adapter, load_model
+from tinker_local.llama.adapter import load_adapter
+from tinker_local.llama.model import load_model
 
 QUERY, EMBEDDING, NORM = "blk.0.attn_q.weight", "token_embd.weight", "blk.0.attn_norm.weight"
 

@@ -17,7 +17,7 @@ START = (
 SAY = START + "from tinker_local.llama import amx; print(amx._buffer_kinds(), avoids)"
 LIST = "from tinker_local.llama.devices import devices; devices(); "
 DESCRIBE = "from tinker_local.llama.build import build; build(); "
-ASK = "import ctypes; assert ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0; "  # arch_prctl: leave for AMX
+ASK = "import ctypes; assert ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0; "  # arch_prctl: may use AMX
 COMPUTE = (
     "; import tinker_local as t; service = t.ServiceClient(n_ctx=256)"
     "; c = service.create_sampling_client(base_model='SmolLM2-135M-Instruct')"
@@ -34,12 +34,12 @@ def said(program: str) -> list[str]:
 
 @needs_amx
 @pytest.mark.parametrize("first", ["", LIST, DESCRIBE], ids=["start", "devices", "build"])
-def test_llama_cpp_gets_no_leave(first: str) -> None:
+def test_llama_cpp_gets_no_permission(first: str) -> None:
     assert said(first + SAY) == ["['CPU_REPACK'] False"]
 
 
 @needs_amx
-def test_where_the_process_has_leave_extra_buffers_are_avoided() -> None:
+def test_where_the_process_has_permission_extra_buffers_are_avoided() -> None:
     [kinds, n_scored] = said(ASK + SAY + COMPUTE)
     assert "AMX" in kinds
     assert kinds.endswith("True")

@@ -13,11 +13,12 @@ from tinker_local.bench.memory import memory_read, weight_bytes
 from tinker_local.bench.speed import SAMPLES, EngineSpeed, measure_speed
 from tinker_local.bench.threads import ThreadSpeed, measure_threads, recommended_threads, thread_counts
 from tinker_local.bench.types import CANDIDATES, KNOWN, TypeSpeed, measure_types
+from tinker_local.llama.adapter import load_adapter
 from tinker_local.llama.context import Context
 from tinker_local.llama.context_plan import ContextPlan
 from tinker_local.llama.devices import ACCELERATOR, kinds
 from tinker_local.llama.machine import default_threads
-from tinker_local.llama.model import Model, load_adapter, load_model
+from tinker_local.llama.model import Model, load_model
 from tinker_local.options import Options
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.store.provenance import Provenance

@@ -18,11 +18,12 @@ from tinker_local.engine.request import QueueLimit, Request
 from tinker_local.engine.runner import BatchRunner, Runner
 from tinker_local.engine.sharing import ContextLimit
 from tinker_local.errors import RequestFailedError
+from tinker_local.llama.adapter import load_adapter
 from tinker_local.llama.context import Context, loaded_bytes
 from tinker_local.llama.context_plan import ContextPlan
 from tinker_local.llama.devices import ACCELERATOR, kinds
 from tinker_local.llama.machine import available_memory, check_fits, default_threads, main_memory, memory_of
-from tinker_local.llama.model import Model, load_adapter, load_model
+from tinker_local.llama.model import Model, load_model
 from tinker_local.options import Options
 from tinker_local.queue_state import QueueStateObserver
 

@@ -7,7 +7,8 @@ ggml.py            functions of ggml that llama-cpp-python does not bind
 build.py           how the installed llama.cpp was built
 devices.py         GPUs and other devices besides the CPU
 machine.py         cores and memory of this machine
-model.py           the weights and the vocabulary of a file; LoRA adapters
+model.py           the weights and the vocabulary of a file
+adapter.py         a LoRA over a model's weights
 mapped_files.py    whether model files were written to after they were opened
 long_texts.py      texts that llama.cpp's tokenizer has no stack for
 context_plan.py    how a context is to be made, and the memory that takes

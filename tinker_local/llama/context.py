@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from tinker_local import kernels
 from tinker_local.errors import InternalServerError
+from tinker_local.llama.adapter import Adapter
 from tinker_local.llama.context_plan import CacheType, ContextPlan, cell_bytes, logits_bytes
 from tinker_local.llama.decode_batch import DecodeBatch
 from tinker_local.llama.graph_callback import graph_callback
 from tinker_local.llama.log import log
 from tinker_local.llama.machine import give_back
-from tinker_local.llama.model import Adapter, Model, model_bytes
+from tinker_local.llama.model import Model, model_bytes
 
 _CACHE_TYPES: dict[CacheType, int] = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}  # enum ggml_type
 _FLASH_ATTN: dict[bool | None, int] = {None: -1, False: 0, True: 1}  # enum llama_flash_attn_type

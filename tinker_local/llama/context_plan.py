@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tinker_local.llama.model import Adapter, Model
+from tinker_local.llama.adapter import Adapter
+from tinker_local.llama.model import Model
 from tinker_local.options import KvType
 
 CacheType = Literal[KvType, "bf16"]

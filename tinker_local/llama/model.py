@@ -1,4 +1,4 @@
-"""Models and adapters: llama.cpp's handles with Python lifetimes. All who open the same file share one."""
+"""Models: weights and vocabulary of a GGUF file. All who open the same file share one model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from typing import Any, Literal
 import llama_cpp
 
 from tinker_local.errors import BadRequestError
-from tinker_local.gguf.adapter_check import check_adapter
-from tinker_local.gguf.file import file_version, read_head
+from tinker_local.gguf.file import file_version
 from tinker_local.gguf.model_check import check_model
-from tinker_local.gguf.parts import ModelFiles
 from tinker_local.llama.backend import start_backend
 from tinker_local.llama.devices import device_pointers
 from tinker_local.llama.log import log
@@ -230,61 +228,10 @@ def load_model(path: Path, n_gpu_layers: int, devices: str | None = None) -> Mod
     return model
 
 
-class Adapter:
-    """A LoRA over a model's weights. Get one from ``load_adapter``.
-
-    Attributes:
-        path: the file.
-        model: the base.
-        handle: llama.cpp's pointer.
-    """
-
-    def __init__(self, model: Model, path: Path) -> None:
-        check_adapter(read_head(path), ModelFiles.read(model.path))
-        with model.adapters_lock, log.listening():
-            handle = llama_cpp.llama_adapter_lora_init(model.handle, os.fsencode(path))
-            reason = log.last_errors() or "no reason given"
-            if handle:
-                self._free = weakref.finalize(self, _free_adapter, handle, model, os.getpid())
-        if not handle:
-            raise BadRequestError(f"llama.cpp cannot put the adapter {path} on {model.path}: {reason}")
-        self.path = path
-        self.model = model
-        self.handle: Any = handle
-
-
-def _free_adapter(handle: Any, model: Model, pid: int) -> None:
-    """Free an adapter. Its finalizer holds the model, so the model cannot be freed first."""
-    if pid != os.getpid():
-        return
-    with model.adapters_lock:
-        llama_cpp.llama_adapter_lora_free(handle)
-
-
-_adapters: weakref.WeakValueDictionary[tuple[object, ...], Adapter] = weakref.WeakValueDictionary()
-_adapters_lock = threading.Lock()
-
-
-def load_adapter(model: Model, path: Path) -> Adapter:
-    """Open a GGUF file with a LoRA for ``model``, or share it if that model has it open already.
-
-    Raises:
-        BadRequestError: the file is not a LoRA for this model, or one that llama.cpp would apply only
-            in part; the message has the reason.
-    """
-    path, version = file_version(path)
-    key = (id(model), path, version)  # an adapter keeps its model alive, so the id stays the model's
-    with _adapters_lock:
-        adapter = _adapters.get(key)
-        if adapter is None:
-            adapter = _adapters[key] = Adapter(model, path)
-    return adapter
-
-
 def _after_fork() -> None:
     """Make the locks anew: threads of the parent may have held them, and do not exist here."""
-    global _models_lock, _adapters_lock
-    _models_lock, _adapters_lock = threading.Lock(), threading.Lock()
+    global _models_lock
+    _models_lock = threading.Lock()
     for model in _models.values():
         model.adapters_lock = threading.RLock()
 
