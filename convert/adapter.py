@@ -18,7 +18,7 @@ from convert.adapters.merged import merged_tensors, separate_output, unties
 from convert.adapters.settings import CONFIG
 from convert.adapters.updates import HEAD, TOKENS, Updates, find_updates
 from convert.architectures import Architecture
-from convert.convert import Job, Progress
+from convert.convert import Job
 from convert.errors import CheckpointError, ConversionError, UnsupportedError
 from convert.files.models_directory import checked_name, models_directory
 from convert.files.publishing import check_space, publishing
@@ -26,6 +26,7 @@ from convert.gguf.file_types import FILE_TYPES, FileType, find_type
 from convert.gguf.head import Value
 from convert.gguf.output import SOURCE_HASH, GgufOutput
 from convert.gguf.tensor_types import plan_storage
+from convert.progress import OnProgress
 from convert.untied import untie
 
 ADAPTER_TYPES = ("f32", "f16", "bf16")
@@ -69,7 +70,7 @@ def convert_adapter(
     verify: bool = True,
     split_size: int | None = None,
     any_base: bool = False,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Path:
     """Convert an adapter to a GGUF file, or base and adapter to one model.
 

@@ -17,15 +17,13 @@ from convert.gguf.file_types import FileType, find_type, split_type
 from convert.gguf.output import GgufOutput
 from convert.gguf.tensor_types import main_type, plan_storage
 from convert.metadata import general_metadata
-from convert.model import Model
+from convert.model import ModelPlan
+from convert.progress import OnProgress
 from convert.quantize import quantize
-from convert.source.checkpoint import Checkpoint
+from convert.source.checkpoint import SourceCheckpoint
 from convert.verification.llama_process import LlamaProcess
 from convert.verification.verify import checking
 from convert.vocabularies.vocabulary import read_vocabulary
-
-Progress = Callable[[int, int], None]
-"""Is called now and then with the bytes that are done and those that there are in all."""
 
 Change = Callable[[Architecture], None]
 
@@ -41,7 +39,7 @@ def convert_checkpoint(
     force: bool = False,
     verify: bool = True,
     split_size: int | None = None,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Path:
     """Convert a model to a GGUF file.
 
@@ -81,7 +79,7 @@ def convert_checkpoint(
     path = Path(source)
     if path.is_dir():
         type = None if outtype.lower() == "auto" else find_type(outtype)
-        return job.convert(Checkpoint.open(path), type)
+        return job.convert(SourceCheckpoint.open(path), type)
     return job.requantize(_check_gguf(path), outtype)
 
 
@@ -94,9 +92,11 @@ class Job:
     force: bool
     verify: bool
     split_size: int | None
-    on_progress: Progress
+    on_progress: OnProgress
 
-    def convert(self, checkpoint: Checkpoint, type: FileType | None, change: Change | None = None) -> Path:
+    def convert(
+        self, checkpoint: SourceCheckpoint, type: FileType | None, change: Change | None = None
+    ) -> Path:
         """Convert a model directory.
 
         Args:
@@ -105,7 +105,7 @@ class Job:
         """
         directory = checkpoint.directory
         name = self.name or name_of_checkpoint(directory, checkpoint.config.get("_name_or_path"))
-        model = Model.of(checkpoint, change)
+        model = ModelPlan.of(checkpoint, change)
         tensors = plan_storage(model.targets, checkpoint.tensors, type if type and type.is_direct else None)
         type = type or main_type(tensors)
         output = self.output or models_directory() / f"{name}-{type.name}.gguf"
@@ -149,7 +149,9 @@ class Job:
         place = here if here.is_relative_to(home.resolve()) and "/" not in name else home
         return place / f"{name}-{type.name}.gguf"
 
-    def _write(self, layout: GgufOutput, checkpoint: Checkpoint, paths: list[Path], total: int) -> None:
+    def _write(
+        self, layout: GgufOutput, checkpoint: SourceCheckpoint, paths: list[Path], total: int
+    ) -> None:
         """Write files while llama.cpp looks at their heads; ``total``: bytes of work in all."""
         layout.write_heads(paths)
         done = sum(map(len, layout.heads))
@@ -165,7 +167,12 @@ class Job:
             layout.write_data(paths, checkpoint.tensors, count)
 
     def _write_and_quantize(
-        self, layout: GgufOutput, checkpoint: Checkpoint, type: FileType, place: Path, names: list[str]
+        self,
+        layout: GgufOutput,
+        checkpoint: SourceCheckpoint,
+        type: FileType,
+        place: Path,
+        names: list[str],
     ) -> None:
         """Write the model as exactly as it is, and have that quantized."""
         whole = place / "whole"  # is no result: only what lies in the place itself is
@@ -179,7 +186,7 @@ class Job:
             whole / names[0],
             place / (names[0] if len(names) == 1 else names[0].rpartition("-00001-of-")[0]),
             type,
-            kept=[(tensor.target.name, int(tensor.kind)) for tensor in tensors if tensor.target.raw_type],
+            kept=[(tensor.target.name, int(tensor.type)) for tensor in tensors if tensor.target.raw_type],
             n_parts=len(names),
             on_share=lambda share: self.on_progress(int(n_bytes * (1 + share)), 2 * n_bytes),
         )

@@ -12,9 +12,9 @@ from convert.architectures import Architecture, find_architecture
 from convert.errors import CheckpointError
 from convert.gguf.head import Value
 from convert.gguf.target import Target
-from convert.source.checkpoint import Checkpoint
+from convert.source.checkpoint import SourceCheckpoint
 from convert.source.config import Config
-from convert.source.tensor import Tensor
+from convert.source.tensor import SourceTensor
 
 _EMBEDDING = "token_embd.weight"
 _OUTPUT = "lm_head.weight"
@@ -22,7 +22,7 @@ _CHUNK = 1 << 24  # bytes that are compared at once
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class ModelPlan:
     """What an architecture makes of a checkpoint.
 
     Attributes:
@@ -38,7 +38,9 @@ class Model:
     family: Architecture
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, change: Callable[[Architecture], None] | None = None) -> Model:
+    def of(
+        cls, checkpoint: SourceCheckpoint, change: Callable[[Architecture], None] | None = None
+    ) -> ModelPlan:
         """Ask the checkpoint's architecture.
 
         Args:
@@ -86,7 +88,9 @@ class Model:
         raise CheckpointError(f"the checkpoint makes no {_EMBEDDING}")
 
 
-def _refuse_left_over(checkpoint: Checkpoint, architecture: Architecture, targets: list[Target]) -> None:
+def _refuse_left_over(
+    checkpoint: SourceCheckpoint, architecture: Architecture, targets: list[Target]
+) -> None:
     used = {name for target in targets for name in target.sources}
     left = [
         name
@@ -108,7 +112,7 @@ def _refuse_left_over(checkpoint: Checkpoint, architecture: Architecture, target
         )
 
 
-def _are_equal(one: Tensor, other: Tensor) -> bool:
+def _are_equal(one: SourceTensor, other: SourceTensor) -> bool:
     if (one.shape, one.dtype) != (other.shape, other.dtype):
         return False
     a, b = (tensor.array().reshape(-1).view(np.uint8) for tensor in (one, other))

@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+OnProgress = Callable[[int, int], None]
+"""Is called now and then with the bytes that are done and the bytes in all."""
+
 _REFRESH = 0.1  # seconds
 
 
 @contextmanager
-def shown_progress(description: str) -> Iterator[Callable[[int, int], None] | None]:
+def shown_progress(description: str) -> Iterator[OnProgress | None]:
     """Show a bar with bytes, speed and time left while the block runs.
 
     Yields:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -24,6 +23,7 @@ from convert.gguf.file import METADATA_START, GgufFile, read_head, read_heads
 from convert.gguf.file_types import split_type
 from convert.gguf.head import assemble_head, pack_metadata
 from convert.gguf.tensor_info import pad
+from convert.progress import OnProgress
 
 MADE_FROM = "tinker_local.untied_from"
 """Where such a file says of what it was made: the size and time of change of the base's file."""
@@ -31,8 +31,6 @@ MADE_FROM = "tinker_local.untied_from"
 _CHUNK = 1 << 22
 _FOREIGN = {"blobs", "snapshots", "site-packages", "dist-packages"}
 """Directories that belong to a cache or a package manager."""
-
-Progress = Callable[[int, int], None]
 
 
 def base_for(base: Path, adapter: Path) -> Path:
@@ -70,7 +68,7 @@ def untied_path(path: Path) -> Path:
 
 
 def untie(
-    path: Path, output: Path | None = None, *, force: bool = False, on_progress: Progress | None = None
+    path: Path, output: Path | None = None, *, force: bool = False, on_progress: OnProgress | None = None
 ) -> Path:
     """Return a file of the same model with an output matrix of its own; make it if it is not there.
 
@@ -140,7 +138,7 @@ def _raw_metadata(file: GgufFile) -> bytes:
         return data.read(file.metadata_end - METADATA_START)
 
 
-def _write(source: GgufFile, given: BinaryIO, made: BinaryIO, on_progress: Progress, total: int) -> None:
+def _write(source: GgufFile, given: BinaryIO, made: BinaryIO, on_progress: OnProgress, total: int) -> None:
     infos = [*source.tensors.values(), replace(source.tensors[EMBEDDING], name=OUTPUT)]
     made.write(assemble_head(_metadata(source), len(source.metadata) + 1, infos, source.alignment))
     for info in infos:

@@ -15,9 +15,9 @@ from convert.errors import CheckpointError
 from convert.files.models_directory import name_of_checkpoint
 from convert.gguf.file import GgufFile, read_heads
 from convert.gguf.target import Target
-from convert.model import Model
-from convert.source.checkpoint import Checkpoint
-from convert.source.tensor import Tensor
+from convert.model import ModelPlan
+from convert.source.checkpoint import SourceCheckpoint
+from convert.source.tensor import SourceTensor
 
 OUTPUT, EMBEDDING = "output.weight", "token_embd.weight"
 
@@ -39,7 +39,7 @@ class Base:
     family: Architecture
     targets: Mapping[str, Target]
     repository: str | None
-    checkpoint: Checkpoint | None = None
+    checkpoint: SourceCheckpoint | None = None
     files: tuple[GgufFile, ...] = ()
 
     @classmethod
@@ -51,8 +51,8 @@ class Base:
             UnsupportedError: nobody knows the architecture.
         """
         if path.is_dir():
-            checkpoint = Checkpoint.open(path)
-            model = Model.of(checkpoint)
+            checkpoint = SourceCheckpoint.open(path)
+            model = ModelPlan.of(checkpoint)
             name = name_of_checkpoint(path, checkpoint.config.get("_name_or_path"))
             repository = name if "/" in name else None
             return cls(path, model.family, _by_name(model.targets), repository, checkpoint)
@@ -77,14 +77,14 @@ class Base:
         return OUTPUT not in self.targets
 
     @cached_property
-    def modules(self) -> Mapping[str, Tensor]:
+    def modules(self) -> Mapping[str, SourceTensor]:
         """The checkpoint's tensors that go into the file, under plain names (``plain``)."""
         used = {name for target in self.targets.values() for name in target.sources}
         return {
             plain(name): tensor for name, tensor in self.family.sources.items() if tensor.sources[0] in used
         }
 
-    def made_of(self, tensor: Tensor) -> list[Target]:
+    def made_of(self, tensor: SourceTensor) -> list[Target]:
         """Return the targets that a tensor of the checkpoint goes into."""
         return self._users.get(tensor.sources[0], [])
 

@@ -16,7 +16,7 @@ from convert.gguf.arrays import Array
 from convert.gguf.file import GgufFile, StoredValue
 from convert.gguf.target import Rows, Target
 from convert.source.config import Config
-from convert.source.tensor import Tensor
+from convert.source.tensor import SourceTensor
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -129,11 +129,11 @@ class _Drawn(Architecture):
 
     def draw(self, path: Path, shapes: Shapes) -> None:
         """Begin; ``shapes``: of the file's tensors, rows first."""
-        self._path, self._shapes, self._drawn = path, shapes, dict[str, Tensor]()
+        self._path, self._shapes, self._drawn = path, shapes, dict[str, SourceTensor]()
         self._source = self._drawn
 
     def _define(self, source: str, shape: tuple[int, ...]) -> None:
-        self._drawn.setdefault(source, Tensor(source, shape, "F32", self._path, 0))
+        self._drawn.setdefault(source, SourceTensor(source, shape, "F32", self._path, 0))
 
     def expect_shape(self, source: str, shape: tuple[int, ...]) -> None:
         self._define(source, shape)

@@ -12,7 +12,7 @@ from convert.adapters.settings import CONFIG, Settings
 from convert.errors import CheckpointError, UnsupportedError
 from convert.files.directory import find_file
 from convert.source.safetensors_file import read_tensors
-from convert.source.tensor import Tensor
+from convert.source.tensor import SourceTensor
 
 WEIGHTS = "adapter_model.safetensors"
 _PICKLE = "adapter_model.bin"
@@ -39,7 +39,7 @@ class AdapterCheckpoint:
     directory: Path
     settings: Settings
     factors: tuple[Factors, ...]
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, SourceTensor]
     copies: Mapping[str, tuple[int, ...]]
 
     @classmethod
@@ -71,10 +71,10 @@ class AdapterCheckpoint:
         return cls(directory, settings, factors, {name: tensors[name] for name in used}, copies)
 
 
-_Pairs = dict[tuple[str, bool], dict[str, Tensor]]
+_Pairs = dict[tuple[str, bool], dict[str, SourceTensor]]
 
 
-def _pair(tensors: Mapping[str, Tensor], path: Path) -> tuple[_Pairs, dict[str, tuple[int, ...]]]:
+def _pair(tensors: Mapping[str, SourceTensor], path: Path) -> tuple[_Pairs, dict[str, tuple[int, ...]]]:
     """Return the tensors by module and factor, and the shapes of copies of the base's weights."""
     pairs: _Pairs = {}
     copies: dict[str, tuple[int, ...]] = {}
@@ -105,7 +105,7 @@ def _pair(tensors: Mapping[str, Tensor], path: Path) -> tuple[_Pairs, dict[str, 
 
 
 def _factors(
-    key: tuple[str, bool], of_module: Mapping[str, Tensor], settings: Settings, path: Path
+    key: tuple[str, bool], of_module: Mapping[str, SourceTensor], settings: Settings, path: Path
 ) -> Factors | None:
     """Return a module's factors; None for Tinker's empty places of projections that a model has not."""
     module, is_embedding = key

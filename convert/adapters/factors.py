@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convert.gguf.encoding import as_float32
-from convert.source.tensor import Array, Tensor
+from convert.source.tensor import Array, SourceTensor
 
 Float32 = NDArray[np.float32]
 
@@ -29,8 +29,8 @@ class Factors:
     """
 
     module: str
-    first: Tensor
-    second: Tensor
+    first: SourceTensor
+    second: SourceTensor
     scale: float
     is_embedding: bool = False
     stacked: int | None = None

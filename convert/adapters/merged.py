@@ -12,18 +12,18 @@ from convert.adapters.base import Base
 from convert.adapters.factors import Float32
 from convert.adapters.updates import HEAD, TOKENS, Update, Updates, n_outputs
 from convert.architectures import Architecture
-from convert.architectures.decoder import Decoder
+from convert.architectures.decoder import DecoderOnly
 from convert.gguf.encoding import as_float32
-from convert.source.tensor import Array, Tensor
+from convert.source.tensor import Array, SourceTensor
 
 _CHUNK = 1 << 24  # numbers that are merged at once
 
 
 @dataclass(frozen=True, eq=False)
-class MergedTensor(Tensor):
+class MergedTensor(SourceTensor):
     """A weight plus scale * B A. Its numbers are float32; those of a stack come one expert at a time."""
 
-    original: Tensor
+    original: SourceTensor
     updates: tuple[Update, ...]
     is_transposed: bool
     n_outputs: int
@@ -71,12 +71,12 @@ class MergedTensor(Tensor):
                 weight[places[here] - first] += factor @ update.a(expert)
 
 
-def merged_tensors(updates: Updates, base: Base) -> dict[str, Tensor]:
+def merged_tensors(updates: Updates, base: Base) -> dict[str, SourceTensor]:
     """Return the changed tensors, under their names in the checkpoint.
 
     An output matrix that the base has tied to the token embeddings becomes a tensor of its own.
     """
-    merged: dict[str, Tensor] = {}
+    merged: dict[str, SourceTensor] = {}
     names = {id(tensor): name for name, tensor in base.family.sources.items()}
     for plain, of_tensor in updates.items():
         tensor = base.modules.get(plain)
@@ -97,7 +97,7 @@ def unties(updates: Updates, base: Base) -> bool:
     return HEAD not in base.modules and bool({HEAD, TOKENS} & updates.keys())
 
 
-def separate_output(base: Base, architecture: Architecture, merged: Mapping[str, Tensor]) -> None:
+def separate_output(base: Base, architecture: Architecture, merged: Mapping[str, SourceTensor]) -> None:
     """Give a model that has none an output matrix: the adapted one, or the embeddings as they were."""
     name = _head_name(base)
     head = merged.get(name) or base.modules[TOKENS]
@@ -106,11 +106,11 @@ def separate_output(base: Base, architecture: Architecture, merged: Mapping[str,
 
 
 def _head_name(base: Base) -> str:
-    assert isinstance(base.family, Decoder)
+    assert isinstance(base.family, DecoderOnly)
     return base.family.heads[0]
 
 
-def _fields(tensor: Tensor) -> dict[str, Any]:
+def _fields(tensor: SourceTensor) -> dict[str, Any]:
     return {field: getattr(tensor, field) for field in ("name", "shape", "dtype", "file", "offset")}
 
 

@@ -13,7 +13,7 @@ from convert.adapters.base import EMBEDDING, Base, plain
 from convert.adapters.checkpoint import AdapterCheckpoint
 from convert.adapters.factors import Factors, Float32
 from convert.errors import CheckpointError
-from convert.source.tensor import Tensor
+from convert.source.tensor import SourceTensor
 
 HEAD, TOKENS = "lm_head", "embed_tokens"
 
@@ -104,7 +104,7 @@ def find_updates(adapter: AdapterCheckpoint, base: Base) -> Updates:
     return updates
 
 
-def n_outputs(base: Base, tensor: Tensor) -> int:
+def n_outputs(base: Base, tensor: SourceTensor) -> int:
     """Return the outputs of a weight of the checkpoint."""
     return _features(base, tensor)[1]
 
@@ -113,7 +113,7 @@ def _is_tied(base: Base) -> bool:
     return HEAD not in base.modules
 
 
-def _features(base: Base, tensor: Tensor) -> tuple[int, int]:
+def _features(base: Base, tensor: SourceTensor) -> tuple[int, int]:
     """Return a weight's inputs and outputs."""
     *_, rows, columns = tensor.shape
     is_transposed = any(target.is_transposed for target in base.made_of(tensor))
@@ -198,7 +198,7 @@ class _Finder:
                 self._checked(tensor, update, None if expert is not None else n_experts),
             )
 
-    def _stacked(self, tensor: Tensor, expert: int | None, rows: slice) -> Update:
+    def _stacked(self, tensor: SourceTensor, expert: int | None, rows: slice) -> Update:
         update = Update(self.factors, to=expert, rows=rows)
         if expert is not None and expert >= tensor.shape[0]:
             raise self._wrong(tensor)
@@ -231,7 +231,7 @@ class _Finder:
 
     # -- shapes -----------------------------------------------------------------------------------
 
-    def _checked(self, tensor: Tensor, update: Update, n_experts: int | None = None) -> Update:
+    def _checked(self, tensor: SourceTensor, update: Update, n_experts: int | None = None) -> Update:
         """Return the update if it fits a weight. Raises CheckpointError if not."""
         n_in, n_out = _features(self.base, tensor)
         given = len(range(self.factors.n_out)[update.outputs])
@@ -243,7 +243,7 @@ class _Finder:
             raise self._wrong(tensor)
         return update
 
-    def _wrong(self, tensor: Tensor) -> CheckpointError:
+    def _wrong(self, tensor: SourceTensor) -> CheckpointError:
         shapes = f"A {self.factors.first.shape} and B {self.factors.second.shape}"
         return CheckpointError(
             f"the factors of {self.factors.module}, {shapes}, do not fit {tensor.name} of the shape "

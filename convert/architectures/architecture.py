@@ -14,7 +14,7 @@ from convert.errors import CheckpointError
 from convert.gguf.head import Value
 from convert.gguf.target import Rows, Target
 from convert.source.config import Config
-from convert.source.tensor import Array, Tensor
+from convert.source.tensor import Array, SourceTensor
 
 
 class Architecture(ABC):
@@ -45,7 +45,7 @@ class Architecture(ABC):
     interleaves_experts: ClassVar[bool] = False
     """Whether the rows of ``gate_up_proj`` are a gate's and an up's in turn, not first all of the gate."""
 
-    def __init__(self, config: Config, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
         self.config, self._source = config, tensors
 
     @cached_property
@@ -54,11 +54,11 @@ class Architecture(ABC):
         return self.config.integer("num_hidden_layers")
 
     @property
-    def sources(self) -> Mapping[str, Tensor]:
+    def sources(self) -> Mapping[str, SourceTensor]:
         """The checkpoint's tensors by name; a packed matrix is one of them."""
         return self._source
 
-    def change(self, tensors: Mapping[str, Tensor]) -> None:
+    def change(self, tensors: Mapping[str, SourceTensor]) -> None:
         """Put tensors in the place of those of the same names, or beside them."""
         self._source = {**self._source, **tensors}
 
@@ -84,7 +84,7 @@ class Architecture(ABC):
         """Whether the checkpoint has a tensor."""
         return source in self._source
 
-    def tensor(self, source: str) -> Tensor:
+    def tensor(self, source: str) -> SourceTensor:
         """Return a tensor of the checkpoint. Raises CheckpointError if it is missing."""
         try:
             return self._source[source]
@@ -191,7 +191,9 @@ class Architecture(ABC):
         return Target(name, shape, tuple(sources), pieces, is_matrix, raw_type)
 
 
-def _arrays(tensor: Tensor, rows: Rows | None, columns: Rows | None, transposed: bool) -> Iterator[Array]:
+def _arrays(
+    tensor: SourceTensor, rows: Rows | None, columns: Rows | None, transposed: bool
+) -> Iterator[Array]:
     if rows is None and columns is None and not transposed:
         yield from tensor.pieces()
         return

@@ -9,7 +9,7 @@ from typing import ClassVar
 from convert.architectures.architecture import Architecture, Target
 
 
-class Decoder(Architecture):
+class DecoderOnly(Architecture):
     """A model that reads tokens and gives logits."""
 
     prefixes: ClassVar[tuple[str, ...]] = ("model.",)

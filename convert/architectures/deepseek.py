@@ -8,13 +8,13 @@ from typing import ClassVar
 import numpy as np
 
 from convert.architectures.architecture import Rows, Target, Value, rotary_rows
-from convert.architectures.decoder import Decoder
+from convert.architectures.decoder import DecoderOnly
 from convert.architectures.experts import expert_stacks
 from convert.architectures.rotary import latent_rope_metadata
 from convert.errors import CheckpointError, UnsupportedError
 from convert.source.config import Config
 from convert.source.packed_tensor import unpack
-from convert.source.tensor import Array, Tensor
+from convert.source.tensor import Array, SourceTensor
 
 WEIGHTS = {
     "attn_norm": "input_layernorm",
@@ -27,7 +27,7 @@ SIGMOID = 2
 """llama.cpp's number of the router's function (LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID)."""
 
 
-class DeepSeekV3(Decoder):
+class DeepSeekV3(DecoderOnly):
     """Latent attention; experts chosen by sigmoid scores plus a bias, from the best groups; shared experts.
 
     llama.cpp computes latent attention with queries moved into the latent space, hence one key head, and
@@ -50,7 +50,7 @@ class DeepSeekV3(Decoder):
         "blk.*.attn_v_b.weight",
     )
 
-    def __init__(self, config: Config, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
         super().__init__(config, unpack(tensors, config))
         n_extra = config.integer("num_nextn_predict_layers", config.get("num_mtp_layers", 0))
         extra = range(self.n_layers, self.n_layers + n_extra)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from convert.architectures.architecture import Target, Value
-from convert.architectures.decoder import Decoder
+from convert.architectures.decoder import DecoderOnly
 
 NORMS = {"attn_norm": "ln_1", "ffn_norm": "ln_2"}
 MATRICES = {
@@ -17,7 +17,7 @@ MATRICES = {
 }
 
 
-class Gpt2(Decoder):
+class Gpt2(DecoderOnly):
     """Learned positions, layer norms, biases everywhere; matrices with their inputs first (``Conv1D``)."""
 
     names = ("GPT2LMHeadModel",)

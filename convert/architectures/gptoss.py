@@ -16,7 +16,7 @@ from convert.architectures.transformer import ATTENTION, Sizes, Transformer
 from convert.errors import CheckpointError, ConversionWarning
 from convert.source.config import Config, Rope
 from convert.source.packed_tensor import Mxfp4Tensor, unpack_mxfp4
-from convert.source.tensor import Array, Tensor
+from convert.source.tensor import Array, SourceTensor
 
 NORMS = {"attn_norm": "input_layernorm", "post_attention_norm": "post_attention_layernorm"}
 
@@ -43,7 +43,7 @@ class GptOss(Transformer):
     rope_kinds = ("yarn",)
     defaults: ClassVar[Sizes] = {"head_dim": 64, "rms_norm_eps": 1e-5}
 
-    def __init__(self, config: Config, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
         super().__init__(config, unpack_mxfp4(tensors))
 
     def check(self) -> None:
@@ -111,7 +111,7 @@ class GptOss(Transformer):
             yield self._weight(f"{ours}{name}.weight", self.tensor(f"{theirs}{source}"), rows)
             yield self._bias(f"{ours}{name}.bias", self.tensor(f"{theirs}{source}_bias"), rows)
 
-    def _weight(self, name: str, tensor: Tensor, rows: Rows) -> Target:
+    def _weight(self, name: str, tensor: SourceTensor, rows: Rows) -> Target:
         """Return experts, which transformers has inputs first; packed ones as they are, repacked."""
         n_experts, n_inputs, _ = tensor.shape
 
@@ -136,7 +136,7 @@ class GptOss(Transformer):
             is_transposed=True,
         )
 
-    def _bias(self, name: str, bias: Tensor, rows: Rows) -> Target:
+    def _bias(self, name: str, bias: SourceTensor, rows: Rows) -> Target:
         shape = (bias.shape[0], len(rows))
         return self.compute(name, shape, bias.sources, lambda: bias.array()[:, rows], is_matrix=False)
 

@@ -8,11 +8,11 @@ from functools import cached_property
 import numpy as np
 
 from convert.architectures.architecture import Target, Value
-from convert.architectures.decoder import Decoder
+from convert.architectures.decoder import DecoderOnly
 from convert.architectures.experts import part
 from convert.errors import CheckpointError, UnsupportedError
 from convert.source.config import Config
-from convert.source.tensor import Tensor
+from convert.source.tensor import SourceTensor
 
 KINDS = {
     "M": "mamba",
@@ -34,7 +34,7 @@ SHARED_EXPERT = {"ffn_up_shexp": "shared_experts.up_proj", "ffn_down_shexp": "sh
 LATENT = {"ffn_latent_down": "fc1_latent_proj", "ffn_latent_up": "fc2_latent_proj"}
 
 
-class NemotronH(Decoder):
+class NemotronH(DecoderOnly):
     """A hybrid without positions: the recurrent layers tell the order."""
 
     names = ("NemotronHForCausalLM",)
@@ -44,7 +44,7 @@ class NemotronH(Decoder):
     without_lora = ("blk.*.ssm_conv1d.weight", "blk.*.ffn_latent_down.weight", "blk.*.ffn_latent_up.weight")
     ignored = ("mtp.*",)  # a draft of the next but one token, no part of the model
 
-    def __init__(self, config: Config, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
         super().__init__(config, tensors)
         if "moe" in self.kinds:
             self.gguf_name = "nemotron_h_moe"
@@ -206,7 +206,7 @@ class NemotronH(Decoder):
         yield self.reshaped(f"{ours}ssm_d", skip, (*skip.shape, 1))
         yield self.reshaped(f"{ours}ssm_norm.weight", norm, (self.n_groups, norm.shape[0] // self.n_groups))
 
-    def reshaped(self, name: str, tensor: Tensor, shape: tuple[int, ...]) -> Target:
+    def reshaped(self, name: str, tensor: SourceTensor, shape: tuple[int, ...]) -> Target:
         """Return a float32 tensor in another shape. Raises CheckpointError if the sizes differ."""
         if np.prod(shape) != np.prod(tensor.shape):
             raise CheckpointError(f"tensor {tensor.name} has shape {tensor.shape}, which is no {shape}")

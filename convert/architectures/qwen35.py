@@ -17,7 +17,7 @@ from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, 
 from convert.errors import CheckpointError, UnsupportedError
 from convert.source.config import Config, Rope
 from convert.source.packed_tensor import unpack
-from convert.source.tensor import Array, Tensor
+from convert.source.tensor import Array, SourceTensor
 
 LINEAR, FULL = "linear_attention", "full_attention"
 NORMS = {"attn_norm": "input_layernorm", "post_attention_norm": "post_attention_layernorm"}
@@ -41,7 +41,7 @@ class Qwen35(Transformer):
     without_lora = ("blk.*.ssm_conv1d.weight",)
     ignored = (*Transformer.ignored, "model.visual.*", "visual.*", "mtp.*")
 
-    def __init__(self, config: Config, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
         super().__init__(config, unpack(tensors, config))
         self.n_heads_key = config.integer("linear_num_key_heads", 16)
         self.n_heads_value = config.integer("linear_num_value_heads", 32)

@@ -10,7 +10,7 @@ from convert.architectures.experts import expert_stacks
 from convert.architectures.transformer import ATTENTION, HEAD_NORMS, PRE_NORMS, Sizes, Transformer
 from convert.source.config import Config
 from convert.source.packed_tensor import unpack
-from convert.source.tensor import Tensor
+from convert.source.tensor import SourceTensor
 
 
 class Qwen3Moe(Transformer):
@@ -21,7 +21,7 @@ class Qwen3Moe(Transformer):
     layer = PRE_NORMS | ATTENTION | HEAD_NORMS
     defaults: ClassVar[Sizes] = {"rms_norm_eps": 1e-6}
 
-    def __init__(self, config: Config, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
         super().__init__(config, unpack(tensors, config))
         self.n_experts = config.integer("num_experts", config.get("num_local_experts"))
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import ClassVar
 
 from convert.architectures.architecture import Rows, Target, Value, rotary_rows
-from convert.architectures.decoder import Decoder
+from convert.architectures.decoder import DecoderOnly
 from convert.architectures.rotary import rope_factors, rope_metadata
 from convert.errors import CheckpointError, ConversionWarning, UnsupportedError
 from convert.source.config import Rope
@@ -27,7 +27,7 @@ Sizes = Mapping[str, int | float]
 """Settings that say how large a model is, by their names in config.json."""
 
 
-class Transformer(Decoder):
+class Transformer(DecoderOnly):
     """A decoder with rotary positions. A family says what is particular about it in the class variables."""
 
     layer: ClassVar[Mapping[str, str]] = PRE_NORMS | ATTENTION | GATED_MLP

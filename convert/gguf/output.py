@@ -18,7 +18,7 @@ from convert.gguf.head import Value, Whole, pack_head, pack_metadata, pack_tenso
 from convert.gguf.target import Target
 from convert.gguf.tensor_info import TensorInfo, pad
 from convert.source.fingerprint import Fingerprint
-from convert.source.tensor import Array, Tensor
+from convert.source.tensor import Array, SourceTensor
 
 SOURCE_HASH = "general.source.sha256"
 """Where ``Fingerprint``'s number stands."""
@@ -29,16 +29,16 @@ _PART_KEYS = 256  # bytes, more than the beginning of a file and the keys of a p
 
 
 @dataclass(frozen=True, eq=False)
-class Planned:
+class StoredTensor:
     """A tensor and how it will be stored."""
 
     target: Target
-    kind: Kind
+    type: Kind
 
     @property
     def info(self) -> TensorInfo:
         """Its entry in the head."""
-        return TensorInfo(self.target.name, self.target.shape, int(self.kind))
+        return TensorInfo(self.target.name, self.target.shape, int(self.type))
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +50,12 @@ class GgufOutput:
         heads: what comes before the tensors' data in each file.
     """
 
-    parts: Sequence[Sequence[Planned]]
+    parts: Sequence[Sequence[StoredTensor]]
     heads: Sequence[bytes]
 
     @classmethod
     def plan(
-        cls, metadata: Mapping[str, Value], tensors: Sequence[Planned], split_size: int | None = None
+        cls, metadata: Mapping[str, Value], tensors: Sequence[StoredTensor], split_size: int | None = None
     ) -> GgufOutput:
         """Lay out files of at most ``split_size`` bytes each; a larger tensor has its own."""
         metadata = {**metadata, SOURCE_HASH: _UNKNOWN}
@@ -67,14 +67,14 @@ class GgufOutput:
                 keys["split.no"] = Whole(number, ValueType.UINT16)
                 keys["split.count"] = Whole(len(parts), ValueType.UINT16)
                 keys["split.tensors.count"] = Whole(len(tensors), ValueType.INT32)
-            heads.append(pack_head(keys, [planned.info for planned in part]))
+            heads.append(pack_head(keys, [stored.info for stored in part]))
         return cls(parts, heads)
 
     @property
     def sizes(self) -> list[int]:
         """Bytes of each file."""
         return [
-            len(head) + sum(planned.info.n_padded for planned in part)
+            len(head) + sum(stored.info.n_padded for stored in part)
             for head, part in zip(self.heads, self.parts, strict=True)
         ]
 
@@ -91,7 +91,7 @@ class GgufOutput:
                 file.truncate(size)
 
     def write_data(
-        self, paths: Sequence[Path], sources: Mapping[str, Tensor], on_bytes: Callable[[int], None]
+        self, paths: Sequence[Path], sources: Mapping[str, SourceTensor], on_bytes: Callable[[int], None]
     ) -> None:
         """Fill in the data, and the hash of the tensors it is made of.
 
@@ -108,10 +108,10 @@ class GgufOutput:
             for path, head, part in zip(paths, self.heads, self.parts, strict=True):
                 with path.open("r+b") as file:
                     file.seek(len(head))
-                    for planned in part:
-                        for name in planned.target.sources:
+                    for stored in part:
+                        for name in stored.target.sources:
                             fingerprint.add(sources[name])
-                        _write_tensor(file, planned, on_bytes)
+                        _write_tensor(file, stored, on_bytes)
                         fingerprint.wait()
             digest = fingerprint.digest()
         with paths[0].open("r+b") as file:
@@ -120,8 +120,10 @@ class GgufOutput:
             file.write(digest.encode())
 
 
-def _split(metadata: Mapping[str, Any], tensors: Sequence[Planned], limit: int) -> list[list[Planned]]:
-    parts: list[list[Planned]] = [[]]
+def _split(
+    metadata: Mapping[str, Any], tensors: Sequence[StoredTensor], limit: int
+) -> list[list[StoredTensor]]:
+    parts: list[list[StoredTensor]] = [[]]
     used = _PART_KEYS + len(pack_metadata(metadata))
     for tensor in tensors:
         size = len(pack_tensor(tensor.info, 0)) + tensor.info.n_padded
@@ -133,11 +135,11 @@ def _split(metadata: Mapping[str, Any], tensors: Sequence[Planned], limit: int) 
     return parts
 
 
-def _write_tensor(file: BinaryIO, planned: Planned, on_bytes: Callable[[int], None]) -> None:
-    target, n_bytes, written = planned.target, planned.info.n_bytes, 0
+def _write_tensor(file: BinaryIO, stored: StoredTensor, on_bytes: Callable[[int], None]) -> None:
+    target, n_bytes, written = stored.target, stored.info.n_bytes, 0
     for piece in target.pieces():
         for block in _blocks(piece):
-            encoded = block if target.raw_type is not None else _encode(block, planned)
+            encoded = block if target.raw_type is not None else _encode(block, stored)
             written += encoded.nbytes
             if written > n_bytes:
                 break
@@ -151,11 +153,11 @@ def _write_tensor(file: BinaryIO, planned: Planned, on_bytes: Callable[[int], No
     file.write(bytes(pad(n_bytes) - n_bytes))
 
 
-def _encode(block: Array, planned: Planned) -> Array:
+def _encode(block: Array, stored: StoredTensor) -> Array:
     try:
-        return encode(block, planned.kind)
+        return encode(block, stored.type)
     except ValueError as error:
-        sources = " + ".join(planned.target.sources) or planned.target.name
+        sources = " + ".join(stored.target.sources) or stored.target.name
         raise CheckpointError(f"tensor {sources} cannot be stored: {error}") from None
 
 

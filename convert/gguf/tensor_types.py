@@ -9,34 +9,34 @@ from gguf import GGMLQuantizationType as Kind
 
 from convert.gguf.encoding import Q8_0_BLOCK
 from convert.gguf.file_types import FILE_TYPES, FileType
-from convert.gguf.output import Planned
+from convert.gguf.output import StoredTensor
 from convert.gguf.target import Target
-from convert.source.tensor import Tensor
+from convert.source.tensor import SourceTensor
 
 _KEPT = {"F16": Kind.F16, "BF16": Kind.BF16, "F32": Kind.F32, "F64": Kind.F32}
 
 
 def plan_storage(
-    targets: Iterable[Target], tensors: Mapping[str, Tensor], type: FileType | None
-) -> list[Planned]:
+    targets: Iterable[Target], tensors: Mapping[str, SourceTensor], type: FileType | None
+) -> list[StoredTensor]:
     """Say how each target is stored.
 
     Args:
         type: one that we write directly; None keeps each matrix in the precision it has.
     """
-    return [Planned(target, _kind(target, tensors, type)) for target in targets]
+    return [StoredTensor(target, _kind(target, tensors, type)) for target in targets]
 
 
-def main_type(planned: Iterable[Planned]) -> FileType:
+def main_type(tensors: Iterable[StoredTensor]) -> FileType:
     """Return the type that most of the matrices' weights are stored in, of those that we write."""
     sizes: Counter[str] = Counter()
-    for tensor in planned:
-        if tensor.target.is_matrix and tensor.kind.name.lower() in FILE_TYPES:
-            sizes[tensor.kind.name.lower()] += tensor.info.n_bytes
+    for tensor in tensors:
+        if tensor.target.is_matrix and tensor.type.name.lower() in FILE_TYPES:
+            sizes[tensor.type.name.lower()] += tensor.info.n_bytes
     return FILE_TYPES[max(sizes, key=sizes.__getitem__, default="f32")]
 
 
-def _kind(target: Target, tensors: Mapping[str, Tensor], type: FileType | None) -> Kind:
+def _kind(target: Target, tensors: Mapping[str, SourceTensor], type: FileType | None) -> Kind:
     if target.raw_type is not None:
         return target.raw_type
     if not target.is_matrix:

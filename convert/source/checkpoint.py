@@ -12,7 +12,7 @@ from convert.errors import CheckpointError, UnsupportedError
 from convert.files.directory import find_file
 from convert.files.json_file import read_json
 from convert.source.safetensors_file import read_tensors
-from convert.source.tensor import Tensor
+from convert.source.tensor import SourceTensor
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -21,7 +21,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 @dataclass(frozen=True, eq=False)
-class Checkpoint:
+class SourceCheckpoint:
     """A model as transformers saves it.
 
     Attributes:
@@ -32,10 +32,10 @@ class Checkpoint:
 
     directory: Path
     config: Mapping[str, Any]
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, SourceTensor]
 
     @classmethod
-    def open(cls, directory: Path) -> Checkpoint:
+    def open(cls, directory: Path) -> SourceCheckpoint:
         """Read what the files say about themselves; no weights are read, no code is run.
 
         Raises:
@@ -68,7 +68,7 @@ class Checkpoint:
         return {key: self.config[key] for key in outer if key in self.config} | nested
 
 
-def _read_weights(directory: Path) -> dict[str, Tensor]:
+def _read_weights(directory: Path) -> dict[str, SourceTensor]:
     """Return the tensors; a whole file comes before an index, as in transformers."""
     if path := find_file(directory, WEIGHTS):
         return _some(read_tensors(path), path)
@@ -85,13 +85,13 @@ def _read_weights(directory: Path) -> dict[str, Tensor]:
     raise _no_weights(directory)
 
 
-def _some(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+def _some(tensors: dict[str, SourceTensor], path: Path) -> dict[str, SourceTensor]:
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors")
     return tensors
 
 
-def _read_shards(directory: Path, index: Path) -> dict[str, Tensor]:
+def _read_shards(directory: Path, index: Path) -> dict[str, SourceTensor]:
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise CheckpointError(f"{index} has no table weight_map")
@@ -100,7 +100,7 @@ def _read_shards(directory: Path, index: Path) -> dict[str, Tensor]:
     paths = {name: find_file(directory, name) for name in sorted(set(places.values()))}
     if lacking := [name for name, path in paths.items() if path is None]:
         raise CheckpointError(f"{directory} lacks {', '.join(lacking)}, which {index.name} lists")
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, SourceTensor] = {}
     for name, path in paths.items():
         assert path is not None
         for tensor in read_tensors(path).values():

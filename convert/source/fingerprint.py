@@ -6,7 +6,7 @@ import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-from convert.source.tensor import Tensor
+from convert.source.tensor import SourceTensor
 
 _CHUNK = 1 << 20  # bytes read at once
 
@@ -34,7 +34,7 @@ class Fingerprint:
     ) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    def add(self, tensor: Tensor) -> None:
+    def add(self, tensor: SourceTensor) -> None:
         """Take a tensor in, in the background; one that was given before counts once."""
         if tensor.name not in self._lines:
             self._lines[tensor.name] = self._thread.submit(_line, tensor)
@@ -51,7 +51,7 @@ class Fingerprint:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _line(tensor: Tensor) -> str:
+def _line(tensor: SourceTensor) -> str:
     data, buffer = hashlib.sha256(), bytearray(_CHUNK)
     view, left = memoryview(buffer), tensor.n_bytes
     with tensor.file.open("rb", buffering=0) as file:

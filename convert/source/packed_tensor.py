@@ -20,7 +20,7 @@ from convert.source.packed import (
     repack_mxfp4,
     repack_q4_0,
 )
-from convert.source.tensor import Array, Tensor
+from convert.source.tensor import Array, SourceTensor
 
 FP8_SCALE, INT4_VALUES, INT4_SCALE, INT4_SHAPE = (
     ".weight_scale_inv",
@@ -34,10 +34,10 @@ _MXFP4_NAN = 255
 
 
 @dataclass(frozen=True, eq=False)
-class Fp8Tensor(Tensor):
+class Fp8Tensor(SourceTensor):
     """8-bit floats with a scale for each block of rows and columns. Its array is float32."""
 
-    scales: Tensor
+    scales: SourceTensor
     block: tuple[int, int]
 
     @property
@@ -51,14 +51,14 @@ class Fp8Tensor(Tensor):
 
 
 @dataclass(frozen=True, eq=False)
-class Int4Tensor(Tensor):
+class Int4Tensor(SourceTensor):
     """Symmetric 4-bit integers, eight in an int32, a scale for each 32 in a row. Its array is float32.
 
     ``shape`` and ``name`` are those of the matrix; ``dtype`` is that of its scales.
     """
 
-    packed: Tensor
-    scales: Tensor
+    packed: SourceTensor
+    scales: SourceTensor
     others: tuple[str, ...] = ()
 
     @property
@@ -85,14 +85,14 @@ class Int4Tensor(Tensor):
 
 
 @dataclass(frozen=True, eq=False)
-class Mxfp4Tensor(Tensor):
+class Mxfp4Tensor(SourceTensor):
     """Experts in MXFP4, as gpt-oss has them. ``shape`` is (experts, inputs, outputs); an entry is float32.
 
     Their bytes have outputs first.
     """
 
-    blocks: Tensor
-    scales: Tensor
+    blocks: SourceTensor
+    scales: SourceTensor
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ class Mxfp4Tensor(Tensor):
             raise CheckpointError(f"tensor {self.scales.name} has a scale that is no number")
 
 
-def unpack_mxfp4(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def unpack_mxfp4(tensors: Mapping[str, SourceTensor]) -> dict[str, SourceTensor]:
     """Return the tensors with blocks and scales of MXFP4 put together under their plain name.
 
     Raises:
@@ -148,7 +148,7 @@ def unpack_mxfp4(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return merged
 
 
-def unpack(tensors: Mapping[str, Tensor], config: Config) -> Mapping[str, Tensor]:
+def unpack(tensors: Mapping[str, SourceTensor], config: Config) -> Mapping[str, SourceTensor]:
     """Return the tensors with the parts of each packed matrix put together under its plain name.
 
     Args:
@@ -176,7 +176,7 @@ def unpack(tensors: Mapping[str, Tensor], config: Config) -> Mapping[str, Tensor
     return merged
 
 
-def _unpack_fp8(tensors: dict[str, Tensor], quantization: Config) -> None:
+def _unpack_fp8(tensors: dict[str, SourceTensor], quantization: Config) -> None:
     rows, columns = quantization.get("weight_block_size", [128, 128])
     for name in [name for name in tensors if name.endswith(FP8_SCALE)]:
         scales = tensors.pop(name)
@@ -206,7 +206,7 @@ def _check_int4(quantization: Config) -> None:
             )
 
 
-def _unpack_int4(tensors: dict[str, Tensor]) -> None:
+def _unpack_int4(tensors: dict[str, SourceTensor]) -> None:
     for name in [name for name in tensors if name.endswith(INT4_VALUES)]:
         stem = name.removesuffix(INT4_VALUES)
         packed = tensors.pop(name)
@@ -231,13 +231,13 @@ def _unpack_int4(tensors: dict[str, Tensor]) -> None:
         )
 
 
-def _part(tensors: Mapping[str, Tensor], name: str, other: str) -> Tensor:
+def _part(tensors: Mapping[str, SourceTensor], name: str, other: str) -> SourceTensor:
     if name not in tensors:
         raise CheckpointError(f"the checkpoint has tensor {other} but not {name}, which belongs to it")
     return tensors[name]
 
 
-def _fields(tensor: Tensor) -> dict[str, Any]:
+def _fields(tensor: SourceTensor) -> dict[str, Any]:
     return {field: getattr(tensor, field) for field in ("name", "shape", "dtype", "file", "offset")}
 
 

@@ -12,13 +12,13 @@ from typing import Any
 
 from convert.errors import CheckpointError
 from convert.files.json_file import MOST_BYTES, parse_json
-from convert.source.tensor import DTYPES, Tensor
+from convert.source.tensor import DTYPES, SourceTensor
 
 _LENGTH = 8  # bytes of the header's own length
 _MOST_AXES = 8
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, SourceTensor]:
     """Return the tensors of a file by name; their bytes are not read.
 
     Raises:
@@ -56,7 +56,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
     return parse_json(text, f"the header of {path}"), _LENGTH + length, size
 
 
-def _tensor(path: Path, name: str, entry: Any, start: int) -> Tensor:
+def _tensor(path: Path, name: str, entry: Any, start: int) -> SourceTensor:
     where = f"{path}: tensor {name if name.isprintable() else repr(name)}"
     if not name.isprintable():
         raise CheckpointError(f"{where} has characters in its name that cannot be printed")
@@ -74,7 +74,7 @@ def _tensor(path: Path, name: str, entry: Any, start: int) -> Tensor:
         raise CheckpointError(
             f"{where} has {offsets[1] - offsets[0]} bytes; {dtype} of shape {shape} would be {n_bytes}"
         )
-    return Tensor(name, tuple(shape), dtype, path, start + offsets[0])
+    return SourceTensor(name, tuple(shape), dtype, path, start + offsets[0])
 
 
 def _are_counts(values: Any) -> bool:
@@ -82,7 +82,7 @@ def _are_counts(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
-def _check_cover(path: Path, tensors: Iterable[Tensor], start: int, size: int) -> None:
+def _check_cover(path: Path, tensors: Iterable[SourceTensor], start: int, size: int) -> None:
     end, before = start, "the header"
     for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.n_bytes)):
         if tensor.offset != end:

@@ -38,7 +38,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Tensor:
+class SourceTensor:
     """A tensor in a safetensors file.
 
     Attributes:

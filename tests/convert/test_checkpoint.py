@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from convert.errors import CheckpointError, ConversionError, UnsupportedError
-from convert.source.checkpoint import INDEX, WEIGHTS, Checkpoint
+from convert.source.checkpoint import INDEX, WEIGHTS, SourceCheckpoint
 from tests.random_checkpoints.plain import write_llama, write_safetensors, write_weights
 
 Change = Callable[[Path], Any]
@@ -46,7 +46,7 @@ def with_fifo(directory: Path) -> None:
 @pytest.mark.parametrize("n_shards", [1, 3])
 def test_reads_whole_and_sharded(tmp_path: Path, n_shards: int) -> None:
     written = write_llama(tmp_path, n_shards=n_shards)
-    checkpoint = Checkpoint.open(tmp_path)
+    checkpoint = SourceCheckpoint.open(tmp_path)
     assert checkpoint.architecture == "LlamaForCausalLM"
     assert checkpoint.tensors.keys() == written.keys()
     for name, array in written.items():
@@ -78,7 +78,7 @@ def test_refused(tmp_path: Path, change: Change, error: type[ConversionError], s
     write_llama(tmp_path)
     change(tmp_path)
     with pytest.raises(error, match=said) as caught:
-        Checkpoint.open(tmp_path)
+        SourceCheckpoint.open(tmp_path)
     assert str(tmp_path) in str(caught.value)
 
 
@@ -107,21 +107,21 @@ def test_indices_that_lie(tmp_path: Path, change: Callable[[dict[str, Any]], Any
     write_llama(tmp_path, n_shards=2)
     edit_index(tmp_path, change)
     with pytest.raises(CheckpointError, match=said):
-        Checkpoint.open(tmp_path)
+        SourceCheckpoint.open(tmp_path)
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     write_llama(tmp_path, n_shards=3)
     (tmp_path / "model-00002-of-00003.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"lacks model-00002-of-00003\.safetensors"):
-        Checkpoint.open(tmp_path)
+        SourceCheckpoint.open(tmp_path)
 
 
 def test_a_shard_that_the_index_forgot(tmp_path: Path) -> None:
     write_llama(tmp_path, n_shards=2)
     write_safetensors(tmp_path / "model-00003-of-00003.safetensors", {"x": np.zeros(3, np.float32)})
     with pytest.raises(CheckpointError, match=r"model-00003-of-00003\.safetensors is a shard"):
-        Checkpoint.open(tmp_path)
+        SourceCheckpoint.open(tmp_path)
 
 
 def test_a_tensor_in_two_shards(tmp_path: Path) -> None:
@@ -130,14 +130,14 @@ def test_a_tensor_in_two_shards(tmp_path: Path) -> None:
     name = next(iter(tensors))
     write_safetensors(path, {n: t for i, (n, t) in enumerate(tensors.items()) if i % 2 or n == name})
     with pytest.raises(CheckpointError, match=f"tensor {name} is in .* and again in"):
-        Checkpoint.open(tmp_path)
+        SourceCheckpoint.open(tmp_path)
 
 
 def test_shards_without_an_index(tmp_path: Path) -> None:
     write_llama(tmp_path, n_shards=2)
     (tmp_path / INDEX).unlink()
     with pytest.raises(CheckpointError, match=r"2 safetensors files .* no model.safetensors.index.json"):
-        Checkpoint.open(tmp_path)
+        SourceCheckpoint.open(tmp_path)
 
 
 def test_the_cache_of_hugging_face(tmp_path: Path) -> None:
@@ -149,12 +149,12 @@ def test_the_cache_of_hugging_face(tmp_path: Path) -> None:
     for i, file in enumerate(sorted(plain.iterdir())):
         shutil.copy(file, home / "blobs" / str(i))
         (snapshot / file.name).symlink_to(f"../../blobs/{i}")
-    assert Checkpoint.open(snapshot).tensors.keys() == written.keys()
+    assert SourceCheckpoint.open(snapshot).tensors.keys() == written.keys()
     with pytest.raises(CheckpointError, match=r"give a snapshot in it: .*0123abcd"):
-        Checkpoint.open(home)
+        SourceCheckpoint.open(home)
     link(snapshot / WEIGHTS, plain / WEIGHTS)
     with pytest.raises(CheckpointError, match="outside the directory"):
-        Checkpoint.open(snapshot)
+        SourceCheckpoint.open(snapshot)
 
 
 @pytest.mark.parametrize("names", [None, [], ["A", "B"], "LlamaForCausalLM", [3]])
@@ -162,19 +162,19 @@ def test_the_architecture_must_be_said(tmp_path: Path, names: Any) -> None:
     write_llama(tmp_path)
     edit(tmp_path / "config.json", architectures=names)
     with pytest.raises(CheckpointError, match="architectures must hold one name"):
-        _ = Checkpoint.open(tmp_path).architecture
+        _ = SourceCheckpoint.open(tmp_path).architecture
 
 
 def test_directories_of_other_things(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="adapter"):
-        Checkpoint.open(tmp_path)
+        SourceCheckpoint.open(tmp_path)
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(CheckpointError, match=r"give one of them: model\.gguf"):
-        Checkpoint.open(tmp_path)
+        SourceCheckpoint.open(tmp_path)
 
 
 def test_the_config_of_the_text_part(tmp_path: Path) -> None:
     tensors = write_llama(tmp_path, tie_word_embeddings=True, text_config={"hidden_size": 3})
     write_weights(tmp_path, tensors)
-    assert Checkpoint.open(tmp_path).text_config == {"tie_word_embeddings": True, "hidden_size": 3}
+    assert SourceCheckpoint.open(tmp_path).text_config == {"tie_word_embeddings": True, "hidden_size": 3}

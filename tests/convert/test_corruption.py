@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from convert import ConversionError, convert_checkpoint
-from convert.source.checkpoint import WEIGHTS, Checkpoint
+from convert.source.checkpoint import WEIGHTS, SourceCheckpoint
 from tests.convert.expected import expected_arrays, numbers, read_gguf
 from tests.random_checkpoints.plain import write_llama
 
@@ -131,7 +131,7 @@ def test_broken_checkpoints(sound: Path, tmp_path: Path, seed: int) -> None:
 
 def check_result(path: Path, directory: Path) -> None:
     """What came out of a broken checkpoint is what its files say."""
-    checkpoint = Checkpoint.open(directory)
+    checkpoint = SourceCheckpoint.open(directory)
     arrays = {name: np.array(tensor.array()) for name, tensor in checkpoint.tensors.items()}
     expected = expected_arrays(arrays, checkpoint.config)
     _, tensors = read_gguf(path)

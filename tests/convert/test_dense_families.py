@@ -13,13 +13,13 @@ from convert.architectures import Architecture, find_architecture
 from convert.errors import CheckpointError, ConversionWarning, UnsupportedError
 from convert.gguf.head import Value
 from convert.source.config import Config
-from convert.source.tensor import Tensor
+from convert.source.tensor import SourceTensor
 from tests.convert import published
 
 Settings = dict[str, Any]
 
 
-def family_of(settings: Settings, tensors: dict[str, Tensor] | None = None) -> Architecture:
+def family_of(settings: Settings, tensors: dict[str, SourceTensor] | None = None) -> Architecture:
     return find_architecture(settings["architectures"][0])(Config(settings), tensors or {})
 
 
@@ -336,8 +336,8 @@ SHAPES = {
 }
 
 
-def tensors_of(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    return {name: Tensor(name, shape, "F32", Path("none"), 0) for name, shape in shapes.items()}
+def tensors_of(shapes: dict[str, tuple[int, ...]]) -> dict[str, SourceTensor]:
+    return {name: SourceTensor(name, shape, "F32", Path("none"), 0) for name, shape in shapes.items()}
 
 
 def test_a_tied_model_has_no_output_matrix() -> None:
@@ -406,7 +406,9 @@ def test_gemma_3_is_found_under_each_of_its_prefixes(prefix: str, tmp_path: Path
     norm = np.linspace(-1, 1, 16, dtype=np.float32)
     (tmp_path / "norm").write_bytes(norm.tobytes())
     tensors = tensors_of({prefix + name.removeprefix("model."): shape for name, shape in shapes.items()})
-    tensors[f"{prefix}norm.weight"] = Tensor(f"{prefix}norm.weight", (16,), "F32", tmp_path / "norm", 0)
+    tensors[f"{prefix}norm.weight"] = SourceTensor(
+        f"{prefix}norm.weight", (16,), "F32", tmp_path / "norm", 0
+    )
     targets = {target.name: target for target in family_of(settings, tensors).targets()}
     assert np.array_equal(np.concatenate([*targets["output_norm.weight"].pieces()]), norm + 1)
     assert {source for target in targets.values() for source in target.sources} == tensors.keys()

@@ -19,7 +19,7 @@ from convert.gguf.target import Target
 from convert.source.config import Config
 from convert.source.packed import dequantize_int4
 from convert.source.safetensors_file import read_tensors
-from convert.source.tensor import Tensor
+from convert.source.tensor import SourceTensor
 from tests.random_checkpoints.plain import write_safetensors
 
 QWEN3_30B_A3B: dict[str, Any] = {
@@ -182,7 +182,9 @@ KIMI_K26: dict[str, Any] = DEEPSEEK_V31 | {
 }
 
 
-def architecture(config: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> Architecture:
+def architecture(
+    config: Mapping[str, Any], tensors: Mapping[str, SourceTensor] | None = None
+) -> Architecture:
     return find_architecture(config["architectures"][0])(Config(config), tensors or {})
 
 
@@ -190,7 +192,9 @@ def metadata(config: Mapping[str, Any]) -> dict[str, Any]:
     """Read a config with no more of its tensors than the embedding, and those nowhere."""
     shape = (config["vocab_size"], config["hidden_size"])
     tensors = {
-        f"{prefix}embed_tokens.weight": Tensor(f"{prefix}embed_tokens.weight", shape, "BF16", Path(), 0)
+        f"{prefix}embed_tokens.weight": SourceTensor(
+            f"{prefix}embed_tokens.weight", shape, "BF16", Path(), 0
+        )
         for prefix in ("model.", "model.language_model.", "language_model.model.")
     }
     model = architecture(config, tensors)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from gguf import GGMLQuantizationType as Kind
 
-from convert.gguf.output import GgufOutput, Planned
+from convert.gguf.output import GgufOutput, StoredTensor
 from convert.gguf.target import Target
 from convert.source.safetensors_file import read_tensors
 from tests.convert.conftest import LARGE
@@ -35,7 +35,7 @@ def test_arrays(tmp_path: Path, kind: Kind) -> None:
     write_zeros(tmp_path / "x.safetensors", {"x": LARGE})
     tensors = read_tensors(tmp_path / "x.safetensors")
     target = Target("x", LARGE, ("x",), lambda: iter([tensors["x"].array()]), is_matrix=True)
-    output = GgufOutput.plan({"general.architecture": "llama"}, [Planned(target, kind)])
+    output = GgufOutput.plan({"general.architecture": "llama"}, [StoredTensor(target, kind)])
     output.write_heads([tmp_path / "x.gguf"])
     tracemalloc.start()
     output.write_data([tmp_path / "x.gguf"], tensors, lambda n: None)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from convert.model import Model
-from convert.source.checkpoint import Checkpoint
+from convert.model import ModelPlan
+from convert.source.checkpoint import SourceCheckpoint
 
 pytestmark = pytest.mark.parity
 
@@ -77,15 +77,15 @@ def test_a_wrong_setting_would_be_seen(
     if MISSING:
         pytest.skip(MISSING)
     (case,) = (case for case in CASES if str(case) == name)
-    right = Model.of
+    right = ModelPlan.of
 
-    def wrong(checkpoint: Checkpoint, change: Any = None) -> Model:
+    def wrong(checkpoint: SourceCheckpoint, change: Any = None) -> ModelPlan:
         model = right(checkpoint, change)
         full = f"{model.architecture}.{key}"
         assert full in model.metadata
         return replace(model, metadata={**model.metadata, full: OTHERWISE[name][key]})
 
-    monkeypatch.setattr(Model, "of", wrong)
+    monkeypatch.setattr(ModelPlan, "of", wrong)
     assert measure(case, tmp_path).largest > 1000 * case.tolerance
 
 
