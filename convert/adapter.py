@@ -1,4 +1,4 @@
-"""``convert_adapter``: a LoRA as Tinker or PEFT saves it to a GGUF adapter, or to a model that has it."""
+"""``convert_adapter``: a LoRA from Tinker or PEFT becomes a GGUF adapter, or is merged into its base."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from convert.untied import untie
 
 ADAPTER_TYPES = ("f32", "f16", "bf16")
 BASE_HASH = "general.base_model.0.source.sha256"
-"""Where an adapter's file says which weights it is for: their ``general.source.sha256``."""
+"""The key under which an adapter names its base's weights, by their ``general.source.sha256``."""
 
 _CONFIG, _WEIGHTS = "config.json", ("model.safetensors", "model.safetensors.index.json")
 _ARCHIVE = re.compile(r"\.(tar|tgz|tar\.gz)$")
 
 
 def is_adapter_source(source: Path) -> bool:
-    """Whether a path is an adapter to convert: its directory, or an archive. Judged by what is there."""
+    """Whether a path holds an adapter to convert: an adapter's directory, or an archive of one."""
     if source.is_dir():
         is_model = any((source / name).exists() for name in (_CONFIG, *_WEIGHTS))
         return (source / CONFIG).exists() and not is_model
@@ -49,12 +49,12 @@ def base_name(source: str | os.PathLike[str]) -> str:
     """Return the model that an adapter says it was trained on.
 
     Raises:
-        CheckpointError: it says none, or is no adapter.
+        CheckpointError: it names none, or it is no adapter.
     """
     with _opened(Path(source), Path(tempfile.gettempdir())) as directory:
         settings = AdapterCheckpoint.open(directory).settings
     if settings.base is None:
-        raise CheckpointError(f"{source} does not say which model it was trained on; say it with --base")
+        raise CheckpointError(f"{source} does not name the model it was trained on; give it with --base")
     return settings.base
 
 
@@ -88,11 +88,11 @@ def convert_adapter(
         merge: write the whole model, with the updates added in float32 before the weights are stored. Then
             ``base`` must be a Hugging Face directory.
         name: the adapter's, or the merged model's.
-        force: replace an output that is there.
+        force: replace an existing output.
         verify: check a merged model with llama.cpp.
         split_size: most bytes of a file of a merged model.
-        any_base: do not ask whether the adapter names another base.
-        on_progress: is called with bytes done and bytes in all.
+        any_base: use the base even if the adapter names another.
+        on_progress: called with the bytes done and the bytes in all.
 
     Returns:
         The file, or the first part.
@@ -129,7 +129,7 @@ def convert_adapter(
 
 
 def _write(job: Job, adapter: AdapterCheckpoint, base: Base, updates: Updates, outtype: str) -> Path:
-    """Write an adapter."""
+    """Write the adapter as a GGUF file of its own."""
     if job.split_size is not None:
         raise UnsupportedError("an adapter is written in one file; leave out --split-size")
     type = _adapter_type(outtype)
@@ -153,7 +153,7 @@ def _write(job: Job, adapter: AdapterCheckpoint, base: Base, updates: Updates, o
 
 
 def _merge(job: Job, adapter: AdapterCheckpoint, base: Base, updates: Updates, outtype: str) -> Path:
-    """Write base and adapter as one model."""
+    """Write the base with the adapter's updates added, as one model."""
     if base.checkpoint is None:
         raise UnsupportedError(
             f"an adapter is merged into the weights it was trained on, and {base.path} is a GGUF file; "
@@ -199,26 +199,26 @@ def _metadata(adapter: AdapterCheckpoint, base: Base, name: str, type: FileType)
 
 
 def _check_names(adapter: AdapterCheckpoint, base: Base) -> None:
-    """Refuse an adapter that says it is for another model of the same shape."""
+    """Refuse an adapter that names another model as its base, even if the shapes fit."""
     said = adapter.settings.base
     if said is None or base.repository is None or said.count("/") != 1 or said.startswith((".", "/", "~")):
         return
     if said.rpartition("/")[2].casefold() != base.repository.rpartition("/")[2].casefold():
         raise CheckpointError(
             f"{adapter.settings.where} says that the adapter was trained on {said}; {base.path} is "
-            f"{base.repository}. --any-base (any_base=True) puts it there all the same"
+            f"{base.repository}. To use that base anyway, add --any-base (any_base=True)"
         )
 
 
 @contextmanager
 def _opened(source: Path, beside: Path) -> Iterator[Path]:
-    """Give the adapter's directory; that of an archive is gone afterwards."""
+    """Yield the adapter's directory; an archive is unpacked for the time of the block."""
     if source.is_dir():
         yield source
     elif not source.exists():
         raise ConversionError(f"there is no {source}")
     elif not is_archive(source):
-        raise CheckpointError(f"{source} is no adapter: neither a directory nor a tar archive")
+        raise CheckpointError(f"{source} is no adapter: it is neither a directory nor a tar archive")
     else:
         while not beside.is_dir():
             beside = beside.parent

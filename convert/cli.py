@@ -21,8 +21,8 @@ from convert.gguf.file_types import FILE_TYPES
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", re.IGNORECASE)
 _TYPES = (
-    f"{', '.join(FILE_TYPES)}; q4_0+bf16 is q4_0 with the output matrix as bf16; auto keeps the "
-    "precision of each matrix."
+    f"{', '.join(FILE_TYPES)}. q4_0+bf16 is q4_0 with the output matrix in bf16. auto keeps each matrix in "
+    "its precision."
 )
 
 
@@ -31,52 +31,59 @@ def convert(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A Hugging Face model directory, a GGUF file, or an adapter (Tinker's or PEFT's "
-            "directory, or a tar archive of one)."
+            help="A Hugging Face model directory, a GGUF file, or a LoRA adapter: a directory of Tinker's "
+            "or PEFT's, or a tar archive of one."
         ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The file. Unset: by its name in the models directory."),
+        typer.Option(
+            "--output", "-o", help="The file to write. Default: by its name in the models directory."
+        ),
     ] = None,
     as_: Annotated[
         str | None,
         typer.Option(
             "--as",
             metavar="tinker://RUN/sampler_weights/NAME",
-            help="Put it into the models directory as this checkpoint.",
+            help="Store the result in the models directory under this path.",
         ),
     ] = None,
     base: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="What an adapter was trained on: a Hugging Face directory, a GGUF file, or a name. Unset: "
-            "as the adapter says.",
+            help="The base of an adapter: a Hugging Face directory, a GGUF file, or a name. Default: the "
+            "base that the adapter names.",
         ),
     ] = None,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Write base and adapter as one model, not an adapter.")
+        bool, typer.Option("--merge", help="Add the adapter to its base, and write a whole model.")
     ] = False,
     any_base: Annotated[
-        bool, typer.Option("--any-base", help="Do not ask whether an adapter names another base.")
+        bool, typer.Option("--any-base", help="Use the base even if the adapter names another.")
     ] = False,
     type: Annotated[
         str | None,
-        typer.Option("--type", "-t", help=f"{_TYPES} Unset: bf16; of an adapter f32.", show_default=False),
+        typer.Option(
+            "--type", "-t", help=f"{_TYPES} Default: bf16; f32 for an adapter.", show_default=False
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The model's: NAME or ORGANISATION/NAME.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an output that is there.")] = False,
-    verify: Annotated[bool, typer.Option(help="Check the result with llama.cpp and the tokenizer.")] = True,
+    name: Annotated[str | None, typer.Option(help="Name of the result: NAME or ORGANISATION/NAME.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+    verify: Annotated[
+        bool, typer.Option(help="Check that llama.cpp loads the result and tokenizes as the source does.")
+    ] = True,
     compare: Annotated[
         bool,
         typer.Option(
             "--compare",
-            help="Compare log-probabilities with transformers afterwards; needs it and torch.",
+            help="Compare log-probabilities with transformers afterwards; needs transformers and torch.",
         ),
     ] = False,
     split_size: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Write files of at most this size: 5GB, 500MB.")
+        str | None,
+        typer.Option(metavar="SIZE", help="Split the model into files of at most this size: 5GB, 500MB."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -143,13 +150,13 @@ def _checkpoint_file(path: str, output: Path | None) -> Path:
 
     if output is not None:
         raise typer.BadParameter(
-            "--output and --as both say where it goes; leave one out", param_hint="--as"
+            "--output and --as both name a place for the result; leave one out", param_hint="--as"
         )
     return checkpoint_file(path)
 
 
 def _size(path: Path) -> int:
-    """Return the bytes of a file, or of all parts of the model that it begins."""
+    """Return the size in bytes of a file, or of all parts if it is a first part."""
     from convert.files.parts import parts_of
 
     return sum(part.stat().st_size for part in parts_of(path))
@@ -159,13 +166,13 @@ def _parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     size = match and int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " "))
     if not size:
-        raise typer.BadParameter(f"{text!r} is no size; write 5GB or 500MB", param_hint="--split-size")
+        raise typer.BadParameter(f"{text!r} is not a size; write 5GB or 500MB", param_hint="--split-size")
     return size
 
 
 @contextmanager
 def _shown_warnings() -> Iterator[None]:
-    """Print our warnings as lines on standard error, once the work is done."""
+    """Print the converter's warnings on standard error when the work is done."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConversionWarning)
         yield
@@ -175,7 +182,7 @@ def _shown_warnings() -> Iterator[None]:
 
 @contextmanager
 def reported_conversion_errors() -> Iterator[None]:
-    """Print errors as one line on standard error, and leave with status 1; 130 and 143 for signals."""
+    """Print errors as one line on standard error; exit with status 1, or 130 and 143 after signals."""
 
     def leave(number: int, _frame: Any) -> None:
         raise SystemExit(128 + number)

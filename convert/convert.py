@@ -1,4 +1,7 @@
-"""``convert_checkpoint``: from a model directory or a GGUF file to a GGUF file."""
+"""``convert_checkpoint``: a model directory, or a GGUF file, becomes a GGUF file.
+
+The way of a tensor is in README.md, "How a tensor travels".
+"""
 
 from __future__ import annotations
 
@@ -55,10 +58,10 @@ def convert_checkpoint(
             ``auto``: each matrix in the precision it has. Norms, biases and whatever has one axis are
             float32 in every type.
         name: the model's, ``NAME`` or ``ORG/NAME``. None: from where the source lies.
-        force: replace an output that is there.
-        verify: check that llama.cpp takes the file and that it tokenizes as the source does.
+        force: replace an existing output.
+        verify: check that llama.cpp loads the file and tokenizes as the source does.
         split_size: most bytes of a file; the model is written in parts then, as llama.cpp reads them.
-        on_progress: is called with bytes done and bytes in all.
+        on_progress: called with the bytes done and the bytes in all.
 
     Returns:
         The file, or the first part.
@@ -85,7 +88,7 @@ def convert_checkpoint(
 
 @dataclass(frozen=True)
 class Job:
-    """What was asked for; see ``convert_checkpoint``."""
+    """One conversion, with the arguments of ``convert_checkpoint`` or ``convert_adapter``."""
 
     output: Path | None
     name: str | None
@@ -123,10 +126,10 @@ class Job:
         return output if len(names) == 1 else output.with_name(names[0])
 
     def requantize(self, source: Path, outtype: str) -> Path:
-        """Store a GGUF file in another type."""
+        """Write a GGUF file again with its tensors in another type."""
         if outtype.lower() == "auto":
             raise UnsupportedError(
-                f"{source} has a type already; say which other it shall have with --type"
+                f"{source} is a GGUF file and has a type already; name another with --type"
             )
         if self.split_size is not None:
             raise UnsupportedError(
@@ -143,7 +146,7 @@ class Job:
         return output
 
     def _beside(self, source: Path, type: FileType) -> Path:
-        """Return where another type of a GGUF file goes: beside it where models are, else there by name."""
+        """Return the place of another type of a GGUF file: beside it, or in the models directory."""
         home, here = models_directory(), source.resolve().parent
         name = self.name or checked_name(split_type(source.stem)[0])
         place = here if here.is_relative_to(home.resolve()) and "/" not in name else home
@@ -152,7 +155,7 @@ class Job:
     def _write(
         self, layout: GgufOutput, checkpoint: SourceCheckpoint, paths: list[Path], total: int
     ) -> None:
-        """Write files while llama.cpp looks at their heads; ``total``: bytes of work in all."""
+        """Write the files while llama.cpp checks the first one's head; ``total``: bytes of work in all."""
         layout.write_heads(paths)
         done = sum(map(len, layout.heads))
         with self._checking(paths[0], checkpoint.directory) as check:
@@ -174,8 +177,8 @@ class Job:
         place: Path,
         names: list[str],
     ) -> None:
-        """Write the model as exactly as it is, and have that quantized."""
-        whole = place / "whole"  # is no result: only what lies in the place itself is
+        """Write the model in the checkpoint's precision to a temporary file, which llama.cpp quantizes."""
+        whole = place / "whole"  # a directory: only files directly in the place are published
         whole.mkdir()
         n_bytes = sum(layout.sizes)
         tensors = [tensor for part in layout.parts for tensor in part]

@@ -3,15 +3,15 @@
 ConversionError
 ├── CheckpointError     a file of the source is missing, malformed, or disagrees with another
 ├── UnsupportedError    the source is sound, but llama.cpp or this converter cannot express it
-├── LlamaError          llama.cpp failed on a file that it was to quantize or to score
-└── VerificationError   the written file does not do what the source does
+├── LlamaError          llama.cpp failed to quantize or score a file
+└── VerificationError   the written file and the source disagree
 """
 
 from __future__ import annotations
 
 
 class ConversionError(Exception):
-    """Base of every error the converter raises on purpose; nothing has been left behind."""
+    """Base of every error that the converter raises on purpose. No unfinished file is left."""
 
 
 class CheckpointError(ConversionError):
@@ -23,12 +23,12 @@ class UnsupportedError(ConversionError):
 
 
 class LlamaError(ConversionError):
-    """llama.cpp failed on a file that it was to quantize or to score; the message has its words."""
+    """llama.cpp failed to quantize or score a file; the message quotes its log."""
 
 
 class VerificationError(ConversionError):
-    """The written file does not do what the source does; the message names the first difference."""
+    """The written file and the source disagree; the message names the first difference."""
 
 
 class ConversionWarning(UserWarning):
-    """The file computes what the source says but for one thing, which the message names."""
+    """The file departs from the source in one respect, which the message names."""

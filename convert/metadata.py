@@ -1,4 +1,4 @@
-"""``general.*``: what a file says about itself besides how it computes."""
+"""The ``general.*`` keys of a GGUF file: name, licence, origin and type."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def general_metadata(
     Args:
         architecture: llama.cpp's name.
         name: ``NAME`` or ``ORG/NAME``; the latter is taken for a repository on Hugging Face.
-        fitting: gives ``general.name``, from which llama.cpp draws conclusions.
+        fitting: makes ``general.name`` of a name; llama.cpp recognises some models by it.
     """
     card = read_model_card(directory)
     organisation, _, plain = name.rpartition("/")

@@ -1,4 +1,4 @@
-"""A checkpoint as the tensors and metadata of a GGUF file, complete; nothing is computed yet."""
+"""The plan of a model's GGUF file: all of its tensors and settings. No number is computed yet."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _CHUNK = 1 << 24  # bytes that are compared at once
 
 @dataclass(frozen=True, eq=False)
 class ModelPlan:
-    """What an architecture makes of a checkpoint.
+    """The tensors and settings that a checkpoint becomes, as its architecture says.
 
     Attributes:
         architecture: llama.cpp's name.
         metadata: hyperparameters, with their full keys.
         targets: every tensor of the GGUF file.
-        family: what made them of the checkpoint.
+        family: the architecture, which made them of the checkpoint.
     """
 
     architecture: str
@@ -41,10 +41,10 @@ class ModelPlan:
     def of(
         cls, checkpoint: SourceCheckpoint, change: Callable[[Architecture], None] | None = None
     ) -> ModelPlan:
-        """Ask the checkpoint's architecture.
+        """Plan the conversion of a checkpoint.
 
         Args:
-            change: is called with it before it makes targets, and may change its tensors.
+            change: called with the architecture before it makes targets; it may replace tensors.
 
         Raises:
             CheckpointError: settings and tensors do not make a model of this architecture, or a tensor
@@ -76,12 +76,12 @@ class ModelPlan:
 
     @property
     def n_rows(self) -> int:
-        """Rows of the embedding: how many tokens the vocabulary must have."""
+        """Rows of the token embeddings: as many tokens must be in the vocabulary."""
         return self.embedding.shape[0]
 
     @property
     def embedding(self) -> Target:
-        """The target that tokens are looked up in."""
+        """The token embeddings."""
         for target in self.targets:
             if target.name == _EMBEDDING:
                 return target

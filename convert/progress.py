@@ -1,4 +1,4 @@
-"""A progress bar on standard error, where that is a terminal."""
+"""A progress bar on standard error, shown if that is a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 OnProgress = Callable[[int, int], None]
-"""Is called now and then with the bytes that are done and the bytes in all."""
+"""A function that is called now and then with the bytes done and the bytes in all."""
 
 _REFRESH = 0.1  # seconds
 

@@ -1,4 +1,4 @@
-"""llama.cpp's quantizer."""
+"""llama.cpp's quantizer, run in a process of its own: a GGUF file becomes one of another type."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def run(
     n_parts: int,
     output_type: int | None = None,
 ) -> str:
-    """Quantize in this process; ``quantize`` calls it in another."""
+    """Quantize in this process; ``quantize`` starts it in another."""
     from llama_cpp import llama_cpp
 
     log: list[str] = []
@@ -108,7 +108,7 @@ class _Params(ctypes.Structure):
 
 
 def _tensors(path: str) -> list[tuple[str, int]]:
-    """Return names and types of a file's tensors, by llama.cpp's own reader."""
+    """Return names and types of a file's tensors, by the reader of llama.cpp, which opens the file next."""
     from llama_cpp import llama_cpp
 
     def bind(name: str, result: Any, *arguments: Any) -> Any:

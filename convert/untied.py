@@ -26,7 +26,7 @@ from convert.gguf.tensor_info import pad
 from convert.progress import OnProgress
 
 MADE_FROM = "tinker_local.untied_from"
-"""Where such a file says of what it was made: the size and time of change of the base's file."""
+"""The key under which an untied file notes the size and time of the base's file that it was made from."""
 
 _CHUNK = 1 << 22
 _FOREIGN = {"blobs", "snapshots", "site-packages", "dist-packages"}
@@ -45,7 +45,7 @@ def base_for(base: Path, adapter: Path) -> Path:
 
 
 def untied_of(base: Path) -> Path | None:
-    """Return the untied file of a base that is there and up to date; None for all others."""
+    """Return a base's untied file if it exists and is up to date, else None."""
     path = untied_path(base)
     if base.is_dir() or not path.is_file():
         return None
@@ -118,7 +118,7 @@ def _refuse(source: GgufFile, n_files: int) -> None:
 
 
 def _is_untied(path: Path, source: GgufFile) -> bool:
-    """Whether a file is what would be made of a base as it is now."""
+    """Whether a file is an untied copy of the base as the base is now."""
     try:
         return _raw_metadata(read_head(path)) == _metadata(source)
     except CheckpointError:
@@ -126,13 +126,13 @@ def _is_untied(path: Path, source: GgufFile) -> bool:
 
 
 def _metadata(source: GgufFile) -> bytes:
-    """Return the base's metadata, and from which state of its file this is made."""
+    """Return an untied file's metadata: the base's, and the state of the base's file."""
     status = source.path.stat()
     return _raw_metadata(source) + pack_metadata({MADE_FROM: f"{status.st_size} {status.st_mtime_ns}"})
 
 
 def _raw_metadata(file: GgufFile) -> bytes:
-    """Return a file's metadata as it stands there."""
+    """Return the bytes of a file's metadata."""
     with file.path.open("rb") as data:
         data.seek(METADATA_START)
         return data.read(file.metadata_end - METADATA_START)

@@ -1,4 +1,4 @@
-"""Adapters in a tar archive, as Tinker hands them out. Archives come from strangers and are not believed.
+"""Adapters in a tar archive, as Tinker hands them out. Archives are not trusted.
 
 Refused is what leads out of the archive (absolute names, ``..``, links), what is no file or directory
 (devices, pipes, sparse files), and what is too much: of members, of bytes, of bytes in all that unpack
@@ -27,7 +27,7 @@ MOST_MEMBERS = 10_000
 MOST_BYTES = 1 << 38
 """256 GB, more than an adapter of the largest models."""
 MOST_PER_BYTE = 100
-"""Bytes that one compressed byte may stand for; those of honest weights are two at most."""
+"""Bytes that one compressed byte may expand to; for real weights it is two at most."""
 
 _SPARE = 1 << 20
 _MOST_AT_ONCE = 1 << 22  # of a member's headers, which tarfile reads in one go
@@ -122,7 +122,7 @@ def _kind(member: tarfile.TarInfo) -> str:
 
 
 class _Limited:
-    """A file that gives no more than an archive of its size may hold, and little at once."""
+    """A decompressed stream that ends with an error where it exceeds what its archive may expand to."""
 
     def __init__(self, file: IO[bytes], path: Path, limit: int) -> None:
         self._file, self._path, self._limit = file, path, limit

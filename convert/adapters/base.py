@@ -24,7 +24,7 @@ OUTPUT, EMBEDDING = "output.weight", "token_embd.weight"
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """What adapters can change.
+    """A base model: the tensors that adapters can change.
 
     Attributes:
         path: the directory or file.
@@ -66,7 +66,7 @@ class Base:
 
     @property
     def architecture(self) -> str:
-        """llama.cpp's name."""
+        """llama.cpp's name of the architecture."""
         if self.files:
             return str(self.files[0].metadata["general.architecture"])
         return self.family.gguf_name
@@ -78,14 +78,14 @@ class Base:
 
     @cached_property
     def modules(self) -> Mapping[str, SourceTensor]:
-        """The checkpoint's tensors that go into the file, under plain names (``plain``)."""
+        """The checkpoint's tensors that are used in the file, by their plain names (see ``plain``)."""
         used = {name for target in self.targets.values() for name in target.sources}
         return {
             plain(name): tensor for name, tensor in self.family.sources.items() if tensor.sources[0] in used
         }
 
     def made_of(self, tensor: SourceTensor) -> list[Target]:
-        """Return the targets that a tensor of the checkpoint goes into."""
+        """Return the targets that a tensor of the checkpoint is used in."""
         return self._users.get(tensor.sources[0], [])
 
     def made_from(self, target: Target) -> list[str]:

@@ -1,4 +1,4 @@
-"""The base of an adapter, given a path or a name: what is on this machine under it."""
+"""Finds the base of an adapter on this machine, given a path or a name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def find_base(
     Args:
         name: a path, ``ORG/NAME``, ``ORG/NAME-TYPE`` or ``NAME``.
         needs_weights: only a Hugging Face directory will do.
-        elsewhere: looks for a GGUF file where this does not; raises ConversionError if there is none.
+        elsewhere: looks for a GGUF file in further places; raises ConversionError if there is none.
 
     Raises:
         ConversionError: there is nothing of that name; the message says where it was looked for.
@@ -42,7 +42,8 @@ def find_base(
     where = f"and has no snapshot with a config.json in Hugging Face's cache {hub_cache()}"
     if needs_weights:
         raise ConversionError(
-            f"the base {name} is no path {where}; merging needs the weights: say where with --base"
+            f"the base {name} is no path {where}; merging needs the weights: give their directory with "
+            "--base"
         )
     raise ConversionError(
         f"the base {name} is no path, no GGUF file in {home}, {where}; give its directory or its GGUF file "

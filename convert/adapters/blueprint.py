@@ -1,7 +1,7 @@
-"""A GGUF file as its family sees it: which module of a checkpoint each of its tensors was made of.
+"""A base that is a GGUF file: finds which modules of a checkpoint each of its tensors was made of.
 
-Nothing is read but the head. The settings that the family's table of names and row orders needs are those
-that GGUF files have as well, under other names; the shapes are the file's.
+Only the head is read. A family's table gives the names and the orders of rows. The settings that the table
+needs are in GGUF files too, under other names; the shapes are the file's.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "ssm.group_count": ("linear_num_key_heads", "n_groups"),
     "ssm.time_step_rank": ("linear_num_value_heads", "mamba_num_heads"),
 }
-"""llama.cpp's keys, and what config.json of one family or another calls the same."""
+"""llama.cpp's keys, each with the names of the same setting in config.json, by family."""
 
 
 def read_blueprint(files: Sequence[GgufFile]) -> tuple[Architecture, list[Target]]:
@@ -86,7 +86,7 @@ def _gguf_names(family: type[Architecture]) -> tuple[str, ...]:
 
 
 def _config(keys: Mapping[str, Any], shapes: Shapes, name: str) -> dict[str, Any]:
-    """Return what config.json would say, as far as names and orders of rows depend on it."""
+    """Return the settings of config.json that names and orders of rows depend on."""
     config: dict[str, Any] = {}
     for key, settings in SETTINGS.items():
         if key in keys:
@@ -110,7 +110,7 @@ def _config(keys: Mapping[str, Any], shapes: Shapes, name: str) -> dict[str, Any
 
 
 def _nemotron_h(keys: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the kinds of layers, which the file tells by what they have."""
+    """Return the kinds of the layers; a file shows a layer's kind by the sizes it has."""
     widths, mlp = keys["feed_forward_length"], "moe" if name.endswith("_moe") else "mlp"
     kinds = [
         "attention" if heads else (mlp if width else "mamba")
@@ -125,10 +125,10 @@ def _nemotron_h(keys: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 class _Drawn(Architecture):
-    """Mixed into a family: the tensors of its checkpoint are as the file's tensors need them."""
+    """Mixed into a family: invents the checkpoint's tensors in the shapes that the file's tensors need."""
 
     def draw(self, path: Path, shapes: Shapes) -> None:
-        """Begin; ``shapes``: of the file's tensors, rows first."""
+        """Set the file's tensors, by their shapes, rows first."""
         self._path, self._shapes, self._drawn = path, shapes, dict[str, SourceTensor]()
         self._source = self._drawn
 

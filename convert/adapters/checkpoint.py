@@ -1,4 +1,4 @@
-"""An adapter as it lies on disk: adapter_config.json and the factors in adapter_model.safetensors."""
+"""An adapter's directory: adapter_config.json, and the factors in adapter_model.safetensors."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _pair(tensors: Mapping[str, SourceTensor], path: Path) -> tuple[_Pairs, dict
 def _factors(
     key: tuple[str, bool], of_module: Mapping[str, SourceTensor], settings: Settings, path: Path
 ) -> Factors | None:
-    """Return a module's factors; None for Tinker's empty places of projections that a model has not."""
+    """Return a module's factors; None for the empty ones that Tinker saves for missing projections."""
     module, is_embedding = key
     first, second = of_module["A"], of_module["B"]
     if not first.n_bytes and not second.n_bytes:

@@ -42,25 +42,25 @@ class Factors:
 
     @property
     def n_experts(self) -> int | None:
-        """How many experts they are for; None for a plain matrix."""
+        """The number of experts; None for a plain matrix."""
         if self.stacked is not None:
             return self.stacked
         return max(self.first.shape[0], self.second.shape[0]) if len(self.first.shape) == 3 else None
 
     @property
     def rank(self) -> int:
-        """Rows of A, columns of B, of one expert."""
+        """The rank: rows of A and columns of B, of one expert."""
         rows = self.first.shape[-2]
         return rows // self.stacked if self.stacked else rows
 
     @property
     def n_in(self) -> int:
-        """Columns of the weight."""
+        """Inputs of the weight: its columns."""
         return self.second.shape[0] if self.is_embedding else self.first.shape[-1]
 
     @property
     def n_out(self) -> int:
-        """Rows of the weight."""
+        """Outputs of the weight: its rows."""
         return self.first.shape[1] if self.is_embedding else self.second.shape[-2]
 
     def a(self, expert: int | None = None) -> Float32:

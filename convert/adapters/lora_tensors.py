@@ -1,4 +1,4 @@
-"""An adapter's factors as llama.cpp takes them: for each weight of the GGUF file one A and one B."""
+"""An adapter's factors as llama.cpp reads them: an A and a B for each changed weight of the GGUF file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from convert.source.tensor import Array
 _MOST_NAMED = 6
 _ROUNDING = 1e-12
 _ONE_OUTPUT = "ffn_gate_inp_shexp.weight"
-"""Has one output, and is kept without that axis."""
+"""A matrix with one output, which the file stores as a vector."""
 
 
 def lora_targets(updates: Updates, base: Base, alpha: float) -> list[Target]:
@@ -81,7 +81,7 @@ def _takes_lora(target: Target, base: Base) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Weight:
-    """One weight of the GGUF file and all that changes it."""
+    """A weight of the GGUF file, with all updates of it."""
 
     target: Target
     base: Base
@@ -97,7 +97,7 @@ class _Weight:
 
     @cached_property
     def n_outputs(self) -> int:
-        """Outputs of each of those."""
+        """Outputs of each of the tensors that the weight is made of."""
         name = self.names[0]
         return n_outputs(self.base, self.base.modules[name if name in self.base.modules else TOKENS])
 
@@ -108,11 +108,11 @@ class _Weight:
 
     @cached_property
     def rank(self) -> int:
-        """The rank that holds all of any expert's factors."""
+        """The largest sum of ranks over the experts; the others are filled up with zeros."""
         return max(sum(update.factors.rank for update in self._of(expert)) for expert in self.experts)
 
     def factors(self) -> Iterator[Target]:
-        """Yield the two tensors."""
+        """Yield the targets of A and B."""
         used = [update for expert in self.experts for update in self._of(expert)]
         sources = tuple(dict.fromkeys(name for update in used for name in update.factors.sources))
         extent = self.target.shape[:1] if len(self.target.shape) == 3 else ()
@@ -153,7 +153,7 @@ class _Weight:
             yield make(expert) if expert is None else make(expert)[None]
 
     def _of(self, expert: int | None) -> list[Update]:
-        """Return what changes an expert's rows of this weight."""
+        """Return the updates of one expert's part of the weight."""
         name = self.names[expert] if expert is not None and len(self.names) > 1 else self.names[0]
         return [update for update in self.updates.get(name, []) if self._is_met(update, expert)]
 

@@ -1,4 +1,4 @@
-"""Weights of a checkpoint with an adapter's update added, in float32, before all else."""
+"""Merging: weights of a checkpoint with an adapter's updates added in float32."""
 
 from __future__ import annotations
 
@@ -93,12 +93,12 @@ def merged_tensors(updates: Updates, base: Base) -> dict[str, SourceTensor]:
 
 
 def unties(updates: Updates, base: Base) -> bool:
-    """Whether the output matrix and the token embeddings are one in a base and two with the adapter."""
+    """Whether the adapter separates an output matrix and token embeddings that the base shares."""
     return HEAD not in base.modules and bool({HEAD, TOKENS} & updates.keys())
 
 
 def separate_output(base: Base, architecture: Architecture, merged: Mapping[str, SourceTensor]) -> None:
-    """Give a model that has none an output matrix: the adapted one, or the embeddings as they were."""
+    """Add an output matrix to a tied model: the adapted one, or a copy of the embeddings."""
     name = _head_name(base)
     head = merged.get(name) or base.modules[TOKENS]
     architecture.change({name: head})

@@ -1,4 +1,4 @@
-"""adapter_config.json: how strongly each module's factors count."""
+"""adapter_config.json: the rank and the scale of each module's factors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MOST_REPEATS = 4
 
 @dataclass(frozen=True)
 class Settings:
-    """What the file says.
+    """The settings of an adapter.
 
     Attributes:
         rank, alpha: of modules that no pattern names.
@@ -66,7 +66,7 @@ class Settings:
         """Read adapter_config.json.
 
         Raises:
-            CheckpointError: it cannot be read, or a value is none.
+            CheckpointError: it cannot be read, or a value is not valid.
             UnsupportedError: the adapter is of another kind than LoRA, or changes more than it adds.
         """
         values, where = read_json(path), str(path)
@@ -95,7 +95,7 @@ class Settings:
         return int(_matching(self.rank_pattern, module, self.rank))
 
     def scale_of(self, module: str) -> float:
-        """Return how often a module's product counts."""
+        """Return the scale of a module's product B A."""
         rank, alpha = self.rank_of(module), _matching(self.alpha_pattern, module, self.alpha)
         return float(alpha / (math.sqrt(rank) if self.uses_rslora else rank))
 
@@ -115,14 +115,14 @@ def _table(values: Mapping[str, Any], key: str, where: str) -> list[tuple[str, A
     for pattern in table:
         if not _PLAIN.fullmatch(pattern) and not _is_harmless(pattern):
             raise UnsupportedError(
-                f"{where}: {key} has the regular expression {pattern!r:.60}, which is not evaluated: it "
-                "might take for ever; write out the names it stands for"
+                f"{where}: {key} has the regular expression {pattern!r:.60}, which is not evaluated, as it "
+                "might run forever; write out the names it stands for"
             )
     return list(table.items())
 
 
 def _is_harmless(pattern: str) -> bool:
-    """Whether a regular expression is soon done: short, few repetitions, none of a group."""
+    """Whether a regular expression is cheap to match: short, few repetitions, none of a group."""
     if len(pattern) > _MOST_PATTERN or sum(map(pattern.count, "*+?")) > _MOST_REPEATS:
         return False
     if not _HARMLESS.fullmatch(pattern):

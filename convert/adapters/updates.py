@@ -29,7 +29,7 @@ def _all() -> slice:
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """What is added to a weight: scale * B A of some factors.
+    """An update of a weight: scale * B A of some factors is added.
 
     Attributes:
         factors: B and A.
@@ -214,7 +214,7 @@ class _Finder:
         return number
 
     def _projection_by_shape(self, all: str) -> str | None:
-        """Tell which parameter of PEFT's ``target_parameters`` this is, whose names it does not save."""
+        """Find by its shape a parameter of PEFT's ``target_parameters``; its name is not saved."""
         down = self.base.modules.get(f"{all}down_proj") or self.base.modules.get(f"{all}0.down_proj")
         if down is None:
             return None

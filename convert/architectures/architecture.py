@@ -1,4 +1,11 @@
-"""What every family says: its settings and its tensors, in llama.cpp's names."""
+"""The base of all model families: what a family says, and the functions that its table is written with.
+
+A family says which hyperparameters llama.cpp reads (``metadata``), and of which tensors of the checkpoint
+each of llama.cpp's tensors is made (``targets``). Two sources answer this: llama.cpp's src/models/*.cpp
+loads the keys and tensors, and transformers' modeling file gives the checkpoint's tensors their meaning.
+A family also refuses settings that llama.cpp cannot compute. ``Config`` refuses every setting that changes
+the computation and that the family has not read.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +25,11 @@ from convert.source.tensor import Array, SourceTensor
 
 
 class Architecture(ABC):
-    """A family of models. A subclass is a module of its own, mostly a table of names.
+    """A family of models. A subclass has a module of its own, and is mostly a table of names.
+
+    To add one, start from ``Transformer`` if every layer is attention and an MLP, else from
+    ``DecoderOnly``. List the class in ``FAMILIES`` (architectures/__init__.py). Settings that ``targets``
+    reads belong in ``SETTINGS`` of adapters/blueprint.py too: adapters on GGUF bases need them there.
 
     Args:
         config: the settings of the model's text part.
@@ -26,13 +37,19 @@ class Architecture(ABC):
     """
 
     names: ClassVar[tuple[str, ...]]
-    """Entries of config.json's ``architectures`` that this class converts."""
+    """Entries of config.json's ``architectures`` that this class converts: ``("LlamaForCausalLM",)``."""
 
     gguf_name: str
-    """llama.cpp's name, ``general.architecture``. A class variable, unless the config decides."""
+    """llama.cpp's name of the architecture, ``general.architecture``.
+
+    From ``LLM_ARCH_NAMES`` in src/llama-arch.cpp. A class variable, or a property if the config decides.
+    """
 
     ignored: tuple[str, ...] = ()
-    """Patterns (``fnmatch``) of tensors that are no part of the computation: inverse frequencies, masks."""
+    """Patterns (``fnmatch``) of the checkpoint's tensors that need no place in the file, such as masks.
+
+    Any other tensor that no target is made of is an error.
+    """
 
     without_lora: ClassVar[tuple[str, ...]] = ()
     """Patterns (``fnmatch``) of the tensors in the GGUF file that llama.cpp multiplies with plainly, not
@@ -40,48 +57,48 @@ class Architecture(ABC):
     llama-cpp-python): a LoRA for them would have no effect."""
 
     has_output: ClassVar[bool] = True
-    """Whether llama.cpp's architecture can have an output matrix that is not the token embeddings."""
+    """Whether llama.cpp's architecture loads an ``output.weight`` besides the token embeddings."""
 
     interleaves_experts: ClassVar[bool] = False
-    """Whether the rows of ``gate_up_proj`` are a gate's and an up's in turn, not first all of the gate."""
+    """Whether the rows of ``gate_up_proj`` alternate between gate and up. False: the gate's come first."""
 
     def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
         self.config, self._source = config, tensors
 
     @cached_property
     def n_layers(self) -> int:
-        """Layers, ``blk.0`` and up."""
+        """The number of layers: ``blk.0`` and up in the file."""
         return self.config.integer("num_hidden_layers")
 
     @property
     def sources(self) -> Mapping[str, SourceTensor]:
-        """The checkpoint's tensors by name; a packed matrix is one of them."""
+        """The checkpoint's tensors by name; a packed matrix counts as one tensor."""
         return self._source
 
     def change(self, tensors: Mapping[str, SourceTensor]) -> None:
-        """Put tensors in the place of those of the same names, or beside them."""
+        """Replace tensors of the checkpoint by name, or add to them."""
         self._source = {**self._source, **tensors}
 
     @property
     def fused(self) -> Mapping[str, tuple[str, int]]:
-        """Modules that adapters know and the checkpoint has as rows of another one.
+        """Modules that adapters train by themselves, but that are rows of a fused matrix in the checkpoint.
 
-        By the last parts of their names: that other one, and the first row.
+        By the last parts of their names: the fused matrix, and the module's first row in it.
         """
         return {}
 
     @abstractmethod
     def metadata(self) -> dict[str, Value]:
-        """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
+        """Return the hyperparameters that llama.cpp loads; keys without the leading ``{gguf_name}.``."""
 
     @abstractmethod
     def targets(self) -> Iterator[Target]:
-        """Yield every tensor of the GGUF file."""
+        """Yield every tensor of the GGUF file, in the order in which it is written."""
 
     # -- what a family's table is written with ----------------------------------------------------
 
     def has(self, source: str) -> bool:
-        """Whether the checkpoint has a tensor."""
+        """Whether the checkpoint has a tensor of this name."""
         return source in self._source
 
     def tensor(self, source: str) -> SourceTensor:
@@ -110,14 +127,14 @@ class Architecture(ABC):
         add: float = 0.0,
         is_matrix: bool | None = None,
     ) -> Target:
-        """Return a target that is one source, perhaps with its rows in another order.
+        """Return a target that is one source, if need be with its rows in another order.
 
         Args:
             rows: the source's row for each row of the target.
             columns: the source's column for each column of the target.
-            transposed: the source has inputs first.
+            transposed: the source has inputs first, as GPT-2's.
             add: is added to every number (Gemma's norms).
-            is_matrix: None for whatever has two axes or more.
+            is_matrix: whether it is stored in the file's type. None: if it has two axes or more.
         """
         tensor = self.tensor(source)
         shape = tensor.shape[::-1] if transposed else tensor.shape
@@ -149,7 +166,7 @@ class Architecture(ABC):
         )
 
     def stack(self, name: str, sources: Sequence[str], *, rows: Rows | None = None) -> Target:
-        """Return a target with one more axis in front: the experts, one source each."""
+        """Return a target with one more axis in front, the experts, each from a source of its own."""
         tensors = [self.tensor(source) for source in sources]
         shapes = {tensor.shape for tensor in tensors}
         if len(shapes) != 1:
@@ -166,7 +183,7 @@ class Architecture(ABC):
         return Target(name, (len(tensors), n_rows, *shape[1:]), made_of, pieces, is_matrix=True, rows=rows)
 
     def constant(self, name: str, array: Array) -> Target:
-        """Return a target that follows from the config alone; it stays float32."""
+        """Return a target whose numbers follow from the config alone; it is stored as float32."""
         return self.compute(name, array.shape, (), lambda: array, is_matrix=False)
 
     def compute(
@@ -179,7 +196,14 @@ class Architecture(ABC):
         is_matrix: bool = True,
         raw_type: gguf.GGMLQuantizationType | None = None,
     ) -> Target:
-        """Return a target that a function makes, at once or piece by piece along the first axis."""
+        """Return a target whose numbers a function returns, at once or in pieces along the first axis.
+
+        Args:
+            shape: rows first, as ``function`` returns it.
+            sources: names of the checkpoint's tensors that the function reads.
+            is_matrix: False: stored as float32.
+            raw_type: the function returns bytes in this number format.
+        """
 
         def pieces() -> Iterator[Array]:
             made = function()

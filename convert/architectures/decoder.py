@@ -1,4 +1,4 @@
-"""What all decoders have: token embeddings, and an output matrix that may be the same one."""
+"""Decoder-only models: token embeddings, and an output matrix that may be the same matrix."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from convert.architectures.architecture import Architecture, Target
 
 
 class DecoderOnly(Architecture):
-    """A model that reads tokens and gives logits."""
+    """A decoder-only model. The class variables say what its embeddings are called in checkpoints."""
 
     prefixes: ClassVar[tuple[str, ...]] = ("model.",)
-    """What the decoder's tensors may begin with."""
+    """Possible prefixes of the decoder's tensors; the one whose token embeddings exist is used."""
 
     embedding: ClassVar[str] = "embed_tokens.weight"
-    """The token embeddings, behind the prefix."""
+    """The name of the token embeddings after the prefix."""
 
     heads: ClassVar[tuple[str, ...]] = ("lm_head.weight",)
-    """What the output matrix may be called."""
+    """Possible names of the output matrix; the first one that exists is used."""
 
     is_tied: ClassVar[bool] = False
-    """What transformers takes for a missing ``tie_word_embeddings``."""
+    """transformers' default for a missing ``tie_word_embeddings``."""
 
     @cached_property
     def prefix(self) -> str:
-        """What the decoder's tensors begin with in this checkpoint."""
+        """The prefix of the decoder's tensors in this checkpoint."""
         found = (prefix for prefix in self.prefixes if self.has(f"{prefix}{self.embedding}"))
         return next(found, self.prefixes[0])
 
@@ -36,7 +36,7 @@ class DecoderOnly(Architecture):
         return bool(self.config.get("tie_word_embeddings", self.is_tied))
 
     def embeddings(self) -> Iterator[Target]:
-        """Yield the token embeddings, and the output matrix where it is another one."""
+        """Yield the token embeddings, and the output matrix if it is a matrix of its own."""
         yield self.take("token_embd.weight", f"{self.prefix}{self.embedding}")
         if not self.tied:
             head = next(filter(self.has, self.heads), self.heads[0])

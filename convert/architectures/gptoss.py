@@ -21,7 +21,7 @@ from convert.source.tensor import Array, SourceTensor
 NORMS = {"attn_norm": "input_layernorm", "post_attention_norm": "post_attention_layernorm"}
 
 _ROUNDED_RAMP = (
-    "config.json says truncate: false for YaRN; llama.cpp rounds the bounds of its ramp all the same, so a "
+    "config.json says truncate: false for YaRN; llama.cpp rounds the bounds of its ramp anyway, so a "
     "few rotary frequencies differ a little from the source's"
 )
 

@@ -1,4 +1,4 @@
-"""What the plain decoders have in common: layers of attention and MLP, named as Hugging Face names them."""
+"""The plain decoder, from which most families start: attention and an MLP in every layer."""
 
 from __future__ import annotations
 
@@ -28,28 +28,31 @@ Sizes = Mapping[str, int | float]
 
 
 class Transformer(DecoderOnly):
-    """A decoder with rotary positions. A family says what is particular about it in the class variables."""
+    """A decoder with rotary positions. A family overrides class variables, and methods where necessary."""
 
     layer: ClassVar[Mapping[str, str]] = PRE_NORMS | ATTENTION | GATED_MLP
     """A layer's tensors: llama.cpp's name and the checkpoint's, both without ``.weight``."""
 
     rope_kinds: ClassVar[tuple[str, ...]] = ("linear", "yarn")
-    """Scaled rotations that llama.cpp's architecture knows; the plain one goes without saying."""
+    """Kinds of rotary scaling that llama.cpp's architecture supports, besides none (``Rope.kind``)."""
 
     rotates_pairs: ClassVar[bool] = False
-    """Whether llama.cpp turns neighbours (``LLAMA_ROPE_TYPE_NORM``), not halves."""
+    """Whether llama.cpp rotates neighbouring pairs (``LLAMA_ROPE_TYPE_NORM``). False: halves (``NEOX``).
+
+    See ``llama_model_rope_type`` in src/llama-model.cpp. Rows of queries and keys are reordered if True.
+    """
 
     partial_rotation: ClassVar[bool] = False
-    """Whether a part of each head may be left as it is."""
+    """Whether a part of each head may stay unrotated (``partial_rotary_factor``)."""
 
     activation: ClassVar[tuple[str, tuple[str, ...]]] = ("hidden_act", ("silu", "swish"))
-    """The setting that names the MLP's activation, and the names of the one llama.cpp computes."""
+    """The setting that names the MLP's activation, and its values for the one that llama.cpp computes."""
 
     added_to_norms: ClassVar[float] = 0.0
-    """Gemma stores its norms' weights less 1."""
+    """Added to the weights of norms: Gemma stores them less 1."""
 
     defaults: ClassVar[Sizes] = {}
-    """What transformers takes for a missing setting of the sizes, where published files leave it out."""
+    """transformers' defaults of sizes that published files leave out, by their names in config.json."""
 
     ignored: tuple[str, ...] = ("*.rotary_emb.inv_freq",)
 
@@ -57,12 +60,12 @@ class Transformer(DecoderOnly):
 
     @cached_property
     def n_layers(self) -> int:
-        """Layers."""
+        """The number of layers."""
         return self._size("num_hidden_layers")
 
     @cached_property
     def n_heads(self) -> int:
-        """Heads of the queries."""
+        """Attention heads of the queries."""
         n_heads = self._size("num_attention_heads")
         if n_heads == 0:
             raise CheckpointError("config.json: num_attention_heads must be a number of at least 1, not 0")
@@ -70,25 +73,25 @@ class Transformer(DecoderOnly):
 
     @cached_property
     def n_heads_kv(self) -> int:
-        """Heads of the keys and values."""
+        """Attention heads of the keys and values."""
         return self.config.integer(
             "num_key_value_heads", int(self.defaults.get("num_key_value_heads", self.n_heads))
         )
 
     @cached_property
     def head_size(self) -> int:
-        """Numbers in a head."""
+        """Numbers in a head of queries, keys or values."""
         default = self.defaults.get("head_dim", self._size("hidden_size") // self.n_heads)
         return self.config.integer("head_dim", int(default))
 
     @cached_property
     def n_rotated(self) -> int:
-        """Numbers of a head that turn."""
+        """Numbers of a head that are rotated."""
         return int(self.head_size * self.rope.partial)
 
     @cached_property
     def rope(self) -> Rope:
-        """The rotation, of the kind this family can have."""
+        """The rotary settings, checked against ``rope_kinds`` and ``partial_rotation``."""
         rope = self.read_rope()
         if rope.kind not in ("default", "dynamic", *self.rope_kinds):
             known = ", ".join(("default", "dynamic", *self.rope_kinds))
@@ -104,7 +107,7 @@ class Transformer(DecoderOnly):
         return rope
 
     def read_rope(self) -> Rope:
-        """Return the rotation as the config has it."""
+        """Return the rotary settings of config.json."""
         return self.config.rope()
 
     def _size(self, key: str) -> int:
@@ -141,7 +144,7 @@ class Transformer(DecoderOnly):
         }
 
     def rope_values(self, length: int) -> dict[str, Value]:
-        """Return the keys of the rotation; ``length``: of the context, in tokens."""
+        """Return the metadata of the rotation; ``length``: of the context, in tokens."""
         return rope_metadata(self.rope, self.n_rotated, length)
 
     def check(self) -> None:
@@ -159,7 +162,7 @@ class Transformer(DecoderOnly):
         return None
 
     def expect_usual_heads(self) -> None:
-        """Refuse heads that are not the hidden size's share, where llama.cpp takes them for granted."""
+        """Refuse a head size other than hidden size / heads, which llama.cpp's architecture assumes."""
         self.config.expect("head_dim", self._size("hidden_size") // self.n_heads)
 
     # -- tensors ----------------------------------------------------------------------------------
@@ -198,7 +201,10 @@ class Transformer(DecoderOnly):
 
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shape of each part of a layer; what is missing here has the hidden size."""
+        """The shape of each part of a layer, by its name in ``layer``.
+
+        Parts that are not listed are vectors of the hidden size.
+        """
         width, inner = self._size("hidden_size"), self._size("intermediate_size")
         n_q, n_kv = self.n_heads * self.head_size, self.n_heads_kv * self.head_size
         return {
@@ -216,7 +222,7 @@ class Transformer(DecoderOnly):
 
     @cached_property
     def rows(self) -> Mapping[str, Rows]:
-        """The order of rows of those parts whose order changes."""
+        """The order of rows of each part whose rows are reordered, by its name in ``layer``."""
         if not self.rotates_pairs:
             return {}
         return {

@@ -1,4 +1,4 @@
-"""Files of a model directory, by plain names only: nothing outside the directory is opened."""
+"""Files of an untrusted model directory, found by plain names: links that lead out of it are refused."""
 
 from __future__ import annotations
 

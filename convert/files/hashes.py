@@ -1,4 +1,4 @@
-"""SHA-256 of stored files, in a file beside them that ``sha256sum -c`` reads too."""
+"""SHA-256 of stored files, kept in a file beside them in the format of ``sha256sum``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CHUNK = 1 << 20  # bytes read at once
 
 
 def hashes_path(model: Path) -> Path:
-    """Return where the hashes of a model lie: ``NAME.gguf.sha256``, also of one in parts."""
+    """Return the file with a model's hashes: ``NAME.gguf.sha256``, one for all parts."""
     return model.with_name(f"{_PART.sub('', model.stem)}.gguf.sha256")
 
 
@@ -33,7 +33,7 @@ def hash_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
 
 
 def write_hashes(path: Path, hashes: Mapping[str, str]) -> None:
-    """Write hashes by file name, synced; to be renamed by the caller."""
+    """Write hashes by file name and sync them to disk; the caller renames the file."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
         file.flush()

@@ -1,4 +1,4 @@
-"""What Hugging Face's tools have downloaded before: snapshots of repositories, found without a network.
+"""Hugging Face's cache: snapshots of repositories that were downloaded before, found without a network.
 
 Layout: ``models--ORG--NAME/snapshots/COMMIT/...`` with the commit of a branch in ``refs/BRANCH``
 (huggingface_hub's documentation, "Understand caching").
@@ -16,7 +16,7 @@ _COMMIT = re.compile(r"\w+", re.ASCII)
 
 
 def hub_cache(environment: Mapping[str, str] | None = None) -> Path:
-    """Return where snapshots are: ``HF_HUB_CACHE``, ``HUGGINGFACE_HUB_CACHE``, ``hub`` in ``HF_HOME``."""
+    """Return the cache's directory: ``HF_HUB_CACHE``, ``HUGGINGFACE_HUB_CACHE``, ``hub`` in ``HF_HOME``."""
     environment = os.environ if environment is None else environment
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if value := environment.get(name):

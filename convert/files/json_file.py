@@ -1,4 +1,4 @@
-"""JSON from strangers: one table, no name twice, within limits; else an error that names the file."""
+"""Untrusted JSON files: a single table, no name twice, within limits; else an error that names the file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from convert.errors import CheckpointError
 
 MOST_BYTES = 100_000_000
-"""The safetensors library's limit for a header; no honest file of a checkpoint is near it."""
+"""The safetensors library's limit for a header; real files are far smaller."""
 
 MOST_PARTS = 6_000_000
 """Entries, as far as commas and brackets tell; a tokenizer of 262,144 tokens has 2,500,000. What Python
@@ -61,5 +61,5 @@ def parse_json(text: bytes, where: str) -> dict[str, Any]:
 
 
 def read_json_if_any(path: Path) -> dict[str, Any]:
-    """Return the table in a file, an empty one if there is no such file; else as ``read_json``."""
+    """Return the table in a file, or an empty table if there is no such file. Errors as ``read_json``."""
     return read_json(path) if path.exists() else {}

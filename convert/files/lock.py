@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""A lock on a directory, so that processes that change it take turns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 NAME = ".lock"
-"""The file that is locked, in the directory it is about. It stays; the lock goes with its process."""
+"""The locked file's name. The file stays in the directory; the lock ends with its process."""
 
 
 @contextmanager

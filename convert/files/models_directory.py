@@ -1,4 +1,4 @@
-"""Where converted models land, and under which names they are found there.
+"""The models directory: where converted models are stored, and under which names.
 
 A model ``ORG/NAME`` stored as TYPE is ``ORG/NAME-TYPE.gguf`` in the models directory; one without an
 organisation is ``NAME-TYPE.gguf``. The checkpoint ``tinker://RUN/sampler_weights/NAME`` is
@@ -16,10 +16,10 @@ from convert.errors import ConversionError
 from convert.files.tinker_path import TinkerPath
 
 VARIABLES = ("TINKER_LOCAL_MODELS_DIR", "TINKER_LOCAL_MODELS")
-"""The environment variables that say where the directory is; the first one that is set counts."""
+"""Environment variables that name the directory; the first one that is set counts."""
 
 CHECKPOINT_FILE = "weights.gguf"
-"""What a converted checkpoint is called in its directory: an adapter, or a model it was merged into."""
+"""The file of a converted Tinker checkpoint in its directory: an adapter or a merged model."""
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
@@ -27,7 +27,7 @@ _SNAPSHOT = re.compile(r"models--(?P<org>.+?)--(?P<name>.+)")
 
 
 def models_directory() -> Path:
-    """Return it: the environment's, else ``models/`` in a checkout of tinker-local, else the user's own."""
+    """Return the models directory: the environment's, or a checkout's ``models/``, or the user's own."""
     for variable in VARIABLES:
         if named := os.environ.get(variable):
             return Path(named).expanduser()

@@ -10,7 +10,7 @@ _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 
 
 def parts_of(path: Path) -> list[Path]:
-    """Return the files of a model, given its only one or its first part."""
+    """Return all files of a model, in order, given its only file or its first part."""
     part = _PART.fullmatch(path.stem)
     if not part:
         return [path]
@@ -18,7 +18,7 @@ def parts_of(path: Path) -> list[Path]:
 
 
 def existing(output: Path) -> list[Path]:
-    """Return the files of a model that is there under this name: itself, or its parts."""
+    """Return the files that exist of a model with this output path: one file, or parts."""
     parts = output.parent.glob("*.gguf") if output.parent.is_dir() else ()
     return [
         path
@@ -28,5 +28,5 @@ def existing(output: Path) -> list[Path]:
 
 
 def is_whole(files: list[Path]) -> bool:
-    """Whether there is the first part, which comes last: else whoever wrote them was killed."""
+    """Whether a model's files are complete: the first part is published last."""
     return any(not (part := _PART.fullmatch(path.stem)) or part["number"] == "00001" for path in files)

@@ -20,7 +20,7 @@ from convert.files.workplace import sweep, workplace
 
 @contextmanager
 def publishing(output: Path, *, force: bool, home: Path | None = None) -> Iterator[Path]:
-    """Give an empty directory beside ``output``; what lies in it at the end takes its place.
+    """Yield an empty directory beside ``output``; at the end its files are published as the output.
 
     The files are synced and renamed, the first part of a model last. With ``force``, files of the same
     model that were there (parts included) go. On any error, what was written goes, and so do
@@ -55,7 +55,7 @@ def _check_free(output: Path, force: bool) -> None:
 
 
 def check_space(directory: Path, n_bytes: int) -> None:
-    """Refuse to begin what the disk has no room for.
+    """Check that a disk has room before work begins.
 
     Raises:
         ConversionError: says how much is needed and how much is free.
@@ -71,7 +71,7 @@ def check_space(directory: Path, n_bytes: int) -> None:
 
 
 def _make_directories(directory: Path, made: ExitStack) -> None:
-    """Make a directory and those above it; those that were not there go again when ``made`` closes."""
+    """Make a directory and its parents. Closing ``made`` removes the new ones that are empty."""
     for path in (*reversed(directory.parents), directory):
         if not path.exists():
             path.mkdir()

@@ -1,10 +1,10 @@
-"""Numbers of bytes as people write them."""
+"""Sizes in bytes, written for people."""
 
 from __future__ import annotations
 
 
 def format_bytes(n: float) -> str:
-    """Return a number of bytes as people say it: 1.5 GB."""
+    """Return a size as text, in powers of 1000: ``1.5 GB``."""
     if n < 1000:
         return f"{n:.0f} bytes"
     power = 1

@@ -1,4 +1,4 @@
-"""``tinker://RUN/sampler_weights/NAME``, and where such a checkpoint lies in a models directory."""
+"""Tinker's paths, ``tinker://RUN/sampler_weights/NAME``, and their places in a models directory."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TinkerPath:
 
     @classmethod
     def of(cls, directory: Path, home: Path) -> TinkerPath | None:
-        """Return the path whose checkpoint a directory below ``home`` is for, None if it is for none."""
+        """Return the Tinker path that a directory below ``home`` belongs to, or None."""
         parts = directory.relative_to(home).parts
         if len(parts) != 4 or parts[0] != _HOME or parts[2] != _KIND:
             return None

@@ -1,4 +1,4 @@
-"""Hidden directories in which results are made, and the end of those whose process was killed."""
+"""Hidden directories in which results are made. Those of killed processes are removed by the next run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if sys.platform != "win32":
     import fcntl
 
 SUFFIX = ".tinker-local.part"
-"""What their names end in."""
+"""The suffix of such a directory's name."""
 
 
 @contextmanager
 def workplace(parent: Path, name: str = "") -> Iterator[Path]:
-    """Give an empty directory in ``parent``, hidden, that is gone after the block.
+    """Yield an empty hidden directory in ``parent``, which is removed after the block.
 
     Its process has a lock on it, which goes with the process, however that ends. What others left in
     ``parent`` that were killed is removed before.
@@ -54,7 +54,7 @@ def _made(parent: Path, prefix: str) -> tuple[Path, int | None]:
 
 
 def _lock(path: Path) -> int | None:
-    """Lock a directory; return what to close, None if another has it or there are no such locks."""
+    """Lock a directory; return the descriptor to close, or None if the lock is taken or not supported."""
     if sys.platform == "win32":
         return None
     with suppress(OSError):

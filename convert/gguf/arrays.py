@@ -1,5 +1,7 @@
-"""Arrays of a GGUF file. Those of texts are long (a vocabulary and its merges) and packed one behind the
-other with their lengths before them, so they are taken apart by numpy and not by a Python loop.
+"""Arrays in a GGUF file's metadata.
+
+A vocabulary and its merges are arrays of some 150,000 texts, each with its length before it. A Python loop
+over them would take most of the time of reading a head, so numpy finds where the texts begin.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ _INTEGERS = (4, 5)  # UINT32 and INT32 of enum gguf_type
 
 
 class Malformed(Exception):
-    """What is wrong with a file, for a message that names the file."""
+    """Something in a file is wrong. The message says what, and not in which file."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,11 +55,11 @@ class Array:
         return [self.data[start + _LENGTH : end] for start, end in pairs]
 
     def has_zeros(self) -> bool:
-        """Whether a zero byte is in one of the texts."""
+        """Whether any text contains a zero byte."""
         return int(np.count_nonzero(self._without_lengths() == 0)) > _LENGTH * len(self)
 
     def _without_lengths(self) -> NDArray[np.uint8]:
-        """Return the data with zeros for each length."""
+        """Return the data with the bytes of each length set to zero."""
         assert self.starts is not None
         plain = np.frombuffer(self.data, np.uint8).copy()
         starts = self.starts[:-1]
@@ -81,7 +83,7 @@ class Array:
         return True
 
     def have_a_space(self) -> bool:
-        """Whether each of the texts has a space behind its first byte."""
+        """Whether every text has a space after its first byte, as merges must have."""
         assert self.starts is not None
         spaces = np.flatnonzero(np.frombuffer(self.data, np.uint8) == ord(" "))
         spaces = np.append(spaces, [len(self.data), np.iinfo(np.int64).max])
@@ -139,12 +141,12 @@ def string_starts(
 
 
 def _end(data: mmap.mmap | bytes, start: int) -> int:
-    """Return where the text ends whose length is at ``start``."""
+    """Return the end of the text whose length is stored at ``start``."""
     return start + _LENGTH + int.from_bytes(data[start : start + _LENGTH], "little")
 
 
 def _steps(data: mmap.mmap | bytes, position: int, most: int) -> NDArray[np.int64]:
-    """Return where the texts from ``position`` on begin, at least the first, one after the other."""
+    """Return the starts of the texts from ``position`` on, found one by one; at least the first."""
     starts = [position]
     while len(starts) < most and (position := _end(data, position)) + _LENGTH <= len(data):
         starts.append(position)
@@ -152,9 +154,11 @@ def _steps(data: mmap.mmap | bytes, position: int, most: int) -> NDArray[np.int6
 
 
 def _run(data: mmap.mmap | bytes, position: int, size: int, most: int) -> NDArray[np.int64]:
-    """Return where the texts from ``position`` on begin, as far as ``size`` bytes tell it at a glance: at
-    least the first. A length below 256 shows as a byte with seven zeros behind it. That this is a length
-    and no part of a text is sure where it lies right behind the text before it.
+    """Return the starts of the texts from ``position`` on within ``size`` bytes, all found at once.
+
+    A length below 256 is a byte followed by seven zeros, so each such place is a guess. A guess is right if
+    it lies just behind the text of the guess before it. The result ends at the first guess that does not,
+    and has at least one start.
     """
     window = np.frombuffer(data[position : position + size], np.uint8)
     zero = window == 0

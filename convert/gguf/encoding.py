@@ -18,7 +18,7 @@ _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _Q8_0 = np.dtype([("scale", "<f2"), ("quants", "i1", (Q8_0_BLOCK,))])
 _BELOW_HALF = np.float32(0.49999997)  # the number before 0.5: adding it rounds halves away from zero only
 _EXPONENT: dict[Any, int] = {Kind.F32: 0x7F800000, Kind.BF16: 0x7F80, Kind.F16: 0x7C00}
-"""Bits that are all set in infinities and NaNs only."""
+"""The exponent's bits; all of them are set in infinities and NaNs only."""
 
 
 def encode(values: Array, kind: Kind) -> Array:

@@ -51,11 +51,11 @@ StoredValue = Number | str | Array
 """A value of the metadata, as it was read."""
 
 Version = tuple[int, int, int, int]
-"""What changes when another file is there or the file has changed: device, inode, time and size."""
+"""A file's device, inode, time of change and size: another file, or a changed one, has another version."""
 
 
 class UnknownFormat(Malformed):
-    """A tensor has a number format that is not known here; newer versions of llama.cpp may have it."""
+    """A tensor has a number format that is not known; a newer llama.cpp may have it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,7 +176,7 @@ def _parse(path: Path, cursor: _Cursor) -> GgufFile:
 
 
 class _Cursor:
-    """Reads one thing after the other."""
+    """A position in the file's bytes; every step is checked against their end."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data

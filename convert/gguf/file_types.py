@@ -10,13 +10,13 @@ from convert.errors import UnsupportedError
 
 @dataclass(frozen=True)
 class FileType:
-    """What most matrices of a file are stored as.
+    """A type of GGUF files: the number format of most of a file's matrices.
 
     Attributes:
         name: as on the command line and in file names.
         number: llama.cpp's, ``general.file_type`` (enum llama_ftype).
-        bits: per weight, a little more than it takes.
-        is_direct: whether we write it; the others llama.cpp's quantizer makes.
+        bits: per weight, rounded up, for an estimate of a file's size.
+        is_direct: whether the converter writes it; llama.cpp's quantizer makes the others.
         output: the output matrix's type where it is set apart (enum ggml_type).
     """
 
@@ -69,7 +69,7 @@ whose output matrix is bf16. In a model that shares it with the token embeddings
 NEED_A_MATRIX = (
     "q2_k_s", "iq3_xs", "iq3_xxs", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s",
 )  # fmt: skip
-"""Types that llama.cpp makes only with an importance matrix, measured on text."""
+"""Types that llama.cpp's quantizer makes only with an importance matrix, which is measured on text."""
 
 _TYPE = re.compile(
     rf"[-.](?P<type>(?:{'|'.join(FILE_TYPES)})(?:\+(?:{'|'.join(OUTPUT_TYPES)}))?)", re.IGNORECASE
@@ -103,13 +103,13 @@ def find_type(name: str) -> FileType:
 
 
 def inexactness(name: str) -> tuple[int, int]:
-    """Return what sorts types by name, the most exact first: the places in ``FILE_TYPES``, worse first."""
+    """Return a key to sort types by, the most exact first: places in ``FILE_TYPES``, the worse first."""
     places = sorted(list(FILE_TYPES).index(part) for part in name.lower().split("+"))
     return places[-1], places[0]
 
 
 def split_type(stem: str) -> tuple[str, str | None]:
-    """Return a file's name without its type, and the type: ``Qwen3-8B-Q4_0`` -> ``Qwen3-8B``, ``q4_0``."""
+    """Split a file's stem into name and type: ``Qwen3-8B-Q4_0`` -> ``Qwen3-8B``, ``q4_0`` (or None)."""
     for match in _TYPE.finditer(stem):
         if match.end() == len(stem) and match.start() > 0:
             return stem[: match.start()], match["type"].lower()

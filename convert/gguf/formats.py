@@ -63,7 +63,7 @@ FORMATS: dict[int, NumberFormat] = {
     41: NumberFormat("Q1_0", 128, 18),
     42: NumberFormat("Q2_0", 64, 18),
 }
-"""Those that a file may have; others were given up, or are newer than the llama.cpp this was made for."""
+"""By number. A number that is missing was given up by llama.cpp, or is newer than our version of it."""
 
 NOT_FOR_WEIGHTS = frozenset({9, 15, 24, 25, 26, 27, 28})
 """Integers, float64, and the formats that llama.cpp keeps intermediate results in: it cannot multiply

@@ -23,7 +23,7 @@ Value = str | bool | int | float | Sequence[int] | Sequence[float] | Sequence[bo
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number that llama.cpp wants in another width than uint32."""
+    """A whole number for a key that llama.cpp reads in another width than uint32."""
 
     value: int
     kind: ValueType
@@ -39,7 +39,7 @@ def pack_metadata(metadata: Mapping[str, Any]) -> bytes:
 
 
 def pack_head(metadata: Mapping[str, Any], tensors: Iterable[TensorInfo]) -> bytes:
-    """Return all that comes before the first tensor's data.
+    """Return the head of a file: all bytes before the first tensor's data.
 
     Whole numbers are written as uint32 (int32 if negative), fractions as float32, arrays of whole
     numbers as int32.
@@ -50,7 +50,7 @@ def pack_head(metadata: Mapping[str, Any], tensors: Iterable[TensorInfo]) -> byt
 def assemble_head(
     metadata: bytes, n_keys: int, tensors: Iterable[TensorInfo], alignment: int = ALIGNMENT
 ) -> bytes:
-    """Return the same of metadata that is packed already; ``alignment``: what it says of itself."""
+    """As ``pack_head``, for metadata that is packed already; ``alignment``: its ``general.alignment``."""
     tensors = tuple(tensors)
     parts = [struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), n_keys), metadata]
     offset = 0

@@ -1,4 +1,4 @@
-"""Writing a GGUF file, or several that make one model: the heads first, then each tensor as it is made."""
+"""A model's GGUF file, or its parts, written: the heads first, then each tensor as it is computed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from convert.source.fingerprint import Fingerprint
 from convert.source.tensor import Array, SourceTensor
 
 SOURCE_HASH = "general.source.sha256"
-"""Where ``Fingerprint``'s number stands."""
+"""The key of the weights' hash (``Fingerprint``)."""
 
 _BLOCK = 1 << 18  # numbers that are encoded and written at once
 _UNKNOWN = "-" * Fingerprint.LENGTH  # stands for the number until all is read
@@ -30,7 +30,7 @@ _PART_KEYS = 256  # bytes, more than the beginning of a file and the keys of a p
 
 @dataclass(frozen=True, eq=False)
 class StoredTensor:
-    """A tensor and how it will be stored."""
+    """A target and the number format that it is stored in."""
 
     target: Target
     type: Kind
@@ -72,19 +72,19 @@ class GgufOutput:
 
     @property
     def sizes(self) -> list[int]:
-        """Bytes of each file."""
+        """The size of each file in bytes."""
         return [
             len(head) + sum(stored.info.n_padded for stored in part)
             for head, part in zip(self.heads, self.parts, strict=True)
         ]
 
     def file_names(self, stem: str) -> list[str]:
-        """Return the files' names; the parts of a model are called as ``llama_split_path`` wants it."""
+        """Return the files' names; parts are named as llama.cpp's ``llama_split_path`` expects."""
         n = len(self.parts)
         return [f"{stem}.gguf"] if n == 1 else [f"{stem}-{i:05d}-of-{n:05d}.gguf" for i in range(1, n + 1)]
 
     def write_heads(self, paths: Sequence[Path]) -> None:
-        """Write all but the tensors' data, which is a hole yet: the files have their final sizes."""
+        """Write the heads, and give the files their final sizes; the tensors' data is a hole until then."""
         for path, head, size in zip(paths, self.heads, self.sizes, strict=True):
             with path.open("wb") as file:
                 file.write(head)
@@ -175,7 +175,7 @@ def _blocks(piece: Array) -> Iterator[Array]:
 
 
 def _memory_map(array: Any) -> mmap.mmap | None:
-    """Return what an array is a view of, if that is a file whose pages can be given back."""
+    """Return the memory map that an array is a view of, if its pages can be given back."""
     while isinstance(array, np.ndarray):
         array = array.base
     return array if isinstance(array, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED") else None

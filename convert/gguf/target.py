@@ -1,4 +1,4 @@
-"""A tensor of a GGUF file that is to be written, and what it is made of."""
+"""A tensor of the GGUF file to be written: its name and shape, and how its numbers are computed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from convert.source.tensor import Array
 
 Rows = NDArray[np.intp]
-"""Which row of the source becomes each row of the target, in order."""
+"""For each row of the target, the row of the source that it is."""
 
 
 @dataclass(frozen=True, eq=False)

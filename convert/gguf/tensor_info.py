@@ -1,4 +1,4 @@
-"""What the head of a GGUF file says of a tensor."""
+"""A tensor's entry in the head of a GGUF file: name, shape, number format and place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each tensor of a file is stored, given the file's type."""
+"""The number format of each tensor of a file, given the file's type."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _KEPT = {"F16": Kind.F16, "BF16": Kind.BF16, "F32": Kind.F32, "F64": Kind.F32}
 def plan_storage(
     targets: Iterable[Target], tensors: Mapping[str, SourceTensor], type: FileType | None
 ) -> list[StoredTensor]:
-    """Say how each target is stored.
+    """Choose each target's number format.
 
     Args:
-        type: one that we write directly; None keeps each matrix in the precision it has.
+        type: one that is written directly; None keeps each matrix in the precision it has.
     """
     return [StoredTensor(target, _kind(target, tensors, type)) for target in targets]
 
@@ -49,7 +49,7 @@ def _kind(target: Target, tensors: Mapping[str, SourceTensor], type: FileType | 
 
 
 def _kept(dtypes: set[str]) -> Kind:
-    """Return what holds the sources' numbers: float32 for a mixture, bfloat16 for what was packed."""
+    """Return the format that holds the sources' numbers: F32 for a mixture, BF16 for packed matrices."""
     if not dtypes <= _KEPT.keys():
         return Kind.BF16
     kinds = {_KEPT[dtype] for dtype in dtypes}

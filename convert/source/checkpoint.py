@@ -1,4 +1,4 @@
-"""A Hugging Face model directory: its config.json and its tensors, wherever they lie."""
+"""A Hugging Face model directory: its config.json, and its tensors in one safetensors file or in shards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 @dataclass(frozen=True, eq=False)
 class SourceCheckpoint:
-    """A model as transformers saves it.
+    """A model directory as transformers saves it.
 
     Attributes:
         directory: where it is.

@@ -1,4 +1,4 @@
-"""config.json: settings as families ask for them, and a watch over those nobody asked for."""
+"""config.json: settings for the model families. Settings that matter and that nobody read are refused."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Rope:
 
     @property
     def kind(self) -> str:
-        """``default``, ``linear``, ``llama3``, ``yarn``, ``longrope``, ..."""
+        """The kind of scaling: ``default``, ``linear``, ``llama3``, ``yarn``, ``longrope``, ..."""
         return str(self.scaling.get("rope_type", "default"))
 
     def number(self, key: str, default: float | None = None) -> float:
@@ -88,7 +88,7 @@ class Config:
         self._read: set[str] = set()
 
     def replaced(self, **values: Any) -> Config:
-        """Return the settings with others in the place of some; what was read counts as read."""
+        """Return a copy with some settings replaced; settings that were read stay marked as read."""
         config = Config({**self._values, **values}, self._where)
         config._read |= self._read
         return config
@@ -176,11 +176,11 @@ class Config:
         return value
 
     def gives(self, key: str) -> bool:
-        """Whether the file has a setting, if only as null: transformers' default may be another."""
+        """Whether the file has a setting, even as null, in which case transformers applies no default."""
         return key in self._values
 
     def refuse_unread(self, neutral: Mapping[str, Iterable[Any]] = NEUTRAL) -> None:
-        """Refuse settings that change the computation and that nobody has read."""
+        """Refuse settings that change the computation and that the family has not read."""
         for key, values in neutral.items():
             value = self._values.get(key)
             if key not in self._read and value is not None and value not in tuple(values):

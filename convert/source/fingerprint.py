@@ -1,4 +1,4 @@
-"""One number for the weights a file was made from, whatever the file's type and the checkpoint's shards."""
+"""A hash of the weights that a file was made from. It does not depend on the file's type or the shards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Fingerprint:
     """
 
     LENGTH = 64
-    """Characters of the number, in hexadecimal digits."""
+    """Hexadecimal digits of the hash."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "fingerprint")
@@ -35,18 +35,18 @@ class Fingerprint:
         self._thread.shutdown(cancel_futures=True)
 
     def add(self, tensor: SourceTensor) -> None:
-        """Take a tensor in, in the background; one that was given before counts once."""
+        """Hash a tensor in the background; a tensor that is given twice counts once."""
         if tensor.name not in self._lines:
             self._lines[tensor.name] = self._thread.submit(_line, tensor)
 
     def wait(self) -> None:
-        """Wait until all that were given are read, so that they are read from disk only once."""
+        """Wait until the tensors so far are hashed, while the page cache still holds them."""
         for line in reversed(self._lines.values()):
             line.result()
             break  # there is one thread: the others are done before it
 
     def digest(self) -> str:
-        """Return the number."""
+        """Return the hash of all tensors."""
         lines = [self._lines[name].result() for name in sorted(self._lines)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 

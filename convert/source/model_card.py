@@ -1,4 +1,4 @@
-"""What a checkpoint's README.md says about the model in its first lines."""
+"""The model card: licence and base model from the front matter of a checkpoint's README.md."""
 
 from __future__ import annotations
 

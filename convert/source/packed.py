@@ -21,7 +21,7 @@ Float32 = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 GROUP = 32
-"""Numbers that share a scale in MXFP4, in INT4 as Kimi has it, and in ggml's blocks of both."""
+"""Numbers that share a scale, in MXFP4 and in Kimi's INT4 as in ggml's blocks of both."""
 
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 """The 4-bit numbers of MXFP4, by their bits."""

@@ -1,4 +1,4 @@
-"""Matrices that a checkpoint keeps in several tensors, as if they were one."""
+"""Packed matrices: a checkpoint keeps values and scales in several tensors, here they are one."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ FP8_SCALE, INT4_VALUES, INT4_SCALE, INT4_SHAPE = (
 )
 MXFP4_BLOCKS, MXFP4_SCALES = "_blocks", "_scales"
 _MXFP4_NAN = 255
-"""The scale that is no number."""
+"""The byte of a scale that means NaN."""
 
 
 @dataclass(frozen=True, eq=False)
 class Fp8Tensor(SourceTensor):
-    """8-bit floats with a scale for each block of rows and columns. Its array is float32."""
+    """A matrix of 8-bit floats with a scale for each block of rows and columns. Its array is float32."""
 
     scales: SourceTensor
     block: tuple[int, int]

@@ -1,6 +1,7 @@
-"""The header of a safetensors file, believed in nothing (https://huggingface.co/docs/safetensors).
+"""The header of a safetensors file, not trusted: every length, type and offset is checked.
 
-Eight bytes with the header's length, the header as JSON, then the tensors' bytes without gaps.
+Format (https://huggingface.co/docs/safetensors): eight bytes with the header's length, the header as JSON,
+then the tensors' bytes without gaps.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def _tensor(path: Path, name: str, entry: Any, start: int) -> SourceTensor:
 
 
 def _are_counts(values: Any) -> bool:
-    """Whether this is a list of whole numbers of at least 0; in JSON, true is none."""
+    """Whether this is a list of whole numbers of at least 0. JSON's true does not count as one."""
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 

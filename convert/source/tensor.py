@@ -1,4 +1,4 @@
-"""A tensor of a checkpoint, where it lies on disk: nothing is read until its array is touched."""
+"""A tensor of a checkpoint, still on disk: its numbers are read when its array is used."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class SourceTensor:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The checkpoint's tensors it is made of: itself, unless it is a packed matrix."""
+        """Names of the checkpoint's tensors that it is made of: its own, or several for a packed matrix."""
         return (self.name,)
 
     def array(self) -> Array:

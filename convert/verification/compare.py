@@ -1,4 +1,4 @@
-"""Log-probabilities of a converted model beside those transformers computes from the source, in float32."""
+"""Log-probabilities of a converted model compared with those of transformers on the source, in float32."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ TEXT = (
     "Il pleut depuis trois jours, et la rivière monte. 今日は雨です。Die Brücke ist gesperrt. "
     "In 1969, two people walked on the Moon for the first time; half a billion others watched them do it."
 )
-"""What is scored: prose, numbers, code and some other languages."""
+"""The text that is scored: prose, numbers, code and some other languages."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far two models' log-probabilities of the same tokens are apart, in nats."""
+    """The difference of two models' log-probabilities of the same tokens, in nats."""
 
     n_tokens: int
     mean: float
@@ -51,13 +51,13 @@ def compare_logprobs(path: Path, source: Path, text: str = TEXT) -> Comparison:
 
 
 def run(path: str, source: str, text: str) -> str:
-    """Compare in this process; ``compare_logprobs`` calls it in another."""
+    """Compare in this process; ``compare_logprobs`` starts it in another."""
     try:
         torch: Any = import_module("torch")
         transformers: Any = import_module("transformers")
     except ImportError as error:
         raise ConversionError(
-            f"the comparison needs torch and transformers, and {error.name} is not installed"
+            f"the comparison needs torch and transformers; {error.name} is not installed"
         ) from None
     tokens, ours = _score(path, text)
     transformers.logging.set_verbosity_error()

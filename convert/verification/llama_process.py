@@ -27,7 +27,7 @@ _REFUSED = 3  # exit status of a task that raised a ConversionError
 
 
 class LlamaProcess:
-    """A task that runs beside us.
+    """A task that runs in a process of its own.
 
     Args:
         task: the module to run, such as ``convert.quantize``.
@@ -62,12 +62,12 @@ class LlamaProcess:
             self._process.stdin.flush()
 
     def check(self) -> None:
-        """Raise LlamaError if it has failed; the message is the task's, or what llama.cpp said last."""
+        """Raise LlamaError if the task has failed, with its message or the end of llama.cpp's log."""
         if self._process.poll():
             self.wait()
 
     def wait(self) -> str:
-        """Wait for its end; return its last line. Raises as ``check``, or what ``on_line`` raised."""
+        """Wait for the task; return its last line. Raises as ``check``, or what ``on_line`` raised."""
         status = self._process.wait()
         self._reader.join()
         if self._error:
@@ -81,7 +81,7 @@ class LlamaProcess:
         return lines[-1]
 
     def stop(self) -> None:
-        """End it if it still runs."""
+        """Kill the process if it still runs."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
@@ -112,7 +112,7 @@ class LlamaProcess:
 def llama_process(
     task: str, arguments: dict[str, Any], on_line: Callable[[str], None] | None = None
 ) -> Iterator[LlamaProcess]:
-    """Run a task beside us; it is ended when the block is left, whichever way."""
+    """Run a task in another process, which is killed if it still runs when the block ends."""
     process = LlamaProcess(task, arguments, on_line)
     try:
         yield process
@@ -127,7 +127,7 @@ def _end_with_parent() -> None:
 
 
 def serve(run: Callable[..., str]) -> None:
-    """Be a task's process: call ``run`` with the arguments that are sent, and print what it returns."""
+    """Be a task's process: call ``run`` with the arguments from standard input; print its result."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python would hear of it only when llama.cpp is done
     try:
         arguments = json.loads(sys.stdin.readline())

@@ -25,7 +25,7 @@ from convert.vocabularies.token_table import Limit
 from convert.vocabularies.vocabulary import Vocabulary, plain_limits
 
 SECONDS = 120.0
-"""How long llama.cpp may take, several hundred times what it needs."""
+"""The time limit for llama.cpp, several hundred times what it needs."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class TokenizationReport:
-    """What the check has found.
+    """The result of comparing two tokenizers.
 
     Attributes:
         n_texts: texts compared, each with special tokens read as such and as plain text.
@@ -65,7 +65,7 @@ class TokenizationReport:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """The reasons of the differences, with the number of texts."""
+        """For each reason of a difference, the number of texts."""
         return dict(Counter(difference.reason for difference in self.differences))
 
 
@@ -129,12 +129,12 @@ class _Reading:
     differences: list[Difference] = field(default_factory=list)
 
     def compare(self, oracle: Tokenizer) -> None:
-        """Note which texts have other ids."""
+        """Tokenize with the source's tokenizer, and note the texts whose ids differ."""
         self.source = self._ids(oracle, self.texts)
         self.left = [i for i, ids in enumerate(self.source) if ids != self.written[i]]
 
     def explain(self, limit: Limit, oracle: Tokenizer) -> None:
-        """Put down to a limit what it explains, the tokenizer having been changed as it says."""
+        """Attribute differences to a limit that explains them; the oracle was changed as the limit says."""
         left = [i for i in self.left if limit.applies(self.texts[i])]
         if limit.change is not None:
             ids = self._ids(oracle, [self.texts[i] for i in left])
@@ -145,7 +145,7 @@ class _Reading:
         self.left = [i for i in self.left if i not in left]
 
     def refuse_left(self, path: Path) -> None:
-        """Raise VerificationError if a difference is left that nothing explains."""
+        """Raise VerificationError if a difference is left that no limit explains."""
         for i in self.left:
             how = ", special tokens being read as plain text," if self.plain else ""
             raise VerificationError(

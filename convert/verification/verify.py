@@ -1,4 +1,4 @@
-"""Is the result what it should be? llama.cpp takes it, and tokenizes as the source's tokenizer does."""
+"""The check of a result: llama.cpp loads it, and tokenizes as the source's tokenizer does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GOOD = "good"
 
 @contextmanager
 def checking(path: Path, source: Path) -> Iterator[LlamaProcess]:
-    """Let llama.cpp check a file beside what the block does; leaving the block waits for its answer.
+    """Let llama.cpp check a file while the block runs; leaving the block waits for the result.
 
     The head must be written and the file have its full size; the tensors' data is not read, so it may
     be written meanwhile. llama.cpp refuses settings that are missing, tensors that are missing, left
@@ -41,13 +41,13 @@ def checking(path: Path, source: Path) -> Iterator[LlamaProcess]:
             yield process
             said = process.wait()
         except LlamaError as error:
-            raise VerificationError(f"the result is not good, and was removed: {error}") from None
+            raise VerificationError(f"the result failed its check and was removed: {error}") from None
     if said != _GOOD:
         logger.warning("%s: %s", source.name, said)
 
 
 def run(path: str, source: str) -> str:
-    """Check in this process; ``checking`` calls it in another."""
+    """Check in this process; ``checking`` starts it in another."""
     from llama_cpp import llama_cpp
 
     from convert.files.json_file import read_json
@@ -66,7 +66,7 @@ def run(path: str, source: str) -> str:
 
 
 def load(path: str) -> Any:
-    """Return llama.cpp's model of a file: all but the tensors' data. Ends the process if there is none."""
+    """Load a file in llama.cpp without its tensors' data. Ends the process if llama.cpp refuses it."""
     from llama_cpp import llama_cpp
 
     params: Any = llama_cpp.llama_model_default_params()

@@ -1,4 +1,4 @@
-"""Byte-level BPE: every byte has a character, so that any text is made of known ones (GPT-2)."""
+"""GPT-2's byte-level BPE: every byte is written as one printable character."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def as_characters(data: bytes) -> str:
 
 
 NEVER_IN_UTF8 = frozenset((0xC0, 0xC1, *range(0xF5, 0x100)))
-"""Bytes that no text has; a vocabulary may do without them."""
+"""Bytes that never occur in UTF-8; a vocabulary may leave them out."""
 
 
 def missing_bytes(tokens: set[str]) -> bytes:
-    """Return the bytes that can occur in a text and are no tokens."""
+    """Return the bytes that can occur in a text and have no token."""
     characters = byte_characters()
     return bytes(b for b in range(256) if b not in NEVER_IN_UTF8 and characters[b] not in tokens)

@@ -1,4 +1,4 @@
-"""Chat templates: a file of their own, or a field."""
+"""Chat templates of a checkpoint, from chat_template.jinja or a field of tokenizer_config.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tokens llama.cpp ends a generation at, and how a file makes it end where the model should.
+"""The tokens at which llama.cpp ends a generation, and how a file makes them those of the model.
 
 A GGUF file names three such ids (eos, eot, eom). llama.cpp adds every token whose text it knows from some
 model (``llama_vocab::impl::load`` in ``src/llama-vocab.cpp``).
@@ -42,7 +42,7 @@ FILL_IN_TEXTS = (
     ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
     ("<|file_sep|>",),
 )
-"""Of each kind llama.cpp takes one; a vocabulary has hardly ever two."""
+"""Texts of which llama.cpp picks one token of each kind; a vocabulary hardly ever has two."""
 FILL_IN_OTHERS = frozenset(
     (
         "<|fim_prefix|>",

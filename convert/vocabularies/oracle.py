@@ -1,4 +1,4 @@
-"""What a checkpoint's tokenizer does, computed by the ``tokenizers`` library."""
+"""The oracle: the checkpoint's tokenizer, run by the ``tokenizers`` library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tokens begin, end and pad a text: tokenizer_config.json and the files around it."""
+"""The tokens that begin, end and pad a text, from tokenizer_config.json and the files around it."""
 
 from __future__ import annotations
 
@@ -78,6 +78,6 @@ class SpecialIds:
         return []
 
     def flag(self, name: str) -> bool | None:
-        """Return a switch of tokenizer_config.json, None where it has none."""
+        """Return a boolean of tokenizer_config.json, None if it is missing."""
         value = self.tokenizer_config.get(name)
         return None if value is None else bool(value)

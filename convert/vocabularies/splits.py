@@ -1,4 +1,4 @@
-"""Which of llama.cpp's pre-tokenizers splits texts as a tokenizer.json does.
+"""Finds the pre-tokenizer of llama.cpp that splits texts as a tokenizer.json does.
 
 llama.cpp's own converter goes by a hash of token ids, which a retrained vocabulary changes. Here the
 source's pre-tokenizer is run on the hard corpus and compared with the definitions that llama.cpp's names
@@ -161,7 +161,7 @@ SPLITS: tuple[Split, ...] = (
         "ideographs for letters",
     ),
 )
-"""In order of preference."""
+"""llama.cpp's definitions, in order of preference."""
 
 
 def find_split(path: Path, pre_tokenizer: Any, ignores_merges: bool) -> Split:
@@ -195,7 +195,7 @@ def find_split(path: Path, pre_tokenizer: Any, ignores_merges: bool) -> Split:
 
 
 def _agreement(wanted: Iterable[list[str]], given: Iterable[list[str]]) -> int:
-    """Return how many texts from the first on are split alike."""
+    """Return the number of texts, from the first on, that are split alike."""
     count = 0
     for one, other in zip(wanted, given, strict=True):
         if one != other:

@@ -1,4 +1,4 @@
-"""The tokens of one file, in llama.cpp's terms, before anything is known of the model around them."""
+"""The tokens of one tokenizer file in llama.cpp's terms, independent of the model around them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from convert.errors import CheckpointError
 
 SPACE = "▁"
-"""What SentencePiece writes for a space (U+2581)."""
+"""SentencePiece's character for a space (U+2581)."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class AddedToken:
 
 @dataclass
 class TokenTable:
-    """What a tokenizer file says.
+    """The contents of a tokenizer file.
 
     Attributes:
         path: the file.

@@ -32,7 +32,7 @@ PHI3_KEEPS = frozenset(("<unk>", "<s>", "<|endoftext|>"))
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the ``tokenizer.*`` keys of a GGUF file say.
+    """A vocabulary, ready for the ``tokenizer.*`` keys of a GGUF file.
 
     Attributes:
         table: the tokens as their file has them.
@@ -184,7 +184,7 @@ def _configured(directory: Path) -> dict[int, AddedToken]:
 
 
 def _check_texts(table: TokenTable, n_rows: int) -> None:
-    """Refuse what llama.cpp would end the process at, or read as something else."""
+    """Refuse vocabularies on which llama.cpp would end the process, or which it would misread."""
     beyond = max(table.texts)
     if beyond >= n_rows:
         raise CheckpointError(
@@ -204,7 +204,7 @@ def _check_texts(table: TokenTable, n_rows: int) -> None:
 
 
 def _rows(table: TokenTable, n_rows: int) -> list[str]:
-    """Return a text for every row; those without a token get one that is found in no text."""
+    """Return a text for every row of the embedding; rows without a token get a placeholder."""
     taken = set(table.texts.values())
     rows = []
     for token_id in range(n_rows):
@@ -234,7 +234,7 @@ def _adds(table: TokenTable, special: SpecialIds, bos: int | None, eos: int) -> 
 
 
 def _added_limits(table: TokenTable) -> list[Limit]:
-    """Return what llama.cpp does not do with added tokens: it finds them in the text as it is."""
+    """Return the limits of added tokens: llama.cpp looks for them in the text as it is."""
     strip = [token for token in table.added.values() if token.strips_left or token.strips_right]
     normalized = [token for token in table.added.values() if token.is_normalized]
     limits = []

@@ -126,7 +126,7 @@ SETTINGS: dict[str, tuple[Change, str]] = {
     "an unknown scaling": (put("llama.rope.scaling.type", b"x", STRING), "known are none, linear"),
     "sections of nothing": (put("llama.rope.dimension_sections", [0] * 4, ARRAY, I32), "not all zero"),
     "a base of zero": (put("llama.rope.freq_base", 0.0, F32), "must be positive"),
-    "a base that is none": (put("llama.rope.freq_base", math.nan, F32), "no number"),
+    "a base that is none": (put("llama.rope.freq_base", math.nan, F32), "not a finite number"),
     "a negative epsilon": (
         put("llama.attention.layer_norm_rms_epsilon", -1.0, F32),
         "must not be negative",

@@ -1,7 +1,7 @@
-"""Which adapter files may go to llama.cpp.
+"""Checks a LoRA adapter's head against its base before llama.cpp opens the file.
 
-It refuses some wrong files by itself. Others it would end the process on, and of others it would
-leave out a part without a word; those are found here, by their heads.
+llama.cpp refuses some wrong files by itself. On others it ends the process, or it leaves out a
+part in silence; those are found here.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _wrong_tensors(adapter: GgufFile, model: ModelFiles) -> Iterator[str]:
 
 
 def _takes_lora(name: str, weight: TensorInfo) -> bool:
-    """Whether a weight is multiplied with; norms, biases and convolutions are used in other ways."""
+    """Whether llama.cpp multiplies with a weight; norms, biases and convolutions are used in other ways."""
     is_matrix = weight.ne[1] > 1 or name.endswith(_ONE_OUTPUT)
     return name.endswith(".weight") and is_matrix and not name.endswith(_CONVOLUTIONS)
 

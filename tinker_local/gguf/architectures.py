@@ -1,4 +1,4 @@
-"""What single architectures want of a model's settings: assertions in ``src/models/*.cpp`` of llama.cpp."""
+"""Architectures with rules of their own about settings: assertions in llama.cpp's ``src/models/*.cpp``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EQUAL_HEADS = frozenset(
     smollm3 spark2_5 stablelm starcoder starcoder2 t5 talkie xverse
     """.split()  # noqa: SIM905
 )
-"""Keys and values of a head are of the same length."""
+"""Architectures whose keys and values must have the same length."""
 
 WHOLE_ROTATION = frozenset(
     """
@@ -29,7 +29,7 @@ WHOLE_ROTATION = frozenset(
     qwen3 qwen3moe qwen3vl qwen3vlmoe rnd1 seed_oss smallthinker smollm3 starcoder2 talkie xverse
     """.split()  # noqa: SIM905
 )
-"""Rotary embeddings turn all numbers of a head."""
+"""Architectures that rotate all numbers of a head."""
 
 UNROTATED = frozenset(
     """
@@ -37,4 +37,4 @@ UNROTATED = frozenset(
     mamba2 mpt nemotron_h nemotron_h_moe refact rwkv6 rwkv6qwen2 rwkv7 t5 t5encoder wavtokenizer-dec
     """.split()  # noqa: SIM905
 )
-"""There are no rotary embeddings, or there need not be."""
+"""Architectures without rotary embeddings, or with optional ones."""

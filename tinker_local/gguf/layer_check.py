@@ -22,7 +22,7 @@ _DELTA_NETS = ("qwen3next", "qwen35", "qwen35moe")
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """Of each layer the heads, and those of keys and values; and how many numbers each has."""
+    """The attention heads of each layer, of queries and of keys, and the numbers in a head."""
 
     of_queries: Sequence[int]
     of_keys: Sequence[int]
@@ -33,7 +33,7 @@ class Heads:
 def wrong_layers(
     architecture: str | None, tensors: Mapping[str, TensorInfo], heads: Heads
 ) -> Iterator[str]:
-    """What is wrong with a model's layers, as ends of a sentence about the file."""
+    """Yield what is wrong with the layers, as message fragments: "<file> cannot be used: <problem>"."""
     for layer, (n, n_kv) in enumerate(zip(heads.of_queries, heads.of_keys, strict=False)):
         if architecture in _ATTENTION:
             queries, keys, values = n * heads.n_key, n_kv * heads.n_key, n_kv * heads.n_value

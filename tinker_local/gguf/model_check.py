@@ -1,7 +1,7 @@
-"""Which model files may go to llama.cpp.
+"""Checks a model's head before llama.cpp opens the file.
 
-It refuses many wrong files by itself, with an exception. On others it ends the process (``GGML_ASSERT``),
-divides by zero or asks for all memory; those are found here, by their heads. Sources of the rules:
+llama.cpp refuses many wrong files by itself. On others it ends the process (``GGML_ASSERT``), divides by
+zero or asks for all memory; those are found here. Sources of the rules:
 ``src/llama-model.cpp`` (``load_hparams``), ``src/models/*.cpp``, ``src/llama-graph.cpp`` and
 ``ggml/src/ggml.c`` of llama.cpp. Tensors' shapes against the settings are llama.cpp's own check.
 """
@@ -71,13 +71,13 @@ def check_model(path: Path) -> ModelFiles:
     """Check a model, all of its files, and return what their heads say.
 
     Raises:
-        BadRequestError: it is no whole model, or one that llama.cpp would end the process on; the message
+        BadRequestError: it is not a whole model, or llama.cpp would end the process on it; the message
             says which setting, tensor or token is wrong.
     """
     model = ModelFiles.read(path)
     if model.text("general.type") == "adapter":
         raise BadRequestError(
-            f"{path} is an adapter and no model: give it as model_path, with a base_model"
+            f"{path} is an adapter, not a model: give it as model_path, with a base_model"
         )
     for problem in _problems(model):
         raise BadRequestError(f"{path} cannot be used as a model: {problem}")
@@ -147,7 +147,7 @@ class _Settings:
             elif isinstance(value, int) and not isinstance(value, bool) and abs(value) > _LARGEST:
                 yield f"{said}, and {_LARGEST} is the most"
             elif isinstance(value, float) and not math.isfinite(value):
-                yield f"{said}, which is no number"
+                yield f"{said}, which is not a finite number"
             elif name.endswith("epsilon") and isinstance(value, float) and value < 0:
                 yield f"{said}, and must not be negative"
             elif name in _POSITIVE and isinstance(value, float) and value <= 0:
@@ -178,7 +178,7 @@ class _Settings:
             )
 
     def wrong_latent_attention(self) -> Iterator[str]:
-        """Sizes of compressed keys and values (MLA) that do not add up: they are kept as one head's."""
+        """Sizes of compressed keys and values (MLA) that do not add up; they are cached as one head."""
         expanded = [self.integer(f"attention.{of}_length_mla") for of in ("key", "value")]
         if not any(expanded):
             return
@@ -217,7 +217,7 @@ class _Settings:
                 yield f"{said}; this architecture turns all {size} numbers of a head"
 
     def wrong_experts(self) -> Iterator[str]:
-        """Mixtures of experts that cannot be."""
+        """Numbers of experts and groups that do not go together."""
         n, used = self.integer("expert_count"), max(self.each("expert_used_count"), default=0)
         groups, of_groups = self.integer("expert_group_count"), self.integer("expert_group_used_count")
         lonely = self._model.architecture in ("hunyuan_vl", "hunyuan-dense") and n <= 1

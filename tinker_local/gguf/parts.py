@@ -1,4 +1,4 @@
-"""The heads of a model's files: one, or several where the model was split."""
+"""A model's head: that of its file, or those of all parts if the model is split."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """What a model's files say.
+    """The heads of all files of a model.
 
     Attributes:
         path: the first file.
-        metadata: its keys and values; those of the other parts count for nothing.
+        metadata: its keys and values; those of other parts are ignored, as llama.cpp does.
         types: of the values (enum gguf_type).
         tensors: those of all files, by name.
         others: the files beside the first.

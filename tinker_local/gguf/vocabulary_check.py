@@ -1,4 +1,4 @@
-"""Which vocabularies may go to llama.cpp: those that it can load and that no text can make it fail on.
+"""Checks a model's vocabulary: llama.cpp must be able to load it and to tokenize every text with it.
 
 Sources of the rules: ``src/llama-vocab.cpp`` of llama.cpp, ``llama_vocab::impl::load`` and the tokenizers.
 """
@@ -42,7 +42,7 @@ _CHARACTERS = np.arange(1, 256, dtype=np.int64)
 
 
 def wrong_vocabulary(model: ModelFiles) -> Iterator[str]:
-    """What is wrong with a model's vocabulary, as ends of a sentence about the file."""
+    """Yield what is wrong with a vocabulary, as message fragments: "<file> cannot be used: <problem>"."""
     kind, tokens = model.text(_START + "model"), model.array(_START + "tokens")
     if kind not in _DEFAULTS:
         yield f"{_START}model is {kind or 'missing'}; known are {', '.join(_DEFAULTS)}"
@@ -92,7 +92,7 @@ def _as_read(tokens: Array) -> list[bytes]:
 
 
 def _wrong_kinds(model: ModelFiles, kind: str, texts: list[bytes]) -> Iterator[str]:
-    """Tokens that are said to be a byte must say which; other kinds than llama.cpp's mean nothing."""
+    """A token of the kind byte must name its byte, and kinds must be among llama.cpp's."""
     array = model.array(_START + "token_type")
     if array is None or array.values is None or kind == "plamo2":
         return
@@ -120,7 +120,7 @@ def _wrong_pairs(model: ModelFiles, kind: str, tokens: Array) -> Iterator[str]:
 
 
 def _wrong_bytes(kind: str, known: set[bytes]) -> Iterator[str]:
-    """llama.cpp writes what is in no token as bytes, and ends the process where it has no token for one."""
+    """llama.cpp writes unknown text as bytes, and ends the process if a byte has no token."""
     if kind == "llama":
         missing = [
             byte
@@ -156,7 +156,7 @@ def _wrong_ids(model: ModelFiles, kind: str, n_tokens: int) -> Iterator[str]:
 
 
 def wrong_character_map(value: object) -> Iterator[str]:
-    """Say what is wrong with the table by which a unigram vocabulary rewrites text; None: there is none.
+    """Yield what is wrong with the table by which a unigram vocabulary rewrites text; None: no table.
 
     The table (``precompiled_charsmap`` of SentencePiece) is a trie in a double array, and the rewritten
     texts behind it. llama.cpp raises an exception that nobody catches where a text leads it out of the
