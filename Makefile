@@ -22,9 +22,9 @@ lint:  ## format, lint and types, without changing a file
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy
 
-format:  ## format Python and C++; needs pre-commit on the path
+format:  ## format Python and C++; needs the extra `dev`
 	$(PYTHON) -m ruff format .
-	pre-commit run --all-files clang-format
+	$(dir $(PYTHON))pre-commit run --all-files clang-format
 
 api:  ## write tinker_local/API.md from the docstrings
 	$(PYTHON) -m tests.api_page
@@ -39,7 +39,7 @@ fuzz:  ## broken files of every kind; COUNT=100 says how many of each
 	$(PYTHON) -m tests.fuzz.archives $(if $(COUNT),--count $(COUNT))
 	$(PYTHON) -m tests.fuzz.templates $(if $(COUNT),--count $(COUNT))
 
-sanitize:  ## the kernels' tests under the address and undefined-behaviour sanitizers
+sanitize:  ## the kernels' tests under the address and undefined-behaviour sanitizers; needs cmake and GCC
 	cmake -S tinker_local/kernels -B $(SANITIZED) -DCMAKE_BUILD_TYPE=Release -DTINKER_LOCAL_SANITIZE=ON \
 		-DPython_EXECUTABLE=$(abspath $(PYTHON)) -Dnanobind_DIR=$$($(PYTHON) -m nanobind --cmake_dir)
 	cmake --build $(SANITIZED)

@@ -1,17 +1,8 @@
 """Tests of the compiled kernels, against `tinker_local.kernels.reference`.
 
-Under the address and undefined-behaviour sanitizers, from the root of a checkout:
-
-    cmake -S tinker_local/kernels -B build/sanitize -G Ninja \
-        -DCMAKE_BUILD_TYPE=Release -DTINKER_LOCAL_SANITIZE=ON \
-        -DPython_EXECUTABLE=$(which python) -Dnanobind_DIR=$(python -m nanobind --cmake_dir)
-    cmake --build build/sanitize
-    TINKER_LOCAL_KERNELS=build/sanitize ASAN_OPTIONS=detect_leaks=0 \
-        LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
-        python -m pytest tests/kernels
-
-(The interpreter itself leaks at exit, hence detect_leaks=0.) `TINKER_LOCAL_KERNELS` names the
-folder of a build that the tests load in place of the installed one.
+``make sanitize`` runs them under the address and undefined-behaviour sanitizers. `TINKER_LOCAL_KERNELS`
+names the folder of a build that the tests load in place of the installed one. The interpreter itself
+leaks at exit, so leaks are not looked for.
 """
 
 from __future__ import annotations
