@@ -51,7 +51,7 @@ _WITH_NAMES = ("Args", "Raises", "Attributes")
 
 HEAD = (
     "# tinker_local\n\nMade from the docstrings by `python -m tests.api_page`; a test keeps it so.\n"
-    "What the words mean is in [README.md](README.md).\n"
+    "What the numbers mean is in [README.md](README.md#what-the-numbers-mean).\n"
 )
 
 
