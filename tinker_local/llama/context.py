@@ -65,13 +65,12 @@ class Context:
     def __init__(self, model: Model, plan: ContextPlan) -> None:
         if plan.adapter is not None and plan.adapter.model is not model:
             raise ValueError(f"the adapter {plan.adapter.path} was loaded for another model")
+        self._abort_flag = kernels.AbortFlag()
+        used = (self._abort_flag, model, plan.adapter)
         with model.adapters_lock, log.listening():
             handle = llama_cpp.llama_init_from_model(model.handle, _parameters(plan))
-            if handle:
-                self._abort_flag = kernels.AbortFlag()
-                self.close = weakref.finalize(
-                    self, _free_context, handle, os.getpid(), self._abort_flag, model, plan.adapter
-                )
+            if handle:  # within the block, which raises a Ctrl-C that came while llama.cpp sent messages
+                self.close = weakref.finalize(self, _free_context, handle, os.getpid(), *used)
         if not handle:
             raise InternalServerError(
                 f"llama.cpp cannot make a context of n_ctx={plan.n_ctx}, kv_type={plan.kv_type!r}, "
