@@ -6,6 +6,7 @@ Talks to ``llama_cpp`` directly, in the same configuration as the engine, and sh
 from __future__ import annotations
 
 import ctypes
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ class BareLoop:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, n_batch, n_batch
         params.n_seq_max, params.kv_unified = n_sequences, True
-        params.n_threads = params.n_threads_batch = default_threads()
+        params.n_threads = params.n_threads_batch = _threads()
         if exact:
             params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -91,6 +92,11 @@ class BareLoop:
             self.decode(chunk, np.arange(start, start + n), [0] * n, np.ones(n))
             rows.append(self.logits(n))
         return np.concatenate(rows)
+
+
+def _threads() -> int:
+    """As many as our clients take."""
+    return int(os.environ.get("TINKER_LOCAL_N_THREADS") or default_threads())
 
 
 def log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:

@@ -5,20 +5,43 @@ from __future__ import annotations
 import os
 import runpy
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.forked_tasks import forked_tasks
 from tinker_local import SamplingClient, ServiceClient, Tokenizer
 from tinker_local.store.catalog import find_in_distribution
 
 ROOT = Path(__file__).resolve().parents[1]
+MOST_WORKERS = 4
+"""Each takes about a gigabyte of memory."""
+
 _GUARD = ROOT / "tests" / "network_guard"
 _NETWORK_LOG = "TINKER_LOCAL_TESTS_NETWORK_LOG"
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Side by side when all tests are run, else here.
+
+    Workers take seconds to start, which a few tests are not worth; and of the models of ``parity`` one at a
+    time is enough for a machine's memory.
+    """
+    asked = {Path(argument).resolve() for argument in config.args}
+    if asked != {ROOT / "tests"} or config.option.markexpr == "parity":
+        return 0
+    return min(MOST_WORKERS, os.cpu_count() or 1)
+
+
 def pytest_configure() -> None:
-    """Have attempts to reach a network fail and noted, here and in every Python that the tests start."""
+    """Have attempts to reach a network fail and noted, here and in every Python that the tests start.
+
+    Workers have the log and the guard from the session that starts them, and one thread each.
+    """
+    if _is_worker():
+        os.environ.setdefault("TINKER_LOCAL_N_THREADS", "1")
+        return
     handle, os.environ[_NETWORK_LOG] = tempfile.mkstemp(prefix="network-")
     os.close(handle)
     paths = filter(None, (str(_GUARD), os.environ.get("PYTHONPATH")))
@@ -28,11 +51,18 @@ def pytest_configure() -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Let the session fail if there was an attempt, whoever swallowed the error."""
+    if _is_worker():
+        return
     log = Path(os.environ[_NETWORK_LOG])
     if said := log.read_text(encoding="utf-8"):
         print(f"\nA network connection was attempted:\n{said}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     log.unlink()
+
+
+def _is_worker() -> bool:
+    """Whether this is one of pytest-xdist's workers, side by side under one session."""
+    return "PYTEST_XDIST_WORKER" in os.environ
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +85,12 @@ def client(service: ServiceClient) -> SamplingClient:
 @pytest.fixture(scope="session")
 def tokenizer(client: SamplingClient) -> Tokenizer:
     return client.get_tokenizer()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_tasks() -> Iterator[None]:
+    with forked_tasks():
+        yield
 
 
 @pytest.fixture(scope="session")

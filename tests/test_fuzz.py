@@ -1,4 +1,7 @@
-"""A few hundred cases of each fuzzer; ``python -m tests.fuzz.gguf`` and the others run thousands."""
+"""Some cases of each fuzzer, and a few hundred as ``long``.
+
+``python -m tests.fuzz.gguf`` and the others run thousands.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import pytest
 
 from tests.fuzz import archives, checkpoints, gguf, templates
 from tests.fuzz.command import Fuzzer
+from tests.long import few
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
 
@@ -20,9 +24,11 @@ CASES: dict[str, tuple[Fuzzer, int, str]] = {
 }
 
 
+@pytest.mark.parametrize("part", few(1, [5, 1]))
 @pytest.mark.parametrize("name", CASES)
-def test_no_case_does_harm(name: str) -> None:
+def test_no_case_does_harm(name: str, part: int) -> None:
     fuzzer, count, good = CASES[name]
+    count //= part
     report = fuzzer.run(count, SEED)
     assert not report.problems, "\n".join(report.lines())
     assert report.outcomes.total() == count

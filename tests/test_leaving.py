@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.long import few
 from tests.random_model import Shape, write_random_model
 from tinker_local import ModelInput, RequestFailedError, SamplingParams, ServiceClient
 from tinker_local.llama.context import ABORTED, DecodeError
@@ -92,12 +93,15 @@ CHILDREN = {
         "own.compute_logprobs(prompt).result(60)"
     ),
 }
+FORKS = [
+    *zip(CHILDREN, ("usual", "batch_invariant") * 2, strict=True),
+    *zip(CHILDREN, ("batch_invariant", "usual") * 2, strict=True),
+]
 
 
 @posix
 @pytest.mark.skipif(sys.platform != "linux", reason="forking is safe on Linux only")
-@pytest.mark.parametrize("mode", ["usual", "batch_invariant"])
-@pytest.mark.parametrize("child", CHILDREN)
+@pytest.mark.parametrize(("child", "mode"), few(4, FORKS))
 def test_a_forked_process_ends_as_any_other(tiny: Path, child: str, mode: str) -> None:
     """Its parent is computing; the child has none of its threads, and must not wait for them."""
     done = run(FORKED.replace("{child}", CHILDREN[child]), tiny, mode)

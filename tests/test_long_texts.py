@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.gguf_parts import take_apart
+from tests.long import few
 from tests.random_model import write_random_model
 from tinker_local import BadRequestError, Tokenizer
 from tinker_local.llama.long_texts import MOST_CHARACTERS, longest_run
@@ -27,7 +28,7 @@ def tokenizer_with(splitter: str, directory: Path) -> Tokenizer:
     return Tokenizer(load_model(path, 0))
 
 
-@pytest.mark.parametrize("splitter", SPLITTERS)
+@pytest.mark.parametrize("splitter", few(2, SPLITTERS))
 def test_long_stretches(splitter: str, tmp_path: Path) -> None:
     """Each character is as many tokens as it has bytes, so the number of ids says that all is there."""
     tokenizer = tokenizer_with(splitter, tmp_path)

@@ -1,4 +1,4 @@
-"""track, and Ctrl-C while waiting for the real model."""
+"""track, and Ctrl-C while waiting for a model."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from tests.random_model import Shape, write_random_model
 from tinker_local import (
     APIFuture,
     ModelInput,
@@ -167,9 +168,9 @@ import asyncio, concurrent.futures, sys
 import tinker_local as tinker
 from tinker_local import track
 
-client = tinker.ServiceClient(n_ctx=4096).create_sampling_client(base_model=sys.argv[1])
+client = tinker.ServiceClient(n_ctx=8192).create_sampling_client(base_model=sys.argv[1])
 prompt = tinker.ModelInput.from_ints(list(range(1000, 1040)))
-params = tinker.SamplingParams(max_tokens=1000, stop=[])
+params = tinker.SamplingParams(max_tokens=8000, stop=[])
 short = tinker.SamplingParams(max_tokens=3, stop=[])
 {setup}
 print("waiting", flush=True)
@@ -220,19 +221,26 @@ def interrupted(command: list[str], output_before: str) -> tuple[int, str, str, 
     return process.returncode, output, errors, time.monotonic() - start
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that is opened in a moment, and takes many seconds for 8,000 tokens."""
+    shape = Shape(n_vocab=1100, n_embd=256, n_ff=512, n_ctx=8192)
+    return write_random_model(tmp_path_factory.mktemp("models") / "small.gguf", shape=shape)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
 @pytest.mark.parametrize("waits", WAITS)
-def test_ctrl_c_leaves_the_client_usable(waits: str, model_path: Path) -> None:
+def test_ctrl_c_leaves_the_client_usable(waits: str, small: Path) -> None:
     setup, wait, check = WAITS[waits]
     script = WAITING.format(setup=setup, wait=wait, check=check)
-    status, output, errors, _ = interrupted([sys.executable, "-c", script, str(model_path)], "waiting")
+    status, output, errors, _ = interrupted([sys.executable, "-c", script, str(small)], "waiting")
     assert (status, output) == (0, "interrupted\n3\n"), errors
     assert errors == "" or waits == "track with a bar"
     assert "Traceback" not in errors
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
-def test_ctrl_c_ends_the_command_line(model_path: Path) -> None:
+def test_ctrl_c_ends_the_command_line(small: Path) -> None:
     status, output, errors, seconds = interrupted(
         [
             sys.executable,
@@ -241,9 +249,11 @@ def test_ctrl_c_ends_the_command_line(model_path: Path) -> None:
             "sample",
             "Once",
             "--max-tokens",
-            "3000",
+            "8000",
+            "--n-ctx",
+            "8192",
             "--model",
-            str(model_path),
+            str(small),
         ],
         "generating",
     )

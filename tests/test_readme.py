@@ -19,6 +19,7 @@ from convert import convert_checkpoint
 from tests.random_adapter import random_adapter
 from tests.random_checkpoints.adapters import random_factors, write_adapter
 from tests.random_checkpoints.plain import write_llama
+from tests.random_model import write_random_model
 from tinker_local import SamplingClient
 from tinker_local.cli import app
 from tinker_local.options import Options
@@ -105,10 +106,19 @@ def test_commands_are_understood(
     _, *arguments = shlex.split(command)
     if arguments[0] == "bench":
         arguments += ["--seconds", "1"]
+        write_random_model(tmp_path / "SmolLM2-135M-Instruct.gguf")  # as the default model, for speed
+        monkeypatch.setenv("TINKER_LOCAL_MODELS_DIR", str(tmp_path))
     if arguments[0] == "sample" and "--max-tokens" not in arguments:
         arguments += ["--max-tokens", "8"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.long
+def test_the_benchmark_of_the_real_model() -> None:
+    result = CliRunner().invoke(app, ["bench", "--seconds", "1"])
+    assert result.exit_code == 0, result.output
+    assert "SmolLM2" in result.output
 
 
 def test_the_commands_of_conversion_and_of_the_store(

@@ -1,4 +1,4 @@
-"""Short versions of ``python -m tests.soak`` and ``python -m tests.fuzz.kills``."""
+"""Short versions of ``python -m tests.soak`` and ``python -m tests.fuzz.kills``, and shorter ones."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ from tests.soak import soak
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux tells it")
 
 
+def test_a_moment_of_the_soak() -> None:
+    tally = soak(3, seed=1, n_threads=4)
+    assert not tally.problems, "\n".join(tally.lines())
+    assert tally.counts["sampled"] > 0, tally.lines()
+
+
+@pytest.mark.long
 def test_soak() -> None:
     tally = soak(120, seed=1)
     assert not tally.problems, "\n".join(tally.lines())
@@ -19,7 +26,8 @@ def test_soak() -> None:
         assert tally.counts[name] > 0, tally.lines()
 
 
-def test_kills() -> None:
-    report = kills(len(JOBS), seed=1)
+@pytest.mark.parametrize("jobs", [["direct"], pytest.param([*JOBS], marks=pytest.mark.long)], ids=len)
+def test_kills(jobs: list[str]) -> None:
+    report = kills(len(jobs), seed=1, jobs=jobs)
     assert not report.problems, "\n".join(report.lines())
-    assert report.outcomes.total() == len(JOBS)
+    assert report.outcomes.total() == len(jobs)

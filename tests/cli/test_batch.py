@@ -17,6 +17,7 @@ import pytest
 from filelock import FileLock
 from typer.testing import CliRunner, Result
 
+from tests.long import few
 from tests.random_model import Shape, write_random_model
 from tinker_local import ModelInput, SamplingParams, ServiceClient
 from tinker_local.batch import lines
@@ -164,14 +165,15 @@ def test_a_line_that_is_too_long(tiny: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_interrupted_ten_times(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_times", few(1, [4, 10]))
+def test_interrupted_again_and_again(tiny: Path, tmp_path: Path, n_times: int) -> None:
     given, out, whole = prompts(tmp_path / "in"), tmp_path / "out", tmp_path / "whole"
     command = ["sample", "--model", str(tiny), *SETTINGS, "--batch-invariant", "--n-threads", "1"]
     command += ["--input", str(given), "--output"]
     assert run(*command, whole).exit_code == 0
     assert len(read(whole)) == N_LINES
     rng, seen = random.Random(1), []
-    signals = [signal.SIGINT, signal.SIGKILL] * 5
+    signals = [signal.SIGINT, signal.SIGKILL] * (n_times // 2)
     rng.shuffle(signals)
     for number, sent in enumerate(signals):
         process = subprocess.Popen(
@@ -180,7 +182,7 @@ def test_interrupted_ten_times(tiny: Path, tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
         )
         # at most this far: there must be something left to interrupt
-        moment = rng.randrange(N_LINES * number // 11, N_LINES * (number + 1) // 11)
+        moment = rng.randrange(N_LINES * number // (n_times + 1), N_LINES * (number + 1) // (n_times + 1))
         while process.poll() is None and n_lines(out) < moment:
             time.sleep(0.002)
         time.sleep(rng.random() * 0.02)
@@ -194,7 +196,7 @@ def test_interrupted_ten_times(tiny: Path, tmp_path: Path) -> None:
             with out.open("r+b") as file:
                 file.truncate(max(0, out.stat().st_size - rng.randrange(40)))
     assert 0 < seen[-1] < N_LINES
-    assert sum(a < b for a, b in itertools.pairwise(seen)) >= 5, seen
+    assert sum(a < b for a, b in itertools.pairwise(seen)) >= (n_times - 1) * 5 // 9, seen
     result = run(*command, out)
     assert result.exit_code == 0, result.output
     assert [answer["line"] for answer in read(out)] == list(range(1, N_LINES + 1))

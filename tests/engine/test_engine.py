@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.random_model import Shape, write_random_model
 from tinker_local import (
     InternalServerError,
     ModelInput,
@@ -31,14 +33,22 @@ LONG = SamplingParams(max_tokens=300, stop=[])
 SHORT = SamplingParams(max_tokens=2, stop=[])
 
 
-@pytest.fixture
-def own_service(model_path: Path) -> ServiceClient:
-    return ServiceClient(n_ctx=1024)
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that is opened in a moment, and takes seconds for what must be in flight."""
+    shape = Shape(n_vocab=1100, n_embd=256, n_ff=512)
+    return write_random_model(tmp_path_factory.mktemp("models") / "small.gguf", shape=shape)
 
 
 @pytest.fixture
-def own_client(own_service: ServiceClient, model_path: Path) -> SamplingClient:
-    return own_service.create_sampling_client(base_model=str(model_path))
+def own_service() -> Iterator[ServiceClient]:
+    with ServiceClient(n_ctx=1024) as service:
+        yield service
+
+
+@pytest.fixture
+def own_client(own_service: ServiceClient, path: Path) -> SamplingClient:
+    return own_service.create_sampling_client(base_model=str(path))
 
 
 def wait_until_running(client: SamplingClient) -> None:
@@ -81,16 +91,14 @@ def test_closing_ends_what_is_in_flight(own_service: ServiceClient, own_client: 
         own_service.create_sampling_client(base_model="SmolLM2-135M-Instruct")
 
 
-def test_a_future_keeps_its_engine_alive(model_path: Path) -> None:
-    future = (
-        ServiceClient(n_ctx=512).create_sampling_client(base_model=str(model_path)).sample(PROMPT, 1, SHORT)
-    )
+def test_a_future_keeps_its_engine_alive(path: Path) -> None:
+    future = ServiceClient(n_ctx=512).create_sampling_client(base_model=str(path)).sample(PROMPT, 1, SHORT)
     gc.collect()
     assert len(future.result(timeout=30).sequences[0].tokens) == 2
 
 
-def test_an_engine_nobody_uses_is_freed(model_path: Path) -> None:
-    client = ServiceClient(n_ctx=512).create_sampling_client(base_model=str(model_path))
+def test_an_engine_nobody_uses_is_freed(path: Path) -> None:
+    client = ServiceClient(n_ctx=512).create_sampling_client(base_model=str(path))
     client.sample(PROMPT, 1, SHORT).result()
     engine, context = weakref.ref(client._engine), client._engine._loop._context
     del client
@@ -183,10 +191,10 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_leaving_the_interpreter_with_work_in_flight(ending: str, model_path: Path) -> None:
+def test_leaving_the_interpreter_with_work_in_flight(ending: str, path: Path) -> None:
     script = LEAVING.format(ending=ENDINGS[ending])
     done = subprocess.run(
-        [sys.executable, "-c", script, str(model_path)],
+        [sys.executable, "-c", script, str(path)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.long import few
 from tests.random_adapter import random_adapter
-from tinker_local import ModelInput, SamplingClient, Tokenizer
+from tests.random_model import write_random_model
+from tinker_local import ModelInput, SamplingClient, ServiceClient, Tokenizer
 
 HERE = Path(__file__).parent
 TEXT = "The quick brown fox jumps over the lazy dog."
@@ -57,14 +59,37 @@ def test_best_of_n(run: Any, capsys: pytest.CaptureFixture[str], client: Samplin
     assert fmean(filter(None, scored)) == pytest.approx(max(means), abs=0.15)  # as the README says of q4_1
 
 
-@pytest.mark.parametrize("n_tokens", [2, 300, 512, 513, 900])
+LENGTHS = (100, 2, 300, 512, 513, 900)
+
+
+@pytest.mark.parametrize("n_tokens", few(2, LENGTHS))
 def test_perplexity(
     run: Any, tmp_path: Path, client: SamplingClient, tokenizer: Tokenizer, english: str, n_tokens: int
 ) -> None:
-    tokens = tokenizer.encode(english)[:n_tokens]
-    (tmp_path / "text.txt").write_text(tokenizer.decode(tokens), encoding="utf-8")
-    tokens = tokenizer.encode(tokenizer.decode(tokens))
-    found = run("perplexity", tmp_path / "text.txt")
+    text = tokenizer.decode(tokenizer.encode(english)[:n_tokens])
+    assert_perplexity(run, tmp_path, client, text)
+
+
+@pytest.mark.parametrize("n_tokens", LENGTHS)
+def test_perplexity_by_a_small_model(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, english: str, n_tokens: int
+) -> None:
+    small_model_of_the_same_name(tmp_path, monkeypatch)
+    client = ServiceClient(n_ctx=1024).create_sampling_client(base_model="SmolLM2-135M-Instruct")
+    assert client.get_tokenizer().vocab_size == 400
+    assert_perplexity(run, tmp_path, client, english[:n_tokens])
+
+
+def small_model_of_the_same_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write a random model that an example finds under the real one's name."""
+    monkeypatch.setenv("TINKER_LOCAL_MODELS_DIR", str(home))
+    return write_random_model(home / "SmolLM2-135M-Instruct.gguf")
+
+
+def assert_perplexity(run: Any, directory: Path, client: SamplingClient, text: str) -> None:
+    (directory / "text.txt").write_text(text, encoding="utf-8")
+    tokens = client.get_tokenizer().encode(text)
+    found = run("perplexity", directory / "text.txt")
     assert len(found["scores"]) == len(tokens) - 1
     whole = client.compute_logprobs(ModelInput.from_ints(tokens)).result()
     expected = math.exp(-fmean(p for p in whole if p is not None))
@@ -86,7 +111,13 @@ def test_multiple_choice(run: Any) -> None:
     assert found["n_right"] >= 4  # chance is 1.25
 
 
-def test_importance_weights(run: Any, adapter: Path) -> None:
+@pytest.mark.parametrize("size", few(1, ["small", "real"]))
+def test_importance_weights(
+    run: Any, size: str, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if size == "small":
+        model_path = small_model_of_the_same_name(tmp_path, monkeypatch)
+    adapter = random_adapter(model_path, size=0.02).write(tmp_path / "lora.gguf")
     same = run("importance_weights")
     assert (same["p_old"] == same["p_new"]).all()
     assert same["effective"] == 8

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,18 +64,19 @@ class Report:
 
 class Kills:
     """Attributes:
+    jobs: the names of those that are run, in turn.
     places: for each job a store as it is before it.
     durations: seconds that each takes undisturbed.
     expected: the files that it leaves, by path, with hashes.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, jobs: Sequence[str]) -> None:
+        self.directory, self.jobs = directory, jobs
         self.source = directory / "source"
         tensors = write_llama(self.source, tie_word_embeddings=True, **SHAPE)
         write_adapter(directory / "adapter", random_factors(tensors), base_model_name_or_path="Org/Base")
         self.places, self.durations, self.expected = {}, {}, {}
-        for job in JOBS:
+        for job in jobs:
             self.places[job] = self._prepared(job)
             home = self._copied(job)
             start, process = self._started(job, home)
@@ -88,7 +89,7 @@ class Kills:
         report = Report()
         for number in range(count):
             rng = random.Random(f"{seed}:{number}")
-            job = list(JOBS)[number % len(JOBS)]
+            job = self.jobs[number % len(self.jobs)]
             delay = rng.random() * self.durations[job]
             try:
                 report.outcomes[f"{job}: {self._kill(job, delay)}"] += 1
@@ -187,10 +188,10 @@ def _models(home: Path) -> dict[str, str]:
     }
 
 
-def kills(count: int, seed: int) -> Report:
+def kills(count: int, seed: int, jobs: Sequence[str] = tuple(JOBS)) -> Report:
     """Kill so many conversions, in a directory of its own."""
     with tempfile.TemporaryDirectory() as name:
-        return Kills(Path(name)).run(count, seed)
+        return Kills(Path(name), jobs).run(count, seed)
 
 
 def main() -> None:
