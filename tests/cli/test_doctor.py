@@ -118,7 +118,7 @@ def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_builds_and_cpus_that_do_not_fit() -> None:
-    here = machine.look()
+    here = machine.detect()
     made = build()
     made = replace(made, features={"CPU": {"AVX": "1", "AVX2": "1", "REPACK": "1"}})
 

@@ -64,7 +64,7 @@ class Item:
         """The beginning of the item's line in the output: number, keys and values, no closing brace."""
         return json.dumps({"line": self.number, **self.asked}).removesuffix("}").encode()
 
-    def answered(self, answer: Mapping[str, Any]) -> bytes:
+    def answer_line(self, answer: Mapping[str, Any]) -> bytes:
         """Return the item's line in the output; keys that the item has already are not repeated.
 
         Raises:
@@ -73,9 +73,9 @@ class Item:
         new = {key: value for key, value in answer.items() if key not in self.asked}
         return self.head + b", " + json.dumps(new, allow_nan=False).removeprefix("{").encode() + b"\n"
 
-    def failed(self, problem: str) -> bytes:
+    def error_line(self, problem: str) -> bytes:
         """Return the item's line in the output with an error in place of the answer."""
-        return self.answered({"error": problem})
+        return self.answer_line({"error": problem})
 
     def is_begun_by(self, line: bytes) -> bool:
         """Whether a line of the output belongs to this item."""

@@ -7,7 +7,7 @@ How its lines were made (model, parameters, seed) is noted beside ``OUT.jsonl`` 
 A run opens an output file in this order:
 
 1. lock it, so that two runs never write the same file;
-2. new or empty: write the settings; otherwise compare them with this run's (``_settle``);
+2. new or empty: write the settings; otherwise compare them with this run's (``_check_settings``);
 3. compare the lines that are there with the input, and cut off what a crash left unfinished (``resume``);
 4. append the missing lines, whole and in order, and sync them to the disk every two seconds.
 """
@@ -121,7 +121,7 @@ class OutputFile:
     def _begin(self, settings: dict[str, Any], force: bool) -> None:
         if force:
             self.path.unlink(missing_ok=True)
-        self.seed = self._settle(settings)
+        self.seed = self._check_settings(settings)
         self._file = self.path.open("ab")
         _sync_directory(self.path.parent)
 
@@ -132,7 +132,7 @@ class OutputFile:
             BadRequestError: the file is the output of another input.
         """
         try:
-            end = self._walk(items)
+            end = self._compare_lines(items)
             if end < self.path.stat().st_size:
                 self._file.truncate(end)
                 self._sync()
@@ -168,17 +168,17 @@ class OutputFile:
         os.fsync(self._file.fileno())
         self._synced = time.monotonic()
 
-    def _settle(self, settings: dict[str, Any]) -> int:
+    def _check_settings(self, settings: dict[str, Any]) -> int:
         """Return the seed of the run: note the settings of a new file, compare those of an old one."""
         if self.path.exists() and self.path.stat().st_size:
-            return self._compare(settings)
+            return self._compare_settings(settings)
         seed = settings["seed"]
         drawn: int = secrets.randbits(_SEED_BITS) if seed is None else seed
         about = f"how {self.path.name} was made; tinker-local continues it only with the same settings"
         _write_whole(self._settings_path, {"about": about, "settings": settings, "drawn_seed": drawn})
         return drawn
 
-    def _compare(self, settings: dict[str, Any]) -> int:
+    def _compare_settings(self, settings: dict[str, Any]) -> int:
         there = _read_settings(self._settings_path, self.path)
         before = there["settings"]
         now = json.loads(json.dumps(settings))  # a tuple reads back as a list
@@ -190,7 +190,7 @@ class OutputFile:
                 )
         return int(there["drawn_seed"])
 
-    def _walk(self, items: Iterator[Item]) -> int:
+    def _compare_lines(self, items: Iterator[Item]) -> int:
         """Compare the file's lines with the items; return the offset behind the last good line.
 
         A crash can leave a last line without its end, or with zero bytes where data never reached the disk.
@@ -202,28 +202,29 @@ class OutputFile:
             for line in file:
                 if not line.endswith(b"}\n") or b"\0" in line:
                     if line.endswith(b"\n") and b"\0" not in line:
-                        raise self._other(f"tinker-local did not write its line {self.n_done + 1:,}")
+                        raise self._mismatch(f"tinker-local did not write its line {self.n_done + 1:,}")
                     break
-                self._check(line, next(items, None))
+                self._compare_line(line, next(items, None))
                 end, last = end + len(line), line
                 self.n_done += 1
         if last:
             try:
                 json.loads(last)
             except ValueError:
-                raise self._other(f"its line {self.n_done:,} is not valid JSON") from None
+                raise self._mismatch(f"its line {self.n_done:,} is not valid JSON") from None
         return end
 
-    def _check(self, line: bytes, item: Item | None) -> None:
+    def _compare_line(self, line: bytes, item: Item | None) -> None:
+        """Check that a line of the file answers the item; count it if it has an error."""
         if item is None:
-            raise self._other(f"it has more lines than this input, which has {self.n_done:,}")
+            raise self._mismatch(f"it has more lines than this input, which has {self.n_done:,}")
         if not item.is_begun_by(line):
-            raise self._other(
+            raise self._mismatch(
                 f"its line {self.n_done + 1:,} is not the answer to line {item.number:,} of the input"
             )
         self.n_failed += item.is_failed_in(line)
 
-    def _other(self, why: str) -> BadRequestError:
+    def _mismatch(self, why: str) -> BadRequestError:
         return BadRequestError(
             f"{self.path} is not the output of this input: {why}. Write to another file, or start over "
             "with --force"

@@ -171,7 +171,7 @@ class BatchRun:
             except BadRequestError as error:
                 problem = str(error)
         if pending.future is None:
-            self._hold(pending, item.failed(problem or ""))
+            self._hold(pending, item.error_line(problem or ""))
             self._n_failed += 1
         else:
             pending.future.add_done_callback(lambda _: self._events.put(pending))
@@ -184,10 +184,10 @@ class BatchRun:
             response = future.result()
             answer = self._task.answer(self._tokenizer, pending.item, pending.tokens, response)
             pending.n_tokens = self._task.n_tokens(response)
-            line = pending.item.answered(answer)
+            line = pending.item.answer_line(answer)
         except (APIError, ValueError) as error:  # ValueError: a number that JSON cannot express
             self._n_failed += 1
-            line = pending.item.failed(str(error))
+            line = pending.item.error_line(str(error))
         pending.future, pending.tokens = None, []
         self._hold(pending, line)
 

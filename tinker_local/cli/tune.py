@@ -95,7 +95,7 @@ def tune(
         tuned = tuner.choose(rows, max_kl)
         tuner.keep(tuned, rows, max_kl, files=keep)
         if as_json:
-            typer.echo(json.dumps({"types": dict(tuned.types), **tuner.found(rows, max_kl)}, indent=1))
+            typer.echo(json.dumps({"types": dict(tuned.types), **tuner.to_json(rows, max_kl)}, indent=1))
         else:
             _print_choice(model, tuned, rows, keep)
 
@@ -120,7 +120,7 @@ def _read(path: Path | None) -> str:
 
 def _measured(tuner: Tuner, types: list[str], *, shown: bool) -> list[TypeMeasurement]:
     if shown:
-        said = tuner.found([], 0)
+        said = tuner.to_json([], 0)
         typer.echo(f"{tuner.source}, {said['n_threads']} threads, {said['n_tokens']:,} tokens of text,")
         typer.echo(f"medians of {said['rounds']} rounds; KL from {tuner.reference_type}\n")
         typer.echo(

@@ -16,9 +16,9 @@ _ISOLATED = "\u2068{}\u2069"  # keeps a right-to-left token from reversing the l
 
 def details(scored: ScoredText) -> list[str]:
     """Return the details of each token: id, log-probability, probability, rank and alternatives."""
-    wholes = _wholes(scored)
+    split = _split_characters(scored)
     return [
-        "\n".join([_head(token, wholes.get(i), scored.has_texts), *_score_lines(token, scored.has_texts)])
+        "\n".join([_head(token, split.get(i), scored.has_texts), *_score_lines(token, scored.has_texts)])
         for i, token in enumerate(scored.tokens)
     ]
 
@@ -26,11 +26,11 @@ def details(scored: ScoredText) -> list[str]:
 def compared_details(comparison: TextComparison) -> list[str]:
     """Return the details of each token of a comparison; none if the models tokenize differently."""
     first, second = comparison.first, comparison.second
-    wholes = _wholes(first)
+    split = _split_characters(first)
     return [
         "\n".join(
             [
-                _head(a, wholes.get(i), first.has_texts),
+                _head(a, split.get(i), first.has_texts),
                 "B − A  " + ("not scored" if difference is None else signed(difference)),
                 "",
                 "A  " + "\n".join(_score_lines(a, most=_COMPARED)),
@@ -67,7 +67,8 @@ def rank(token: ScoredToken) -> str:
     return f"rank {token.rank}" if token.rank else f"rank over {len(token.alternatives)}"
 
 
-def _wholes(scored: ScoredText) -> Mapping[int, str]:
+def _split_characters(scored: ScoredText) -> Mapping[int, str]:
+    """Return the characters that are spread over several tokens, by the place of each such token."""
     return whole_characters([token.text for token in scored.tokens]) if scored.has_texts else {}
 
 

@@ -42,7 +42,7 @@ def tokens(
     """
     right_to_left = scored.has_texts and is_right_to_left("".join(t.text for t in scored.tokens))
     spans = [
-        _span(written(token.text), name, detail, f' id="t{i}"' if i in targets else "")
+        _span(token_html(token.text), name, detail, f' id="t{i}"' if i in targets else "")
         if scored.has_texts
         else _span(str(token.token_id), name, detail) + " "
         for i, (token, name, detail) in enumerate(zip(scored.tokens, classes, details, strict=True))
@@ -68,7 +68,7 @@ def _span(content: str, name: str, detail: str, identity: str = "") -> str:
     return f'<span class="tl-t {name}" tabindex="0"{identity} data-look="{escape(detail)}">{content}</span>'
 
 
-def written(text: str) -> str:
+def token_html(text: str) -> str:
     """Return a token's text as HTML, with marks for invisible characters.
 
     A tab or line break is kept behind its mark. A break that ends a token is not: a new block begins there.
@@ -115,6 +115,6 @@ __all__ = [
     "change_legend",
     "surprise_classes",
     "surprise_legend",
+    "token_html",
     "tokens",
-    "written",
 ]

@@ -45,7 +45,7 @@ def examine(models: ModelStore, model: str | None = None) -> DoctorReport:
         models: the store.
         model: name or path of a model to try in a separate process; None for the default model.
     """
-    cpu, made = machine.look(), build()
+    cpu, made = machine.detect(), build()
     devices = found_devices()
     sections = {
         "versions": software.versions(made),

@@ -80,7 +80,7 @@ class Machine:
         }
 
 
-def look() -> Machine:
+def detect() -> Machine:
     """Examine this machine."""
     n_cpus = os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else n_cpus

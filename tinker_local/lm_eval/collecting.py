@@ -49,10 +49,10 @@ def collect(
     return [found[place] for place in range(len(found))]
 
 
-def shown(items: Iterable[T], total: int, silent: bool) -> Iterable[T]:
+def with_progress(items: Iterable[T], total: int, silent: bool) -> Iterable[T]:
     """Return the items with a progress bar of the harness's kind, shown while texts are tokenized."""
     shown: Iterable[T] = tqdm(items, total=total, desc="Tokenizing inputs", disable=silent)
     return shown
 
 
-__all__ = ["collect", "shown"]
+__all__ = ["collect", "with_progress"]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tinker_local import checks
 from tinker_local.errors import BadRequestError
 from tinker_local.futures import APIFuture
-from tinker_local.lm_eval.collecting import collect, shown
+from tinker_local.lm_eval.collecting import collect, with_progress
 from tinker_local.lm_eval.generation import Generation
 from tinker_local.lm_eval.opening import length_limit, open_model, refuse_unknown
 from tinker_local.sampling_client import SamplingClient
@@ -225,7 +225,7 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
                 "leave it out"
             )
         pairs = (self._pair(*request.args) for request in requests)
-        return self._loglikelihood_tokens(shown(pairs, len(requests), disable_tqdm), disable_tqdm)
+        return self._loglikelihood_tokens(with_progress(pairs, len(requests), disable_tqdm), disable_tqdm)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Score whole texts; texts longer than ``max_length`` are scored in windows, each token once.
@@ -273,7 +273,7 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
             self.cache_hook.add_partial("generate_until", requests[place].args, answer)
             return answer
 
-        futures = shown(submitted(), len(requests), disable_tqdm)
+        futures = with_progress(submitted(), len(requests), disable_tqdm)
         return collect(futures, read, "Generating", disable_tqdm)
 
     def _loglikelihood_tokens(

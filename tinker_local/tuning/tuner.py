@@ -102,10 +102,10 @@ class Tuner:
             ConversionError: the reference cannot be made.
         """
         if self.reference_type == self.source_type:
-            yield from self._measure(types, self._open)
+            yield from self._measure_all(types, self._open)
             return
         with candidate(self.source, self.reference_type, self._home) as path:
-            yield from self._measure(types, self._load(path))
+            yield from self._measure_all(types, self._load(path))
 
     def choose(self, rows: Sequence[TypeMeasurement], max_kl: float) -> Tuned:
         """Return the best type for each kind of work."""
@@ -120,9 +120,9 @@ class Tuner:
         if files:
             for type in filter(None, dict.fromkeys(tuned.types.values())):
                 convert_checkpoint(self.source, tuned.directory / f"{type}.gguf", outtype=type)
-        tuned.write(self.found(rows, max_kl))
+        tuned.write(self.to_json(rows, max_kl))
 
-    def found(self, rows: Sequence[TypeMeasurement], max_kl: float) -> dict[str, Any]:
+    def to_json(self, rows: Sequence[TypeMeasurement], max_kl: float) -> dict[str, Any]:
         """Return the measurements and their circumstances in values that JSON has."""
         return {
             "model": self._model.name,
@@ -136,18 +136,20 @@ class Tuner:
             "rows": [asdict(row) for row in rows],
         }
 
-    def _measure(self, types: Sequence[str], reference: Model) -> Iterator[TypeMeasurement]:
-        yield self._row(self.source_type, self.source, reference, is_source=True)
+    def _measure_all(self, types: Sequence[str], reference: Model) -> Iterator[TypeMeasurement]:
+        yield self._measure_type(self.source_type, self.source, reference, is_source=True)
         for type in dict.fromkeys(types):
             if type == self.source_type:
                 continue
             try:
                 with candidate(self.source, type, self._home) as path:
-                    yield self._row(type, path, reference)
+                    yield self._measure_type(type, path, reference)
             except ConversionError as error:
                 yield TypeMeasurement(type, problem=str(error))
 
-    def _row(self, type: str, path: Path, reference: Model, *, is_source: bool = False) -> TypeMeasurement:
+    def _measure_type(
+        self, type: str, path: Path, reference: Model, *, is_source: bool = False
+    ) -> TypeMeasurement:
         """Measure the quality, then the speed of one file."""
         quality = compare(reference, self._load(path), self.windows, self._options)
         text = [token for window in self.windows for token in window]
