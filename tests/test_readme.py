@@ -184,7 +184,8 @@ def test_help_has_examples_that_parse(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_every_option_is_described() -> None:
-    described = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
+    text = (ROOT / "tinker_local" / "README.md").read_text(encoding="utf-8")
+    described = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
     assert described == set(Options.model_fields)
 
 
