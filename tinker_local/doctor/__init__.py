@@ -56,7 +56,7 @@ def examine(models: ModelStore, model: str | None = None) -> DoctorReport:
         "settings": software.settings(),
     }
     contents = store.StoreContents.of(models)
-    trial = store.Trial.of(models, model)
+    trial = store.TriedModel.of(models, model)
     sections |= {"store": contents.facts, "model tried": trial.facts}
 
     def diagnoses() -> Iterator[Diagnosis]:

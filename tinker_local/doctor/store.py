@@ -92,7 +92,7 @@ class StoreContents:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TriedModel:
     """A model that was tried in a separate process.
 
     Attributes:
@@ -106,7 +106,7 @@ class Trial:
     problem: str | None
 
     @classmethod
-    def of(cls, store: ModelStore, name: str | None) -> Trial:
+    def of(cls, store: ModelStore, name: str | None) -> TriedModel:
         """Try a model; ``name`` None means the default model."""
         wanted, path = name or store.default_name, None
         try:
