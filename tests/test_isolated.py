@@ -37,7 +37,7 @@ def test_what_is_refused(model: Path, tmp_path: Path) -> None:
     with pytest.raises(BadRequestError, match="cut off") as raised:
         try_isolated(path)
     assert str(path) in str(raised.value)
-    with pytest.raises(BadRequestError, match="which model it is for"):
+    with pytest.raises(BadRequestError, match="give its base model"):
         try_isolated(random_adapter(model).write(tmp_path / "adapter.gguf"))
 
 
@@ -46,16 +46,16 @@ def test_weights_that_are_no_numbers(model: Path, tmp_path: Path) -> None:
     parts.tensors[3].data = struct.pack("<f", float("nan")) + parts.tensors[3].data[4:]
     path = tmp_path / "nan.gguf"
     path.write_bytes(parts.pack())
-    with pytest.raises(BadRequestError, match=r"invalid data|no numbers"):
+    with pytest.raises(BadRequestError, match=r"invalid data|not finite"):
         try_isolated(path)
 
 
 @pytest.mark.parametrize(
     ("deed", "said"),
     [
-        (f"os.kill(os.getpid(), {int(signal.SIGABRT)})", "ended its process by SIGABRT"),
+        (f"os.kill(os.getpid(), {int(signal.SIGABRT)})", "ended the process by SIGABRT"),
         ("os._exit(3)", "status 3"),
-        ("time.sleep(60)", "was not tried in 3 s"),
+        ("time.sleep(60)", "could not be checked within 3 s"),
         ("raise RuntimeError('a fault')", "a fault"),
     ],
 )

@@ -75,7 +75,7 @@ def test_takes_any_iterable_of_concurrent_futures() -> None:
 
 
 def test_other_things_are_refused() -> None:
-    with pytest.raises(TypeError, match="this is a int"):
+    with pytest.raises(TypeError, match="futures holds a int"):
         list(track([1]))  # type: ignore[type-var]
 
 

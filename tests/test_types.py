@@ -110,10 +110,10 @@ def test_tensors() -> None:
         (([1],), TypeError, "dtype"),
         (([1], "int32"), ValueError, "int32"),
         (([1, 2, 3], "int64", [2, 2]), ValueError, "reshape"),
-        (([1], "int64", [2, 2], [0, 1], [0]), ValueError, "2 entries for 2 rows"),
+        (([1], "int64", [2, 2], [0, 1], [0]), ValueError, "2 entries; 2 rows need 3"),
         (([1], "int64", [2, 2], [0, 1, 1], [2]), ValueError, "from 0 to 1"),
         (([1], "int64", [2, 2], [0, 1, 2], [0]), ValueError, "rise from 0"),
-        (([1], "int64", [2, 2], [0, 1, 1], [0, 1]), ValueError, "2 entries for 1 values"),
+        (([1], "int64", [2, 2], [0, 1, 1], [0, 1]), ValueError, "2 entries; 1 values need as many"),
         (([1], "int64", None, [0, 1], [0]), ValueError, "shape of two extents"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the engine found, in the words of ``tinker.types``."""
+"""Answers: the engine's outcomes as responses of ``tinker.types``."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _process = {0: ""}  # pid -> a name for it: a forked process has another
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Makes a ``SampleResponse``; called on the thread pool.
+    """Makes a ``SampleResponse`` of an outcome; called on the thread pool.
 
     Attributes:
-        telemetry: told of every outcome.
-        detokenizer: whose ``decode`` shows the text, as long as it lives.
+        telemetry: counts every outcome.
+        detokenizer: decodes the tokens when a response is shown, as long as its client lives.
         logprobs: whether the prompt's log-probabilities are reported.
-        first: the first position at which they, and the alternatives beside them, are.
-        topk: alternatives of each prompt position.
+        first: the first position at which log-probabilities and alternatives are reported.
+        topk: alternatives reported at each prompt position.
         targets: the request's ``target_prompt_logprobs``, for the layout of the answer.
-        prompt: its tokens, where a notebook can show their log-probabilities.
+        prompt: the prompt's tokens, for a notebook to show with their log-probabilities.
     """
 
     telemetry: Telemetry
@@ -77,7 +77,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Logprobs:
-    """Makes the list that ``compute_logprobs`` answers; attributes as in ``Answer``."""
+    """Makes the list that ``compute_logprobs`` returns; attributes as in ``Answer``."""
 
     telemetry: Telemetry
     first: int = 1

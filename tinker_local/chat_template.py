@@ -1,4 +1,4 @@
-"""Chat templates: Jinja text from a model file, run as the untrusted code it is.
+"""Chat templates: Jinja text from a model file, run as untrusted code.
 
 The environment is the one templates are written for (Hugging Face's: trimmed blocks, loop controls,
 ``raise_exception``, ``strftime_now``, ``tojson`` without HTML escapes, the ``generation`` tag), in
@@ -22,22 +22,21 @@ from tinker_local.errors import BadRequestError
 from tinker_local.template_limits import LimitedEnvironment, Limits, limited
 
 MOST_CHARACTERS = 1 << 20
-"""Length of the longest template; published ones have up to some tens of thousands."""
+"""The longest template allowed; published ones have up to some tens of thousands of characters."""
 
 _END_OF_CONTENT = "<<end of what is to be continued>>"
 
 
 def render(template: str, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
-    """Return the text a template makes of a conversation.
+    """Return the text of a conversation by a template.
 
     Raises:
-        BadRequestError: the template is malformed, refuses the messages, does what the sandbox forbids,
-            or takes more time, memory or output than ``Limits`` allows.
+        BadRequestError: the template is malformed, refuses the messages, breaks the sandbox's rules, or
+            takes more time, memory or output than ``Limits`` allows.
     """
     if len(template) > MOST_CHARACTERS:
         raise BadRequestError(
-            f"the chat template has {len(template):,} characters, and at most {MOST_CHARACTERS:,} are "
-            "allowed"
+            f"the chat template has {len(template):,} characters; at most {MOST_CHARACTERS:,} are allowed"
         )
     try:
         with limited(Limits.of(messages, variables)) as limits:
@@ -53,32 +52,34 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], **variables: An
         ) from error
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:
         raise BadRequestError(
-            f"the chat template fails on these messages ({type(error).__name__}: {error}); they are "
-            "expected to be dicts with 'role' and 'content'"
+            f"the chat template fails on these messages ({type(error).__name__}: {error}); each must be a "
+            "dict with 'role' and 'content'"
         ) from error
 
 
 def render_open(template: str, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
-    """Return the text up to the end of the last message's content, so that this can be continued.
+    """Return the text up to the end of the last message's content, for the model to continue.
 
-    White space at its end is left out where the template leaves it out.
+    White space at its end is stripped where the template strips it.
 
     Raises:
-        BadRequestError: as in ``render``; or the last message has no text, or is not shown.
+        BadRequestError: as in ``render``; or the last message has no text, or the template leaves it out.
     """
     content = messages[-1].get("content") if messages and isinstance(messages[-1], Mapping) else None
     if not isinstance(content, str):
-        raise BadRequestError("continue_final_message needs a last message whose content is a text")
+        raise BadRequestError("continue_final_message needs a last message whose content is a str")
     marked = {**messages[-1], "content": f"{content}{_END_OF_CONTENT} "}
     text = render(template, [*messages[:-1], marked], **variables)
     shown, mark, rest = text.rpartition(_END_OF_CONTENT)
     if not mark:
-        raise BadRequestError("the chat template does not show the last message, which is to be continued")
+        raise BadRequestError(
+            "continue_final_message cannot be used: the chat template leaves out the last message"
+        )
     return shown if rest.startswith(" ") else shown.rstrip()
 
 
 class _Generation(Extension):
-    """``{% generation %}`` marks what the assistant said; here it only renders it."""
+    """The tag ``{% generation %}``: it marks what the assistant said, for training, and has no effect."""
 
     tags = {"generation"}  # noqa: RUF012 (the name and the kind are Jinja's)
 

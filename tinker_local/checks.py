@@ -1,4 +1,4 @@
-"""What a request must satisfy before anything is computed: each failure is a BadRequestError."""
+"""Checks of a request before anything is computed: a failure is a BadRequestError that names the value."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def sample_count(value: Any) -> int:
     """Return a number of continuations: 1 to ``MAX_SAMPLES``."""
     count = integer(value, "num_samples", 1)
     if count > MAX_SAMPLES:
-        raise BadRequestError(f"num_samples is {shown(count)}; a request may ask for at most {MAX_SAMPLES}")
+        raise BadRequestError(f"num_samples is {shown(count)}; it must be at most {MAX_SAMPLES}")
     return count
 
 
@@ -50,8 +50,8 @@ def topk_count(value: Any, name: str, n_vocab: int) -> int:
     count = integer(value, name, 0)
     if count > min(MAX_TOPK, n_vocab):
         raise BadRequestError(
-            f"{name} is {shown(count)}; at most {MAX_TOPK} alternatives are reported, and the vocabulary "
-            f"has {n_vocab} tokens"
+            f"{name} is {shown(count)}; it must be at most {MAX_TOPK}, and at most the {n_vocab} tokens of "
+            "the vocabulary"
         )
     return count
 
@@ -68,8 +68,8 @@ def first_scored(last_n: Any, n_prompt: int, included: bool) -> int:
         )
     if last_n > n_prompt - 1:
         raise BadRequestError(
-            f"prompt_logprobs_last_n is {shown(last_n)}, and the prompt has {n_prompt} tokens: it must "
-            f"be at most {n_prompt - 1}, since nothing comes before the first"
+            f"prompt_logprobs_last_n is {shown(last_n)} and the prompt has {n_prompt} tokens; it must be "
+            f"at most {n_prompt - 1}, since the first token has no log-probability"
         )
     return n_prompt - int(last_n)
 
@@ -77,12 +77,10 @@ def first_scored(last_n: Any, n_prompt: int, included: bool) -> int:
 def alternatives_count(value: Any) -> int:
     """Return ``prompt_alt_tokens_k``: 0 to ``MAX_TOPK``."""
     if isinstance(value, int | np.integer) and value < 0:
-        raise BadValueError(f"prompt_alt_tokens_k must be 0 or greater, got {shown(value)}")
+        raise BadValueError(f"prompt_alt_tokens_k is {shown(value)}; it must be 0 or greater")
     count = integer(value, "prompt_alt_tokens_k", 0)
     if count > MAX_TOPK:
-        raise BadRequestError(
-            f"prompt_alt_tokens_k is {shown(count)}; at most {MAX_TOPK} are drawn at a position"
-        )
+        raise BadRequestError(f"prompt_alt_tokens_k is {shown(count)}; it must be at most {MAX_TOPK}")
     return count
 
 
@@ -94,9 +92,9 @@ def targets(value: Any, n_prompt: int, n_vocab: int) -> tuple[TensorData, Target
     ):
         raise BadValueError(f"{name} is a {type(value).__name__}; it must be a TensorData")
     if value.dtype != "int64":
-        raise BadValueError(f"{name} must be an int64 tensor of token ids, got {value.dtype}")
+        raise BadValueError(f"{name} is a tensor of {value.dtype}; it must be int64 token ids")
     if value.shape is None or len(value.shape) != 2:
-        raise BadValueError(f"{name} must be 2-D, [len(prompt) - 1, K], got shape {value.shape}")
+        raise BadValueError(f"{name} has shape {value.shape}; it must be 2-D, [len(prompt) - 1, K]")
     rows, columns = (int(extent) for extent in value.shape)
     if rows != n_prompt - 1:
         raise BadRequestError(
@@ -115,11 +113,11 @@ def targets(value: Any, n_prompt: int, n_vocab: int) -> tuple[TensorData, Target
         raise BadRequestError(f"{name}: {error}") from error
     ids = tensor._numpy.ravel()
     if ids.size == 0 or ids.max() < 0:
-        raise BadRequestError(f"{name} names no id")
+        raise BadRequestError(f"{name} holds no token id; give at least one, or leave it out")
     if ids.min() < -1 or ids.max() >= n_vocab:
         wrong = ids[(ids < -1) | (ids >= n_vocab)][0]
         raise BadRequestError(
-            f"{name} holds {wrong}; the vocabulary has ids 0 to {n_vocab - 1}, and -1 asks nothing"
+            f"{name} holds {wrong}; use token ids from 0 to {n_vocab - 1}, or -1 for an empty cell"
         )
     return tensor, Targets.of(ids.astype(np.int32), indptr)
 
@@ -254,7 +252,7 @@ def stop_rule(stop: Any, n_vocab: int) -> StopRule:
 
 def _stop_string(text: str) -> bytes:
     if not text:
-        raise BadRequestError("stop holds an empty string, which every text contains")
+        raise BadRequestError("stop holds an empty string, which would stop at once; leave it out")
     return text.encode("utf-8", "surrogatepass")
 
 

@@ -1,4 +1,4 @@
-"""Continued: what sampled tokens add to a prompt, as text."""
+"""Continued: the text that sampled tokens add to a prompt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tinker_local.tokenizer import Tokenizer
 
 
 class Continued:
-    """A prompt as tokens and text, and what sampled tokens add to the text."""
+    """A prompt, which returns the text that sampled tokens add to it."""
 
     def __init__(self, tokenizer: Tokenizer, tokens: list[int]) -> None:
         self.tokens = tokens

@@ -33,7 +33,7 @@ _LONGEST_SHOWN = 80  # characters of a value that a message repeats
 
 
 def shown(value: object) -> str:
-    """Return how a message shows a wrong value: shortened, since it can be of any length."""
+    """Return the ``repr`` of a wrong value for a message, cut to a readable length."""
     try:
         text = repr(value)
     except Exception:  # Python writes no ints of more than 4,300 digits, and there are others' classes
@@ -54,7 +54,7 @@ class APIError(TinkerError):
 
 
 class APIConnectionError(APIError):
-    """A request made no progress for as long as its ``RetryConfig`` waits."""
+    """Requests made no progress for as long as the ``RetryConfig`` waits."""
 
     def __init__(self, message: str = "Connection error.", request: object = None) -> None:
         super().__init__(message, request)
@@ -127,7 +127,7 @@ class PermissionDeniedError(APIStatusError):
 
 
 class NotFoundError(APIStatusError):
-    """A model name or path leads nowhere; the message lists what is there."""
+    """There is no model of this name or path; the message lists the models that are here."""
 
     status_code = 404
 
@@ -145,19 +145,19 @@ class UnprocessableEntityError(APIStatusError):
 
 
 class RateLimitError(APIStatusError):
-    """Unfinished requests take as much memory as they may; this one was not accepted."""
+    """The queue is full: unfinished requests take all memory of ``max_queue_mb``."""
 
     status_code = 429
 
 
 class InternalServerError(APIStatusError):
-    """llama.cpp or the machine failed: a decode error, memory that could not be had."""
+    """llama.cpp or the machine failed: a decode error, or no memory left."""
 
     status_code = 500
 
 
 class RequestErrorCategory(StrEnum):
-    """Whose fault it is that a request failed."""
+    """Who caused the failure of a request."""
 
     Unknown = auto()
     Server = auto()
@@ -183,7 +183,7 @@ class RequestFailedError(TinkerError):
 
 
 class ServiceOnlyError(TinkerError, NotImplementedError):
-    """What was asked for belongs to Tinker's service: training, accounts, sessions."""
+    """Only Tinker's service can do this: training, accounts, sessions."""
 
 
 __all__ = [

@@ -15,9 +15,9 @@ T = TypeVar("T")
 class APIFuture(Future[T], metaclass=ABCMeta):
     """A ``concurrent.futures.Future`` that can also be awaited, from any event loop.
 
-    ``result(timeout)`` blocks, ``await future`` does not; ``concurrent.futures.wait`` and
-    ``as_completed`` take it as they take any future. Cancelling it, or the task that awaits it,
-    frees what the request held at the engine's next step.
+    ``result(timeout)`` blocks, ``await future`` does not. ``concurrent.futures.wait`` and ``as_completed``
+    accept it. Cancelling it, or the task that awaits it, frees the request's memory at the engine's next
+    step.
     """
 
     def __init__(self) -> None:
@@ -28,8 +28,8 @@ class APIFuture(Future[T], metaclass=ABCMeta):
         """Wait for the result, for at most ``timeout`` seconds.
 
         Raises:
-            TimeoutError: the time is over; the request goes on.
-            CancelledError: it was cancelled.
+            TimeoutError: there is no result yet; the request goes on.
+            CancelledError: the future was cancelled.
         """
         return super().result(timeout)
 
@@ -40,7 +40,7 @@ class APIFuture(Future[T], metaclass=ABCMeta):
         """Await the result for at most ``timeout`` seconds.
 
         Raises:
-            TimeoutError: the time is over; the request goes on, as with ``result(timeout)``.
+            TimeoutError: there is no result yet; the request goes on, as with ``result(timeout)``.
         """
         waiting = asyncio.wrap_future(self)
         try:
@@ -60,27 +60,27 @@ class APIFuture(Future[T], metaclass=ABCMeta):
 
 @APIFuture.register
 class Ready:
-    """Something that is there already, with the face of a future of itself.
+    """Base of a client that is also a finished future of itself.
 
-    The SDK's methods that make clients return futures of them; older scripts use what is returned at once.
+    The SDK's methods that make clients return futures of them; older scripts use the result at once.
     """
 
     def result(self, timeout: float | None = None) -> Self:
-        """Return itself."""
+        """Return this object."""
         return self
 
     async def result_async(self, timeout: float | None = None) -> Self:
-        """Return itself."""
+        """Return this object."""
         return self
 
     def future(self) -> Future[Self]:
-        """Return a ``concurrent.futures.Future`` that holds itself."""
+        """Return a finished ``concurrent.futures.Future`` of this object."""
         future: APIFuture[Self] = APIFuture()
         future.set_result(self)
         return future
 
     async def coroutine(self) -> Self:
-        """Return itself."""
+        """Return this object."""
         return self
 
     def __await__(self) -> Generator[Any, None, Self]:
@@ -88,16 +88,16 @@ class Ready:
 
 
 def finished(value: T) -> APIFuture[T]:
-    """Return a future that has its result."""
+    """Return a future that is done, with ``value`` as its result."""
     future: APIFuture[T] = APIFuture()
     future.set_result(value)
     return future
 
 
 class _Condition:
-    """What ``Future`` needs of a ``threading.Condition``, without its 1.2 KB until somebody waits.
+    """A ``threading.Condition`` that is made when somebody waits: it takes 1.2 KB, and a batch has many.
 
-    Of a large batch, few futures are ever waited for one by one.
+    Few futures of a large batch are ever waited for one by one.
     """
 
     __slots__ = ("_lock", "_waiting")

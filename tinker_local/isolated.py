@@ -1,7 +1,7 @@
-"""A model or adapter from a stranger, tried in a process of its own: whatever it does, ours lives on.
+"""Tries an untrusted model or adapter in a process of its own, which may crash without ending ours.
 
-Run as ``python -m tinker_local.isolated MEMORY FILE [BASE]``, it tries the file and says what it found in a
-line of JSON. Memory is limited by ``setrlimit``; where there is none (Windows), time alone is limited.
+``python -m tinker_local.isolated MEMORY FILE [BASE]`` is that process: it tries the file and prints a line
+of JSON. ``setrlimit`` limits its memory; on Windows, which has none, only its time is limited.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from tinker_local.errors import BadRequestError, TinkerError
 from tinker_local.gguf.file import is_adapter
 
 SECONDS = 300.0
-"""Time that a file is given if nothing else is said."""
+"""Seconds that a trial may take, by default."""
 MEMORY = 4 << 30
-"""Bytes that it may take beside its own size and its base's, if nothing else is said."""
+"""Bytes that a trial may take, by default, beside the sizes of the files."""
 
 _TEXTS = (
     "Hello, world!\n",
@@ -39,11 +39,11 @@ _TELLING = ("ASSERT", "error", "what()", "failed", "fatal")
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a file did: it was opened, tokenized with and computed with.
+    """A file that passed: it was opened, its vocabulary was used, and tokens were decoded.
 
     Attributes:
         n_vocab: number of token ids.
-        n_decoded: tokens that were computed.
+        n_decoded: number of tokens decoded.
     """
 
     n_vocab: int
@@ -55,7 +55,7 @@ def try_isolated(
 ) -> Trial:
     """Open a model, or an adapter on its base, in a process of its own; tokenize and decode a few tokens.
 
-    The data of all tensors is read and checked for numbers that are none.
+    All tensors are read and checked for NaN and infinity.
 
     Args:
         path: the GGUF file, the first if there are several.
@@ -80,17 +80,17 @@ def try_isolated(
             command, env=environment, capture_output=True, timeout=seconds, errors="replace", check=False
         )
     except subprocess.TimeoutExpired:
-        raise BadRequestError(f"{path} is not sound: it was not tried in {seconds:g} s") from None
+        raise BadRequestError(f"{path} could not be checked within {seconds:g} s") from None
     found = _answer(done.stdout)
     if "refused" in found:
         raise BadRequestError(str(found["refused"]))
     if done.returncode or not found:
-        raise BadRequestError(f"{path} is not sound: it {_how_it_ended(done)}")
+        raise BadRequestError(f"{path} cannot be used: trying it {_how_it_ended(done)}")
     return Trial(int(str(found["n_vocab"])), int(str(found["n_decoded"])))
 
 
 def _answer(output: str) -> dict[str, object]:
-    """Return what the process found, {} if it did not come to say it."""
+    """Return the line of JSON that the process printed, {} if it ended before."""
     with suppress(IndexError, ValueError):
         found = json.loads(output.splitlines()[-1])
         return found if isinstance(found, dict) else {}
@@ -102,12 +102,12 @@ def _how_it_ended(done: subprocess.CompletedProcess[str]) -> str:
     telling = [line for line in lines if any(word in line for word in _TELLING)] or lines
     said = "; ".join(telling[-2:]) or "no reason given"
     if done.returncode < 0:
-        return f"ended its process by {signal.Signals(-done.returncode).name} ({said})"
-    return f"failed in its process, status {done.returncode} ({said})"
+        return f"ended the process by {signal.Signals(-done.returncode).name} ({said})"
+    return f"failed with status {done.returncode} ({said})"
 
 
 def _try(path: Path, base: Path | None) -> Trial:
-    """Do what can go wrong."""
+    """Do everything that a damaged file can make fail."""
     from tinker_local.llama.adapter import load_adapter
     from tinker_local.llama.context import Context
     from tinker_local.llama.context_plan import ContextPlan
@@ -115,7 +115,7 @@ def _try(path: Path, base: Path | None) -> Trial:
     from tinker_local.tokenizer import Tokenizer
 
     if is_adapter(path) and base is None:
-        raise BadRequestError(f"{path} is an adapter; say which model it is for")
+        raise BadRequestError(f"{path} is an adapter; give its base model as well")
     model = Model(base or path, 0, check_data=True)
     adapter = load_adapter(model, path) if base else None
     tokenizer = Tokenizer(model)
@@ -134,14 +134,14 @@ def _try(path: Path, base: Path | None) -> Trial:
             context.batch.positions[i], context.batch.flags[i] = position + i, 1
         context.decode(n)
         if not np.isfinite(context.logits(n)).all():
-            raise BadRequestError(f"{path} is not sound: it computes logits that are no numbers")
+            raise BadRequestError(f"{path} cannot be used: its logits are not finite numbers")
         position += n
     context.close()
     return Trial(model.n_vocab, position)
 
 
 def _limit_memory(memory: int, files: list[Path]) -> None:
-    """Limit the address space to what is in use, the files (mapped, perhaps also copied), and more."""
+    """Limit the address space: what is in use, ``memory``, and twice the files (mapped, perhaps copied)."""
     try:
         import resource
     except ImportError:
@@ -164,7 +164,7 @@ def _main() -> None:
     except TinkerError as error:
         answer = {"refused": str(error)}
     except MemoryError:
-        answer = {"refused": f"{files[0]} is not sound: it wants more memory than it may have"}
+        answer = {"refused": f"{files[0]} cannot be used: it needs more memory than a trial may take"}
     gc.collect()
     print(f"\n{json.dumps(answer)}", flush=True)
 

@@ -1,4 +1,4 @@
-"""track: follow a batch of futures with a progress bar."""
+"""track: follows many futures with a progress bar."""
 
 from __future__ import annotations
 
@@ -28,31 +28,32 @@ def track(
 ) -> Iterator[F]:
     """Yield futures as they finish, with a progress bar on standard error.
 
-    The bar says how many are done, how long it took, how long the rest will take, and how many tokens
-    were sampled or scored per second. Futures that failed or were cancelled are yielded like the others;
-    one that is given twice is yielded once.
+    The bar shows how many are done, the time so far, the time left, and the tokens sampled or scored per
+    second. Failed and cancelled futures are yielded like the others; a future given twice is yielded once.
 
-    Ctrl-C while this waits cancels the unfinished futures, and goes on as a ``KeyboardInterrupt``. A
-    loop that is left in another way leaves them running.
+    Ctrl-C while this waits cancels the unfinished futures and raises ``KeyboardInterrupt``. If the loop is
+    left in another way, they go on.
 
     Args:
-        futures: any ``concurrent.futures.Future``, those of a ``SamplingClient`` included. All of them
-            are taken before the first is yielded.
-        description: what stands before the bar.
+        futures: any ``concurrent.futures.Future``, those of a ``SamplingClient`` included. All are read
+            before the first is yielded.
+        description: the text before the bar.
         disable: True shows no bar; None shows one on a terminal and in a notebook.
 
     Yields:
-        Each future once, done.
+        Each future once, when it is done.
 
     Raises:
-        TypeError: something in ``futures`` is no ``concurrent.futures.Future``.
+        TypeError: an item of ``futures`` is not a ``concurrent.futures.Future``.
     """
     unfinished: dict[Future[Any], F] = {}
     finished: SimpleQueue[Future[Any]] = SimpleQueue()
     try:
         for future in futures:
             if not isinstance(future, Future):
-                raise TypeError(f"track follows concurrent futures; this is a {type(future).__name__}")
+                raise TypeError(
+                    f"futures holds a {type(future).__name__}; track takes concurrent.futures.Future"
+                )
             unfinished[future] = future
         for future in unfinished.values():
             future.add_done_callback(finished.put)
@@ -74,10 +75,10 @@ def track(
 
 
 class _Bar:
-    """A progress bar that costs little for each future, since it is redrawn at times only.
+    """A progress bar that costs little for each future, since it is redrawn ten times a second at most.
 
     Args:
-        n_before: how many were done at the start; they do not count as speed.
+        n_before: futures done at the start; they do not count as speed.
     """
 
     def __init__(self, description: str, total: int, n_before: int, disable: bool | None) -> None:
@@ -132,7 +133,7 @@ def _n_tokens(future: Future[Any]) -> int:
 
 
 def _progress(forced: bool) -> Progress | None:
-    """Return a bar for standard error, or None where it would not be one unless ``forced``."""
+    """Return a bar for standard error; None where that is no terminal or notebook, unless ``forced``."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -168,7 +169,7 @@ def _console() -> Console:
 
 
 def _prints_to_terminal() -> bool:
-    """Whether what is printed meanwhile must be kept off the bar: not in a file or a notebook."""
+    """Whether other prints go to the same terminal and must be kept off the bar."""
     return sys.stdout is not None and sys.stdout.isatty()
 
 

@@ -1,4 +1,4 @@
-"""Whether requests wait, and who is told."""
+"""QueueState: whether requests wait, and the observers that are told."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from enum import Enum
 
 
 class QueueState(Enum):
-    """What becomes of new requests. The values are those of the Tinker SDK."""
+    """Whether new requests are computed or wait. The values are those of the Tinker SDK."""
 
     ACTIVE = "active"
-    """They are worked on."""
+    """Requests are computed."""
     PAUSED_RATE_LIMIT = "paused_rate_limit"
-    """Never the case here."""
+    """Does not occur here."""
     PAUSED_CAPACITY = "paused_capacity"
-    """They wait: the KV cache has no room for them yet."""
+    """Requests wait: the KV cache has no room for them yet."""
     UNKNOWN = "unknown"
-    """Never the case here."""
+    """Does not occur here."""
 
 
 class QueueStateObserver(ABC):
-    """Somebody who wants to know when requests begin or cease to wait."""
+    """Base of observers that are told when requests begin or cease to wait."""
 
     @abstractmethod
     def on_queue_state_change(self, queue_state: QueueState, queue_state_reason: str | None) -> None:
-        """Take note of a change; called on a thread of the engine's pool, with a reason in words."""
+        """Called on a thread of the engine's pool when the state changes, with a reason or None."""
 
 
 __all__ = ["QueueState", "QueueStateObserver"]

@@ -1,4 +1,4 @@
-"""RestClient: what there is on this machine, by the names of the SDK's REST client."""
+"""RestClient: the models and adapters on this machine, by the names of the SDK's REST client."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from tinker_local.telemetry import Telemetry, TelemetryProvider
     "whoami",
 )
 class RestClient(TelemetryProvider):
-    """Says which models and adapters are on this machine. All else of the SDK's class is the service's.
+    """Lists the models and adapters on this machine. The SDK's other methods belong to the service.
 
     Args:
-        base_url, api_key: taken for compatibility with Tinker; not used.
+        base_url, api_key: accepted for compatibility with Tinker, and not used.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class RestClient(TelemetryProvider):
         self._store = _holder or ModelStore(Options.resolve({}).models_dir)
 
     def get_server_capabilities(self) -> APIFuture[types.GetServerCapabilitiesResponse]:
-        """Return the models that ``create_sampling_client(base_model=...)`` opens; none can be trained."""
+        """Return the models that ``create_sampling_client(base_model=...)`` opens."""
         models = [_supported(holding) for holding in self._usable() if not holding.is_adapter]
         return finished(types.GetServerCapabilitiesResponse(supported_models=models))
 
     def list_user_checkpoints(
         self, limit: int = 100, offset: int = 0
     ) -> APIFuture[types.CheckpointsListResponse]:
-        """Return the adapters that are here, the newest first; each ``tinker_path`` is a ``model_path``."""
+        """Return the adapters on this machine, newest first; a ``tinker_path`` serves as ``model_path``."""
         found = self._checkpoints()
         cursor = types.Cursor(offset=offset, limit=limit, total_count=len(found))
         part = found[offset : offset + limit]
@@ -76,7 +76,7 @@ class RestClient(TelemetryProvider):
         return await self.list_user_checkpoints(limit, offset)
 
     def list_checkpoints(self, training_run_id: types.ModelID) -> APIFuture[types.CheckpointsListResponse]:
-        """Return the checkpoints of one run that are here, the newest first."""
+        """Return the checkpoints of a training run on this machine, newest first."""
         head = f"tinker://{training_run_id}/"
         found = [
             checkpoint for checkpoint in self._checkpoints() if checkpoint.tinker_path.startswith(head)
@@ -88,18 +88,20 @@ class RestClient(TelemetryProvider):
         return await self.list_checkpoints(training_run_id)
 
     def get_weights_info_by_tinker_path(self, tinker_path: str) -> APIFuture[types.WeightsInfoResponse]:
-        """Return what an adapter was trained on, and its rank.
+        """Return an adapter's base model and rank.
 
         Raises:
-            NotFoundError: it is not here; the message lists what is.
-            BadRequestError: it does not say what it was trained on.
+            NotFoundError: the adapter is not here; the message lists the adapters that are.
+            BadRequestError: the adapter does not name its base model.
         """
         adapters = {_model_path(holding): holding for holding in self._usable() if holding.is_adapter}
         if tinker_path not in adapters:
-            raise NotFoundError(f"{tinker_path} is not here; there are: {', '.join(adapters) or 'none'}")
+            raise NotFoundError(
+                f"{tinker_path} is not on this machine; there are: {', '.join(adapters) or 'none'}"
+            )
         adapter = adapters[tinker_path]
         if adapter.base_name is None:
-            raise BadRequestError(f"{adapter.path} does not say which model it was trained on")
+            raise BadRequestError(f"{adapter.path} does not name the model it was trained on")
         rank = _rank(adapter.path) if adapter.provenance else None  # known once it is converted
         info = types.WeightsInfoResponse(base_model=adapter.base_name, is_lora=True, lora_rank=rank)
         return finished(info)
@@ -137,12 +139,12 @@ def _checkpoint(holding: Holding) -> types.Checkpoint:
 
 
 def _model_path(holding: Holding) -> str:
-    """What opens an adapter: its path on Tinker, or else its file."""
+    """Return the ``model_path`` of an adapter: its path on Tinker, else its file."""
     return holding.name if holding.name.startswith("tinker://") else str(holding.path)
 
 
 def _rank(path: Path) -> int:
-    """The largest rank among an adapter's matrices."""
+    """Return the largest rank among an adapter's matrices."""
     tensors = read_head(path).tensors.items()
     return max((info.ne[0] for name, info in tensors if name.endswith(".lora_b")), default=0)
 

@@ -1,4 +1,4 @@
-"""RetryConfig, and what it does here: fewer requests at once, another try, an end to waiting."""
+"""RetryConfig: bounds the requests at a time, retries failed ones, gives up without progress."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _RETRYABLE_STATUS = frozenset({408, 409, 429, *range(500, 600)})
 
 @dataclass
 class RetryConfig:
-    """How a ``SamplingClient`` treats requests that fail or stand still.
+    """How a ``SamplingClient`` treats requests that fail or make no progress.
 
     Attributes:
-        max_connections: requests of the client in the engine at a time; the others wait for one of them to
-            end. None: no limit.
-        progress_timeout: seconds after which, if no request of the client has ended meanwhile, all get an
+        max_connections: most requests of the client in the engine at a time; the others wait. None: no
+            limit.
+        progress_timeout: seconds. If no request of the client ends for so long, all of them get an
             ``APIConnectionError``.
         retry_delay_base: seconds until the first retry; each further one waits twice as long.
-        retry_delay_max: seconds it waits at most.
-        jitter_factor: share of the wait, from 0 to 1, that is random, up or down.
-        enable_retry_logic: whether requests are tried again.
-        enable_stuck_detection: whether ``progress_timeout`` acts.
-        retryable_exceptions: what is tried again besides failures of the engine
+        retry_delay_max: most seconds between two tries.
+        jitter_factor: share of the wait, from 0 to 1, by which it is longer or shorter at random.
+        enable_retry_logic: whether failed requests are retried.
+        enable_stuck_detection: whether ``progress_timeout`` applies.
+        retryable_exceptions: errors that are retried, besides failures of the engine
             (``InternalServerError``) and a full queue (``RateLimitError``).
     """
 
@@ -52,7 +52,7 @@ class RetryConfig:
             raise ValueError(f"max_connections must be positive, got {self.max_connections}")
 
     def is_retryable(self, error: BaseException) -> bool:
-        """Whether a request that ended in ``error`` is tried again."""
+        """Return whether a request that failed with ``error`` is retried."""
         if not self.enable_retry_logic:
             return False
         if isinstance(error, APIStatusError):
@@ -60,7 +60,7 @@ class RetryConfig:
         return isinstance(error, self.retryable_exceptions)
 
     def delay(self, n_failed: int) -> float:
-        """Seconds to wait after the ``n_failed``-th failure."""
+        """Return the seconds to wait after the ``n_failed``-th failure."""
         delay = min(self.retry_delay_base * 2.0 ** min(n_failed - 1, 64), self.retry_delay_max)
         return min(delay * (1 + self.jitter_factor * random.uniform(-1, 1)), self.retry_delay_max)
 
@@ -83,11 +83,11 @@ class _Call:
 
 
 class Retrier:
-    """Submits requests as a ``RetryConfig`` says.
+    """Submits requests to an engine by the rules of a ``RetryConfig``.
 
     Args:
-        config: what it says.
-        submit: hands a request to the engine.
+        config: the rules.
+        submit: submits a request to the engine.
     """
 
     def __init__(self, config: RetryConfig, submit: Callable[[Request], None]) -> None:
@@ -99,7 +99,7 @@ class Retrier:
         self._watch: threading.Timer | None = None
 
     def submit(self, request: Request) -> None:
-        """Take a request; its future is resolved by the last try.
+        """Accept a request; its future is resolved by the last try.
 
         Raises:
             RequestFailedError: the engine was closed.
@@ -169,7 +169,7 @@ class Retrier:
             call.attempt.cancel()
 
     def _end(self, call: _Call, result: Any = None, error: BaseException | None = None) -> None:
-        """Resolve a call, unless it was, and let others begin; callbacks run without the lock."""
+        """Resolve a call once, and begin waiting ones; callbacks run without the lock."""
         failed = list[tuple[_Call, TinkerError]]()
         with self._lock:
             if call not in self._running:
@@ -186,7 +186,7 @@ class Retrier:
         for other, reason in failed:
             _resolve(other.future, error=reason)
 
-    # -- standing still -------------------------------------------------------------------------
+    # -- no progress ----------------------------------------------------------------------------
 
     def _watch_in(self, seconds: float) -> None:
         self._watch = _later(seconds, self._look)

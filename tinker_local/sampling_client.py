@@ -21,7 +21,7 @@ from tinker_local.answers import Answer, Logprobs
 from tinker_local.engine.engine import Engine
 from tinker_local.engine.request import Request
 from tinker_local.engine.sharing import ContextLimit
-from tinker_local.errors import BadRequestError
+from tinker_local.errors import BadRequestError, shown
 from tinker_local.futures import APIFuture, Ready
 from tinker_local.options import Options
 from tinker_local.queue_state import QueueState, QueueStateObserver
@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
     """Samples from and scores with one model. Get one from ``ServiceClient.create_sampling_client``.
 
-    Methods may be called from any thread and any event loop. A client can be pickled: the other
-    process opens the same files with the same options. Awaiting it, or ``result()``, gives itself.
+    Methods may be called from any thread and any event loop. A client can be pickled: the other process
+    opens the same files with the same options. Awaiting a client, or its ``result()``, gives the client.
 
     Bad input raises ``BadRequestError`` before anything is computed, and the client stays usable.
     """
@@ -68,17 +68,17 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
 
     @property
     def weights(self) -> Weights:
-        """The files it computes with: ``path`` of the model, ``adapter_path`` and ``lora_scale``."""
+        """The files of this client: ``path`` of the model, ``adapter_path`` and ``lora_scale``."""
         return self._weights
 
     @property
     def options(self) -> Options:
-        """The options it was opened with, under ``ServiceClient``'s names."""
+        """The options of this client, under ``ServiceClient``'s names."""
         return self._options
 
     @property
     def n_ctx(self) -> int:
-        """Most tokens of one request, its prompt and a continuation together."""
+        """Most tokens of one request: its prompt and one continuation together."""
         return self._engine.n_ctx
 
     def sample(
@@ -98,19 +98,21 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         """Generate continuations of a prompt. Returns at once.
 
         Args:
-            prompt: the input tokens, taken as given: nothing is added.
+            prompt: the tokens to continue, taken as given: nothing is added.
             num_samples: number of independent continuations; the prompt is evaluated once.
             sampling_params: how to draw them.
             include_prompt_logprobs: also score the prompt's tokens.
-            topk_prompt_logprobs: report this many most probable tokens at each prompt position, at
+            topk_prompt_logprobs: number of most probable tokens to report at each prompt position, at
                 most 1,024.
-            topk_sample_logprobs: the same in the place of each sampled token.
+            topk_sample_logprobs: number of most probable tokens to report in the place of each sampled
+                token, at most 1,024.
             target_prompt_logprobs: ids to score: int64, shape (len(prompt) - 1, K), dense or CSR. Cell
-                [i, j] is scored at prompt position i + 1; -1 asks for nothing.
+                [i, j] is scored at prompt position i + 1; -1 leaves a cell empty.
             prompt_alt_tokens_k: draw this many tokens in the place of each prompt token but the first, at
                 most 1,024; see ``types.PromptAltTokens``.
-            prompt_logprobs_last_n: score only the last n tokens, from 1 to len(prompt) - 1: what comes
-                before them can be served from the cache. Acts on the first two prompt arguments.
+            prompt_logprobs_last_n: score only the last n tokens, from 1 to len(prompt) - 1; the tokens
+                before them can come from the cache. Applies to ``include_prompt_logprobs`` and
+                ``topk_prompt_logprobs``.
             on_token: called with (sample index, token) for each token as it is drawn. It runs on the
                 engine's thread and must return at once; an error in it ends the request. Where a
                 ``RetryConfig`` retries a request, its tokens come again from the first.
@@ -201,7 +203,7 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
 
         Returns:
             A future of a list aligned with the prompt: natural logarithms under the unmodified model
-            (temperature 1, no truncation); None at position 0, and where nothing was to be scored.
+            (temperature 1, no truncation); None at position 0 and at positions that were not scored.
 
         Raises:
             BadRequestError: an argument is wrong; the message names the value.
@@ -232,7 +234,7 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         return self._tokenizer
 
     def get_base_model(self) -> str:
-        """Return the name of the base model, as it was asked for; else that of its file."""
+        """Return the base model's name as it was given, else the name of its file."""
         return self._base_model
 
     async def get_base_model_async(self) -> str:
@@ -240,22 +242,22 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         return self._base_model
 
     def get_telemetry(self) -> Telemetry:
-        """Return what was counted of this client's requests; it stays in this process."""
+        """Return the counters of this client's requests; they stay in this process."""
         return self._telemetry
 
     def get_sampler_handle(self) -> str:
-        """Return a string from which ``from_sampler_handle`` makes such a client in another process."""
+        """Return a string that ``from_sampler_handle`` opens in another process."""
         state = {"weights": self._weights.to_json(), "base_model": self._base_model}
         state["options"] = self._options.model_dump(mode="json")
         return base64.urlsafe_b64encode(json.dumps(state).encode()).decode()
 
     @staticmethod
     def from_sampler_handle(handle: str, *, api_key: str | None = None) -> SamplingClient:
-        """Open what a handle stands for; ``api_key`` is not used.
+        """Open the client that a handle stands for; ``api_key`` is not used.
 
         Raises:
-            BadRequestError: it is no handle, or a file it names is not usable.
-            NotFoundError: a file it names is gone.
+            BadRequestError: the handle is malformed, or one of its files cannot be used.
+            NotFoundError: one of its files is gone.
         """
         del api_key
         try:
@@ -264,12 +266,12 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
             options, base_model = Options(**state["options"]), str(state["base_model"])
         except (ValueError, KeyError, TypeError) as error:
             raise BadRequestError(
-                f"{handle!r} is not what get_sampler_handle returned: {error!r}"
+                f"handle is {shown(handle)}; it must be what get_sampler_handle returned ({error!r})"
             ) from error
         return _reopen(weights, options, base_model)
 
     def on_queue_state_change(self, queue_state: QueueState, queue_state_reason: str | None) -> None:
-        """Called when requests begin or cease to wait for room; logs it. Override it to do more."""
+        """Log that requests begin or cease to wait for room. Override this to do more."""
         logger.info("%s: %s", queue_state.value, queue_state_reason or "no request waits")
 
     def _submit(self, future: APIFuture[T], request: Request) -> APIFuture[T]:
@@ -289,7 +291,7 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
 
 
 class _Reopened:
-    """Engines of clients that came from other processes: those of the same weights share one."""
+    """Engines of clients that came from other processes; clients of the same weights share one."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

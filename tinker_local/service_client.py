@@ -1,4 +1,4 @@
-"""ServiceClient: opens models, hands out SamplingClients."""
+"""ServiceClient: opens models and makes SamplingClients."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class ServiceClient(TelemetryProvider):
     """The entry point: opens models on this machine.
 
     Args:
-        user_metadata, project_id, display_name, base_url, api_key, default_headers_overrides: taken for
-            compatibility with Tinker; not used.
+        user_metadata, project_id, display_name, base_url, api_key, default_headers_overrides: accepted for
+            compatibility with Tinker, and not used.
         n_ctx: size of the KV cache in tokens. All running requests share it. One request has at
             most this many tokens, and at most as many as the model was trained for. Default: the
             model's training context, at most 8192.
@@ -76,14 +76,14 @@ class ServiceClient(TelemetryProvider):
         models_dir: directory in which GGUF files are found by name. Default: models/ in a checkout,
             else a directory of the user's.
 
-    An option that is None is taken from the environment (``TINKER_LOCAL_N_CTX`` and so on), else it
-    has the default above.
+    An option that is None comes from the environment (``TINKER_LOCAL_N_CTX`` and so on), else it has the
+    default above.
 
     Raises:
         BadRequestError: an option has an impossible value.
 
-    A ServiceClient shares weights with every other of the process, and one KV cache a model (and
-    adapter) among its SamplingClients. It can be used as a context manager, which closes it.
+    All ServiceClients of a process share weights. The SamplingClients of one ServiceClient share a KV cache
+    for each model and adapter. As a context manager, a ServiceClient closes itself at the end.
     """
 
     def __init__(
@@ -136,25 +136,24 @@ class ServiceClient(TelemetryProvider):
             model_path: a LoRA adapter or a whole model: ``tinker://RUN/sampler_weights/NAME`` for a
                 checkpoint in the models directory, a name, or the path of a GGUF file.
             base_model: the name of a known model (``tinker-local models`` lists them) or the path
-                of a GGUF file. With an adapter: the model it goes on, which must agree with what the
-                adapter says; None for the one that it names.
-            retry_config: how many requests are in the engine at a time, which are tried again, and how
-                long the client waits for progress. None: no limits, and nothing is tried again.
+                of a GGUF file. With an adapter: its base, which must be the model that the adapter was
+                trained on; None takes the base that the adapter names.
+            retry_config: how many requests are in the engine at a time, which are retried, and how long
+                the client waits for progress. None: no limits and no retries.
             record_stability_info: for training on the service; must be False.
-            lora_scale: what the adapter adds counts this many times: the update of a weight is
+            lora_scale: factor of the adapter's update. The update of a weight is
                 lora_scale * alpha / rank * B A, with the file's alpha (without one: lora_scale * B A).
                 0 gives the base's numbers.
 
-        A checkpoint that is in the store as it was downloaded is converted first.
+        A downloaded checkpoint is converted first.
 
         Clients of one base share its weights in memory; each adapter and scale has a KV cache of its
-        own. What is returned can be used at once; awaiting it, or ``result()``, gives the same client.
+        own. The client can be used at once; awaiting it, or ``result()``, gives the same client.
 
         Raises:
-            ValueError: neither is given.
-            NotFoundError: there is no such model; the message lists what there is.
-            BadRequestError: a file cannot be used, or the arguments do not go together; the message
-                says why.
+            ValueError: neither ``model_path`` nor ``base_model`` is given.
+            NotFoundError: there is no such model; the message lists the models that are here.
+            BadRequestError: a file cannot be used, or the arguments do not fit each other.
         """
         if record_stability_info:
             refuse("record_stability_info")
@@ -177,7 +176,7 @@ class ServiceClient(TelemetryProvider):
         *,
         lora_scale: float = 1.0,
     ) -> SamplingClient:
-        """``create_sampling_client`` as a coroutine; the event loop runs on while it loads."""
+        """``create_sampling_client`` as a coroutine, which loads the model in a thread."""
         return await asyncio.to_thread(
             self.create_sampling_client,
             model_path,
@@ -188,7 +187,7 @@ class ServiceClient(TelemetryProvider):
         )
 
     def create_rest_client(self) -> RestClient:
-        """Return a client that lists the models and adapters in this one's models directory."""
+        """Return a client that lists the models and adapters on this machine."""
         return RestClient(self._store)
 
     def get_server_capabilities(self) -> types.GetServerCapabilitiesResponse:
@@ -200,7 +199,7 @@ class ServiceClient(TelemetryProvider):
         return await asyncio.to_thread(self.get_server_capabilities)
 
     def get_telemetry(self) -> Telemetry:
-        """Return what was counted of the requests of this client's SamplingClients."""
+        """Return the counters of all requests of this client's SamplingClients."""
         return self._telemetry
 
     def close(
@@ -208,9 +207,9 @@ class ServiceClient(TelemetryProvider):
         status: Literal["success", "errored", "interrupted"] = "success",
         detail: str | None = None,
     ) -> APIFuture[None]:
-        """Free the models. Unfinished requests get a RequestFailedError. Closing twice is fine.
+        """Free the models; unfinished requests get a RequestFailedError. A second call has no effect.
 
-        ``status`` and ``detail`` are taken for compatibility with Tinker. It is done when this returns.
+        ``status`` and ``detail`` are accepted for compatibility with Tinker. The future is already done.
         """
         del status, detail
         with self._lock:

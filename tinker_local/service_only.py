@@ -1,4 +1,4 @@
-"""Names of the SDK that belong to Tinker's service: they can be imported and say so when used.
+"""Names of the SDK that only Tinker's service has: they can be imported, and raise when they are used.
 
 A script that trains on the service and samples here keeps its imports and annotations.
 """
@@ -59,7 +59,7 @@ REFUSES = "_refuses"
 
 
 class ServiceOnly:
-    """Base of the classes that stand for what only Tinker's service has."""
+    """Base of the classes that stand in for those of Tinker's service."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         refuse(type(self).__name__)
@@ -68,16 +68,15 @@ class ServiceOnly:
 def refuse(name: str) -> NoReturn:
     """Raise the error that says ``name`` is the service's."""
     raise ServiceOnlyError(
-        f"{name} belongs to Tinker's service: tinker_local samples from and scores with models on this "
-        "machine, and has no training, accounts or sessions, no images and no sound; use the package "
-        "tinker for it"
+        f"{name} belongs to Tinker's service. tinker_local samples from and scores with models on this "
+        "machine; for training, accounts, sessions, images and sound use the package tinker"
     )
 
 
 def without(*names: str) -> Callable[[T], T]:
-    """Return a decorator of classes that gives them methods of these names, each of which refuses.
+    """Return a class decorator that adds methods of these names, which raise ServiceOnlyError.
 
-    Each has an ``_async`` form as well.
+    Each also gets an ``_async`` form.
     """
 
     def give(cls: T) -> T:
@@ -100,7 +99,7 @@ def _refusal(name: str) -> Callable[..., NoReturn]:
 
 
 def stand_in(name: str) -> type[ServiceOnly]:
-    """Return a class of that name that cannot be instantiated."""
+    """Return a class of that name whose constructor raises ServiceOnlyError."""
     return type(name, (ServiceOnly,), {"__doc__": "Belongs to Tinker's service; cannot be made here."})
 
 

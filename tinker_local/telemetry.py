@@ -1,4 +1,4 @@
-"""Counters of what a client did. They stay in this process: nothing is ever sent anywhere."""
+"""Telemetry: counters of a client's requests, which stay in this process; nothing is ever sent."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tinker_local.engine.request import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What was counted up to a moment.
+    """The counters at one moment.
 
     Attributes:
-        requests: taken.
-        finished, failed, cancelled: how they ended; the rest is at work.
+        requests: requests accepted.
+        finished, failed, cancelled: how requests ended; the others are unfinished.
         tokens_in, tokens_out: prompt tokens of finished requests, and tokens sampled for them.
         cache_hit_tokens: those of ``tokens_in`` that were not computed again.
-        busy_seconds: time with at least one request at work.
-        queue_wait_seconds: mean wait of finished requests until they were begun.
-        time_to_first_token_seconds: mean time until the first token of those that sampled any.
+        busy_seconds: time with at least one unfinished request.
+        queue_wait_seconds: mean time that finished requests waited before they were begun.
+        time_to_first_token_seconds: mean time to the first sampled token, of finished requests with one.
     """
 
     requests: int = 0
@@ -43,7 +43,7 @@ class Counters:
 
 
 class Telemetry:
-    """Counts for a client, and for those it belongs to (``whole``)."""
+    """Counts the requests of a client. The counters of a SamplingClient also add to its ServiceClient's."""
 
     def __init__(self, whole: Telemetry | None = None) -> None:
         self._whole = whole
@@ -57,7 +57,7 @@ class Telemetry:
 
     @property
     def counters(self) -> Counters:
-        """What was counted so far."""
+        """The counters at this moment."""
         with self._lock:
             return Counters(
                 requests=self._n_requests,
@@ -73,7 +73,7 @@ class Telemetry:
             )
 
     def notice_request(self) -> None:
-        """Count a request that was taken."""
+        """Count an accepted request."""
         with self._lock:
             if not self._n_at_work:
                 self._busy_since = time.monotonic()
@@ -82,7 +82,7 @@ class Telemetry:
             self._whole.notice_request()
 
     def notice_outcome(self, outcome: Outcome) -> None:
-        """Count what the engine found."""
+        """Count the tokens and times of an answered request."""
         with self._lock:
             self._n_answered += 1
             self._tokens_in += outcome.n_prompt
@@ -96,7 +96,7 @@ class Telemetry:
             self._whole.notice_outcome(outcome)
 
     def _notice_end(self, future: Future[Any]) -> None:
-        """Count how a request ended; to be added to its future as a callback."""
+        """Count how a request ended; a callback of its future."""
         with self._lock:
             if future.cancelled():
                 self._n_cancelled += 1
@@ -123,7 +123,7 @@ class Telemetry:
 
 @runtime_checkable
 class TelemetryProvider(Protocol):
-    """Whoever counts."""
+    """Base of clients that have counters."""
 
     def get_telemetry(self) -> Telemetry | None:
         """Return the counters, which stay on this machine."""

@@ -1,9 +1,9 @@
-"""A Jinja sandbox that gives up: on templates that run too long, build too much or write too much.
+"""A Jinja sandbox with limits on a template's time, memory and output.
 
-Jinja compiles a template to Python, so there is no interpreter that could count. What may take long or grow
-is therefore counted where it happens: each turn of a loop, each call, filter, test and operator ends with a
-look at the clock, and adds what it made to what was made before. Steps whose result would be huge by a
-number that the template gives (``"x" * 10**9``, ``center(10**9)``) are refused before they are done.
+Jinja compiles a template to Python, so no interpreter counts its steps. The sandbox counts instead where
+work is done: each turn of a loop, each call, filter, test and operator looks at the clock and adds the size
+of its result to a total. Steps with a huge result by a number in the template (``"x" * 10**9``,
+``center(10**9)``) are refused before they run.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ current = threading.local()
 
 
 class LimitError(SecurityError):
-    """A template took more than it may."""
+    """A template exceeded a limit."""
 
 
 class Limits:
-    """What one rendering may still take.
+    """The time, memory and output that one rendering has left.
 
     Args:
-        n_given: bytes of what it was given, which it may copy some hundred times.
+        n_given: bytes of the messages and variables, which a template may copy about a hundred times.
     """
 
     def __init__(self, n_given: int = 0) -> None:
@@ -56,7 +56,7 @@ class Limits:
 
     @classmethod
     def of(cls, *given: Any) -> Limits:
-        """Return the limits for a template that is given some values."""
+        """Return the limits for a template with these messages and variables."""
         return cls(_measure(given)[0])
 
     def tick(self) -> None:
@@ -65,7 +65,7 @@ class Limits:
             raise LimitError(f"it runs for more than {_SECONDS:g} s")
 
     def made(self, value: Any) -> Any:
-        """Count a value that was made, and return it."""
+        """Count the size of a new value, and return the value."""
         self.tick()
         kind = type(value)
         if kind in (str, bytes) or issubclass(kind, str):
@@ -82,7 +82,7 @@ class Limits:
             raise LimitError(f"it builds more than {_BYTES >> 20} MB")
 
     def counted(self, pieces: Iterable[str]) -> Iterator[str]:
-        """Pass on the pieces of the output."""
+        """Yield the pieces of the output, counting them."""
         for piece in pieces:
             self._output -= len(piece)
             if self._output < 0:
@@ -98,7 +98,7 @@ class Limits:
 
 @contextmanager
 def limited(limits: Limits) -> Iterator[Limits]:
-    """Have the templates that this thread renders in the block keep to limits."""
+    """Apply limits to the templates that this thread renders in the block."""
     before = getattr(current, "limits", None)
     current.limits = limits
     try:
@@ -113,7 +113,7 @@ def _limits() -> Limits:
 
 
 class LimitedEnvironment(ImmutableSandboxedEnvironment):
-    """Templates of this environment keep to the limits of the thread that renders them."""
+    """The environment of templates; they keep to the limits of the thread that renders them."""
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
@@ -141,11 +141,11 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         return self.from_string(tree)
 
     def tick(self) -> None:
-        """Look at the clock; templates call this in loops."""
+        """Look at the clock; compiled templates call this in loops."""
         _limits().tick()
 
     def made(self, value: Any) -> Any:
-        """Count what a template has made of parts: a list, a table, joined texts."""
+        """Count a list, a table or joined texts; compiled templates call this."""
         return _limits().made(value)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -154,7 +154,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         return _limits().made(super().call_binop(context, operator, left, right))
 
     def call(self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call something; the names are such that they cannot be a template's keywords."""
+        """Call a function; its parameters have names that no template can give as keywords."""
         limits = _limits()
         limits.tick()
         name, owner = getattr(__obj, "__name__", ""), getattr(__obj, "__self__", None)
@@ -164,14 +164,14 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         return limits.made(super().call(__context, __obj, *args, **kwargs))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """Return what stands for a text's method ``format``, None if ``value`` is something else."""
+        """Return a replacement of a text's method ``format``; None for other values."""
         wrapped = super().wrap_str_format(value)
         if wrapped is not None and _LARGE_FIELD.search(value.__self__):
             raise LimitError("it formats with a width of more than 999")
         return wrapped
 
     def _count_made(self, node: nodes.Node) -> None:
-        """Have lists, tables and ``a ~ b`` counted where they are made; the targets of ``set`` are none."""
+        """Wrap each list, table and ``a ~ b`` in a call of ``made``, except targets of ``set``."""
         for name, value in node.iter_fields():
             values = value if isinstance(value, list) else [value]
             for index, child in enumerate(values):
@@ -195,7 +195,7 @@ def _call(name: str, node: nodes.Node, *arguments: nodes.Node) -> nodes.Call:
 
 
 def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a filter that keeps to the limits; the passing of context and environment stays as it is."""
+    """Return a filter that keeps to the limits, and gets context and environment as before."""
     passed = int(hasattr(function, "jinja_pass_arg"))
 
     @wraps(function)
@@ -226,7 +226,7 @@ def _refuse_arguments(name: str, value: Any, args: tuple[Any, ...], kwargs: Mapp
     elif name == "format" and isinstance(value, str) and _LARGE_FIELD.search(value):
         raise LimitError("it formats with a width of more than 999")
     elif name == "translate":
-        raise LimitError("it calls translate")
+        raise LimitError("it calls translate, which is not allowed")
 
 
 def _refuse_growth(operator: str, left: Any, right: Any) -> None:
@@ -247,7 +247,7 @@ def _bits(value: Any) -> int:
 
 
 def _measure(value: Any) -> tuple[int, int]:
-    """Return the bytes and the items of nested lists and tables, counting what is there twice twice."""
+    """Return the bytes and the items of nested lists and tables; shared parts count each time."""
     size, n, rest = 0, 0, [value]
     while rest:
         item = rest.pop()
@@ -264,7 +264,7 @@ def _measure(value: Any) -> tuple[int, int]:
 
 
 def _finalize(value: Any) -> Any:
-    """Count what is written; a list or table is written as Python writes it."""
+    """Count a value that the template writes, and return its text."""
     limits = _limits()
     return limits.made(value if isinstance(value, str) else str(limits.made(value)))
 

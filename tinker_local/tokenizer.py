@@ -1,4 +1,4 @@
-"""Tokenizer over the GGUF's own vocabulary, with the interface people know from transformers."""
+"""Tokenizer: the vocabulary of a GGUF file, with the interface of transformers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Literal, SupportsIndex, overload
 
 from tinker_local.chat_template import render, render_open
-from tinker_local.errors import BadRequestError
+from tinker_local.errors import BadRequestError, shown
 from tinker_local.llama.model import Model
 
 Messages = Sequence[Mapping[str, Any]]
@@ -27,7 +27,7 @@ class Tokenizer:
 
     @property
     def name_or_path(self) -> str:
-        """The file that the vocabulary is in."""
+        """Path of the model file that has the vocabulary."""
         return str(self._model.path)
 
     @property
@@ -40,17 +40,17 @@ class Tokenizer:
 
     @property
     def bos_token_id(self) -> int | None:
-        """The id that begins a text, None if the vocabulary has none."""
+        """Id of the token that begins a text (BOS), None if the vocabulary has none."""
         return self._model.special_token("bos")
 
     @property
     def eos_token_id(self) -> int | None:
-        """The id that ends a text or turn, None if the vocabulary has none."""
+        """Id of the token that ends a text or a turn (EOS), None if the vocabulary has none."""
         return self._model.special_token("eos")
 
     @property
     def pad_token_id(self) -> int | None:
-        """The id used for padding, None if the vocabulary has none."""
+        """Id of the padding token, None if the vocabulary has none."""
         return self._model.special_token("pad")
 
     @property
@@ -70,7 +70,7 @@ class Tokenizer:
 
     @cached_property
     def chat_template(self) -> str | None:
-        """The Jinja template of the model file, None if it has none."""
+        """The model file's Jinja template for conversations, None if it has none."""
         return self._model.metadata("tokenizer.chat_template")
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
@@ -80,10 +80,10 @@ class Tokenizer:
 
         Args:
             text: any text.
-            add_special_tokens: put BOS or EOS around it where the vocabulary says so.
+            add_special_tokens: add BOS and EOS where the vocabulary says so.
         """
         if not isinstance(text, str):
-            raise BadRequestError(f"encode takes a str, not {type(text).__name__} ({text!r})")
+            raise BadRequestError(f"text is a {type(text).__name__} ({shown(text)}); encode takes a str")
         return self._model.tokenize(text, add_special=add_special_tokens, parse_special=True)
 
     @overload
@@ -97,9 +97,9 @@ class Tokenizer:
     ) -> list[str]: ...
 
     def decode(self, token_ids: Any, skip_special_tokens: bool = False) -> str | list[str]:
-        """Return the text of token ids (a list, an array, or one id); of a batch, a list of texts.
+        """Return the text of token ids: a list, an array, or one id. A batch gives a list of texts.
 
-        Bytes that are not UTF-8, such as half of a character at the end, become U+FFFD.
+        Bytes that are not UTF-8, such as half a character at the end, become U+FFFD.
 
         Raises:
             BadRequestError: an id is not an int of this vocabulary.
@@ -120,18 +120,18 @@ class Tokenizer:
         return [self.decode(list(sequence), skip_special_tokens) for sequence in sequences]
 
     def convert_ids_to_tokens(self, ids: Any) -> Any:
-        """Return the vocabulary's entry of an id (a str), or of each in a list."""
+        """Return the vocabulary's text of an id, or a list of them for a list of ids."""
         if hasattr(ids, "__iter__"):
             return [self._model.token_text(self._check(token)) for token in ids]
         return self._model.token_text(self._check(ids))
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Return the bytes that a token stands for, its leading space included; a control token's name.
+        """Return the bytes of a token, its leading space included; of a control token, its name.
 
-        A token may be a part of a character: only all of them together are text.
+        A token may be part of a character, so that only several tokens together are text.
 
         Raises:
-            BadRequestError: it is not the id of a token.
+            BadRequestError: ``token_id`` is not an id of this vocabulary.
         """
         return self._model.piece(self._check(token_id))
 
@@ -185,21 +185,20 @@ class Tokenizer:
         continue_final_message: bool = False,
         **kwargs: Any,
     ) -> str | list[int] | dict[str, list[int]]:
-        """Return a conversation as the model was trained to read it.
+        """Return a conversation in the form that the model was trained on, as token ids or text.
 
         Args:
             conversation: messages with "role" and "content".
-            add_generation_prompt: end with the head of the assistant's turn.
+            add_generation_prompt: end with the beginning of the assistant's turn.
             tokenize: return token ids; False returns the text.
             return_dict: return ``{"input_ids": ..., "attention_mask": ...}`` instead of the ids.
             chat_template: a template to use instead of the model file's.
-            continue_final_message: end where the content of the last message ends, for the model to go on
-                with it.
+            continue_final_message: end with the last message's content, so that the model continues it.
             **kwargs: variables for the template, such as ``tools`` or ``enable_thinking``.
 
         Raises:
-            BadRequestError: there is no template, it fails on this conversation, or the arguments do not go
-                together.
+            BadRequestError: there is no template, the template fails on this conversation, or the
+                arguments exclude each other.
         """
         template = chat_template or self.chat_template
         if template is None:
@@ -209,8 +208,7 @@ class Tokenizer:
         variables = {"tools": None, "documents": None, **self._special_tokens(), **kwargs}
         if continue_final_message and add_generation_prompt:
             raise BadRequestError(
-                "add_generation_prompt begins a message, continue_final_message goes on with the last: "
-                "give one of them"
+                "add_generation_prompt and continue_final_message exclude each other; give one of them"
             )
         variables["add_generation_prompt"] = add_generation_prompt
         text = (render_open if continue_final_message else render)(template, conversation, **variables)
@@ -237,10 +235,10 @@ class Tokenizer:
         try:
             value = operator.index(token)
         except TypeError:
-            raise BadRequestError(f"token id {token!r} is not an int") from None
+            raise BadRequestError(f"token id {shown(token)} is not an int") from None
         if not 0 <= value < self.vocab_size:
             raise BadRequestError(
-                f"token id {value} is outside the vocabulary: ids are 0 to {self.vocab_size - 1}"
+                f"token id {shown(value)} is outside the vocabulary: ids are 0 to {self.vocab_size - 1}"
             )
         return value
 

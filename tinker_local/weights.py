@@ -1,4 +1,4 @@
-"""Which files a client computes with: a model, and perhaps an adapter on it."""
+"""Weights: the files a client computes with, a model and perhaps an adapter on it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tinker_local.store.provenance import Provenance, is_same_model
 from tinker_local.store.stored_checkpoint import StoredCheckpoint
 
 _ONE_OF_TWO = frozenset(("output.weight", "token_embd.weight"))
-"""Matrices that are one in a tied model, of which an adapter changes either."""
+"""Two names of one matrix in a model with tied embeddings; an adapter may change either of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Weights:
     Attributes:
         path: the model's GGUF file.
         adapter_path: the LoRA's GGUF file.
-        lora_scale: factor of what the LoRA adds, on top of its own alpha / rank.
+        lora_scale: factor of the LoRA's update, on top of its own alpha / rank.
     """
 
     path: Path
@@ -49,9 +49,9 @@ class Weights:
         base_model: str | os.PathLike[str] | None,
         lora_scale: float,
     ) -> Weights:
-        """Return what the arguments of ``create_sampling_client`` mean; see there.
+        """Find the files that the arguments of ``create_sampling_client`` mean; see there.
 
-        A checkpoint that is not converted yet is converted.
+        A checkpoint that is not converted yet is converted first.
 
         Raises:
             ValueError: neither ``model_path`` nor ``base_model`` is given.
@@ -77,11 +77,11 @@ class Weights:
     @classmethod
     def _whole(cls, path: Path, scale: float) -> Weights:
         if scale != 1:
-            raise BadRequestError(f"lora_scale is {scale}, and there is no adapter that it could scale")
+            raise BadRequestError(f"lora_scale is {scale}, but there is no adapter to scale; leave it out")
         return cls(canonical_path(path))
 
     def version(self) -> tuple[object, ...]:
-        """Return what changes when a file does, or when another takes its place.
+        """Return a value that differs once a file is changed or replaced.
 
         Raises:
             NotFoundError: a file is gone.
@@ -90,7 +90,7 @@ class Weights:
         return tuple(file_version(check_gguf(path)) for path in files)
 
     def open(self, options: Options, limit: ContextLimit) -> Engine:
-        """Open them; ``limit`` says how many contexts stay in memory.
+        """Make an engine that computes with these files; ``limit`` is the budget of its context.
 
         Raises:
             NotFoundError: a file is gone.
@@ -100,16 +100,16 @@ class Weights:
         return Engine.open(check_gguf(self.path), options, adapter, self.lora_scale, limit)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what ``from_json`` takes: paths as strings."""
+        """Return a dict of strings and numbers, for ``from_json``."""
         adapter = self.adapter_path and str(self.adapter_path)
         return {"path": str(self.path), "adapter_path": adapter, "lora_scale": self.lora_scale}
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> Weights:
-        """Return what ``to_json`` was called on.
+        """Return the ``Weights`` that ``to_json`` was called on.
 
         Raises:
-            KeyError, TypeError: it was not.
+            KeyError, TypeError: the state is malformed.
         """
         adapter = state["adapter_path"]
         scale = checks.lora_scale(state["lora_scale"])
@@ -135,36 +135,33 @@ def _convert(store: ModelStore, checkpoint: StoredCheckpoint, base: str | None) 
     named = base or trained_on
     if named is None:
         raise BadRequestError(
-            f"{checkpoint.path} is not converted yet, and does not say which model it was trained on; give "
-            "base_model as well"
+            f"{checkpoint.path} is not converted yet, and does not name the model it was trained on; give "
+            "base_model"
         )
     if base and trained_on and (names := _names(base)) and not is_same_model(trained_on, names):
-        raise BadRequestError(f"{checkpoint.path} was trained on {trained_on}, and base_model is {base}")
+        raise BadRequestError(f"{checkpoint.path} was trained on {trained_on}, but base_model is {base}")
     return checkpoint.converted(choose(named, _candidates(store, named, str(checkpoint.path))).require())
 
 
 def _find_base(store: ModelStore, adapter: Provenance, given: str | None) -> Path:
-    """Return the model that an adapter goes on: of those that a name means, the most exact that fits.
+    """Return the base of an adapter: of the files that the base's name means, the most exact that fits.
 
     Args:
-        store: where it is looked for.
-        adapter: what the adapter says.
+        store: where to look.
+        adapter: what the adapter's file says of itself.
         given: ``base_model``; None for the base that the adapter names.
     """
     name = given or adapter.base_name
     if name is None:
         raise BadRequestError(
-            f"model_path is the adapter {adapter.path}, which does not say what model it is for; "
-            "base_model must say which"
+            f"the adapter {adapter.path} does not name the model it was trained on; give base_model"
         )
     models = _candidates(store, name, str(adapter.path))
     agreeing, fitting, problem = [], [], ""
     for model in models:
         said = Provenance.of(model.require())
         if disagreement := adapter.disagreement(said, _names(name)):
-            problem = (
-                problem or f"({model.path}) is not what the adapter {adapter.path} is for: {disagreement}"
-            )
+            problem = problem or f"({model.path}) does not fit the adapter {adapter.path}: {disagreement}"
             continue
         agreeing.append(model)
         if adapter.weights <= said.weights:
@@ -191,11 +188,11 @@ def _candidates(store: ModelStore, name: str, needed_by: str) -> Sequence[KnownM
     try:
         return store.candidates(name)
     except NotFoundError as error:
-        raise NotFoundError(f"{error}. It is the base of {needed_by}") from None
+        raise NotFoundError(f"{error}. It is needed as the base of {needed_by}") from None
 
 
 def _names(name: str) -> tuple[str, ...]:
-    """Return the names of the model in the catalogue that a name means; any other name says nothing."""
+    """Return the catalogue's names for a model, () if it is not in the catalogue."""
     name = name.partition("@")[0]
     entry = find_entry(name) or find_entry(split_type(name)[0]) or find_entry(name.partition(":")[0])
     return entry.names if entry else ()

@@ -72,7 +72,7 @@ def test_parts(keeper: StoreKeeper, home: Path, tmp_path: Path) -> None:
     parts = [tmp_path / f"Old-bf16-{i:05d}-of-00003.gguf" for i in (1, 2, 3)]
     for number, part in enumerate(parts):
         part.write_bytes(b"GGUF" + bytes([number]))
-    with pytest.raises(BadRequestError, match="give the first one"):
+    with pytest.raises(BadRequestError, match="give the first part"):
         keeper.add(parts[1], "New")
     keeper.add(parts[0], "New-bf16")
     names = [f"New-bf16-{i:05d}-of-00003.gguf" for i in (1, 2, 3)]

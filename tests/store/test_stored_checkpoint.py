@@ -139,14 +139,14 @@ def test_a_catalogued_name_counts_where_the_file_says_nothing(home: Path, servic
 
 def test_a_base_that_is_missing(home: Path, service: ServiceClient, tmp_path: Path) -> None:
     put_adapter(home, write_random_model(tmp_path / "x.gguf"), name="Gone")
-    with pytest.raises(NotFoundError, match=r"no model is called 'Org/Gone'.*It is the base of"):
+    with pytest.raises(NotFoundError, match=r"no model is called 'Org/Gone'.*It is needed as the base of"):
         service.create_sampling_client(PATH)
 
 
 def test_an_adapter_that_names_no_base(home: Path, service: ServiceClient) -> None:
     base = put_base(home)
     random_adapter(base).write(directory_of(home) / "weights.gguf")
-    with pytest.raises(BadRequestError, match="base_model must say which"):
+    with pytest.raises(BadRequestError, match="give base_model"):
         service.create_sampling_client(PATH)
     assert len(scores(service.create_sampling_client(PATH, "Base"))) == len(PROMPT) - 1
 
@@ -161,7 +161,9 @@ def test_a_checkpoint_that_was_merged(home: Path, service: ServiceClient) -> Non
 
 def test_paths_that_are_not_here(home: Path, service: ServiceClient) -> None:
     put_adapter(home, put_base(home))
-    with pytest.raises(NotFoundError, match="--as tinker://other/sampler_weights/x.*Here are: " + PATH):
+    with pytest.raises(
+        NotFoundError, match="--as tinker://other/sampler_weights/x.*Checkpoints here: " + PATH
+    ):
         service.create_sampling_client("tinker://other/sampler_weights/x")
     for path in ("tinker://../sampler_weights/x", "tinker://run/weights/x", "tinker://x"):
         with pytest.raises(BadRequestError, match=path.replace(".", r"\.")):
@@ -235,16 +237,14 @@ def test_the_lock_goes_with_its_process(home: Path) -> None:
 
 def test_the_base_of_a_download(home: Path, service: ServiceClient) -> None:
     put_download(directory_of(home), base=None)
-    with pytest.raises(
-        BadRequestError, match="does not say which model it was trained on; give base_model"
-    ):
+    with pytest.raises(BadRequestError, match="does not name the model it was trained on; give base_model"):
         service.create_sampling_client(PATH)
     put_download(directory_of(home), base="Org/Gone")
     with pytest.raises(NotFoundError, match="Org/Gone"):
         service.create_sampling_client(PATH)
     put_download(directory_of(home), base="Qwen/Qwen3-8B")
     write_random_model(home / "Qwen3-4B-f32.gguf")
-    with pytest.raises(BadRequestError, match="trained on Qwen/Qwen3-8B, and base_model is qwen3-4b"):
+    with pytest.raises(BadRequestError, match="trained on Qwen/Qwen3-8B, but base_model is qwen3-4b"):
         service.create_sampling_client(PATH, base_model="qwen3-4b")
     (directory_of(home) / "adapter_config.json").write_text("{")
     with pytest.raises(BadRequestError, match=r"adapter_config\.json is not JSON"):

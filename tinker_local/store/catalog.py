@@ -1,4 +1,4 @@
-"""The models known by name: ``models/catalog.toml``."""
+"""The catalogue: the usual base models, from ``models/catalog.toml``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CHECKOUT = _PACKAGE.parent
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """A model known by name; see the head of ``models/catalog.toml`` for the fields."""
+    """A model of the catalogue; the head of ``models/catalog.toml`` describes the fields."""
 
     name: str
     aliases: tuple[str, ...]
@@ -29,7 +29,7 @@ class CatalogEntry:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names it is known by."""
+        """Its name and its aliases."""
         return self.name, *self.aliases
 
     @property
@@ -47,14 +47,14 @@ class CatalogEntry:
 
 @cache
 def read_catalog() -> tuple[CatalogEntry, ...]:
-    """Read the models known by name, from the checkout or the installed package."""
+    """Read the catalogue from the checkout or from the installed package."""
     path = _CHECKOUT / "models" / "catalog.toml" if in_checkout() else _PACKAGE / "catalog.toml"
     tables = tomllib.loads(path.read_text(encoding="utf-8"))["model"]
     return tuple(CatalogEntry(**{**table, "aliases": tuple(table["aliases"])}) for table in tables)
 
 
 def find_entry(name: str) -> CatalogEntry | None:
-    """Return the entry that has a name, whatever its case."""
+    """Return the entry of a name or alias, None if there is none; case does not matter."""
     for entry in read_catalog():
         if name.casefold() in map(str.casefold, entry.names):
             return entry
@@ -62,13 +62,13 @@ def find_entry(name: str) -> CatalogEntry | None:
 
 
 def other_names(name: str) -> tuple[str, ...]:
-    """Return ``name`` and then the others that the catalogue has for the same model."""
+    """Return ``name``, then the catalogue's other names of the same model."""
     entry = find_entry(name)
     return tuple(dict.fromkeys((name, *entry.names))) if entry else (name,)
 
 
 def find_in_distribution(name: str) -> Path | None:
-    """Return the GGUF file an installed distribution carries, without importing it."""
+    """Return the GGUF file in an installed distribution, without importing the distribution."""
     try:
         files = importlib.metadata.files(name) or []
     except importlib.metadata.PackageNotFoundError:

@@ -13,7 +13,7 @@ from tinker_local.store.known_model import KnownModel
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A repository's files at one commit, those of them that were downloaded."""
+    """The downloaded files of a repository at one commit."""
 
     repository: str
     directory: Path
@@ -30,15 +30,15 @@ class Snapshot:
 
     @property
     def is_checkpoint(self) -> bool:
-        """Whether it holds what the converter starts from: weights of a model or of an adapter."""
+        """Whether it has safetensors, which the converter starts from."""
         return any(self.directory.glob("*.safetensors"))
 
 
 def find_in_hub_cache(name: str) -> tuple[Snapshot, KnownModel | None] | None:
     """Return a snapshot for ``ORG/NAME``, ``ORG/NAME:TYPE`` or ``ORG/NAME-TYPE``, and the GGUF file in it.
 
-    Without TYPE the file is the most exact there is. There is no file where the snapshot has only
-    safetensors, or another type.
+    Without TYPE, the most exact file is taken. The file is None where the snapshot has only safetensors,
+    or other types.
 
     Raises:
         BadRequestError: there are several files, and their names do not say their types.

@@ -1,4 +1,4 @@
-"""What is in the store: every file with its kind, its size and its base, adapters under their bases."""
+"""What is in the store: every model, adapter and checkpoint, with its kind, size and base."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tinker_local.store.tuned import Tuned
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """Something that can be opened by its name.
+    """A model, adapter or checkpoint that is here and opens by its name.
 
     Attributes:
         name: a model's name or a checkpoint's ``tinker://`` path.
-        path: its file; of a checkpoint that is not converted yet, what it is converted from.
+        path: its file; of a checkpoint that is not converted yet, the download.
         n_bytes: of all its files.
         aliases: other names.
         license: the catalogue's, else the file's.
-        provenance: what the file says of itself; None where it is not converted yet, or unreadable.
-        base_name: what an adapter was trained on, if it says so.
-        problem: why it cannot be used.
-        tuned: the types that ``models tune`` chose by kind of work, None for this file; None if it
-            did not.
+        provenance: what the file says of itself; None if it is unreadable or not converted yet.
+        base_name: the model an adapter was trained on, if it says so.
+        problem: why it cannot be used; None if it can.
+        tuned: kind of work -> the type that ``models tune`` chose, None for the file as it is; None if
+            the model was not tuned.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Holding:
 
     @property
     def is_adapter(self) -> bool:
-        """Whether it goes on a base."""
+        """Whether it is an adapter, which needs a base."""
         return self.provenance.is_adapter if self.provenance else self.name.startswith("tinker://")
 
     @property
     def kind(self) -> str:
-        """Its number format, or what else it is."""
+        """Its number format, or "unreadable", "not converted yet" or "unknown type"."""
         if self.problem:
             return "unreadable"
         if self.provenance is None:
@@ -58,7 +58,7 @@ class Holding:
         return self.provenance.type or "unknown type"
 
     def fits(self, base: Holding) -> bool:
-        """Whether this adapter is for that model, by all that both say."""
+        """Whether this adapter is for that model, by their hashes, else by their names."""
         if base.provenance is None or base.is_adapter or not self.is_adapter:
             return False
         if self.provenance and self.provenance.base_hash and base.provenance.source_hash:
@@ -68,7 +68,7 @@ class Holding:
 
 
 def inventory(store: ModelStore) -> list[Holding]:
-    """Return what is there: models and adapters by their names, then checkpoints."""
+    """Return everything in the store: models and adapters, then checkpoints."""
     models = [_model(model, store.directory) for model in store.models() if model.path]
     return [*models, *map(_checkpoint, StoredCheckpoint.all(store.directory))]
 

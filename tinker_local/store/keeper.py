@@ -1,4 +1,4 @@
-"""StoreKeeper: puts files into the store, takes them out, and checks that they are as they came."""
+"""StoreKeeper: adds files to the store, removes them, and verifies their hashes."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from tinker_local.store.model_store import ModelStore
 from tinker_local.store.stored_checkpoint import ARCHIVES, CONFIG, StoredCheckpoint
 
 OnProgress = Callable[[int, int], None]
-"""Is called now and then with the bytes that are done and those that there are in all."""
+"""Called now and then with the bytes done and the bytes in all."""
 
 _CHUNK = 1 << 22  # bytes copied at once
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What verifying an entry found.
+    """The result of verifying an entry.
 
     Attributes:
         name: the entry's.
-        problems: what is wrong, one line each.
+        problems: what is wrong, a line each; empty if nothing is.
         is_recorded: whether there were hashes to compare with.
     """
 
@@ -62,13 +62,13 @@ class StoreKeeper:
     ) -> Path:
         """Put a GGUF file (the first of its parts) into the store, or a downloaded checkpoint.
 
-        The entry is there when it is whole and on disk, and its hashes are recorded.
+        The entry appears once it is whole and on disk, with its hashes recorded.
 
         Args:
             source: the file. For a checkpoint also an archive or a directory as Tinker hands them out,
                 which is converted when it is first used.
             name: ``NAME``, ``ORG/NAME`` or ``tinker://RUN/sampler_weights/NAME``; None for the file's own.
-            link: put a symbolic link there and leave the data where they are.
+            link: make a symbolic link instead of a copy.
             force: replace an entry of this name.
             on_progress: is called with bytes copied and bytes in all.
 
@@ -77,7 +77,7 @@ class StoreKeeper:
 
         Raises:
             NotFoundError: there is no source.
-            BadRequestError: the source is none, the name is impossible or taken, or the disk is full.
+            BadRequestError: the source is unusable, the name is impossible or taken, or the disk is full.
         """
         with _refusals():
             if name and name.startswith(SCHEME):
@@ -87,18 +87,18 @@ class StoreKeeper:
                 return self._land(check_gguf(source), directory / CHECKPOINT_FILE, link, force, on_progress)
             model = KnownModel.of_file(check_gguf(source))
             if model is None:
-                raise BadRequestError(f"{source} is a part of a model; give the first one")
+                raise BadRequestError(f"{source} is not the first part of a model; give the first part")
             target = self._home / f"{checked_name(name or model.name)}.gguf"
             return self._land(source, target, link, force, on_progress)
 
     def remove(self, name: str) -> list[Path]:
-        """Remove an entry, or a checkpoint by its ``tinker://`` path; return what is gone.
+        """Remove an entry, or a checkpoint by its ``tinker://`` path; return the removed files.
 
-        Links go, what they lead to stays.
+        Of a link, only the link is removed.
 
         Raises:
             NotFoundError: the store has no such entry.
-            BadRequestError: the name means several, or something that is not the store's.
+            BadRequestError: the name means several entries, or a file outside the store.
         """
         with _refusals():
             if name.startswith(SCHEME):
@@ -119,12 +119,12 @@ class StoreKeeper:
             return (exact or found)[0]
         if found:
             raise BadRequestError(
-                f"{name!r} means several: {', '.join(model.name for model in found)}; say which"
+                f"{name!r} means several: {', '.join(model.name for model in found)}; give the whole name"
             )
         if elsewhere := self._store.find(name):
             raise BadRequestError(
-                f"{name!r} is {elsewhere[0].path}, which is not in {self._home}; it belongs to the package "
-                "or cache that it came with"
+                f"{name!r} is {elsewhere[0].path}, outside of {self._home}; it belongs to the package or "
+                "cache that it came with"
             )
         present = ", ".join(model.name for model in self._store.files()) or "nothing"
         raise NotFoundError(f"there is no {name!r} in {self._home}; there is {present}")
@@ -132,7 +132,7 @@ class StoreKeeper:
     def verify(self, name: str | None = None, on_progress: OnProgress | None = None) -> Iterator[Verdict]:
         """Compare entries with the hashes recorded when they came; None: all of them.
 
-        What processes left that were killed is removed.
+        Temporary files of killed processes are removed.
 
         Raises:
             NotFoundError, BadRequestError: as ``entry``.
@@ -188,7 +188,9 @@ class StoreKeeper:
 
     def _add_download(self, source: Path, directory: Path, link: bool, force: bool) -> Path:
         if link:
-            raise BadRequestError(f"{source} is converted when it is used, and cannot be a link")
+            raise BadRequestError(
+                f"{source} cannot be linked, since it is converted on first use; leave out the link"
+            )
         files = [source] if source.is_file() else _downloaded(source)
         directory.parent.mkdir(parents=True, exist_ok=True)
         with workplace(directory.parent) as place:
@@ -217,7 +219,7 @@ def _downloaded(directory: Path) -> list[Path]:
     files = []
     for name in (CONFIG, "adapter_model.safetensors"):
         if not (path := find_file(directory, name)):
-            raise BadRequestError(f"{directory} has no {name}; it is no checkpoint")
+            raise BadRequestError(f"{directory} is not a checkpoint: it has no {name}")
         files.append(path)
     return files
 
@@ -247,10 +249,10 @@ def _copy(source: Path, target: Path, *, sync: bool = False) -> Iterator[int]:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Raise what the converter's and the file system's errors are for our users."""
+    """Raise errors of the converter and of the file system as BadRequestError."""
     try:
         yield
     except ConversionError as error:
         raise BadRequestError(str(error)) from error
     except OSError as error:
-        raise BadRequestError(f"the store cannot be changed: {error}") from error
+        raise BadRequestError(f"the models directory cannot be changed: {error}") from error

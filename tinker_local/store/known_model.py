@@ -19,8 +19,13 @@ _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-\d{5}")
 class KnownModel:
     """A model that can be asked for by name, and its file if it is here.
 
-    ``extra`` names the extra of tinker-local that installs a missing one, ``how_to_get`` is the command;
-    ``type`` is the number format that the file's name ends in.
+    Attributes:
+        name, aliases: the names it answers to.
+        path: its GGUF file, or the first part; None if it is not here.
+        license: from the catalogue.
+        extra: the extra of tinker-local that installs it.
+        type: the number format that ends the file's name.
+        how_to_get: the command that installs it, or fetches and converts it.
     """
 
     name: str
@@ -33,7 +38,7 @@ class KnownModel:
 
     @classmethod
     def of_file(cls, path: Path, organisation: str = "") -> KnownModel | None:
-        """Return the model of a file; None for a part of one that is not the first."""
+        """Return the model of a file; None for a part that is not the first."""
         part = _PART.fullmatch(path.stem)
         if part and int(part["number"]) != 1:  # llama.cpp opens the others itself
             return None
@@ -51,11 +56,11 @@ class KnownModel:
         return parts_of(self.path) if self.path else []
 
     def require(self) -> Path:
-        """Return its file.
+        """Return its file, once it is seen to be a GGUF file.
 
         Raises:
-            NotFoundError: it is gone.
-            BadRequestError: it is no GGUF file.
+            NotFoundError: there is no file.
+            BadRequestError: it is not a GGUF file.
         """
         if self.path is None:
             raise NotFoundError(f"the model {self.name} is not on this machine")
@@ -78,21 +83,21 @@ class KnownModel:
 
 
 def choose(name: str, models: Sequence[KnownModel]) -> KnownModel:
-    """Return what a name means, of the models that answer to it: the most exact type.
+    """Return the model of the most exact type, of those that answer to a name.
 
     Raises:
-        BadRequestError: they are of several organisations, and the name says none.
+        BadRequestError: they are of several organisations, and the name has no organisation.
     """
     named = [model for model in models if model.name.casefold() == name.casefold()]
     places = {model.path and model.path.parent for model in models}
     if len(places) > 1 and not named:
         raise BadRequestError(
-            f"{name!r} could be any of {', '.join(model.name for model in models)}; say the whole name"
+            f"{name!r} could be any of {', '.join(model.name for model in models)}; give the whole name"
         )
     return max(named or models, key=lambda model: model.exactness)
 
 
 def part_name(path: Path, stem: str) -> str:
-    """Return what a model's file, or a part of it, is called when the model is called ``stem``."""
+    """Return the name of a model's file, or of a part, once the model is called ``stem``."""
     part = _PART.fullmatch(path.stem)
     return f"{stem}{path.stem.removeprefix(part['stem']) if part else ''}.gguf"

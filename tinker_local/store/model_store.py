@@ -1,4 +1,4 @@
-"""Where models are: a name or a path becomes a GGUF file on disk."""
+"""ModelStore: finds the GGUF file that a name or a path means."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class ModelStore:
     """
 
     default_name = "SmolLM2-135M-Instruct"
-    """The embedded model that serves when the command line is given none."""
+    """The embedded model, which the command line takes by default."""
 
     def __init__(self, directory: Path | None = None) -> None:
         self.directory = directory or models_directory()
 
     def models(self) -> list[KnownModel]:
-        """Return what can be used or had: the directory's files, then the rest of the catalogue."""
+        """Return the models in the directory, then the rest of the catalogue, whether here or not."""
         files = list(self.files())
         return [
             *files,
@@ -50,15 +50,15 @@ class ModelStore:
     def resolve(self, name: str) -> Path:
         """Return the GGUF file that a path or a name stands for.
 
-        Looked for are, in this order: a file of this path; one of this name in the store's directory; the
+        The order of the search: a file of this path; a file of this name in the store's directory; the
         catalogue's model of this name, if a package carries it; a snapshot of the repository ORG/NAME in
-        Hugging Face's cache. Names are compared without regard to case.
+        Hugging Face's cache. Case does not matter.
 
         Raises:
-            NotFoundError: nothing of that name; the message says where it was looked for, what is
-                there, and how to get or convert a known model that is missing.
-            BadRequestError: it is there but is not a GGUF file, or models of several organisations have
-                this name.
+            NotFoundError: there is nothing of that name. The message says where was searched, what is
+                there, and how to get or convert a known model.
+            BadRequestError: the file is not a GGUF file, or models of several organisations have this
+                name.
         """
         return choose(name, self.candidates(name)).require()
 
@@ -66,12 +66,12 @@ class ModelStore:
         """Return the models that a path or a name can mean, at least one; see ``resolve``.
 
         Raises:
-            NotFoundError: there is none.
-            BadRequestError: it is a path, and not a GGUF file's.
+            NotFoundError: there is no such model.
+            BadRequestError: the path is not that of a GGUF file.
         """
         if name.startswith("tinker://"):
             raise BadRequestError(
-                f"{name!r} is a checkpoint's path and no base model; give it as model_path"
+                f"{name!r} is the path of a checkpoint, not of a base model; give it as model_path"
             )
         path = Path(name).expanduser()
         if path.exists():
@@ -86,7 +86,7 @@ class ModelStore:
         raise NotFoundError(self._missing(name))
 
     def find(self, name: str) -> list[KnownModel]:
-        """Return the models on this machine that a name can mean, in the first place that has any.
+        """Return the models that a name can mean, from the first place that has any.
 
         Raises:
             BadRequestError: see ``find_in_hub_cache``.
@@ -107,19 +107,19 @@ class ModelStore:
         tuned = Tuned.read(self.directory, source)
         if tuned is None:
             raise NotFoundError(
-                f"{name} was not tuned on this machine; tinker-local models tune {name} --keep does it"
+                f"{name} was not tuned on this machine; run: tinker-local models tune {name} --keep"
             )
         if tuned.source_bytes != source.n_bytes:
             raise BadRequestError(
-                f"{name} was tuned from a file of {tuned.source_bytes:,} bytes, and is now {source.path} "
-                f"of {source.n_bytes:,}; tinker-local models tune {name} --keep does it again"
+                f"{name} was tuned from a file of {tuned.source_bytes:,} bytes, but is now {source.path} "
+                f"of {source.n_bytes:,}; tune it again: tinker-local models tune {name} --keep"
             )
         path = tuned.file(work)
         if path is None:
             return source
         if not path.is_file():
             raise NotFoundError(
-                f"{name}@{work} is {path}, which is not there; this makes it: tinker-local convert "
+                f"{name}@{work} is {path}, which is missing; make it again: tinker-local convert "
                 f"{source.path} --type {tuned.types[work]} --output {path}"
             )
         return KnownModel(f"{name}@{work}", path=path, type=tuned.types[work])
@@ -129,7 +129,7 @@ class ModelStore:
             found = find_in_hub_cache(other)
             if found and found[0].is_checkpoint:
                 return (
-                    f"{name!r} is in Hugging Face's cache as safetensors; this converts it: "
+                    f"{name!r} is in Hugging Face's cache as safetensors; convert it: "
                     f"tinker-local convert {found[0].directory}"
                 )
         present = ", ".join(model.name for model in self.models() if model.path) or "none"
@@ -140,14 +140,14 @@ class ModelStore:
         )
         if entry := find_entry(name):
             said = (
-                f"the model {entry.name} is known but not installed; this gets it: {entry.how_to_get} "
+                f"the model {entry.name} is known but not installed; get it: {entry.how_to_get} "
                 f"(looked for: a path from {Path.cwd()}, a GGUF file in {self.directory}, a package, and "
                 f"Hugging Face's cache {hub_cache()})"
             )
         return said
 
     def files(self) -> Iterator[KnownModel]:
-        """Yield the models, and adapters, in the store's directory; checkpoints have paths of their own."""
+        """Yield the models and adapters in the store's directory, without checkpoints."""
         for pattern in ("*.gguf", "*/*.gguf"):
             for path in sorted(self.directory.glob(pattern)):
                 organisation = path.parent.relative_to(self.directory).name

@@ -1,4 +1,4 @@
-"""What a GGUF file says of where it comes from, and whether an adapter's base is the model it is put on."""
+"""Provenance: what a GGUF file says of its origin, and whether an adapter fits a model."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _TYPES = {type.number: type.name for type in FILE_TYPES.values()}
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a file comes from; None where it does not say.
+    """What a file says of its origin; a field is None where the file says nothing.
 
     Attributes:
         path: the file.
-        is_adapter: whether it holds an adapter and not a whole model.
-        architecture: llama.cpp's name.
+        is_adapter: whether the file is an adapter, not a whole model.
+        architecture: in llama.cpp's words, such as "llama".
         type: number format of most of its matrices.
         license: as its metadata has it.
         name: of a model, ``ORG/NAME``: the repository it was converted from.
         source_hash: of a model, the hash of the weights it was converted from.
         base_name: of an adapter, the model it was trained on: ``ORG/NAME`` or ``NAME``.
         base_hash: of an adapter, that model's ``source_hash``.
-        weights: the tensors that it has, or that it has factors for.
+        weights: names of its tensors; of an adapter, of the tensors that it changes.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class Provenance:
         """Read it from the file's head.
 
         Raises:
-            BadRequestError: it is no GGUF file.
+            BadRequestError: it is not a GGUF file.
         """
         head = read_head(path)
         type = head.number("general.file_type")
@@ -70,14 +70,14 @@ class Provenance:
         )
 
     def disagreement(self, base: Provenance, called: tuple[str, ...] = ()) -> str | None:
-        """Return why this adapter is for another model than ``base``, None if nothing says so.
+        """Return why this adapter does not fit ``base``, None if nothing speaks against it.
 
-        Hashes decide where both are known. Else the names do, without their organisations, since the
-        same weights are published by several.
+        Hashes decide where both are known. Otherwise names decide, without their organisations, since
+        several organisations publish the same weights.
 
         Args:
             base: a model.
-            called: names by which that model was asked for.
+            called: other names of that model.
         """
         if self.base_hash and base.source_hash:
             if self.base_hash == base.source_hash:

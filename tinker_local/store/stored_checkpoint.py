@@ -1,4 +1,4 @@
-"""A checkpoint in the store: what a ``tinker://`` path stands for on this machine."""
+"""StoredCheckpoint: the files that a ``tinker://`` path stands for on this machine."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ ARCHIVES = ("*.tar", "*.tar.gz", "*.tgz")
 class StoredCheckpoint:
     """A directory of the store: ``tinker/RUN/sampler_weights/NAME``.
 
-    It has a GGUF file, or what that is made from: a downloaded checkpoint, as the archive or unpacked.
-    Also taken is an unpacked one in the store's directory itself, under the name that
-    ``tinker checkpoint download`` gives it: ``RUN_sampler_weights_NAME``.
+    The directory has a GGUF file, or the downloaded checkpoint that the GGUF file is made from, as an
+    archive or unpacked. An unpacked download may also lie in the store's own directory, under the name
+    that ``tinker checkpoint download`` gives it: ``RUN_sampler_weights_NAME``.
 
     Attributes:
         path: its path on Tinker.
@@ -41,7 +41,7 @@ class StoredCheckpoint:
         """Return the checkpoint for a path.
 
         Raises:
-            BadRequestError: the path is malformed, or is none of weights for sampling.
+            BadRequestError: the path is malformed, or is not a path of weights for sampling.
             NotFoundError: it is not in the store; the message says how to bring it there.
         """
         try:
@@ -55,12 +55,12 @@ class StoredCheckpoint:
             f"{path} is not on this machine: there is no {found.directory} with a GGUF file, an archive or "
             f"an unpacked download, and no {found.download}. On a machine with Tinker's key, `tinker "
             f"checkpoint download {path}` fetches it; then `tinker-local convert DOWNLOADED --as {path}` "
-            f"puts it here. Here are: {others}"
+            f"puts it here. Checkpoints here: {others}"
         )
 
     @classmethod
     def all(cls, home: Path) -> list[StoredCheckpoint]:
-        """Return the checkpoints in the store's ``tinker`` directory that have something in them."""
+        """Return the checkpoints in the store's ``tinker`` directory that have files."""
         paths = (TinkerPath.of(directory, home) for directory in checkpoint_directories(home))
         found = [cls(path, home) for path in paths if path]
         return [checkpoint for checkpoint in found if checkpoint.is_there]
@@ -83,12 +83,12 @@ class StoredCheckpoint:
 
     @property
     def is_there(self) -> bool:
-        """Whether there is something to use or to convert."""
+        """Whether there is a GGUF file, or a download to convert."""
         return bool(self.gguf or self._archives or self._unpacked)
 
     @property
     def source(self) -> Path | None:
-        """What it can be converted from: a directory, or an archive.
+        """The download that it can be converted from: a directory or an archive.
 
         Raises:
             BadRequestError: there are several archives.
@@ -97,7 +97,7 @@ class StoredCheckpoint:
         if len(archives) > 1 and not self._unpacked:
             raise BadRequestError(
                 f"{self.directory} has several archives, {', '.join(path.name for path in archives)}; "
-                "leave the right one"
+                "remove all but the right one"
             )
         return next(iter((*self._unpacked, *archives)), None)
 
@@ -110,7 +110,7 @@ class StoredCheckpoint:
         return sorted(path for pattern in ARCHIVES for path in self.directory.glob(pattern))
 
     def trained_on(self) -> str | None:
-        """Return its base as its settings call it; None where they do not. An archive is unpacked for it.
+        """Return its base's name as its settings give it, else None. An archive is unpacked to read them.
 
         Raises:
             BadRequestError: the settings or the archive are malformed.
@@ -129,7 +129,7 @@ class StoredCheckpoint:
             raise BadRequestError(str(error)) from None
 
     def converted(self, base: Path) -> Path:
-        """Return the GGUF file, which the first of those who ask for it makes; the others wait.
+        """Return the GGUF file, converting if need be; of several processes one converts, others wait.
 
         Args:
             base: the model it goes on.
@@ -149,7 +149,7 @@ class StoredCheckpoint:
     def _convert(self, base: Path) -> Path:
         source = self.source
         if source is None:
-            raise ConversionError(f"{self.directory} holds no checkpoint any more")
+            raise ConversionError(f"{self.directory} no longer holds a checkpoint")
         with shown_progress(f"Converting {self.path}") as on_progress:
             made: Path = convert.convert_adapter(
                 source, base, self.directory / CHECKPOINT_FILE, on_progress=on_progress

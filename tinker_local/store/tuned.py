@@ -1,4 +1,4 @@
-"""What ``models tune`` found best for a model here: ``NAME@score``, ``NAME@one``, ``NAME@batch``."""
+"""Tuned: the types that ``models tune`` chose for a model: ``NAME@score``, ``NAME@one``, ``NAME@batch``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Tuned:
     """The types chosen for a model, in ``tuned/NAME/`` of the models directory.
 
     Attributes:
-        directory: where they and the files made of them lie.
+        directory: where the choice and its files lie.
         source_bytes: size of the file that the types were made from.
         types: the chosen type for each kind of work; None for that file as it is.
     """
@@ -37,10 +37,10 @@ class Tuned:
 
     @classmethod
     def read(cls, home: Path, model: KnownModel) -> Tuned | None:
-        """Return what was chosen for a model; None if nothing was.
+        """Return the choice for a model, None if there is none.
 
         Raises:
-            BadRequestError: the file that says so is damaged.
+            BadRequestError: the file of the choice is damaged.
         """
         path = tuned_directory(home, model) / _FILE
         try:
@@ -55,12 +55,12 @@ class Tuned:
             raise BadRequestError(f"{path} cannot be used: {error!r}; tune the model again") from None
 
     def file(self, work: str) -> Path | None:
-        """Return where the file for a kind of work belongs; None for the source as it is."""
+        """Return the path of the file for a kind of work; None for the source as it is."""
         type = self.types[work]
         return self.directory / f"{type}.gguf" if type else None
 
     def write(self, found: Mapping[str, Any]) -> None:
-        """Keep the choice, and beside it what it was made by; the file appears whole or not at all."""
+        """Write the choice and the measurements behind it; the file appears whole or not at all."""
         self.directory.mkdir(parents=True, exist_ok=True)
         content = {"source_bytes": self.source_bytes, "types": dict(self.types), **found}
         with tempfile.NamedTemporaryFile(
@@ -73,14 +73,14 @@ class Tuned:
 
 
 def tuned_directory(home: Path, model: KnownModel) -> Path:
-    """Return where what is chosen for a model lies: the same place for all its types."""
+    """Return the directory of a model's choice, which is the same for all types of the model."""
     if Path(model.name).expanduser().exists() and model.path:
         return home / "tuned" / split_type(model.path.stem)[0]
     return home / "tuned" / split_type(model.name.partition(":")[0])[0]
 
 
 def forget(home: Path, model: KnownModel) -> bool:
-    """Remove what was chosen for a model and the files made of it; return whether there was anything."""
+    """Remove a model's choice and its files; return whether there was one."""
     directory = tuned_directory(home, model)
     if not directory.is_dir():
         return False

@@ -1,4 +1,4 @@
-"""How answers show themselves in a REPL."""
+"""The ``repr`` of responses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SHORT.maxlist, _SHORT.maxstring = 8, 80
 
 
 class Shown(Protocol):
-    """What is shown of a sequence."""
+    """The part of a sequence that its ``repr`` shows."""
 
     @property
     def stop_reason(self) -> str: ...

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, SkipValidation, field_validator
 
 
 class EncodedTextChunk(BaseModel):
-    """A run of token ids."""
+    """A part of a prompt: token ids."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,7 +36,7 @@ class ModelInput(BaseModel):
     @field_validator("chunks", mode="before")
     @classmethod
     def _take_chunks(cls, chunks: Any) -> Any:
-        """Take chunks of other packages as well, by their tokens."""
+        """Accept chunks of other packages by their tokens."""
         if not isinstance(chunks, list | tuple):
             return chunks
         return [

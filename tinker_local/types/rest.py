@@ -59,10 +59,10 @@ class ParsedCheckpointTinkerPath(_Answer):
 
     @classmethod
     def from_tinker_path(cls, tinker_path: str) -> ParsedCheckpointTinkerPath:
-        """Take a path apart.
+        """Split a path into its parts.
 
         Raises:
-            ValueError: it is of another form.
+            ValueError: the path has another form.
         """
         scheme, _, rest = tinker_path.partition("://")
         parts = rest.split("/")
@@ -80,7 +80,7 @@ class ParsedCheckpointTinkerPath(_Answer):
 
 
 class Cursor(_Answer):
-    """Which part of a longer list this is."""
+    """The part of a longer list that a response holds."""
 
     offset: int
     limit: int
@@ -95,7 +95,7 @@ class CheckpointsListResponse(_Answer):
 
 
 class WeightsInfoResponse(_Answer):
-    """What an adapter was trained on; the optimizer and what it trained are not known here."""
+    """An adapter's base model and rank; the optimizer and the trained layers are not known here."""
 
     base_model: str
     is_lora: bool

@@ -1,8 +1,8 @@
-"""What ``sample`` takes and answers.
+"""The arguments and the responses of ``sample``.
 
-Requests take what they are given: values are checked when a client is called, so that a wrong one is
-a ``BadRequestError`` that names it. Responses hold numpy arrays; the lists that Tinker's users read
-are made from them on first access.
+Requests are not checked when they are made but when a client is called, so that a wrong value raises a
+``BadRequestError`` that names it. Responses hold numpy arrays; the lists that Tinker's users read are made
+from them on first access.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ TopkLists: TypeAlias = list[list[tuple[int, float]] | None]
 
 
 class Detokenizer(Protocol):
-    """What makes text of tokens."""
+    """Turns token ids into text and bytes."""
 
     def decode(self, token_ids: Any, /) -> str:
-        """Return their text."""
+        """Return the text of token ids."""
 
     def token_bytes(self, token_id: int, /) -> bytes:
-        """Return what one of them stands for, which may be a part of a character."""
+        """Return the bytes of a token, which may be part of a character."""
 
 
 class SamplingParams(BaseModel):
@@ -65,7 +65,7 @@ class SampledSequence:
 
     Attributes:
         stop_reason: "stop" or "length".
-        sequence_id: a name that no other sequence has.
+        sequence_id: a unique name.
         tokens_np: int32, shape (n,): the generated tokens, those that completed the stop included.
         logprobs_np: float32, shape (n,): natural log of each token's probability under the
             distribution it was drawn from (or under the plain model's, with ``logprobs_mode="raw"``).
@@ -106,9 +106,9 @@ class SampledSequence:
 
     @property
     def text(self) -> str | None:
-        """The decoded tokens, as long as a client of the model is there to decode them; else None."""
-        decoder = self._vocabulary()
-        return None if decoder is None else decoder.decode(self.tokens)
+        """The decoded tokens; None once the client that made the sequence is gone."""
+        detokenizer = self._vocabulary()
+        return None if detokenizer is None else detokenizer.decode(self.tokens)
 
     def _vocabulary(self) -> Detokenizer | None:
         return self._detokenizer() if self._detokenizer is not None else None
@@ -138,8 +138,8 @@ class SampleResponse:
             ``prompt_logprobs_np`` is NaN. None if not asked for.
         target_prompt_logprobs: float32, in the shape and layout of the request's: row i is of prompt
             position i + 1; 0.0 where the request had -1. None if not asked for.
-        prompt_cache_hit_tokens: prompt tokens that were not computed again.
-        prompt_alt_tokens: what was drawn in the place of each prompt token. None if not asked for.
+        prompt_cache_hit_tokens: prompt tokens that came from the cache.
+        prompt_alt_tokens: tokens drawn in the place of each prompt token. None if not asked for.
     """
 
     sequences: Sequence[SampledSequence]
@@ -154,7 +154,7 @@ class SampleResponse:
 
     @property
     def samples(self) -> Sequence[SampledSequence]:
-        """``sequences``, by the name it had in the 2025-11 document."""
+        """``sequences``, under its name in the 2025-11 API."""
         return self.sequences
 
     @cached_property

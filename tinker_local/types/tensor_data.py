@@ -20,16 +20,16 @@ _DTYPE_OF_KIND: dict[str, TensorDtype] = {"f": "float32", "i": "int64", "V": "fl
 
 @dataclass(frozen=True, eq=False, init=False)
 class TensorData:
-    """A tensor as it is sent and received.
+    """Numbers with a dtype and a shape: a dense tensor, or a matrix in compressed sparse rows (CSR).
 
     Attributes:
         dtype: "int64" or "float32".
-        shape: the extents; None for one axis of the data's length.
-        sparse_crow_indices: for a matrix in CSR, where each row begins in the data, and its length at the
-            end: shape[0] + 1 numbers. None for a dense tensor.
+        shape: the extents; None for one axis as long as the data.
+        sparse_crow_indices: of a CSR matrix, the index in the data at which each row begins, then the
+            length of the data: shape[0] + 1 numbers. None for a dense tensor.
         sparse_col_indices: the column of each number of the data.
 
-    It holds a numpy array; torch is needed for the methods that have it in their names, and no others.
+    The data is a numpy array. Only the methods with torch in their names need torch.
     """
 
     dtype: TensorDtype
@@ -78,25 +78,25 @@ class TensorData:
 
     @classmethod
     def from_numpy(cls, array: NDArray[Any]) -> TensorData:
-        """Make one from ints or floats of any width.
+        """Make a TensorData of a numpy array of ints or floats of any width.
 
         Raises:
-            ValueError: the array holds something else.
+            ValueError: the array has another dtype.
         """
         if array.dtype.kind not in "fi":
-            raise ValueError(f"the array holds {array.dtype}; a TensorData holds int64 or float32")
+            raise ValueError(f"the array is of {array.dtype}; a TensorData holds int64 or float32")
         return cls(array, _DTYPE_OF_KIND[array.dtype.kind], list(array.shape))
 
     @classmethod
     def from_torch(cls, tensor: torch.Tensor) -> TensorData:
-        """Make one from a torch tensor on the CPU; bfloat16 becomes float32."""
+        """Make a TensorData of a torch tensor on the CPU; bfloat16 becomes float32."""
         if tensor.is_floating_point():
             tensor = tensor.float()
         return cls.from_numpy(tensor.detach().contiguous().numpy())
 
     @classmethod
     def from_torch_sparse(cls, tensor: torch.Tensor, pad_value: int = 0) -> TensorData:
-        """Make one of a matrix that leaves out ``pad_value``, if that is smaller; else a dense one."""
+        """Make a CSR TensorData that leaves out ``pad_value``, if that is smaller; else a dense one."""
         pad_value = _checked_pad(pad_value)
         dense = cls.from_torch(tensor)
         if tensor.ndim != 2:
@@ -111,7 +111,7 @@ class TensorData:
         return cls(array[listed], dense.dtype, dense.shape, begins.tolist(), columns.tolist())
 
     def to_numpy(self, pad_value: int = 0) -> NDArray[Any]:
-        """Return a dense array, int64 or float32; where a CSR matrix lists nothing, it is ``pad_value``.
+        """Return a dense array, int64 or float32; empty cells of a CSR matrix are ``pad_value``.
 
         Raises:
             ValueError: the indices of a CSR matrix do not fit each other, the data or the shape.
@@ -154,11 +154,13 @@ def check_csr(
 ) -> None:
     """Raise ValueError unless ``begins`` and ``columns`` describe ``n_values`` cells of a matrix."""
     if len(begins) != shape[0] + 1:
-        raise ValueError(f"sparse_crow_indices has {len(begins)} entries for {shape[0]} rows, not one more")
+        raise ValueError(
+            f"sparse_crow_indices has {len(begins)} entries; {shape[0]} rows need {shape[0] + 1}"
+        )
     if begins[0] != 0 or begins[-1] != n_values or (np.diff(begins) < 0).any():
         raise ValueError(f"sparse_crow_indices must rise from 0 to the number of values, {n_values}")
     if len(columns) != n_values:
-        raise ValueError(f"sparse_col_indices has {len(columns)} entries for {n_values} values")
+        raise ValueError(f"sparse_col_indices has {len(columns)} entries; {n_values} values need as many")
     if n_values and (columns.min() < 0 or columns.max() >= shape[1]):
         raise ValueError(f"sparse_col_indices must be from 0 to {shape[1] - 1}")
 
