@@ -25,7 +25,7 @@ from convert.files.publishing import check_space, publishing
 from convert.gguf.file_types import FILE_TYPES, FileType, find_type
 from convert.gguf.head import Value
 from convert.gguf.output import SOURCE_HASH, GgufOutput
-from convert.gguf.tensor_types import plan_storage
+from convert.gguf.tensor_types import choose_types
 from convert.progress import OnProgress
 from convert.untied import untie
 
@@ -136,7 +136,7 @@ def _write(job: Job, adapter: AdapterCheckpoint, base: Base, updates: Updates, o
     targets = lora_targets(updates, base, adapter.settings.alpha)
     output = job.output or models_directory() / f"{job.name}-lora.gguf"
     metadata = _metadata(adapter, base, job.name or "", type)
-    layout = GgufOutput.plan(metadata, plan_storage(targets, adapter.tensors, type))
+    layout = GgufOutput.plan(metadata, choose_types(targets, adapter.tensors, type))
     done, total = 0, sum(layout.sizes)
 
     def count(n_bytes: int) -> None:

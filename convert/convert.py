@@ -18,7 +18,7 @@ from convert.files.models_directory import checked_name, models_directory, name_
 from convert.files.publishing import check_space, publishing
 from convert.gguf.file_types import FileType, find_type, split_type
 from convert.gguf.output import GgufOutput
-from convert.gguf.tensor_types import main_type, plan_storage
+from convert.gguf.tensor_types import choose_types, main_type
 from convert.metadata import general_metadata
 from convert.model import ModelPlan
 from convert.progress import OnProgress
@@ -103,20 +103,24 @@ class Job:
         """Convert a model directory.
 
         Args:
-            type: None for each matrix in its own.
-            change: is called with the architecture before it makes targets.
+            type: None keeps each matrix in the precision it has.
+            change: called with the architecture before it makes targets.
         """
         directory = checkpoint.directory
         name = self.name or name_of_checkpoint(directory, checkpoint.config.get("_name_or_path"))
+        # 1. Plan: the family says which tensors and settings the file has; each tensor gets its format.
         model = ModelPlan.of(checkpoint, change)
-        tensors = plan_storage(model.targets, checkpoint.tensors, type if type and type.is_direct else None)
+        tensors = choose_types(model.targets, checkpoint.tensors, type if type and type.is_direct else None)
         type = type or main_type(tensors)
         output = self.output or models_directory() / f"{name}-{type.name}.gguf"
+        # 2. Metadata: the vocabulary, the family's settings, and what the file says about itself.
         vocabulary = read_vocabulary(directory, checkpoint.config, model.n_rows)
         metadata = general_metadata(directory, model.architecture, name, type, vocabulary.fitting_name)
         metadata |= {**model.metadata, **vocabulary.metadata()}
+        # 3. Lay out: heads and sizes of all files are known before a number is read.
         layout = GgufOutput.plan(metadata, tensors, self.split_size)
         names = layout.file_names(output.stem)
+        # 4. Write to a hidden directory; at the end of the block the files are published.
         with publishing(output, force=self.force) as place:
             if type.is_direct:
                 check_space(place, sum(layout.sizes))

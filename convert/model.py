@@ -49,7 +49,7 @@ class ModelPlan:
         Raises:
             CheckpointError: settings and tensors do not make a model of this architecture, or a tensor
                 is missing, or one is left over.
-            UnsupportedError: nobody knows the architecture, or it cannot express the settings.
+            UnsupportedError: the architecture is not known, or cannot express the settings.
         """
         family = find_architecture(checkpoint.architecture)
         config = Config(checkpoint.text_config, str(checkpoint.directory / "config.json"))
@@ -61,7 +61,7 @@ class ModelPlan:
             targets = list(architecture.targets())
             architecture.config.refuse_unread()
         except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
-            # the families are tables that trust the settings; what breaks them is a setting
+            # a family is a table that trusts the settings, so a wrong setting surfaces as any of these
             raise CheckpointError(
                 f"{checkpoint.directory}: config.json and the tensors do not make a "
                 f"{checkpoint.architecture}: {type(error).__name__}: {error}"

@@ -48,7 +48,7 @@ class Base:
 
         Raises:
             CheckpointError: a file is missing or malformed.
-            UnsupportedError: nobody knows the architecture.
+            UnsupportedError: the architecture is not known.
         """
         if path.is_dir():
             checkpoint = SourceCheckpoint.open(path)

@@ -50,7 +50,7 @@ def read_blueprint(files: Sequence[GgufFile]) -> tuple[Architecture, list[Target
 
     Raises:
         CheckpointError: the files do not make a model of the architecture that the first one names.
-        UnsupportedError: nobody knows that architecture.
+        UnsupportedError: the architecture is not known.
     """
     path, name = files[0].path, files[0].metadata.get("general.architecture")
     families = [family for family in FAMILIES if name in _gguf_names(family)]

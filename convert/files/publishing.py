@@ -22,11 +22,10 @@ from convert.files.workplace import sweep, workplace
 def publishing(output: Path, *, force: bool, home: Path | None = None) -> Iterator[Path]:
     """Yield an empty directory beside ``output``; at the end its files are published as the output.
 
-    The files are synced and renamed, the first part of a model last. With ``force``, files of the same
-    model that were there (parts included) go. On any error, what was written goes, and so do
-    directories that were made for it; what a process leaves that is killed goes with the next run. In a
-    models directory (``home``; None: the usual one) hashes are recorded beside them, and processes that
-    publish there take turns.
+    The files are synced and renamed, the first part of a model last. ``force`` removes older files of the
+    same model, parts included. After an error, the written files and the new directories are removed; after
+    a kill, the next run removes them. In a models directory (``home``; None: the usual one) hashes are
+    recorded beside the files, and processes that publish there take turns.
 
     Raises:
         ConversionError: there is an output already and no ``force``, or the place cannot be written
@@ -84,10 +83,11 @@ def _remove_if_empty(directory: Path) -> None:
 
 
 def _publish(work: Path, output: Path, force: bool, home: Path) -> None:
+    """Give the files in ``work`` their final names. A kill at any moment leaves no wrong model."""
     files = {path: output.parent / path.name for path in sorted(work.glob("*.gguf"))}
     if len(files) == 1:
         files = dict.fromkeys(files, output)
-    for path in files:
+    for path in files:  # a name must not reach the disk before the data does
         _sync(path)
     if not output.resolve().is_relative_to(home.resolve()):
         _rename(files, output)
@@ -95,15 +95,15 @@ def _publish(work: Path, output: Path, force: bool, home: Path) -> None:
     hashes = work / "hashes"
     write_hashes(hashes, {target.name: hash_file(path) for path, target in files.items()})
     with locked(home):
-        _check_free(output, force)  # another may have been faster
-        hashes_path(output).unlink(missing_ok=True)  # no hash is better than that of another file
+        _check_free(output, force)  # another process may have published it meanwhile
+        hashes_path(output).unlink(missing_ok=True)  # no hash is better than one of another file
         _rename(files, output)
         os.replace(hashes, hashes_path(output))
 
 
 def _rename(files: Mapping[Path, Path], output: Path) -> None:
     old = set(existing(output))
-    if len(files) > 1:  # never is an old first part there beside new others
+    if len(files) > 1:  # an old first part beside new other parts would pass for a model
         next(iter(files.values())).unlink(missing_ok=True)
         old.discard(next(iter(files.values())))
     for path, target in reversed(list(files.items())):

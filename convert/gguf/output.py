@@ -93,29 +93,32 @@ class GgufOutput:
     def write_data(
         self, paths: Sequence[Path], sources: Mapping[str, SourceTensor], on_bytes: Callable[[int], None]
     ) -> None:
-        """Fill in the data, and the hash of the tensors it is made of.
+        """Fill in the tensors' data, and the hash of the source tensors.
+
+        The hash is known when all is read. Until then dashes hold its place in the first head.
 
         Args:
             paths: files that have their heads.
             sources: the checkpoint's tensors.
-            on_bytes: is called with each number of bytes that were written.
+            on_bytes: called with the number of bytes of each write.
 
         Raises:
-            CheckpointError: a tensor has numbers that its type cannot hold, or is made in another shape
-                than it was announced in.
+            CheckpointError: a tensor has numbers that its type cannot hold, or another size than its
+                target says.
         """
         with Fingerprint() as fingerprint:
             for path, head, part in zip(paths, self.heads, self.parts, strict=True):
                 with path.open("r+b") as file:
                     file.seek(len(head))
                     for stored in part:
-                        for name in stored.target.sources:
+                        for name in stored.target.sources:  # hashed on a thread while they are encoded
                             fingerprint.add(sources[name])
                         _write_tensor(file, stored, on_bytes)
                         fingerprint.wait()
             digest = fingerprint.digest()
         with paths[0].open("r+b") as file:
-            entry = pack_metadata({SOURCE_HASH: _UNKNOWN})  # whole: vocabularies have rows of dashes
+            # the whole entry is searched for, since a vocabulary may have a token of as many dashes
+            entry = pack_metadata({SOURCE_HASH: _UNKNOWN})
             file.seek(self.heads[0].index(entry) + len(entry) - len(_UNKNOWN))
             file.write(digest.encode())
 
@@ -147,8 +150,8 @@ def _write_tensor(file: BinaryIO, stored: StoredTensor, on_bytes: Callable[[int]
             on_bytes(encoded.nbytes)
     if written != n_bytes:
         raise CheckpointError(
-            f"tensor {target.name} was announced with the shape {target.shape}, {n_bytes} bytes, and is "
-            f"made with {'more' if written > n_bytes else written}"
+            f"tensor {target.name} of shape {target.shape} must have {n_bytes} bytes, and has "
+            f"{'more' if written > n_bytes else written}"
         )
     file.write(bytes(pad(n_bytes) - n_bytes))
 

@@ -16,7 +16,7 @@ from convert.source.tensor import SourceTensor
 _KEPT = {"F16": Kind.F16, "BF16": Kind.BF16, "F32": Kind.F32, "F64": Kind.F32}
 
 
-def plan_storage(
+def choose_types(
     targets: Iterable[Target], tensors: Mapping[str, SourceTensor], type: FileType | None
 ) -> list[StoredTensor]:
     """Choose each target's number format.
