@@ -1,4 +1,4 @@
-"""DeepSeek-V3 and V3.1, and Kimi-K2, whose architecture it is."""
+"""DeepSeek-V3 and V3.1, and Kimi-K2, which has the same architecture."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WEIGHTS = {
 }
 MLP = {"ffn_gate": "gate_proj", "ffn_up": "up_proj", "ffn_down": "down_proj"}
 SIGMOID = 2
-"""llama.cpp's number of the router's function (LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID)."""
+"""llama.cpp's number of the sigmoid router (LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID)."""
 
 
 class DeepSeekV3(DecoderOnly):
@@ -183,7 +183,7 @@ class DeepSeekV3(DecoderOnly):
         return values | {"expert_group_count": groups, "expert_group_used_count": best}
 
     def _refuse_lite(self) -> None:
-        """Refuse what llama.cpp takes for a Lite model by its size and then loads without q_lora_rank."""
+        """Refuse sizes that llama.cpp takes for a Lite model, which it loads without q_lora_rank."""
         n_vocab = self.tensor(f"{self.prefix}embed_tokens.weight").shape[0]
         is_lite = self.n_layers in (26, 27) or (self.n_layers == 48 and n_vocab == 128256)
         if is_lite and "q_lora_rank" in self.config:

@@ -1,4 +1,4 @@
-"""Mixtures of experts: the routed experts of a layer as llama.cpp's three stacks, one expert at a time."""
+"""Mixtures of experts: a layer's routed experts as three stacks, made one expert at a time."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _experts(model: Architecture, source: str, n_experts: int) -> tuple[int, ...
 
 
 def _kept_in_q4_0(model: Architecture, stack: Target, sources: list[str]) -> Target:
-    """Return the stack in Q4_0 where that holds packed INT4 without loss, else as it is."""
+    """Return the stack in Q4_0 if that holds packed INT4 without loss, else unchanged."""
     experts = [tensor for tensor in map(model.tensor, sources) if isinstance(tensor, Int4Tensor)]
     if len(experts) < len(sources) or not all(expert.fits_q4_0() for expert in experts):
         return stack

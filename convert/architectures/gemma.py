@@ -1,4 +1,4 @@
-"""Gemma 2 and 3; of a vision-language checkpoint the text part."""
+"""Gemma 2 and 3, and the text part of vision-language checkpoints."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Gemma2(Transformer):
     has_output = False
     defaults: ClassVar[Sizes] = {"head_dim": 256, "num_key_value_heads": 4, "query_pre_attn_scalar": 256}
     full_every = 2
-    """Every which layer sees everything, where the config does not say."""
+    """The default of ``sliding_window_pattern``: every n-th layer has full attention."""
     largest = 46
-    """The layers of the size whose attention llama.cpp scales by a head's share of the hidden size."""
+    """The number of layers of the size whose attention llama.cpp scales by hidden size / heads."""
 
     def check(self) -> None:
         """Refuse what llama.cpp's architecture cannot express."""
@@ -48,7 +48,7 @@ class Gemma2(Transformer):
 
     @cached_property
     def slides(self) -> list[bool]:
-        """Whether each layer sees a window only."""
+        """For each layer, whether its attention has a sliding window."""
         every = self.config.integer("sliding_window_pattern", self.full_every)
         usual = ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(self.n_layers)]
         return [kind == "sliding_attention" for kind in self.config.get("layer_types", usual)]
@@ -73,7 +73,7 @@ class Gemma2(Transformer):
 
 
 class Gemma3(Gemma2):
-    """Gemma 2 with normed queries and keys, and another rotation where the window slides."""
+    """Gemma 3: queries and keys are normed, and sliding layers have a rotation of their own."""
 
     names = ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration")
     gguf_name = "gemma3"
@@ -103,7 +103,7 @@ class Gemma3(Gemma2):
     )
 
     def read_rope(self) -> Rope:
-        """Return the rotation of the layers that see everything."""
+        """Return the rotary settings of the layers with full attention."""
         return self.config.rope("full_attention", default_theta=1e6)
 
     def metadata(self) -> dict[str, Value]:
@@ -118,7 +118,7 @@ class Gemma3(Gemma2):
         return values | ({"rope.freq_base_swa": sliding.theta} if any(self.slides) else {})
 
     def sliding_rope(self) -> Rope:
-        """Return the rotation of the layers whose window slides; ``rope_scaling`` is not for them."""
+        """Return the rotary settings of the sliding layers; ``rope_scaling`` does not apply to them."""
         if "sliding_attention" in self.config.get("rope_parameters", {}):
             return self.config.rope("sliding_attention")
         return Rope(self.config.number("rope_local_base_freq", 10000.0))

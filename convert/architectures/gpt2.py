@@ -1,4 +1,4 @@
-"""GPT-2."""
+"""GPT-2: learned positions, and matrices with their inputs first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gpt-oss: sliding windows in turn, attention sinks, MXFP4 experts."""
+"""gpt-oss: a sliding window in every other layer, attention sinks, experts in MXFP4."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class GptOss(Transformer):
         }
 
     def embeddings(self) -> Iterator[Target]:
-        """Yield the token embeddings and the output matrix, which llama.cpp wants even as a copy."""
+        """Yield the token embeddings and the output matrix, which llama.cpp requires even if tied."""
         targets = list(super().embeddings())
         yield from targets
         if len(targets) == 1:
@@ -112,7 +112,7 @@ class GptOss(Transformer):
             yield self._bias(f"{ours}{name}.bias", self.tensor(f"{theirs}{source}_bias"), rows)
 
     def _weight(self, name: str, tensor: SourceTensor, rows: Rows) -> Target:
-        """Return experts, which transformers has inputs first; packed ones as they are, repacked."""
+        """Return experts, whose sources have inputs first; packed ones are repacked without loss."""
         n_experts, n_inputs, _ = tensor.shape
 
         def plain() -> Iterator[Array]:
@@ -141,7 +141,7 @@ class GptOss(Transformer):
         return self.compute(name, shape, bias.sources, lambda: bias.array()[:, rows], is_matrix=False)
 
     def _windowed(self) -> list[bool]:
-        """Return which layers look back over the window only; every other one where nothing is said."""
+        """Return for each layer whether its attention has a sliding window; by default every other one."""
         types = self.config.get("layer_types") or [
             FULL if i % 2 else WINDOWED for i in range(self.n_layers)
         ]

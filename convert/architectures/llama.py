@@ -1,4 +1,4 @@
-"""Llama 2 and 3.x, and what is Llama in the file: SmolLM2, Mistral, Yi; SmolLM3."""
+"""Llama 2 and 3.x; models with its architecture (SmolLM2, Mistral, Yi); SmolLM3."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Mistral(Llama):
     names = ("MistralForCausalLM",)
 
     def window(self) -> int | None:
-        """Return the window; transformers takes 4096 where the file says nothing."""
+        """Return the sliding window; transformers' default is 4096."""
         if self.config.gives("sliding_window") and "sliding_window" not in self.config:
             return None
         return self.config.integer("sliding_window", 4096)
 
 
 class SmolLM3(Transformer):
-    """Llama without positions in every fourth layer."""
+    """SmolLM3: Llama without positions in every fourth layer."""
 
     names = ("SmolLM3ForCausalLM",)
     gguf_name = "smollm3"

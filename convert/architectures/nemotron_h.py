@@ -26,7 +26,7 @@ KINDS = {
     "mlp": "mlp",
     "moe": "moe",
 }
-"""Kinds of layer, as the letters of ``hybrid_override_pattern`` and as ``layers_block_type`` name them."""
+"""Kinds of layer, by the letters of ``hybrid_override_pattern``."""
 
 ATTENTION = {"attn_q": "q_proj", "attn_k": "k_proj", "attn_v": "v_proj", "attn_output": "o_proj"}
 MLP = {"ffn_up": "up_proj", "ffn_down": "down_proj"}
@@ -35,7 +35,7 @@ LATENT = {"ffn_latent_down": "fc1_latent_proj", "ffn_latent_up": "fc2_latent_pro
 
 
 class NemotronH(DecoderOnly):
-    """A hybrid without positions: the recurrent layers tell the order."""
+    """A hybrid model without positions, as recurrent layers keep the order of tokens."""
 
     names = ("NemotronHForCausalLM",)
     gguf_name = "nemotron_h"

@@ -1,4 +1,4 @@
-"""OLMo 2."""
+"""OLMo 2: norms after each part."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, 
 
 
 class Olmo2(Transformer):
-    """Norms behind each part, none before; queries and keys are normed over all heads at once."""
+    """Norms after each part, none before it. Queries and keys are normed over all heads at once."""
 
     names = ("Olmo2ForCausalLM",)
     gguf_name = "olmo2"
@@ -36,7 +36,7 @@ class Olmo2(Transformer):
         return {**usual, "attn_q_norm": usual["attn_q"][:1], "attn_k_norm": usual["attn_k"][:1]}
 
     def embeddings(self) -> Iterator[Target]:
-        """Yield the token embeddings and the output matrix, which llama.cpp's olmo2 wants even if tied."""
+        """Yield the token embeddings and the output matrix, which llama.cpp requires even if tied."""
         yield from super().embeddings()
         if self.tied:
             yield self.take("output.weight", f"{self.prefix}{self.embedding}")

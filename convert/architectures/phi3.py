@@ -11,7 +11,7 @@ from convert.source.config import Rope
 
 
 class Phi3(Transformer):
-    """Llama's layers with fused matrices, perhaps a part of each head turning, perhaps long-rope."""
+    """Llama's layers with fused matrices; some models rotate a part of each head, some have long-rope."""
 
     names = ("Phi3ForCausalLM",)
     gguf_name = "phi3"
@@ -37,7 +37,7 @@ class Phi3(Transformer):
 
     @property
     def fused(self) -> Mapping[str, tuple[str, int]]:
-        """The usual projections, as rows of the fused ones."""
+        """The usual projections, which are rows of the fused matrices."""
         n_q, n_kv = self.n_heads * self.head_size, self.n_heads_kv * self.head_size
         return {
             "self_attn.q_proj": ("self_attn.qkv_proj", 0),
@@ -48,12 +48,12 @@ class Phi3(Transformer):
         }
 
     def read_rope(self) -> Rope:
-        """Return the rotation; older files call long-rope ``su`` or ``yarn``."""
+        """Return the rotary settings; older files call long-rope ``su`` or ``yarn``."""
         rope = self.config.rope()
         if rope.kind not in ("su", "yarn"):
             return rope
         return replace(rope, scaling={**rope.scaling, "rope_type": "longrope"})
 
     def window(self) -> int | None:
-        """Return the window, which llama.cpp's architecture reads and leaves off."""
+        """Return the sliding window, which llama.cpp's architecture reads but does not apply."""
         return self.config.integer("sliding_window") if "sliding_window" in self.config else None

@@ -30,7 +30,7 @@ class Qwen2(Transformer):
         return name in ("attn_q", "attn_k", "attn_v")
 
     def window(self) -> int | None:
-        """Return the window of the upper layers, which published models leave off."""
+        """Return the sliding window of the upper layers, which published models disable."""
         size = self.config.get("sliding_window", 4096)
         first = self.config.get("max_window_layers", 28)
         usual = ["full_attention" if i < first else "sliding_attention" for i in range(self.n_layers)]

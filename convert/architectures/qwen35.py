@@ -22,7 +22,7 @@ from convert.source.tensor import Array, SourceTensor
 LINEAR, FULL = "linear_attention", "full_attention"
 NORMS = {"attn_norm": "input_layernorm", "post_attention_norm": "post_attention_layernorm"}
 SECTIONS = [11, 11, 10]
-"""transformers' default share of time, height and width in the rotary pairs."""
+"""transformers' default for the rotary pairs of time, height and width (``mrope_section``)."""
 
 
 class Qwen35(Transformer):
@@ -99,7 +99,7 @@ class Qwen35(Transformer):
 
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shape of each part of a layer; a query comes with the gate of what it attends to."""
+        """The shape of each part of a layer; queries are fused with the gate of the attention's output."""
         rows, width = super().shapes["attn_q"]
         return {**super().shapes, "attn_q": (2 * rows, width)}
 
@@ -181,7 +181,7 @@ class Qwen35(Transformer):
 
 
 class Qwen35Moe(Qwen35):
-    """The same with routed experts and a gated shared expert in every layer."""
+    """Qwen3.5 with routed experts and a gated shared expert in every layer."""
 
     names = ("Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM")
     gguf_name = "qwen35moe"

@@ -14,7 +14,7 @@ from convert.source.tensor import SourceTensor
 
 
 class Qwen3Moe(Transformer):
-    """Qwen3's attention; softmax routing to experts whose weights are made to sum to 1."""
+    """Qwen3's attention; softmax routing, with the chosen experts' weights normalised."""
 
     names = ("Qwen3MoeForCausalLM",)
     gguf_name = "qwen3moe"
@@ -33,7 +33,7 @@ class Qwen3Moe(Transformer):
         self.config.expect("mlp_only_layers", [])
 
     def window(self) -> int | None:
-        """Return the window of all layers, which published models leave off."""
+        """Return the sliding window of all layers, which published models disable."""
         size = self.config.get("sliding_window", 4096)
         return size if self.config.get("use_sliding_window", False) else None
 

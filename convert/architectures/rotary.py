@@ -76,7 +76,7 @@ def llama3_factors(rope: Rope, n_dims: int) -> Array:
 
 
 def longrope_strength(rope: Rope, context_length: int) -> float:
-    """Return what long-rope multiplies sine and cosine by."""
+    """Return the factor of sine and cosine in long-rope."""
     length = _original_length(rope)
     factor = rope.number("factor", context_length / length)
     default = math.sqrt(1 + math.log(factor) / math.log(length)) if factor > 1 else 1.0
@@ -84,7 +84,7 @@ def longrope_strength(rope: Rope, context_length: int) -> float:
 
 
 def yarn_strength(rope: Rope, factor: float) -> float:
-    """Return what YaRN multiplies sine and cosine by."""
+    """Return the factor of sine and cosine in YaRN."""
     scale, all_dims = rope.scaling.get("mscale"), rope.scaling.get("mscale_all_dim")
     default = _mscale(factor)
     if scale and all_dims:
