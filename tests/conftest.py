@@ -34,12 +34,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(MOST_WORKERS, os.cpu_count() or 1)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Have attempts to reach a network fail and noted, here and in every Python that the tests start.
 
     Workers have the log and the guard from the session that starts them, and one thread each.
     """
-    if _is_worker():
+    if _is_worker(config):
         os.environ.setdefault("TINKER_LOCAL_N_THREADS", "1")
         return
     handle, os.environ[_NETWORK_LOG] = tempfile.mkstemp(prefix="network-")
@@ -51,7 +51,7 @@ def pytest_configure() -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Let the session fail if there was an attempt, whoever swallowed the error."""
-    if _is_worker():
+    if _is_worker(session.config):
         return
     log = Path(os.environ[_NETWORK_LOG])
     if said := log.read_text(encoding="utf-8"):
@@ -60,9 +60,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     log.unlink()
 
 
-def _is_worker() -> bool:
+def _is_worker(config: pytest.Config) -> bool:
     """Whether this is one of pytest-xdist's workers, side by side under one session."""
-    return "PYTEST_XDIST_WORKER" in os.environ
+    return hasattr(config, "workerinput")
 
 
 @pytest.fixture(scope="session")

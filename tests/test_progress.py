@@ -265,12 +265,12 @@ COMMAND = """
 from tinker_local.cli import app
 from tinker_local.sampling_client import SamplingClient
 
-submit = SamplingClient._sample
+submit = SamplingClient.sample
 
 def sample(*arguments, **named):
     print("generating", flush=True)
     return submit(*arguments, **named)
 
-SamplingClient._sample = sample
+SamplingClient.sample = sample
 app()
 """

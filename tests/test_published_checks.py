@@ -107,8 +107,8 @@ def test_long_and_alone_in_the_usual_mode(tokenizer: Tokenizer, english: str) ->
     client = ServiceClient(n_ctx=512, prefix_cache=False).create_sampling_client(
         base_model="SmolLM2-135M-Instruct"
     )
-    tokens = tokenizer.encode(english)[:24]
-    params = SamplingParams(max_tokens=16, seed=11, stop=[])
+    tokens = tokenizer.encode(english)[:80]
+    params = SamplingParams(max_tokens=6, seed=11, stop=[])
     long = client.sample(prompt(tokens), 3, params).result(100).sequences[0]
     gaps = np.abs(np.array(alone(client, tokens, long.tokens)) - np.array(long.logprobs))
     print(f"long against alone: mean {gaps.mean():.4f}, largest {gaps.max():.4f}")
