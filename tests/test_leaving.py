@@ -94,8 +94,8 @@ CHILDREN = {
     ),
 }
 FORKS = [
-    *zip(CHILDREN, ("usual", "batch_invariant") * 2, strict=True),
-    *zip(CHILDREN, ("batch_invariant", "usual") * 2, strict=True),
+    *zip(CHILDREN, ("batch_invariant", *["usual"] * 3), strict=True),
+    *zip(CHILDREN, ("usual", *["batch_invariant"] * 3), strict=True),
 ]
 
 
