@@ -189,6 +189,15 @@ def test_every_option_is_described() -> None:
     assert described == set(Options.model_fields)
 
 
+@pytest.mark.parametrize("name", ["sample", "test"])
+def test_the_set_up_leaves_out_what_is_not_used(name: str) -> None:
+    settings = re.search(r'CMAKE_ARGS="([^"]*)" \.venv/bin/pip install ', block(name))
+    assert settings
+    (argument,) = shlex.split(settings[1].replace("$PWD", "/a directory"))
+    assert argument == "-DCMAKE_PROJECT_llama_cpp_INCLUDE=/a directory/llama.cmake"
+    assert (ROOT / "llama.cmake").is_file()
+
+
 def test_ci_runs_the_test_command() -> None:
     assert block("test").startswith("python3 -m venv .venv && ")
     assert "<!-- test -->" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
