@@ -5,6 +5,7 @@ amx.py             keeps llama.cpp off AMX, where some builds end the process
 log.py             llama.cpp's messages, sent to Python's logging
 ggml.py            functions of ggml that llama-cpp-python does not bind
 build.py           how the installed llama.cpp was built
+llama.cmake        settings with which it compiles faster
 devices.py         GPUs and other devices besides the CPU
 machine.py         cores and memory of this machine
 model.py           the weights and the vocabulary of a file

@@ -1,6 +1,6 @@
 # Compiles llama-cpp-python in a third of the time: without what tinker-local does not use. The numbers stay the same.
 # The build of llama-cpp-python includes this file when pip is given, as in README.md,
-#   CMAKE_ARGS="-DCMAKE_PROJECT_llama_cpp_INCLUDE='$PWD/llama.cmake'"
+#   CMAKE_ARGS="-DCMAKE_PROJECT_llama_cpp_INCLUDE='$PWD/tinker_local/llama/llama.cmake'"
 
 set(LLAVA_BUILD OFF)  # images and sound
 set(LLAMA_BUILD_COMMON OFF)  # what llama.cpp's programs share: their arguments, chat parsers, HTTP
@@ -18,8 +18,10 @@ function(tinker_local_compile_faster)
   if(EXISTS "${directory}/models/models.h")
     target_precompile_headers(llama PRIVATE "${directory}/models/models.h")
   endif()
-  # The tokenizer keeps its speed. Precompiled headers are only for files with the same options.
-  set_source_files_properties("${directory}/llama-vocab.cpp" TARGET_DIRECTORY llama PROPERTIES
-    COMPILE_OPTIONS -O3 SKIP_PRECOMPILE_HEADERS ON)
+  # What walks over texts and cells keeps its speed. Precompiled headers are only for files with the same options.
+  foreach(file llama-vocab llama-kv-cache llama-batch)
+    set_source_files_properties("${directory}/${file}.cpp" TARGET_DIRECTORY llama PROPERTIES
+      COMPILE_OPTIONS -O3 SKIP_PRECOMPILE_HEADERS ON)
+  endforeach()
 endfunction()
 cmake_language(DEFER CALL tinker_local_compile_faster)
