@@ -1,7 +1,5 @@
 # The checks by name. Set up first: .github/CONTRIBUTING.md.
 PYTHON ?= .venv/bin/python
-SANITIZED = build/sanitize
-LIBRARY = $(shell $(CXX) -print-file-name=$(1))
 
 .PHONY: help test long parity lint format api bench fuzz sanitize
 
@@ -39,10 +37,5 @@ fuzz:  ## broken files of every kind; COUNT=100 says how many of each
 	$(PYTHON) -m tests.fuzz.archives $(if $(COUNT),--count $(COUNT))
 	$(PYTHON) -m tests.fuzz.templates $(if $(COUNT),--count $(COUNT))
 
-sanitize:  ## the kernels' tests under the address and undefined-behaviour sanitizers; needs cmake and GCC
-	cmake -S tinker_local/kernels -B $(SANITIZED) -DCMAKE_BUILD_TYPE=Release -DTINKER_LOCAL_SANITIZE=ON \
-		-DPython_EXECUTABLE=$(abspath $(PYTHON)) -Dnanobind_DIR=$$($(PYTHON) -m nanobind --cmake_dir)
-	cmake --build $(SANITIZED)
-	TINKER_LOCAL_KERNELS=$(SANITIZED) ASAN_OPTIONS=detect_leaks=0 \
-		LD_PRELOAD="$(call LIBRARY,libasan.so) $(call LIBRARY,libubsan.so)" \
-		$(PYTHON) -m pytest tests/kernels
+sanitize:  ## the kernels' tests under the address and undefined-behaviour sanitizers
+	.ci/sanitize
