@@ -23,8 +23,7 @@ def lm_eval(context: typer.Context) -> None:
     prefix_token_id, seed, chat_template_args, enable_thinking, think_end_token, and the options under
     "Running the model" of "tinker-local sample --help", with underscores: n_ctx, kv_type, ...
 
-    "tinker-local lm-eval -h" lists the harness's commands, "tinker-local lm-eval run -h" the options of an
-    evaluation.
+    "lm-eval -h" lists the harness's commands, "lm-eval run -h" the options of an evaluation.
     """
     with reported_errors():
         try:
