@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.long import few
 from tinker_local import (
     APIFuture,
     ModelInput,
@@ -94,23 +95,35 @@ def run_in_thread(client: SamplingClient, jobs: list[Job]) -> None:
             job.was_cancelled = True
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def busy_client(model_path: Path) -> SamplingClient:
     """A context that cannot hold all the requests at once."""
     return ServiceClient(n_ctx=512).create_sampling_client(base_model=str(model_path))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def idle_client(model_path: Path) -> SamplingClient:
     """Another context, which cannot answer from the cache of the busy one."""
     return ServiceClient(n_ctx=2048).create_sampling_client(base_model=str(model_path))
 
 
-@pytest.fixture(scope="module", params=["small", pytest.param("full", marks=pytest.mark.long)])
-def finished(
-    busy_client: SamplingClient, tokenizer: Tokenizer, english: str, request: pytest.FixtureRequest
-) -> list[Job]:
-    tokens, size = tokenizer.encode(english), SIZES[request.param]
+@pytest.mark.parametrize("size", few(1, SIZES))
+def test_many_requests_at_once(
+    busy_client: SamplingClient,
+    idle_client: SamplingClient,
+    tokenizer: Tokenizer,
+    english: str,
+    size: str,
+) -> None:
+    finished = run_jobs(busy_client, tokenizer.encode(english), SIZES[size])
+    check_answers(finished)
+    check_scores(finished, idle_client)
+    check_sampled_logprobs(finished, idle_client)
+    check_nothing_is_left_behind(busy_client)
+
+
+def run_jobs(busy_client: SamplingClient, tokens: list[int], size: Size) -> list[Job]:
+    """Submit jobs from threads and from an event loop, and cancel some of them."""
     jobs = [Job(number, tokens, size) for number in range(size.n_jobs)]
     half = size.n_jobs // 2
     parts = np.array_split(np.arange(half), N_THREADS)
@@ -130,7 +143,8 @@ def finished(
     return jobs
 
 
-def test_every_request_that_was_not_cancelled_is_answered(finished: list[Job]) -> None:
+def check_answers(finished: list[Job]) -> None:
+    """Every request that was not cancelled has its answer."""
     for job in finished:
         if not job.cancels:
             assert not job.was_cancelled
@@ -148,7 +162,8 @@ def test_every_request_that_was_not_cancelled_is_answered(finished: list[Job]) -
     )
 
 
-def test_scores_are_those_of_an_idle_engine(finished: list[Job], idle_client: SamplingClient) -> None:
+def check_scores(finished: list[Job], idle_client: SamplingClient) -> None:
+    """Scores are those of an idle engine."""
     gaps = []
     for job in finished:
         if job.scores is not None:
@@ -159,7 +174,8 @@ def test_scores_are_those_of_an_idle_engine(finished: list[Job], idle_client: Sa
     assert gap.max() < LARGEST_GAP
 
 
-def test_sampled_logprobs_agree_with_a_rescoring(finished: list[Job], idle_client: SamplingClient) -> None:
+def check_sampled_logprobs(finished: list[Job], idle_client: SamplingClient) -> None:
+    """Log-probabilities of sampled tokens agree with a later scoring of them."""
     gaps = []
     for job in finished:
         for sequence in job.response.sequences if job.response else []:
@@ -171,7 +187,7 @@ def test_sampled_logprobs_agree_with_a_rescoring(finished: list[Job], idle_clien
     assert gap.max() < LARGEST_GAP
 
 
-def test_nothing_is_left_behind(finished: list[Job], busy_client: SamplingClient) -> None:
+def check_nothing_is_left_behind(busy_client: SamplingClient) -> None:
     """A request that needs the whole context still runs."""
     n_ctx = busy_client.n_ctx
     prompt = ModelInput.from_ints([100] * (n_ctx - 40))

@@ -17,6 +17,7 @@ from convert.vocabularies.hard_corpus import HARD_CORPUS
 from convert.vocabularies.splits import SPLITS
 from convert.vocabularies.vocabulary import Vocabulary, read_vocabulary
 from tests.convert.vocabulary_files import write_vocabulary
+from tests.long import few
 from tests.random_checkpoints.kinds import KINDS
 from tests.random_checkpoints.tokenizers import Written, write_tokenizer
 
@@ -100,22 +101,26 @@ PIECES = {
 }  # fmt: skip
 
 
-def random_texts(kind: str) -> list[str]:
+def random_texts(kind: str, n: int) -> list[str]:
+    """Return ``n`` texts of each mixture of pieces."""
     rng = random.Random(7)
     added = list(KINDS[kind].special + KINDS[kind].added)
     texts = []
     for pieces in PIECES.values():
         for pool in (pieces, [*pieces, *PIECES["words"]], [*pieces[:40], *PIECES["code"], *added]):
-            texts += ["".join(rng.choices(pool, k=rng.randint(1, 40))) for _ in range(60)]
+            texts += ["".join(rng.choices(pool, k=rng.randint(1, 40))) for _ in range(n)]
     return texts
 
 
+@pytest.mark.parametrize(("n_random", "n_texts"), few(1, [(15, 300), (60, 1000)]))
 @pytest.mark.parametrize(("kind", "name"), CASES)
-def test_the_hard_corpus_and_random_texts(convert: Convert, kind: str, name: str) -> None:
+def test_the_hard_corpus_and_random_texts(
+    convert: Convert, kind: str, name: str, n_random: int, n_texts: int
+) -> None:
     converted = convert(kind, name)
     assert converted.vocabulary.table.pre == PRE.get(kind, "default")
-    report = converted.check((*HARD_CORPUS, *random_texts(kind)))
-    assert report.n_texts > 1000
+    report = converted.check((*HARD_CORPUS, *random_texts(kind, n_random)))
+    assert report.n_texts > n_texts
     differences = [d for d in report.differences if d.text in HARD_CORPUS]
     expected = REASONS.get(kind) if (kind, name) != ("mistral", "tokenizer.model") else None
     if expected is None:

@@ -71,9 +71,9 @@ CASES = [
     Case("gemma3"),
     Case("gemma3", "Q4_0"),
     Case("qwen3moe"),
-    Case(kind="Q4_0", adapted=True),
+    Case(adapted=True),
     *map(as_long, (Case(kind="F16"), Case("qwen3moe", "BF16"), Case("qwen3moe", "Q4_0"))),
-    *map(as_long, (Case(adapted=True), Case("gemma3", adapted=True))),
+    *map(as_long, (Case(kind="Q4_0", adapted=True), Case("gemma3", adapted=True))),
 ]
 
 

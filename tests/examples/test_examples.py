@@ -127,6 +127,7 @@ def test_importance_weights(
     assert 1 <= other["effective"] < 8
 
 
+@pytest.mark.long
 def test_rollouts(run: Any, tmp_path: Path) -> None:
     run("rollouts", tmp_path / "rollouts.jsonl")
     groups = defaultdict(list)
