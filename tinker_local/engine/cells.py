@@ -121,6 +121,8 @@ class Cells:
     def commit(self, sequence: Sequence) -> None:
         """Tell the prefix cache of the cells that a sequence has filled since the last commit."""
         start, stop = sequence.n_committed, sequence.n_computed
+        # Scores go with their tokens, so that a later request can have them without computing. A node of
+        # the tree has scores for all of its tokens or for none: the run is cut where wanted scores begin.
         tokens, scored = sequence.tokens[start:stop], stop
         if self._keeps_prefixes and sequence.is_scored:
             first = sequence.request.wanted.first
@@ -157,6 +159,7 @@ class Cells:
         Args:
             keep: whether it stays even where finished sequences do not, since it will go on itself.
         """
+        # Only committed cells can stay; and of these only what no other cached sequence has.
         self.commit(sequence)
         if (keep or self._keeps_prefixes) and self._cache.release(sequence.id):
             sequence.id = -1
@@ -216,12 +219,14 @@ def _start_of_prompt(cache: PrefixCache, prompt: Prompt) -> Start:
     """
     tokens, wanted = prompt.tokens, prompt.request.wanted
     if not prompt.is_scored:
+        # All of it is cached, and the logits after it: nothing to compute. Else a token must be left over.
         match = cache.match(tokens)
         if match.length == len(tokens) and match.row is not None:
             return Start(match, match.row)
         return Start(cache.match(tokens[:-1]))
     if prompt.n_scored > wanted.first:  # preempted: it has these scores itself
         return Start(cache.match(tokens[: prompt.first_row]))
+    # A scored prompt starts where the known scores end, not where the cached cells end.
     match = cache.match_scored(tokens, wanted)
     n_scored = max(wanted.first, match.n_scored)
     scores = tuple(cache.known_scores(match, wanted.first))
@@ -234,6 +239,8 @@ def _start_of_prompt(cache: PrefixCache, prompt: Prompt) -> Start:
 
 def _start_of_sample(cache: PrefixCache, sample: Sample) -> Start:
     """Find where to start a sample: all but its last token can be cached."""
+    # A new sample starts from its prompt, while that holds its cells. A preempted one may find more of its
+    # own tokens in the cache than the prompt has.
     home = sample.prompt.id
     if home >= 0 and len(sample.drawn) == 1:
         return Start(cache.whole(home))

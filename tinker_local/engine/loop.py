@@ -124,6 +124,8 @@ class Loop:
 
     def run(self) -> None:
         """Work until ``closing`` is set, then end all requests."""
+        # An error that reaches this place concerns no single request: all end, and the loop starts over.
+        # Whatever happens, every future is resolved before the thread ends.
         try:
             while not self.closing:
                 try:
@@ -161,6 +163,7 @@ class Loop:
 
     def _compute(self) -> None:
         """Run a step where it can be run; errors end the requests that they concern."""
+        # 1. The weights must still be what was opened, and a released context is made again.
         try:
             self._check_files()
             if self._context is None:
@@ -168,6 +171,7 @@ class Loop:
         except Exception as error:
             self._fail_all(_described(error, "no context could be made"))
             return
+        # 2. The step. If it fails as a whole, so do the requests in it; the others go on.
         self._scheduled = None
         try:
             self._step()
@@ -185,6 +189,7 @@ class Loop:
 
     def _receive(self) -> None:
         """Take the mail; wait for it only when there is nothing to compute."""
+        # An idle context can be released by the shared budget; a busy one cannot.
         if self._inbox.empty() and not self._scheduler.has_work:
             cores.leave(self._share)
             if self._context is not None:

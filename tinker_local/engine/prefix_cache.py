@@ -179,15 +179,18 @@ class PrefixCache:
 
     def attach(self, sequence: int, match: Match) -> int:
         """Let a new sequence start from a match; return the sequence to copy it from, or -1."""
+        # 1. A match that ends within a node cuts it, so that the new sequence can end there.
         node = match.node
         if match.offset < len(node.tokens):
             node = node.split(match.offset)
+        # 2. The sequence holds and pins every node above its end.
         source = match.source if match.source >= 0 else self._source(node)
         self._ends[sequence] = node
         for above in node.path:
             above.holders.add(sequence)
             self._pin(above, 1)
-        if source in self._idle:  # used just now
+        # 3. What was started from is the most recently used.
+        if source in self._idle:
             self._idle[source] = self._idle.pop(source)
         return source
 
@@ -213,6 +216,8 @@ class PrefixCache:
 
     def release(self, sequence: int) -> bool:
         """Make a sequence idle: its work is done. False, and no change, if keeping it adds nothing."""
+        # Keeping is of no use if the sequence is empty, if another goes through its end, or if other cells
+        # hold the same tokens.
         end = self._ends[sequence]
         if end.parent is None or (not self._copies_whole and len(end.holders) > 1) or self._is_double(end):
             return False
@@ -313,6 +318,7 @@ def _matches(start: Node, tokens: Tokens, wanted: Wanted | None = None) -> Itera
 
     With ``wanted``, also how far the scores go of which there are all that are wanted.
     """
+    # Depth first: several children may begin alike, since tokens can have been computed twice.
     stack = [(start, 0, 0)]
     while stack:
         node, length, n_scored = stack.pop()
@@ -320,6 +326,7 @@ def _matches(start: Node, tokens: Tokens, wanted: Wanted | None = None) -> Itera
             shared = common_prefix(child.tokens, tokens[length:])
             if not shared:
                 continue
+            # Known scores must be without a gap from the first token on.
             scored = n_scored
             if wanted is not None and n_scored == length:
                 known = child.scores is not None and child.scores.k >= wanted.k

@@ -222,6 +222,7 @@ class BatchRunner:
         if len(parts) == 1 or self._context.model.is_recurrent:
             failed.update(dict.fromkeys(parts, error))
             return
+        # What the failed batch may have left in the cells is removed; then each request is decoded alone.
         for sequence in step.sequences:
             self._context.truncate_sequence(sequence.id, sequence.n_computed)
         for request, part in parts.items():
@@ -235,11 +236,13 @@ class BatchRunner:
 
 def _fill(context: Context, step: Step) -> tuple[int, int]:
     """Write a step into the context's batch; return its numbers of tokens and flagged rows."""
+    # Samples come first, a token and a row each. So row i of the logits belongs to sample i.
     batch, n = context.batch, len(step.samples)
     batch.tokens[:n] = [sample.drawn[-1] for sample in step.samples]
     batch.positions[:n] = [sample.n_computed for sample in step.samples]
     batch.sequences[:n] = [sample.id for sample in step.samples]
     batch.flags[:n] = 1
+    # Then the chunks, whose last tokens want rows.
     n_rows = n
     for chunk in step.chunks:
         end = n + chunk.stop - chunk.start

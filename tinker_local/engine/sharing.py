@@ -42,6 +42,8 @@ class Cores:
 
     def take(self, share: Share) -> None:
         """Wait for the cores; their holder keeps them unless another waits that has used less."""
+        # Start-time fair queueing: whoever was idle is raised to the time of those who were not, so that
+        # nobody saves up a claim. Then the least used goes first.
         with self._lock:
             self._count()
             if self._holder is None:
