@@ -85,27 +85,25 @@ class Sequence:
     """Tokens that have, or want, a place in the KV cache.
 
     Attributes:
-        owner: the request it belongs to.
+        owner: the request it belongs to, at work.
+        request: the client's request.
         index: the sample's number, part of its random stream's key; -1 for the prompt.
         id: its KV sequence (``llama_seq_id``), -1 while it has none.
         n_computed: how many of its tokens are in that KV sequence.
         n_committed: how many of those the prefix cache knows.
         snapshot_at: position at which its state is copied for others to start from, 0 for none.
+        is_scored: whether logits are wanted before its last token.
     """
 
-    __slots__ = ("id", "index", "n_committed", "n_computed", "owner")
+    __slots__ = ("id", "index", "n_committed", "n_computed", "owner", "request")
     snapshot_at = 0
+    is_scored = False
 
     def __init__(self, owner: ActiveRequest, index: int) -> None:
-        self.owner = owner
+        self.owner, self.request = owner, owner.request
         self.index = index
         self.id = -1
         self.n_computed = self.n_committed = 0
-
-    @property
-    def request(self) -> Request:
-        """The client's request."""
-        return self.owner.request
 
     @property
     def age(self) -> tuple[int, int]:
@@ -138,11 +136,6 @@ class Sequence:
         raise NotImplementedError
 
     @property
-    def is_scored(self) -> bool:
-        """Whether logits are wanted before its last token."""
-        return False
-
-    @property
     def drawing(self) -> list[Sample]:
         """Samples whose next token is drawn from the logits after its last token."""
         raise NotImplementedError
@@ -163,8 +156,9 @@ class Prompt(Sequence):
         super().__init__(owner, -1)
         request, n = owner.request, len(owner.request.prompt)
         k = request.prompt_alt_tokens_k
-        self.scores = Scores.unknown(n if request.scores_prompt else 0, request.topk_prompt_logprobs)
-        self.n_scored = request.wanted.first if request.scores_prompt else 0
+        self.is_scored = request.scores_prompt
+        self.scores = Scores.unknown(n if self.is_scored else 0, request.topk_prompt_logprobs)
+        self.n_scored = request.wanted.first if self.is_scored else 0
         self.target_logprobs = (
             None if request.targets is None else np.zeros(len(request.targets.ids), np.float32)
         )
@@ -192,11 +186,6 @@ class Prompt(Sequence):
         """Cells that one of its samples can add."""
         samples = self.owner.samples
         return max(0, samples[0].growth) if samples else 0
-
-    @property
-    def is_scored(self) -> bool:
-        """Whether the request scores it."""
-        return self.request.scores_prompt
 
     @property
     def drawing(self) -> list[Sample]:
