@@ -1,6 +1,6 @@
 """Numbers against float64, memory against the bare model.
 
-The real model serves a few cases by default, and all of them as ``long``; random models of the real one's
+The real model serves a case by default and a few more as ``long``; random models of the real one's
 type serve the rest.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.bare_loop import BareLoop, log_softmax
+from tests.long import few
 from tests.random_model import Quantization, Shape, write_random_model
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient, Tokenizer
 
@@ -53,9 +54,7 @@ def test_tokens_agree_with_one_bare_decode(
         assert expected[row, top.token_ids[row + 1, column]] == best[row, column]
 
 
-@pytest.mark.parametrize(
-    "length", [n if n == 100 else pytest.param(n, marks=pytest.mark.long) for n in LENGTHS]
-)
+@pytest.mark.parametrize("length", few(1, (100, 64, 520, 1000)))
 def test_numbers_do_not_depend_on_chunks(
     tokenizer: Tokenizer, model_path: Path, english: str, length: int, chunked: SamplingClient
 ) -> None:
