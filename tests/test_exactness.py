@@ -21,7 +21,7 @@ from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClie
 LENGTHS = (3, 63, 64, 100, 513, 520, 575, 576, 1000, 1100)
 
 
-@pytest.mark.parametrize("length", [64, pytest.param(512, marks=pytest.mark.long)])
+@pytest.mark.parametrize("length", few(1, [64, 512]))
 def test_tokens_agree_with_one_bare_decode(
     tokenizer: Tokenizer, model_path: Path, english: str, length: int
 ) -> None:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.fuzz.kills import JOBS, kills
+from tests.long import few
 from tests.soak import soak
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux tells it")
@@ -26,7 +27,7 @@ def test_soak() -> None:
         assert tally.counts[name] > 0, tally.lines()
 
 
-@pytest.mark.parametrize("jobs", [["direct"], pytest.param([*JOBS], marks=pytest.mark.long)], ids=len)
+@pytest.mark.parametrize("jobs", few(1, [["direct"], [*JOBS]]), ids=len)
 def test_kills(jobs: list[str]) -> None:
     report = kills(len(jobs), seed=1, jobs=jobs)
     assert not report.problems, "\n".join(report.lines())
