@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import gguf
@@ -50,16 +51,21 @@ def write_random_model(
     tied: bool = True,
     added: Mapping[str, NDArray[np.float32]] | None = None,
     said: Mapping[str, str] | None = None,
+    named: Mapping[str, int] = MappingProxyType({"bos": 256, "eos": 256}),
+    adds_bos: bool = False,
 ) -> Path:
     """Write a model with a byte-level vocabulary; its embeddings are its output matrix where ``tied``.
 
     ``added`` holds what is added to the random weights, under their names: a merged adapter's part;
-    ``said`` is more of its metadata.
+    ``said`` is more of its metadata. ``named`` has the ids of the special tokens that the file names.
     """
     shape = shape or Shape()
     writer = gguf.GGUFWriter(path, architecture)
     _add_hyperparameters(writer, architecture, shape)
     _add_vocabulary(writer, shape.n_vocab)
+    for name, token_id in named.items():
+        writer.add_uint32(f"tokenizer.ggml.{name}_token_id", token_id)
+    writer.add_add_bos_token(adds_bos)
     for key, value in (said or {}).items():
         writer.add_string(key, value)
     tensors = _Tensors(writer, quantization, np.random.default_rng(seed), added or {})
@@ -206,6 +212,3 @@ def _add_vocabulary(writer: gguf.GGUFWriter, n_vocab: int) -> None:
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     writer.add_token_merges(["a b"])  # llama.cpp refuses a list without any
-    writer.add_bos_token_id(256)
-    writer.add_eos_token_id(256)
-    writer.add_add_bos_token(False)

@@ -155,7 +155,9 @@ class _Reading:
 
     def _ids(self, oracle: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
         oracle.encode_special_tokens = self.plain
-        before = [self.vocabulary.bos] if self.vocabulary.adds_bos else []
+        before = (
+            [self.vocabulary.bos] if self.vocabulary.adds_bos and self.vocabulary.bos is not None else []
+        )
         after = [self.vocabulary.end.eos] if self.vocabulary.adds_eos else []
         encodings = oracle.encode_batch_fast(list(texts), add_special_tokens=False)
         return [[*before, *encoding.ids, *after] for encoding in encodings]

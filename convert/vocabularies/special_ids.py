@@ -9,6 +9,9 @@ from typing import Any
 from convert.errors import CheckpointError
 from convert.files.json_file import read_json_if_any
 
+_WITHOUT_BOS = ("PreTrainedTokenizer", "Qwen2Tokenizer", "TokenizersBackend")
+"""Classes of transformers that have a BOS only if the files name one."""
+
 
 class SpecialIds:
     """The files that name special tokens, in order of authority.
@@ -36,22 +39,29 @@ class SpecialIds:
             self._ids[directory / "config.json: text_config"] = text_config
 
     def named(self, name: str) -> int | None:
-        """Return the id of "bos", "eos" or "pad": by its text, else a config's id; None if there is none.
+        """Return the id of "bos", "eos" or "pad" as transformers' tokenizer has it; None if there is none.
+
+        The tokenizer's own files decide, and ``null`` there means none, whatever id config.json has: the
+        published files of Qwen say so. Where they are silent, transformers takes the token that the
+        tokenizer's class is written with. The id of a config stands in for it, except for classes without.
 
         Raises:
             CheckpointError: the text or id is no token.
         """
         for path, values in self._names.items():
-            token = values.get(f"{name}_token")
+            if f"{name}_token" not in values:
+                continue
+            token = values[f"{name}_token"]
             text = token.get("content") if isinstance(token, Mapping) else token
             if text is None:
-                continue
+                return None
             if not isinstance(text, str) or text not in self._by_text:
                 raise CheckpointError(
                     f"{path}: {name}_token is {text!r}, which is no token of the tokenizer"
                 )
             return self._by_text[text]
-        ids = self.ids(name)
+        tokenizer_class = str(self.tokenizer_config.get("tokenizer_class")).removesuffix("Fast")
+        ids = [] if name == "bos" and tokenizer_class in _WITHOUT_BOS else self.ids(name)
         return ids[0] if ids else None
 
     def ids(self, name: str) -> list[int]:

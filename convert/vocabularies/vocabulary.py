@@ -38,7 +38,7 @@ class Vocabulary:
         table: the tokens as their file has them.
         tokens: the text of every row of the embedding; rows that no token has are filled up.
         kinds: of the tokens.
-        bos: the token that begins a text.
+        bos: the token that begins a text; None if the vocabulary has none.
         end: the tokens that end a generation.
         generation_ids: those of them that generation_config.json asks for.
         pad: the token for padding.
@@ -49,7 +49,7 @@ class Vocabulary:
     table: TokenTable
     tokens: list[str]
     kinds: list[TokenType]
-    bos: int
+    bos: int | None
     end: EndOfGeneration
     generation_ids: tuple[int, ...]
     pad: int | None
@@ -65,7 +65,6 @@ class Vocabulary:
             "tokenizer.ggml.pre": table.pre,
             "tokenizer.ggml.tokens": self.tokens,
             "tokenizer.ggml.token_type": [int(kind) for kind in self.kinds],
-            "tokenizer.ggml.bos_token_id": self.bos,
             "tokenizer.ggml.eos_token_id": self.end.eos,
             "tokenizer.ggml.add_bos_token": self.adds_bos,
             "tokenizer.ggml.add_eos_token": self.adds_eos,
@@ -78,7 +77,16 @@ class Vocabulary:
             ]
             values["tokenizer.ggml.add_space_prefix"] = table.space_prefix
             values["tokenizer.ggml.remove_extra_whitespaces"] = False
-        others = {"eot": self.end.eot, "eom": self.end.eom, "unknown": table.unk, "padding": self.pad}
+        # Without BOS there is no key, as in files of llama.cpp's converter. llama.cpp then has a default
+        # of its own (11 in byte-level vocabularies) and never adds it, since add_bos_token is false. EOS in
+        # its place would be a false statement, and a template would write it.
+        others = {
+            "bos": self.bos,
+            "eot": self.end.eot,
+            "eom": self.end.eom,
+            "unknown": table.unk,
+            "padding": self.pad,
+        }
         values |= {f"tokenizer.ggml.{name}_token_id": i for name, i in others.items() if i is not None}
         for name, template in self.chat_templates.items():
             values["tokenizer.chat_template" + ("" if name == DEFAULT else f".{name}")] = template
@@ -116,7 +124,10 @@ def read_vocabulary(directory: Path, config: Mapping[str, Any], n_rows: int) -> 
     table = read_table(directory, n_rows)
     _check_texts(table, n_rows)
     special = SpecialIds(directory, config, table.texts)
-    eos, wanted = special.named("eos"), special.ids("eos")
+    wanted = special.ids("eos")
+    eos = special.named("eos")
+    if eos is None and wanted:
+        eos = wanted[0]  # a generation must end, whatever the tokenizer's files leave out
     if eos is None:
         raise CheckpointError(f"{directory}: no file names the eos_token; say it in tokenizer_config.json")
     bos = special.named("bos")
@@ -130,7 +141,7 @@ def read_vocabulary(directory: Path, config: Mapping[str, Any], n_rows: int) -> 
             table.kinds.get(i, TokenType.NORMAL) if i in table.texts else TokenType.UNUSED
             for i in range(n_rows)
         ],
-        eos if bos is None else bos,  # without the key llama.cpp takes some token of its own choice
+        bos,
         end_of_generation(table.texts, eos, wanted),
         tuple(wanted),
         special.named("pad"),

@@ -49,7 +49,7 @@ def test_metadata_of_byte_level_bpe(tmp_path: Path) -> None:
     merges = values["tokenizer.ggml.merges"]
     assert isinstance(merges, list)
     assert all(merge.count(" ") == 1 for merge in merges)
-    assert vocabulary.tokens[vocabulary.bos] == "<|begin_of_text|>"
+    assert vocabulary.tokens[vocabulary.bos or 0] == "<|begin_of_text|>"
     assert "tokenizer.ggml.scores" not in values
 
 
@@ -156,12 +156,44 @@ def test_special_tokens_come_from_the_file_with_authority(tmp_path: Path) -> Non
     config = {"bos_token_id": 300, "eos_token_id": 301, "pad_token_id": 302}
     vocabulary = read(tmp_path, "qwen2", config=config)
     assert vocabulary.tokens[vocabulary.end.eos] == "<|im_end|>"
-    assert vocabulary.bos == 300  # tokenizer_config.json names none
+    assert vocabulary.bos is None  # Qwen2Tokenizer has one only if tokenizer_config.json names it
     assert vocabulary.tokens[vocabulary.pad or 0] == "<|endoftext|>"
     (tmp_path / "generation_config.json").unlink()
     assert read_vocabulary(tmp_path, config, 700).generation_ids == (301,)
     nested = {"text_config": {"eos_token_id": [303]}, "pad_token_id": -1}
     assert read_vocabulary(tmp_path, nested, 700).generation_ids == (303,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tokens", "bos"),
+    [
+        ("qwen2", {"bos_token": None}, None),  # as published; config.json has an id all the same
+        ("smollm", {"bos_token": None, "tokenizer_class": "LlamaTokenizer"}, None),
+        ("gpt2", {"bos_token": None}, None),
+        ("qwen2", {"bos_token": "<|im_start|>"}, "<|im_start|>"),
+        ("gpt2", {}, "<|endoftext|>"),  # which is EOS, and BOS too
+    ],
+)
+def test_no_bos_is_not_eos(tmp_path: Path, kind: str, tokens: Json, bos: str | None) -> None:
+    """The right values are those of transformers 4.57 and 5.24."""
+    written = write_tokenizer(tmp_path, kind)
+    change(tmp_path / "tokenizer_config.json", lambda f: f.update(tokens, pad_token=None))
+    config = {"bos_token_id": 300, "pad_token_id": 302}
+    vocabulary = read_vocabulary(tmp_path, config, written.n_tokens)
+    assert (None if vocabulary.bos is None else vocabulary.tokens[vocabulary.bos]) == bos
+    assert ("tokenizer.ggml.bos_token_id" in vocabulary.metadata()) is (bos is not None)
+    assert vocabulary.pad is None
+    if bos is None:
+        check_tokenization(write_vocabulary(tmp_path / "v.gguf", vocabulary), vocabulary)
+
+
+def test_bos_of_a_class_that_has_one(tmp_path: Path) -> None:
+    """GPT-2's own tokenizer_config.json names no token; config.json's id stands for its class's."""
+    written = write_tokenizer(tmp_path, "gpt2")
+    change(tmp_path / "tokenizer_config.json", lambda f: f.pop("bos_token"))
+    change(tmp_path / "special_tokens_map.json", lambda f: f.pop("bos_token"))
+    config = {"bos_token_id": written.eos_token_id}
+    assert read_vocabulary(tmp_path, config, written.n_tokens).bos == written.eos_token_id
 
 
 def test_named_tokens_may_be_tables(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from tinker_local.llama.log import log
 from tinker_local.llama.long_texts import tokenizing
 from tinker_local.llama.mapped_files import MappedFiles
 
+_KEYS = {"pad": "padding"}  # of special tokens, in GGUF
+_ADDED = ("bos", "eos")
 _TEMPLATE_ROOM = 1 << 20  # longest metadata string that is read, in bytes
 
 
@@ -168,7 +170,15 @@ class Model:
         return self.is_eog(token), self.piece(token)
 
     def special_token(self, name: Literal["bos", "eos", "eot", "pad"]) -> int | None:
-        """Return the id of a special token, None if the vocabulary has none."""
+        """Return the id of a special token, None if the vocabulary has none.
+
+        The file must name it, or llama.cpp must add it to texts. Where the file names none, llama.cpp has a
+        default by the kind of vocabulary, such as 11 for BOS and EOS, which may be any word.
+        """
+        is_named = self.metadata(f"tokenizer.ggml.{_KEYS.get(name, name)}_token_id") is not None
+        is_added = name in _ADDED and getattr(llama_cpp, f"llama_vocab_get_add_{name}")(self._vocab)
+        if not is_named and not is_added:
+            return None
         token = int(getattr(llama_cpp, f"llama_vocab_{name}")(self._vocab))
         return token if token >= 0 else None
 

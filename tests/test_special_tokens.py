@@ -1,0 +1,58 @@
+"""Which tokens begin, end and pad a text: those that the file names, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.random_model import Shape, write_random_model
+from tinker_local import Tokenizer
+from tinker_local.llama.model import load_model
+
+Open = Callable[..., Tokenizer]
+CHAT = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Open:
+    """Open a tiny random model whose file names these tokens."""
+
+    def opened(**options: Any) -> Tokenizer:
+        path = write_random_model(tmp_path / "m.gguf", shape=Shape(n_layer=1), **options)
+        return Tokenizer(load_model(path, 0))
+
+    return opened
+
+
+def test_no_bos(opened: Open) -> None:
+    tokenizer = opened(named={"eos": 256})  # as llama.cpp's converter writes such a vocabulary
+    assert (tokenizer.bos_token_id, tokenizer.bos_token) == (None, None)
+    assert (tokenizer.eos_token_id, tokenizer.eos_token) == (256, "<|endoftext|>")
+    template = "{{ bos_token }}{% if bos_token %}?{% endif %}{{ messages[0].content }}{{ eos_token }}"
+    text = tokenizer.apply_chat_template(CHAT, tokenize=False, chat_template=template)
+    assert text == "Hi<|endoftext|>"
+
+
+def test_no_eos_and_no_padding(opened: Open) -> None:
+    """llama.cpp would say 11 for BOS and EOS, which is a comma here."""
+    tokenizer = opened(named={})
+    assert tokenizer.convert_ids_to_tokens(11) == ","
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (None, None, None)
+    template = "{{ bos_token }}{{ eos_token }}{{ pad_token }}."
+    assert tokenizer.apply_chat_template(CHAT, tokenize=False, chat_template=template) == "."
+
+
+def test_a_bos_that_is_added_is_one(opened: Open) -> None:
+    tokenizer = opened(named={}, adds_bos=True)
+    assert tokenizer.encode("a")[0] == tokenizer.bos_token_id == 11
+
+
+def test_bos_may_be_eos(opened: Open) -> None:
+    """GPT-2's and OLMo 2's are one token; OLMo 2's template begins with it."""
+    tokenizer = opened()
+    assert tokenizer.bos_token == tokenizer.eos_token == "<|endoftext|>"
+    text = tokenizer.apply_chat_template(CHAT, tokenize=False, chat_template="{{ bos_token }}")
+    assert text == "<|endoftext|>"
