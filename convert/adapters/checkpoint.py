@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ _KEY = re.compile(
     r"(?:base_model\.model\.)?(?P<module>.+?)\.lora_(?P<embedding>embedding_)?(?P<factor>[AB])(?:\.weight)?"
 )
 _BASE_COPY = re.compile(r"(?:base_model\.model\.)?(?P<module>.+?)\.base_layer\.weight")
+_BASE_LAYER = re.compile(r"\.base_layer(?=\.|$)")
 _FLOATS = ("F32", "F16", "BF16", "F64")
 _MOST_NAMED = 6
 
@@ -108,17 +110,39 @@ def _factors(
     key: tuple[str, bool], of_module: Mapping[str, SourceTensor], settings: Settings, path: Path
 ) -> Factors | None:
     """Return a module's factors; None for the empty ones that Tinker saves for missing projections."""
-    module, is_embedding = key
+    module, is_embedding = _BASE_LAYER.sub("", key[0]), key[1]
     first, second = of_module["A"], of_module["B"]
     if not first.n_bytes and not second.n_bytes:
         return None
     for tensor in (first, second):
         if tensor.dtype not in _FLOATS:
             raise CheckpointError(f"{path}: {tensor.name} has the dtype {tensor.dtype}")
-    found = Factors(module, first, second, settings.scale_of(module), is_embedding)
-    a, b, rank = first.shape, second.shape, settings.rank_of(module)
-    if _are_stacked(module, a, b, rank):
-        return Factors(module, first, second, found.scale, stacked=a[0] // rank)
+    if _is_stack(module, first.shape, second.shape):
+        return Factors(module, first, second, math.nan, is_stack=True)
+    parameter = f"{module}.weight"
+    is_parameter = not is_embedding and settings.targets_parameter(parameter)
+    name = parameter if is_parameter else module
+    _check_shapes(first, second, settings.rank_of(name), is_embedding, settings, path)
+    return Factors(
+        module,
+        first,
+        second,
+        settings.scale_of(name),
+        is_swapped=is_embedding,
+        is_parameter=is_parameter,
+    )
+
+
+def _check_shapes(
+    first: SourceTensor,
+    second: SourceTensor,
+    rank: int,
+    is_embedding: bool,
+    settings: Settings,
+    path: Path,
+) -> None:
+    """Refuse factors of no product, or of another rank than the settings say."""
+    a, b = first.shape, second.shape
     fits = len(a) == len(b) and len(a) in ((2,) if is_embedding else (2, 3)) and a[-2] == b[-1]
     if not fits or (len(a) == 3 and a[0] != b[0] and 1 not in (a[0], b[0])):
         raise CheckpointError(
@@ -129,10 +153,9 @@ def _factors(
             f"{path}: {first.name} {a} and {second.name} {b} have the rank {a[-2]}; {settings.where} says "
             f"{rank}"
         )
-    return found
 
 
-def _are_stacked(module: str, a: tuple[int, ...], b: tuple[int, ...], rank: int) -> bool:
+def _is_stack(module: str, a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     """Whether these are factors of many experts in one matrix, as PEFT's ``target_parameters`` has them."""
-    is_expert = "experts" in module.split(".")
-    return is_expert and len(a) == len(b) == 2 and a[0] == b[1] and a[0] > rank and a[0] % rank == 0
+    is_one = any(part.isdecimal() for part in module.rpartition(".experts")[2].split("."))
+    return "experts" in module.split(".") and not is_one and len(a) == len(b) == 2 and a[0] == b[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,22 +18,30 @@ class Factors:
     """One module's factors. Nothing is read until they are asked for.
 
     Attributes:
-        module: what the adapter calls the module.
+        module: what the adapter calls the module, without PEFT's ``base_layer``.
         first: the tensor that holds A, shape ``(rank, in)``, or for experts ``(E or 1, rank, in)``.
         second: the one that holds B, ``(out, rank)``, or ``(E or 1, out, rank)``.
-        scale: of the product.
-        is_embedding: PEFT keeps those of an embedding the other way round: A is ``(rank, out)`` and B is
-            ``(in, rank)``, where out are the tokens.
-        stacked: PEFT keeps those of E experts in one matrix: A has the rows of expert 0, then those of
+        scale: of the product; of a stack, once its parameter is known (``of_parameter``).
+        is_swapped: A is ``(rank, out)`` and B is ``(in, rank)``. PEFT keeps those of an embedding so, where
+            out are the tokens, and those of a parameter with inputs first.
+        is_stack: PEFT keeps those of E experts in one matrix: A has the rows of expert 0, then those of
             expert 1; B has a column of every expert, then a second one of every expert.
+        is_parameter: PEFT trained the weight as a parameter (``target_parameters``), not as a module's.
+        stacked: E, once the parameter is known.
     """
 
     module: str
     first: SourceTensor
     second: SourceTensor
     scale: float
-    is_embedding: bool = False
+    is_swapped: bool = False
+    is_stack: bool = False
+    is_parameter: bool = False
     stacked: int | None = None
+
+    def of_parameter(self, n_experts: int, scale: float) -> Factors:
+        """Return the factors of a stack, once its parameter and the number of experts are known."""
+        return replace(self, stacked=n_experts, scale=scale)
 
     @property
     def sources(self) -> tuple[str, str]:
@@ -56,16 +64,16 @@ class Factors:
     @property
     def n_in(self) -> int:
         """Inputs of the weight: its columns."""
-        return self.second.shape[0] if self.is_embedding else self.first.shape[-1]
+        return self.second.shape[0] if self.is_swapped else self.first.shape[-1]
 
     @property
     def n_out(self) -> int:
         """Outputs of the weight: its rows."""
-        return self.first.shape[1] if self.is_embedding else self.second.shape[-2]
+        return self.first.shape[1] if self.is_swapped else self.second.shape[-2]
 
     def a(self, expert: int | None = None) -> Float32:
         """Return A of an expert, or of a plain matrix: ``(rank, in)``."""
-        if self.is_embedding:
+        if self.is_swapped:
             return _float32(self.second.array().T)
         array = self.first.array()
         if self.stacked is not None and expert is not None:
@@ -74,7 +82,7 @@ class Factors:
 
     def b(self, expert: int | None = None) -> Float32:
         """Return B of an expert, or of a plain matrix: ``(out, rank)``."""
-        if self.is_embedding:
+        if self.is_swapped:
             return _float32(self.first.array().T)
         array = self.second.array()
         if self.stacked is not None and expert is not None:

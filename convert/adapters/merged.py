@@ -10,7 +10,7 @@ import numpy as np
 
 from convert.adapters.base import Base
 from convert.adapters.factors import Float32
-from convert.adapters.updates import HEAD, TOKENS, Update, Updates, n_outputs
+from convert.adapters.updates import HEAD, TOKENS, Update, Updates, is_transposed, n_outputs
 from convert.architectures import Architecture
 from convert.architectures.decoder import DecoderOnly
 from convert.gguf.encoding import as_float32
@@ -86,7 +86,7 @@ def merged_tensors(updates: Updates, base: Base) -> dict[str, SourceTensor]:
             **_fields(tensor) | {"name": name},
             original=tensor,
             updates=tuple(of_tensor),
-            is_transposed=any(target.is_transposed for target in base.made_of(tensor)),
+            is_transposed=is_transposed(base, tensor),
             n_outputs=n_outputs(base, tensor),
         )
     return merged

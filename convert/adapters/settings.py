@@ -47,6 +47,8 @@ class Settings:
         rank, alpha: of modules that no pattern names.
         rank_pattern, alpha_pattern: of others, by the end of their names or a regular expression.
         uses_rslora: the product counts alpha / sqrt(rank) times, not alpha / rank.
+        target_parameters: parameters that PEFT trained by themselves, not as a module's weight, by the end
+            of their names: ``mlp.experts.down_proj``, ``q_proj.weight``.
         ties: PEFT's ``ensure_weight_tying``: what changes the embeddings changes a tied output as well.
         base: the model it was trained on, as the file calls it.
         where: the file, for messages.
@@ -57,6 +59,7 @@ class Settings:
     rank_pattern: Mapping[str, int] = field(default_factory=dict)
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
     uses_rslora: bool = False
+    target_parameters: tuple[str, ...] = ()
     ties: bool = False
     base: str | None = None
     where: str = CONFIG
@@ -85,25 +88,30 @@ class Settings:
                 for k, v in _table(values, "alpha_pattern", where)
             },
             bool(values.get("use_rslora")),
+            _names(values, "target_parameters", where),
             bool(values.get("ensure_weight_tying")),
             _text(values.get("base_model_name_or_path")),
             where,
         )
 
-    def rank_of(self, module: str) -> int:
-        """Return the rank the file gives a module."""
-        return int(_matching(self.rank_pattern, module, self.rank))
+    def targets_parameter(self, name: str) -> bool:
+        """Whether PEFT trained this parameter by itself; ``name`` begins with its module's."""
+        return any(name == target or name.endswith(f".{target}") for target in self.target_parameters)
 
-    def scale_of(self, module: str) -> float:
-        """Return the scale of a module's product B A."""
-        rank, alpha = self.rank_of(module), _matching(self.alpha_pattern, module, self.alpha)
+    def rank_of(self, name: str) -> int:
+        """Return the rank that the file gives a module, or a parameter that was trained by itself."""
+        return int(_matching(self.rank_pattern, name, self.rank))
+
+    def scale_of(self, name: str) -> float:
+        """Return the scale of the product B A of a module, or of a parameter that was trained by itself."""
+        rank, alpha = self.rank_of(name), _matching(self.alpha_pattern, name, self.alpha)
         return float(alpha / (math.sqrt(rank) if self.uses_rslora else rank))
 
 
-def _matching(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
-    """Return the value of the first pattern that is the end of a module's name, as PEFT compares them."""
+def _matching(patterns: Mapping[str, Any], name: str, default: Any) -> Any:
+    """Return the value of the first pattern that is the end of a name, as PEFT compares them."""
     for pattern, value in patterns.items():
-        if re.fullmatch(rf"(?:.*\.)?(?:{pattern})", module):
+        if re.fullmatch(rf"(?:.*\.)?(?:{pattern})", name):
             return value
     return default
 
@@ -119,6 +127,13 @@ def _table(values: Mapping[str, Any], key: str, where: str) -> list[tuple[str, A
                 "might run forever; write out the names it stands for"
             )
     return list(table.items())
+
+
+def _names(values: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    names = values.get(key) or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{where}: {key} must be a list of names, not {names!r:.60}")
+    return tuple(names)
 
 
 def _is_harmless(pattern: str) -> bool:

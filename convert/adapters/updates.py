@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from convert.adapters.base import EMBEDDING, Base, plain
 from convert.adapters.checkpoint import AdapterCheckpoint
 from convert.adapters.factors import Factors, Float32
+from convert.adapters.settings import Settings
 from convert.errors import CheckpointError
 from convert.source.tensor import SourceTensor
 
@@ -80,7 +81,7 @@ def find_updates(adapter: AdapterCheckpoint, base: Base) -> Updates:
     updates: dict[str, list[Update]] = {}
     unknown = []
     for factors in adapter.factors:
-        found = list(_Finder(base, factors).find())
+        found = list(_Finder(base, factors, adapter.settings).find())
         if not found:
             unknown.append(factors.module)
         for name, update in found:
@@ -109,6 +110,16 @@ def n_outputs(base: Base, tensor: SourceTensor) -> int:
     return _features(base, tensor)[1]
 
 
+def is_transposed(base: Base, tensor: SourceTensor) -> bool:
+    """Whether a weight of the checkpoint has its inputs first."""
+    return any(target.is_transposed for target in base.made_of(tensor))
+
+
+def _split(name: str) -> tuple[str, str]:
+    all, _, projection = name.rpartition(".")
+    return f"{all}.", projection
+
+
 def _is_tied(base: Base) -> bool:
     return HEAD not in base.modules
 
@@ -116,8 +127,7 @@ def _is_tied(base: Base) -> bool:
 def _features(base: Base, tensor: SourceTensor) -> tuple[int, int]:
     """Return a weight's inputs and outputs."""
     *_, rows, columns = tensor.shape
-    is_transposed = any(target.is_transposed for target in base.made_of(tensor))
-    return (rows, columns) if is_transposed else (columns, rows)
+    return (rows, columns) if is_transposed(base, tensor) else (columns, rows)
 
 
 @dataclass(frozen=True)
@@ -126,9 +136,13 @@ class _Finder:
 
     base: Base
     factors: Factors
+    settings: Settings
 
     def find(self) -> Iterator[tuple[str, Update]]:
-        name = re.sub(r"\.base_layer(?=\.|$)", "", plain(self.factors.module))
+        name = plain(self.factors.module)
+        if self.factors.is_stack:
+            yield from self._stack(name)
+            return
         for tried in dict.fromkeys((name, name.replace(".attn.", ".self_attn."))):
             found = list(self._plain(tried) or self._fused(tried) or self._experts(tried))
             if found:
@@ -142,6 +156,10 @@ class _Finder:
             return []
         if len(tensor.shape) == 3:
             return [(name, self._checked(tensor, Update(self.factors), tensor.shape[0]))]
+        if self.factors.is_parameter and is_transposed(self.base, tensor):
+            return replace(self, factors=replace(self.factors, is_parameter=False, is_swapped=True))._plain(
+                name
+            )
         return [(name, self._checked(tensor, Update(self.factors)))]
 
     def _fused(self, name: str) -> list[tuple[str, Update]]:
@@ -156,15 +174,37 @@ class _Finder:
 
     def _experts(self, name: str) -> Iterator[tuple[str, Update]]:
         match = _EXPERTS.fullmatch(name)
-        if match is None and name.endswith(".experts") and self.factors.n_experts is not None:
-            projection = self._projection_by_shape(f"{name}.")
-            yield from self._projection(f"{name}.", projection, None) if projection else ()
-        elif match is not None:
+        if match is not None:
             expert = None if match["expert"] is None else int(match["expert"])
             if (expert is None) == (self.factors.n_experts is not None):
                 tinkers = _TINKER if self._is_gated(match["all"]) else _TINKER_UNGATED
                 projection = tinkers.get(match["projection"], match["projection"])
                 yield from self._projection(match["all"], projection, expert)
+
+    def _stack(self, name: str) -> Iterator[tuple[str, Update]]:
+        """Yield what a parameter of all experts changes; PEFT saves its factors under the module."""
+        all, projection = (f"{name}.", None) if name.endswith(".experts") else _split(name)
+        projection = projection or self._projection_by_shape(all)
+        if projection is None:
+            return
+        known = self.factors.of_parameter(*self._of_stack(all, projection))
+        yield from replace(self, factors=known)._projection(all, projection, None)
+
+    def _of_stack(self, all: str, projection: str) -> tuple[int, float]:
+        """Return the number of experts and the scale. Patterns match module and parameter, as in PEFT."""
+        module = self.factors.module.removesuffix(f".{projection}")
+        parameter, rows = f"{module}.{projection}", self.factors.first.shape[0]
+        n_experts, rank = self._n_experts(all), self.settings.rank_of(parameter)
+        if rows != n_experts * rank:
+            raise CheckpointError(
+                f"{self.factors.first.name} has {rows} rows for the {n_experts} experts of "
+                f"{self.base.path}; {self.settings.where} says that the rank of {parameter} is {rank}"
+            )
+        return n_experts, self.settings.scale_of(parameter)
+
+    def _n_experts(self, all: str) -> int:
+        stacked = self.base.modules.get(f"{all}down_proj")
+        return stacked.shape[0] if stacked else self._count(all, "down_proj")
 
     def _projection(self, all: str, projection: str, expert: int | None) -> Iterator[tuple[str, Update]]:
         """Yield what changes in one projection, of one expert or of all."""
@@ -251,4 +291,4 @@ class _Finder:
         )
 
 
-__all__ = ["EMBEDDING", "HEAD", "TOKENS", "Update", "Updates", "find_updates", "n_outputs"]
+__all__ = ["EMBEDDING", "HEAD", "TOKENS", "Update", "Updates", "find_updates", "is_transposed", "n_outputs"]

@@ -165,3 +165,35 @@ def write_tokenizer(directory: Path, n_tokens: int) -> None:
     settings = {"tokenizer_class": "GPT2Tokenizer", "bos_token": end, "eos_token": end}
     (directory / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     (directory / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+def write_qwen3moe(
+    directory: Path, *, n_experts: int = 3, fused: bool = False, dtype: str = "F32", **settings: Any
+) -> Tensors:
+    """Write a tiny Qwen3 with experts and return its tensors; ``fused``: as transformers 5 has experts."""
+    config = CONFIG | {"architectures": ["Qwen3MoeForCausalLM"], "num_hidden_layers": 1, "head_dim": 16}
+    config |= {"num_experts": n_experts, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+    config |= {"norm_topk_prob": True, "model_type": "qwen3_moe"} | settings
+    tensors = {k: v for k, v in llama_tensors(config, dtype).items() if ".mlp." not in k}
+    rng = np.random.default_rng(5)
+    width, inner = config["hidden_size"], config["moe_intermediate_size"]
+
+    def stack(rows: int, columns: int) -> NDArray[Any]:
+        return (rng.standard_normal((n_experts, rows, columns)) * columns**-0.5).astype(DTYPES[dtype])
+
+    for layer in range(config["num_hidden_layers"]):
+        block = f"model.layers.{layer}."
+        gate, up, down = stack(inner, width), stack(inner, width), stack(width, inner)
+        tensors |= {f"{block}self_attn.{x}_norm.weight": np.ones(16, DTYPES[dtype]) for x in "qk"}
+        tensors[f"{block}mlp.gate.weight"] = stack(1, width)[:, 0]
+        if fused:
+            tensors[f"{block}mlp.experts.gate_up_proj"] = np.concatenate([gate, up], axis=1)
+            tensors[f"{block}mlp.experts.down_proj"] = down
+            continue
+        for name, of_all in (("gate_proj", gate), ("up_proj", up), ("down_proj", down)):
+            tensors |= {f"{block}mlp.experts.{i}.{name}.weight": one for i, one in enumerate(of_all)}
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    write_tokenizer(directory, config["vocab_size"])
+    write_weights(directory, tensors)
+    return tensors
