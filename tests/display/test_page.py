@@ -72,12 +72,15 @@ def test_hostile_tokens_add_nothing(html: str) -> None:
 
 
 def test_each_token_and_its_alternatives_are_told() -> None:
-    parsed = Parsed(page(hostile_text()))
+    made = hostile_text()
+    parsed = Parsed(page(made))
     assert len(parsed.details) == len(TOKENS)
     assert "not scored" in parsed.details[0]
     for i, (data, detail) in enumerate(zip(TOKENS, parsed.details, strict=True)):
         assert one_line(text_of_bytes(data)) in detail
         assert f"id {i}" in detail
+        for other in made.tokens[i].alternatives:
+            assert f"   id {other.token_id}" in detail.partition("\n")[2], "alternatives have ids"
         if i:
             assert "rank 1" in detail
             assert [f"{share} %" in detail for share in ("60.65", "22.31", "8.21")] == [True] * 3

@@ -23,7 +23,9 @@ from tinker_local.display import visible
         (b"\x00\x1b[0m", "\\x00\\x1b[0m"),
         (b"\xf0\x9f", "\\xf0\\x9f"),
         (b"\xed\xa0\x80", "\\xed\\xa0\\x80"),
-        ("\u202ex\u00a0".encode(), "\\u202ex\\xa0"),
+        ("\u202ex\u00a0".encode(), "\\u202ex\\u00a0"),
+        (b"\xa0\xad\x85", "\\xa0\\xad\\x85"),  # bytes, which stay apart from these characters
+        ("\u00a0\u00ad\u0085".encode(), "\\u00a0\\u00ad\\u0085"),
         ("\u0301".encode(), "◌\u0301"),
         ("é😀中".encode(), "é😀中"),
         (b"", "∅"),
@@ -31,6 +33,30 @@ from tinker_local.display import visible
 )
 def test_one_line(data: bytes, shown: str) -> None:
     assert visible.one_line(visible.text_of_bytes(data)) == shown
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (b" the", "' the'"),
+        (b"\xf0\x9f", "'\\xf0\\x9f'"),
+        (b"\\xf0", "'\\\\xf0'"),  # four characters of plain text
+        (b"\n\r\t", "'\\n\\r\\t'"),
+        (b"it's", '"it\'s"'),
+        (b"'\"", "'\\'\"'"),
+        ("\ufffd\u0085\u202e\u2800".encode(), "'\ufffd\\u0085\\u202e\\u2800'"),
+        ("é中😀".encode(), "'é中😀'"),
+        (b"", "''"),
+    ],
+)
+def test_quoted(data: bytes, shown: str) -> None:
+    assert visible.quoted(visible.text_of_bytes(data)) == shown
+
+
+@given(st.lists(st.binary(max_size=6), min_size=2, max_size=2, unique=True))
+def test_quoted_texts_that_differ_look_different(both: list[bytes]) -> None:
+    one, other = map(visible.text_of_bytes, both)
+    assert visible.quoted(one) != visible.quoted(other)
 
 
 def test_one_line_is_short() -> None:

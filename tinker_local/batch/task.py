@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 from tinker_local.batch.item import TEXTS, Item
 from tinker_local.batch.lines import Line
 from tinker_local.continued import Continued
+from tinker_local.display.visible import escaped
 from tinker_local.errors import BadRequestError
 from tinker_local.futures import APIFuture
 from tinker_local.sampling_client import SamplingClient
@@ -184,7 +185,7 @@ class ScoreTask:
         total = math.fsum(scored)
         answer: dict[str, Any] = {
             "tokens": tokens,
-            "texts": [tokenizer.decode(token) for token in tokens],
+            "texts": [escaped(tokenizer.token_bytes(token)) for token in tokens],
             "logprobs": scores,
             "sum": total,
             "perplexity": math.exp(-total / len(scored)) if scored else 1.0,

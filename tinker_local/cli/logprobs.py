@@ -14,7 +14,7 @@ from tinker_local.cli.batch import Force, Input, Output, check_batch, run_batch
 from tinker_local.cli.parameters import ChosenModel, runs_a_model
 from tinker_local.display import ScoredText, ScoredToken, TextComparison, write_page
 from tinker_local.display.page import check_place
-from tinker_local.display.visible import bytes_of_text, text_of_bytes
+from tinker_local.display.visible import bytes_of_text, escaped, quoted, text_of_bytes
 from tinker_local.types import ModelInput, SamplingParams
 
 _TOP_K = 10  # alternatives on pages and in coloured texts unless --top-k is given
@@ -175,9 +175,12 @@ def _column(value: float | None) -> str:
 
 
 def _line(token: ScoredToken) -> str:
-    line = f"{token.token_id:6d}  {_quoted(token.text)}"
+    line = f"{token.token_id:6d}  {quoted(token.text)}"
     if token.alternatives:
-        line += "   <- " + ", ".join(f"{_quoted(a.text)} {a.logprob:.4f}" for a in token.alternatives)
+        others = (
+            f"{other.token_id} {quoted(other.text)} {other.logprob:.4f}" for other in token.alternatives
+        )
+        line += "   <- " + ", ".join(others)
     return line
 
 
@@ -199,7 +202,7 @@ def _as_json(shown: ScoredText | TextComparison, with_topk: bool) -> dict[str, A
     answer = {
         "model": shown.name,
         "tokens": [token.token_id for token in shown.tokens],
-        "texts": [_decoded(token.text) for token in shown.tokens],
+        "texts": [escaped(bytes_of_text(token.text)) for token in shown.tokens],
         "logprobs": [token.logprob for token in shown.tokens],
         "count": shown.count,
         "sum": shown.total,
@@ -212,11 +215,3 @@ def _as_json(shown: ScoredText | TextComparison, with_topk: bool) -> dict[str, A
             for token in shown.tokens
         ]
     return answer
-
-
-def _quoted(text: str) -> str:
-    return repr(_decoded(text))
-
-
-def _decoded(text: str) -> str:
-    return bytes_of_text(text).decode("utf-8", "replace")

@@ -14,6 +14,7 @@ from tinker_local.batch import SampleTask
 from tinker_local.cli.batch import Force, Input, Output, check_batch, run_batch
 from tinker_local.cli.parameters import ChosenModel, runs_a_model
 from tinker_local.continued import Continued
+from tinker_local.display.visible import quoted, text_of_bytes
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.tokenizer import Tokenizer
 from tinker_local.types import ModelInput, SampledSequence, SampleResponse, SamplingParams
@@ -156,7 +157,8 @@ def _print_first(drawn: Drawn, continued: Continued, future: Future[SampleRespon
 
 def _print_logprobs(tokenizer: Tokenizer, sequence: SampledSequence) -> None:
     for token, logprob in zip(sequence.tokens, sequence.logprobs or [], strict=True):
-        typer.echo(f"{logprob:10.4f}  {token:6d}  {tokenizer.decode(token)!r}")
+        text = text_of_bytes(tokenizer.token_bytes(token))
+        typer.echo(f"{logprob:10.4f}  {token:6d}  {quoted(text)}")
 
 
 def _as_json(model: str, prompt: str, continued: Continued, response: SampleResponse) -> dict[str, Any]:

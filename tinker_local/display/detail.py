@@ -102,8 +102,9 @@ def _score_lines(token: ScoredToken, has_text: bool = True, most: int | None = N
 def _row(place: str, shown: Alternative, token: ScoredToken, has_text: bool) -> str:
     pointer = "▸" if shown.token_id == token.token_id else " "
     share = probability(shown.logprob)
-    text = _ISOLATED.format(one_line(shown.text)) if has_text else f"id {shown.token_id}"
-    return f"{pointer}{place:>4} {share:>9}  {_bar(math.exp(shown.logprob)):<{_BAR}}  {text}"
+    bar = f"{_bar(math.exp(shown.logprob)):<{_BAR}}"
+    text = f"{_ISOLATED.format(one_line(shown.text))}   " if has_text else ""
+    return f"{pointer}{place:>4} {share:>9}  {bar}  {text}id {shown.token_id}"
 
 
 def _bar(share: float) -> str:

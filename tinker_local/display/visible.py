@@ -1,7 +1,8 @@
 """Make any text visible. Texts are not trusted: they may hold control characters or half a character.
 
 A character that is invisible, or that would change how others look, is shown as a Python escape
-(``\\x1b``, ``\\u202e``, ``\\xf0`` for a byte that is not UTF-8); line breaks and tabs are shown as arrows.
+(``\\x1b``, ``\\u202e``); line breaks and tabs are shown as arrows. A byte that is not UTF-8 is shown as
+``\\xf0``. From ``\\x80`` on such escapes stand for bytes alone: characters are ``\\u0080`` to ``\\u00ff``.
 """
 
 from __future__ import annotations
@@ -38,6 +39,24 @@ def text_of_bytes(data: bytes) -> str:
 def bytes_of_text(text: str) -> bytes:
     """Encode as UTF-8: the inverse of ``text_of_bytes``."""
     return text.encode("utf-8", "surrogateescape")
+
+
+def escaped(data: bytes) -> str:
+    """Decode UTF-8 for programs to read; bytes that are not UTF-8 are written ``\\xf0``."""
+    return data.decode("utf-8", "backslashreplace")
+
+
+def quoted(text: str) -> str:
+    """Return a text between quotes on one line, as Python writes it, except for bytes that are not UTF-8.
+
+    These are written ``\\xf0``, and characters from U+0080 to U+00FF that are invisible ``\\u0085``.
+
+    Args:
+        text: as ``text_of_bytes`` returns it.
+    """
+    quote = '"' if "'" in text and '"' not in text else "'"
+    written = {quote: f"\\{quote}", "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
+    return quote + "".join(written.get(c) or _mark(c) or c for c in text) + quote
 
 
 def pieces(text: str) -> Iterator[Piece]:
@@ -119,9 +138,9 @@ def _mark(character: str) -> str | None:
         return f"\\x{ord(character) - 0xDC00:02x}"
     category = unicodedata.category(character)
     unseen = category.startswith("C") or (category.startswith("Z") and character != " ")
-    if unseen or character in _BLANKS:
-        return character.encode("unicode_escape").decode()
-    return None
+    if not unseen and character not in _BLANKS:
+        return None
+    return f"\\u{ord(character):04x}" if "\x80" <= character <= "\xff" else ascii(character)[1:-1]
 
 
 def _has_lone_bytes(text: str) -> bool:
@@ -131,10 +150,12 @@ def _has_lone_bytes(text: str) -> bool:
 __all__ = [
     "Piece",
     "bytes_of_text",
+    "escaped",
     "is_plain",
     "is_right_to_left",
     "one_line",
     "pieces",
+    "quoted",
     "text_of_bytes",
     "whole_characters",
 ]
