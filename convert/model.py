@@ -6,19 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-import numpy as np
-
 from convert.architectures import Architecture, find_architecture
 from convert.errors import CheckpointError
 from convert.gguf.head import Value
 from convert.gguf.target import Target
 from convert.source.checkpoint import SourceCheckpoint
 from convert.source.config import Config
-from convert.source.tensor import SourceTensor
 
 _EMBEDDING = "token_embd.weight"
-_OUTPUT = "lm_head.weight"
-_CHUNK = 1 << 24  # bytes that are compared at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,31 +87,14 @@ def _refuse_left_over(
     checkpoint: SourceCheckpoint, architecture: Architecture, targets: list[Target]
 ) -> None:
     used = {name for target in targets for name in target.sources}
+    ignored = (*architecture.ignored, *architecture.copies)
     left = [
         name
         for name in checkpoint.tensors
-        if name not in used and not any(fnmatchcase(name, pattern) for pattern in architecture.ignored)
+        if name not in used and not any(fnmatchcase(name, pattern) for pattern in ignored)
     ]
-    embeddings = [target.sources[0] for target in targets if target.name == _EMBEDDING and target.sources]
-    for name in [name for name in left if name.endswith(_OUTPUT) and embeddings]:
-        if not _are_equal(checkpoint.tensors[name], checkpoint.tensors[embeddings[0]]):
-            raise CheckpointError(
-                f"config.json says that the output matrix is the embedding (tie_word_embeddings), but the "
-                f"tensor {name} differs from {embeddings[0]}"
-            )
-        left.remove(name)
     if left:
         shown = ", ".join(left[:8]) + (f" and {len(left) - 8} more" if len(left) > 8 else "")
         raise CheckpointError(
             f"{checkpoint.directory} has tensors that a {checkpoint.architecture} has no place for: {shown}"
         )
-
-
-def _are_equal(one: SourceTensor, other: SourceTensor) -> bool:
-    if (one.shape, one.dtype) != (other.shape, other.dtype):
-        return False
-    a, b = (tensor.array().reshape(-1).view(np.uint8) for tensor in (one, other))
-    return all(
-        np.array_equal(a[start : start + _CHUNK], b[start : start + _CHUNK])
-        for start in range(0, len(a), _CHUNK)
-    )

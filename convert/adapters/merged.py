@@ -102,6 +102,7 @@ def separate_output(base: Base, architecture: Architecture, merged: Mapping[str,
     name = _head_name(base)
     head = merged.get(name) or base.modules[TOKENS]
     architecture.change({name: head})
+    architecture.ignored = (*architecture.ignored, name)  # a copy of the embeddings, if it is in the file
     architecture.config = architecture.config.replaced(tie_word_embeddings=False)
 
 

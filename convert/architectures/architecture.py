@@ -80,6 +80,11 @@ class Architecture(ABC):
         self._source = {**self._source, **tensors}
 
     @property
+    def copies(self) -> tuple[str, ...]:
+        """Names of the checkpoint's tensors that only repeat another one, and go into no target."""
+        return ()
+
+    @property
     def fused(self) -> Mapping[str, tuple[str, int]]:
         """Modules that adapters train by themselves, but that are rows of a fused matrix in the checkpoint.
 

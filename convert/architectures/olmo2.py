@@ -39,4 +39,4 @@ class Olmo2(Transformer):
         """Yield the token embeddings and the output matrix, which llama.cpp requires even if tied."""
         yield from super().embeddings()
         if self.tied:
-            yield self.take("output.weight", f"{self.prefix}{self.embedding}")
+            yield self.take("output.weight", self._embeddings)

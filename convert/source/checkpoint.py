@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from convert.source.tensor import SourceTensor
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -92,6 +90,7 @@ def _some(tensors: dict[str, SourceTensor], path: Path) -> dict[str, SourceTenso
 
 
 def _read_shards(directory: Path, index: Path) -> dict[str, SourceTensor]:
+    """Return the tensors from the files that the index names for them; other files and copies are stale."""
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise CheckpointError(f"{index} has no table weight_map")
@@ -104,22 +103,14 @@ def _read_shards(directory: Path, index: Path) -> dict[str, SourceTensor]:
     for name, path in paths.items():
         assert path is not None
         for tensor in read_tensors(path).values():
-            if tensor.name in tensors:
+            if tensor.name not in places:
                 raise CheckpointError(
-                    f"tensor {tensor.name} is in {tensors[tensor.name].file} and again in {path}"
+                    f"{path} has the tensor {tensor.name}, and {index.name} says it is in no file"
                 )
-            if places.get(tensor.name) != name:
-                raise CheckpointError(
-                    f"{path} has the tensor {tensor.name}, and {index.name} says it is in "
-                    f"{places.get(tensor.name, 'no file')}"
-                )
-            tensors[tensor.name] = tensor
+            if places[tensor.name] == name:  # else a stale one, which the index overlays
+                tensors[tensor.name] = tensor
     if missing := sorted(places.keys() - tensors.keys()):
         raise CheckpointError(f"{places[missing[0]]} has no tensor {missing[0]}, which {index.name} lists")
-    unlisted = sorted(path.name for path in directory.glob("*") if _SHARD.fullmatch(path.name))
-    for name in unlisted:
-        if name not in paths:
-            raise CheckpointError(f"{directory / name} is a shard that {index.name} does not list")
     return tensors
 
 

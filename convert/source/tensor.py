@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ DTYPES: dict[str, np.dtype[Any]] = {
     }.items()
 }
 """safetensors' names of number formats (https://huggingface.co/docs/safetensors)."""
+
+
+_CHUNK = 1 << 22  # numbers that are compared at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,3 +86,18 @@ class SourceTensor:
         if not self.n_bytes:
             return np.empty(self.shape, DTYPES[self.dtype])
         return np.memmap(self.file, DTYPES[self.dtype], mode="r", offset=self.offset, shape=self.shape)
+
+
+def are_equal(one: SourceTensor, other: SourceTensor) -> bool:
+    """Whether two tensors have the same shape and numbers, in whatever formats. Reads both."""
+    if one.shape != other.shape:
+        return False
+    a, b = one.array(), other.array()
+    step = max(1, _CHUNK // max(1, math.prod(one.shape[1:])))
+    return all(_same(a[start : start + step], b[start : start + step]) for start in range(0, len(a), step))
+
+
+def _same(one: Array, other: Array) -> bool:
+    if one.dtype == other.dtype:  # bytes first: NaN equals itself then, and nothing is converted
+        return one.tobytes() == other.tobytes() or bool(np.array_equal(one, other))
+    return bool(np.array_equal(one.astype(np.float32), other.astype(np.float32)))

@@ -99,7 +99,7 @@ def first(places: dict[str, str]) -> str:
         (lambda p: p.update({first(p): "other.safetensors"}), "lacks other.safetensors"),
         (lambda p: p.update({"more": p[first(p)]}), "has no tensor more"),
         (lambda p: p.pop(first(p)), "says it is in no file"),
-        (lambda p: p.update({first(p): p[list(p)[-1]]}), "says it is in model-00002"),
+        (lambda p: p.update({first(p): p[list(p)[-1]]}), "model-00002-of-00002.safetensors has no tensor"),
         (lambda p: p.clear(), "no table weight_map"),
     ],
 )
@@ -117,20 +117,19 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
         SourceCheckpoint.open(tmp_path)
 
 
-def test_a_shard_that_the_index_forgot(tmp_path: Path) -> None:
-    write_llama(tmp_path, n_shards=2)
-    write_safetensors(tmp_path / "model-00003-of-00003.safetensors", {"x": np.zeros(3, np.float32)})
-    with pytest.raises(CheckpointError, match=r"model-00003-of-00003\.safetensors is a shard"):
-        SourceCheckpoint.open(tmp_path)
-
-
-def test_a_tensor_in_two_shards(tmp_path: Path) -> None:
+def test_an_index_decides_between_copies(tmp_path: Path) -> None:
+    """A save over an older one leaves files and copies of tensors; the index says which count."""
     tensors = write_llama(tmp_path, n_shards=2)
-    path = tmp_path / "model-00002-of-00002.safetensors"
-    name = next(iter(tensors))
-    write_safetensors(path, {n: t for i, (n, t) in enumerate(tensors.items()) if i % 2 or n == name})
-    with pytest.raises(CheckpointError, match=f"tensor {name} is in .* and again in"):
-        SourceCheckpoint.open(tmp_path)
+    stale = {name: np.zeros_like(array) for name, array in tensors.items()}
+    for number in (1, 2):
+        path = tmp_path / f"model-0000{number}-of-00002.safetensors"
+        own = {name: array for i, (name, array) in enumerate(tensors.items()) if i % 2 == number - 1}
+        write_safetensors(path, stale | own)
+    write_safetensors(tmp_path / "model-00003-of-00003.safetensors", stale | {"x": np.zeros(3, np.float32)})
+    write_safetensors(tmp_path / "consolidated.safetensors", stale)
+    read = SourceCheckpoint.open(tmp_path).tensors
+    assert read.keys() == tensors.keys()
+    assert all(np.array_equal(read[name].array(), array) for name, array in tensors.items())
 
 
 def test_shards_without_an_index(tmp_path: Path) -> None:

@@ -250,10 +250,6 @@ def test_tied_embeddings(tmp_path: Path) -> None:
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     write_weights(tmp_path / "tiny", tensors)
     convert_checkpoint(tmp_path / "tiny", tmp_path / "x.gguf", force=True)
-    tensors["lm_head.weight"] = tensors["lm_head.weight"][::-1].copy()
-    write_weights(tmp_path / "tiny", tensors)
-    with pytest.raises(CheckpointError, match=r"lm_head\.weight differs from model\.embed_tokens\.weight"):
-        convert_checkpoint(tmp_path / "tiny", tmp_path / "x.gguf", force=True)
 
 
 @pytest.mark.parametrize(
