@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import gguf
 import numpy as np
@@ -62,8 +62,17 @@ class Architecture(ABC):
     interleaves_experts: ClassVar[bool] = False
     """Whether the rows of ``gate_up_proj`` alternate between gate and up. False: the gate's come first."""
 
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """What transformers 5 takes for settings that config.json leaves out: its configuration class.
+
+    Of the settings that the family reads. ``tests/parity/test_defaults.py`` compares with transformers.
+    """
+
+    aliases: ClassVar[Mapping[str, str]] = {}
+    """Other names that transformers takes for a setting (``attribute_map``), and those they stand for."""
+
     def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
-        self.config, self._source = config, tensors
+        self.config, self._source = config.completed(self.defaults, self.aliases), tensors
 
     @cached_property
     def n_layers(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -40,6 +40,35 @@ class DeepSeekV3(DecoderOnly):
     names: ClassVar[tuple[str, ...]] = ("DeepseekV3ForCausalLM",)
     gguf_name = "deepseek2"
     ignored: tuple[str, ...] = ("*.rotary_emb.inv_freq",)
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "hidden_size": 7168,
+        "intermediate_size": 18432,
+        "moe_intermediate_size": 2048,
+        "num_hidden_layers": 61,
+        "num_attention_heads": 128,
+        "num_key_value_heads": 128,
+        "n_shared_experts": 1,
+        "n_routed_experts": 256,
+        "routed_scaling_factor": 2.5,
+        "kv_lora_rank": 512,
+        "q_lora_rank": 1536,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+        "qk_nope_head_dim": 128,
+        "n_group": 8,
+        "topk_group": 4,
+        "num_experts_per_tok": 8,
+        "first_k_dense_replace": 3,
+        "norm_topk_prob": True,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-6,
+        "rope_interleave": True,
+        "num_nextn_predict_layers": 1,
+    }
+    aliases: ClassVar[Mapping[str, str]] = {
+        "num_local_experts": "n_routed_experts",
+        "num_mtp_layers": "num_nextn_predict_layers",
+    }
     without_lora = (
         "output.weight",
         "blk.*.attn_q.weight",
@@ -52,14 +81,15 @@ class DeepSeekV3(DecoderOnly):
 
     def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
         super().__init__(config, unpack(tensors, config))
-        n_extra = config.integer("num_nextn_predict_layers", config.get("num_mtp_layers", 0))
+        config = self.config
+        n_extra = config.integer("num_nextn_predict_layers", 0)
         extra = range(self.n_layers, self.n_layers + n_extra)
         self.ignored = (*type(self).ignored, *(f"{self.prefix}layers.{i}.*" for i in extra))
         self.n_heads = config.integer("num_attention_heads")
         self.nope, self.rope = config.integer("qk_nope_head_dim"), config.integer("qk_rope_head_dim")
         self.value, self.rank = config.integer("v_head_dim"), config.integer("kv_lora_rank")
-        self.n_dense = config.integer("first_k_dense_replace", 3)
-        self.n_experts = config.integer("n_routed_experts", config.get("num_local_experts"))
+        self.n_dense = config.integer("first_k_dense_replace")
+        self.n_experts = config.integer("n_routed_experts")
 
     def metadata(self) -> dict[str, Value]:
         """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
@@ -72,7 +102,7 @@ class DeepSeekV3(DecoderOnly):
         if rope.kind not in ("default", "yarn"):
             raise UnsupportedError(f"config.json: the rotary scaling is {rope.kind!r}; known here is yarn")
         self._refuse_lite()
-        length = config.integer("max_position_embeddings", 4096)
+        length = config.integer("max_position_embeddings")
         return {
             "vocab_size": self.tensor(f"{self.prefix}embed_tokens.weight").shape[0],
             "context_length": length,
@@ -88,7 +118,7 @@ class DeepSeekV3(DecoderOnly):
             "attention.value_length_mla": self.value,
             "attention.q_lora_rank": config.integer("q_lora_rank", 0),
             "attention.kv_lora_rank": self.rank,
-            "attention.layer_norm_rms_epsilon": config.number("rms_norm_eps", 1e-6),
+            "attention.layer_norm_rms_epsilon": config.number("rms_norm_eps"),
             **latent_rope_metadata(rope, self.rope, length),
             **self._routing(),
         }
@@ -123,7 +153,7 @@ class DeepSeekV3(DecoderOnly):
         Args:
             before: rows of a head that are not rotated and come first.
         """
-        if self.config.get("rope_interleave", True):
+        if self.config.get("rope_interleave"):
             return None
         head = np.concatenate([np.arange(before), before + rotary_rows(1, self.rope)])
         rows: Rows = (np.arange(n_heads)[:, None] * len(head) + head).reshape(-1)
@@ -161,9 +191,9 @@ class DeepSeekV3(DecoderOnly):
             "expert_count": self.n_experts,
             "expert_used_count": config.integer("num_experts_per_tok"),
             "expert_feed_forward_length": config.integer("moe_intermediate_size"),
-            "expert_shared_count": config.integer("n_shared_experts", 1),
-            "expert_weights_scale": config.number("routed_scaling_factor", 2.5),
-            "expert_weights_norm": bool(config.get("norm_topk_prob", True)),
+            "expert_shared_count": config.integer("n_shared_experts"),
+            "expert_weights_scale": config.number("routed_scaling_factor"),
+            "expert_weights_norm": bool(config.get("norm_topk_prob")),
             "expert_gating_func": SIGMOID,
         }
         for key in ("expert_shared_count", "expert_weights_scale"):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from convert.architectures.architecture import Value
-from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, Sizes, Transformer
+from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, Transformer
 from convert.errors import UnsupportedError
 from convert.source.config import Rope
 
@@ -29,7 +30,20 @@ class Gemma2(Transformer):
     added_to_norms = 1.0
     is_tied = True
     has_output = False
-    defaults: ClassVar[Sizes] = {"head_dim": 256, "num_key_value_heads": 4, "query_pre_attn_scalar": 256}
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-6,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+    }
     full_every = 2
     """The default of ``sliding_window_pattern``: every n-th layer has full attention."""
     largest = 46
@@ -38,11 +52,12 @@ class Gemma2(Transformer):
     def check(self) -> None:
         """Refuse what llama.cpp's architecture cannot express."""
         super().check()
-        share = self._size("hidden_size") // self.n_heads
+        share = self.config.integer("hidden_size") // self.n_heads
         scale = share if self.n_layers == self.largest else self.head_size
-        if self._size("query_pre_attn_scalar") != scale:
+        scalar = self.config.integer("query_pre_attn_scalar")
+        if scalar != scale:
             raise UnsupportedError(
-                f"config.json: query_pre_attn_scalar is {self._size('query_pre_attn_scalar')}; llama.cpp's "
+                f"config.json: query_pre_attn_scalar is {scalar}; llama.cpp's "
                 f"{self.gguf_name} computes with {scale} for {self.n_layers} layers"
             )
 
@@ -57,18 +72,18 @@ class Gemma2(Transformer):
         """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
         values = super().metadata()
         if any(self.slides):
-            values["attention.sliding_window"] = self._size("sliding_window")
+            values["attention.sliding_window"] = self.config.integer("sliding_window")
             values["attention.sliding_window_pattern"] = self.slides
         return values | self.caps()
 
     def caps(self) -> dict[str, Value]:
         """Return the soft caps, which llama.cpp's gemma2 always applies."""
         for key in ("attn_logit_softcapping", "final_logit_softcapping"):
-            if self.config.gives(key) and key not in self.config:
+            if key not in self.config:
                 raise UnsupportedError(f"config.json: {key} is null; llama.cpp's gemma2 always applies one")
         return {
-            "attn_logit_softcapping": self.config.number("attn_logit_softcapping", 50.0),
-            "final_logit_softcapping": self.config.number("final_logit_softcapping", 30.0),
+            "attn_logit_softcapping": self.config.number("attn_logit_softcapping"),
+            "final_logit_softcapping": self.config.number("final_logit_softcapping"),
         }
 
 
@@ -80,17 +95,11 @@ class Gemma3(Gemma2):
     has_output = True
     layer = NORMS | ATTENTION | HEAD_NORMS | GATED_MLP
     # published vision-language files give only what differs from transformers' class
-    defaults: ClassVar[Sizes] = {
-        "hidden_size": 2304,
-        "intermediate_size": 9216,
-        "num_hidden_layers": 26,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
+    defaults: ClassVar[Mapping[str, Any]] = {
+        **Gemma2.defaults,
         "max_position_embeddings": 131072,
-        "rms_norm_eps": 1e-6,
-        "query_pre_attn_scalar": 256,
-        "sliding_window": 4096,
+        "attn_logit_softcapping": None,
+        "final_logit_softcapping": None,
     }
     full_every = 6
     largest = 62

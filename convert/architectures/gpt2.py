@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from typing import Any, ClassVar
 
 from convert.architectures.architecture import Target, Value
 from convert.architectures.decoder import DecoderOnly
@@ -22,6 +23,20 @@ class Gpt2(DecoderOnly):
 
     names = ("GPT2LMHeadModel",)
     gguf_name = "gpt2"
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "n_positions": 1024,
+        "n_embd": 768,
+        "n_layer": 12,
+        "n_head": 12,
+        "layer_norm_epsilon": 1e-5,
+    }
+    aliases: ClassVar[Mapping[str, str]] = {
+        "n_ctx": "n_positions",  # of the oldest files
+        "max_position_embeddings": "n_positions",
+        "hidden_size": "n_embd",
+        "num_hidden_layers": "n_layer",
+        "num_attention_heads": "n_head",
+    }
     is_tied = True
     prefixes = ("transformer.", "")
     embedding = "wte.weight"
@@ -42,12 +57,12 @@ class Gpt2(DecoderOnly):
         config.expect("add_cross_attention", False)
         width = config.integer("n_embd")
         return {
-            "context_length": config.integer("n_positions", config.get("n_ctx")),
+            "context_length": config.integer("n_positions"),
             "embedding_length": width,
             "block_count": self.n_layers,
             "feed_forward_length": config.integer("n_inner", 4 * width),
             "attention.head_count": config.integer("n_head"),
-            "attention.layer_norm_epsilon": config.number("layer_norm_epsilon", 1e-5),
+            "attention.layer_norm_epsilon": config.number("layer_norm_epsilon"),
         }
 
     @cached_property

@@ -5,14 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import gguf
 import numpy as np
 
 from convert.architectures.architecture import Rows, Target, Value
 from convert.architectures.rotary import rope_metadata
-from convert.architectures.transformer import ATTENTION, Sizes, Transformer
+from convert.architectures.transformer import ATTENTION, Transformer
 from convert.errors import CheckpointError, ConversionWarning
 from convert.source.config import Config, Rope
 from convert.source.packed_tensor import Mxfp4Tensor, unpack_mxfp4
@@ -24,6 +24,16 @@ _ROUNDED_RAMP = (
     "config.json says truncate: false for YaRN; llama.cpp rounds the bounds of its ramp anyway, so a "
     "few rotary frequencies differ a little from the source's"
 )
+
+USUAL_YARN = {
+    "rope_type": "yarn",
+    "factor": 32.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "truncate": False,
+    "original_max_position_embeddings": 4096,
+}
+"""The rotation of a config.json that says nothing of it (transformers' GptOssConfig)."""
 
 WINDOWED, FULL = "sliding_attention", "full_attention"
 
@@ -41,7 +51,20 @@ class GptOss(Transformer):
     layer = NORMS | ATTENTION
     interleaves_experts = True
     rope_kinds = ("yarn",)
-    defaults: ClassVar[Sizes] = {"head_dim": 64, "rms_norm_eps": 1e-5}
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "hidden_size": 2880,
+        "intermediate_size": 2880,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-5,
+        "sliding_window": 128,
+        "num_local_experts": 128,
+        "num_experts_per_tok": 4,
+    }
+    aliases: ClassVar[Mapping[str, str]] = {"num_experts": "num_local_experts"}
 
     def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
         super().__init__(config, unpack_mxfp4(tensors))
@@ -61,8 +84,10 @@ class GptOss(Transformer):
         return name in ATTENTION
 
     def read_rope(self) -> Rope:
-        """Return the rotation as the config has it."""
-        return self.config.rope(default_theta=150000.0)
+        """Return the rotation as the config has it; one that says none has transformers' YaRN."""
+        says = "rope_parameters" in self.config or "rope_scaling" in self.config
+        config = self.config if says else self.config.replaced(rope_scaling=USUAL_YARN)
+        return config.rope(default_theta=150000.0)
 
     def rope_values(self, length: int) -> dict[str, Value]:
         """Return the keys of the rotation."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from convert.architectures.transformer import ATTENTION, GATED_MLP, Transformer
 from convert.errors import UnsupportedError
 from convert.source.config import Rope
@@ -12,6 +15,14 @@ class Llama(Transformer):
 
     names = ("LlamaForCausalLM",)
     gguf_name = "llama"
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+    }
     rope_kinds = ("linear", "llama3", "yarn", "longrope")
     rotates_pairs = True
 
@@ -34,12 +45,17 @@ class Mistral(Llama):
     """Llama with a sliding window, which llama.cpp's architecture does not have."""
 
     names = ("MistralForCausalLM",)
+    defaults: ClassVar[Mapping[str, Any]] = {
+        **Llama.defaults,
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "sliding_window": 4096,
+    }
 
     def window(self) -> int | None:
-        """Return the sliding window; transformers' default is 4096."""
-        if self.config.gives("sliding_window") and "sliding_window" not in self.config:
-            return None
-        return self.config.integer("sliding_window", 4096)
+        """Return the sliding window, None where config.json says null."""
+        return self.config.integer("sliding_window") if "sliding_window" in self.config else None
 
 
 class SmolLM3(Transformer):
@@ -47,6 +63,16 @@ class SmolLM3(Transformer):
 
     names = ("SmolLM3ForCausalLM",)
     gguf_name = "smollm3"
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "hidden_size": 2048,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6,
+        "no_rope_layer_interval": 4,
+    }
     rotates_pairs = True
     is_tied = True
 
@@ -55,7 +81,7 @@ class SmolLM3(Transformer):
         super().check()
         self.config.get("no_rope_layer_interval")
         turns = self.config.get("no_rope_layers") or [
-            (i + 1) % self.config.integer("no_rope_layer_interval", 4) for i in range(self.n_layers)
+            (i + 1) % self.config.integer("no_rope_layer_interval") for i in range(self.n_layers)
         ]
         if [bool(turn) for turn in turns[: self.n_layers]] != [i % 4 != 3 for i in range(self.n_layers)]:
             raise UnsupportedError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -39,6 +40,39 @@ class NemotronH(DecoderOnly):
 
     names = ("NemotronHForCausalLM",)
     gguf_name = "nemotron_h"
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "hidden_size": 4096,
+        "intermediate_size": 21504,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 4096,
+        "layer_norm_epsilon": 1e-5,
+        "ssm_state_size": 128,
+        "mamba_num_heads": 128,
+        "mamba_head_dim": 64,
+        "n_groups": 8,
+        "conv_kernel": 4,
+        "use_conv_bias": True,
+        "n_routed_experts": 8,
+        "n_shared_experts": 1,
+        "moe_intermediate_size": 7688,
+        "moe_shared_expert_intermediate_size": 7688,
+        "num_experts_per_tok": 2,
+        "routed_scaling_factor": 1.0,
+        "norm_topk_prob": True,
+        "n_group": 1,
+        "topk_group": 1,
+    }
+    aliases: ClassVar[Mapping[str, str]] = {
+        "attention_head_dim": "head_dim",
+        "layer_types": "layers_block_type",
+        "mamba_conv_bias": "use_conv_bias",
+        "mamba_d_conv": "conv_kernel",
+        "mamba_dt_limit": "time_step_limit",
+        "mamba_n_groups": "n_groups",
+        "num_local_experts": "n_routed_experts",
+    }
     prefixes = ("backbone.", "model.")
     embedding = "embeddings.weight"
     without_lora = ("blk.*.ssm_conv1d.weight", "blk.*.ffn_latent_down.weight", "blk.*.ffn_latent_up.weight")
@@ -71,10 +105,10 @@ class NemotronH(DecoderOnly):
     def metadata(self) -> dict[str, Value]:
         """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
         self.check()
-        config, epsilon = self.config, self.config.number("layer_norm_epsilon", 1e-5)
+        config, epsilon = self.config, self.config.number("layer_norm_epsilon")
         n_heads = config.integer("num_attention_heads")
         n_heads_kv = config.integer("num_key_value_heads", n_heads)
-        head_size = config.integer("head_dim", config.get("attention_head_dim", 128))
+        head_size = config.integer("head_dim")
         width = config.integer("moe_intermediate_size" if "moe" in self.kinds else "intermediate_size")
         values: dict[str, Value] = {
             "context_length": config.integer("max_position_embeddings"),
@@ -135,12 +169,12 @@ class NemotronH(DecoderOnly):
             "expert_count": config.integer("n_routed_experts"),
             "expert_used_count": config.integer("num_experts_per_tok"),
             "expert_feed_forward_length": config.integer("moe_intermediate_size"),
-            "expert_shared_count": config.integer("n_shared_experts", 1),
+            "expert_shared_count": config.integer("n_shared_experts"),
             "expert_shared_feed_forward_length": config.integer("moe_shared_expert_intermediate_size"),
-            "expert_weights_norm": bool(config.get("norm_topk_prob", True)),
-            "expert_weights_scale": config.number("routed_scaling_factor", 1.0),
+            "expert_weights_norm": bool(config.get("norm_topk_prob")),
+            "expert_weights_scale": config.number("routed_scaling_factor"),
         }
-        n_groups, n_used = config.integer("n_group", 1), config.integer("topk_group", 1)
+        n_groups, n_used = config.integer("n_group"), config.integer("topk_group")
         if n_used < n_groups:
             values |= {"expert_group_count": n_groups, "expert_group_used_count": n_used}
         if "moe_latent_size" in config:
@@ -189,7 +223,7 @@ class NemotronH(DecoderOnly):
             self.expect_shape(f"{theirs}{name}", shape)
         kernel = self.tensor(f"{theirs}conv1d.weight")
         yield self.reshaped(f"{ours}ssm_conv1d.weight", kernel, (n_channels, width))
-        if self.config.get("use_conv_bias", True):
+        if self.config.get("use_conv_bias"):
             yield self.take(f"{ours}ssm_conv1d.bias", f"{theirs}conv1d.bias")
         else:  # llama.cpp adds one in any case
             yield self.constant(f"{ours}ssm_conv1d.bias", np.zeros(n_channels, np.float32))

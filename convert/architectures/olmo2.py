@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from typing import Any, ClassVar
 
 from convert.architectures.architecture import Target
 from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, Transformer
@@ -14,6 +15,14 @@ class Olmo2(Transformer):
 
     names = ("Olmo2ForCausalLM",)
     gguf_name = "olmo2"
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-5,
+    }
     layer = (
         ATTENTION
         | HEAD_NORMS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
+from typing import Any, ClassVar
 
 from convert.architectures.transformer import PRE_NORMS, Transformer
 from convert.source.config import Rope
@@ -15,6 +16,15 @@ class Phi3(Transformer):
 
     names = ("Phi3ForCausalLM",)
     gguf_name = "phi3"
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 4096,
+        "original_max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+    }
     layer = PRE_NORMS | {
         "attn_qkv": "self_attn.qkv_proj",
         "attn_output": "self_attn.o_proj",
@@ -44,7 +54,7 @@ class Phi3(Transformer):
             "self_attn.k_proj": ("self_attn.qkv_proj", n_q),
             "self_attn.v_proj": ("self_attn.qkv_proj", n_q + n_kv),
             "mlp.gate_proj": ("mlp.gate_up_proj", 0),
-            "mlp.up_proj": ("mlp.gate_up_proj", self._size("intermediate_size")),
+            "mlp.up_proj": ("mlp.gate_up_proj", self.config.integer("intermediate_size")),
         }
 
     def read_rope(self) -> Rope:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from convert.architectures.transformer import (
     ATTENTION,
     GATED_MLP,
     HEAD_NORMS,
     PRE_NORMS,
-    Sizes,
     Transformer,
 )
 
@@ -19,6 +19,17 @@ class Qwen2(Transformer):
 
     names = ("Qwen2ForCausalLM",)
     gguf_name = "qwen2"
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "hidden_size": 4096,
+        "intermediate_size": 22016,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6,
+        "sliding_window": 4096,
+        "max_window_layers": 28,
+    }
 
     def check(self) -> None:
         """Refuse what llama.cpp's architecture cannot express."""
@@ -31,8 +42,7 @@ class Qwen2(Transformer):
 
     def window(self) -> int | None:
         """Return the sliding window of the upper layers, which published models disable."""
-        size = self.config.get("sliding_window", 4096)
-        first = self.config.get("max_window_layers", 28)
+        size, first = self.config.get("sliding_window"), self.config.integer("max_window_layers")
         usual = ["full_attention" if i < first else "sliding_attention" for i in range(self.n_layers)]
         slides = "sliding_attention" in self.config.get("layer_types", usual)
         return size if slides and self.config.get("use_sliding_window", False) else None
@@ -44,7 +54,7 @@ class Qwen3(Qwen2):
     names = ("Qwen3ForCausalLM",)
     gguf_name = "qwen3"
     layer = PRE_NORMS | ATTENTION | HEAD_NORMS | GATED_MLP
-    defaults: ClassVar[Sizes] = {"head_dim": 128}
+    defaults: ClassVar[Mapping[str, Any]] = {**Qwen2.defaults, "head_dim": 128}
 
     def check(self) -> None:
         """Refuse what llama.cpp's architecture cannot express."""

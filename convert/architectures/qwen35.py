@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from convert.architectures.architecture import Rows, Target, Value
 from convert.architectures.experts import expert_stacks
-from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, Sizes, Transformer
+from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, Transformer
 from convert.errors import CheckpointError, UnsupportedError
 from convert.source.config import Config, Rope
 from convert.source.packed_tensor import unpack
@@ -37,22 +37,37 @@ class Qwen35(Transformer):
     layer = NORMS | GATED_MLP
     partial_rotation = True
     added_to_norms = 1.0
-    defaults: ClassVar[Sizes] = {"head_dim": 256, "rms_norm_eps": 1e-6}
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6,
+        "full_attention_interval": 4,
+        "linear_conv_kernel_dim": 4,
+        "linear_key_head_dim": 128,
+        "linear_value_head_dim": 128,
+        "linear_num_key_heads": 16,
+        "linear_num_value_heads": 32,
+    }
     without_lora = ("blk.*.ssm_conv1d.weight",)
     ignored = (*Transformer.ignored, "model.visual.*", "visual.*", "mtp.*")
 
     def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
         super().__init__(config, unpack(tensors, config))
-        self.n_heads_key = config.integer("linear_num_key_heads", 16)
-        self.n_heads_value = config.integer("linear_num_value_heads", 32)
-        self.linear_size = config.integer("linear_value_head_dim", 128)
+        self.n_heads_key = self.config.integer("linear_num_key_heads")
+        self.n_heads_value = self.config.integer("linear_num_value_heads")
+        self.linear_size = self.config.integer("linear_value_head_dim")
         self.is_linear = self._linear_layers()
 
     def check(self) -> None:
         """Refuse what llama.cpp's architecture cannot express."""
         super().check()
         self.config.expect("rms_norm_eps", 1e-6)  # transformers norms linear queries and keys with 1e-6
-        self.config.expect("linear_key_head_dim", self.linear_size, missing=self.linear_size == 128)
+        self.config.expect("linear_key_head_dim", self.linear_size)
         self.config.expect("attn_output_gate", True)
         if not self.n_heads_key or self.n_heads_value % self.n_heads_key:
             raise CheckpointError(
@@ -79,7 +94,7 @@ class Qwen35(Transformer):
         return super().metadata() | {
             "attention.recurrent_layers": self.is_linear,
             "rope.dimension_sections": self._sections(),
-            "ssm.conv_kernel": self.config.integer("linear_conv_kernel_dim", 4),
+            "ssm.conv_kernel": self.config.integer("linear_conv_kernel_dim"),
             "ssm.state_size": self.linear_size,
             "ssm.group_count": self.n_heads_key,
             "ssm.time_step_rank": self.n_heads_value,
@@ -150,13 +165,13 @@ class Qwen35(Transformer):
 
     def _kernel(self, name: str, source: str, rows: Rows) -> Target:
         """Return the convolution over time, one kernel a channel: (channels, 1, kernel) without the 1."""
-        self.expect_shape(source, (len(rows), 1, self.config.integer("linear_conv_kernel_dim", 4)))
+        self.expect_shape(source, (len(rows), 1, self.config.integer("linear_conv_kernel_dim")))
         tensor = self.tensor(source)
         shape = (len(rows), tensor.shape[2])
         return self.compute(name, shape, tensor.sources, lambda: tensor.array()[rows, 0], is_matrix=False)
 
     def _linear_layers(self) -> list[bool]:
-        interval = self.config.integer("full_attention_interval", 4)
+        interval = self.config.integer("full_attention_interval")
         types = self.config.get("layer_types")
         if types is None:
             types = [LINEAR if (i + 1) % interval else FULL for i in range(self.n_layers)]
@@ -188,7 +203,17 @@ class Qwen35Moe(Qwen35):
     layer = NORMS | {
         f"{name}_shexp": source.replace("mlp.", "mlp.shared_expert.") for name, source in GATED_MLP.items()
     }
-    defaults: ClassVar[Sizes] = {**Qwen35.defaults, "intermediate_size": 0}
+    defaults: ClassVar[Mapping[str, Any]] = {
+        **Qwen35.defaults,
+        "hidden_size": 2048,
+        "intermediate_size": 0,
+        "num_hidden_layers": 40,
+        "num_key_value_heads": 2,
+        "moe_intermediate_size": 512,
+        "shared_expert_intermediate_size": 512,
+        "num_experts_per_tok": 8,
+        "num_experts": 256,
+    }
 
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from convert.architectures.architecture import Target, Value
 from convert.architectures.experts import expert_stacks
-from convert.architectures.transformer import ATTENTION, HEAD_NORMS, PRE_NORMS, Sizes, Transformer
+from convert.architectures.transformer import ATTENTION, HEAD_NORMS, PRE_NORMS, Transformer
 from convert.source.config import Config
 from convert.source.packed_tensor import unpack
 from convert.source.tensor import SourceTensor
@@ -19,11 +19,25 @@ class Qwen3Moe(Transformer):
     names = ("Qwen3MoeForCausalLM",)
     gguf_name = "qwen3moe"
     layer = PRE_NORMS | ATTENTION | HEAD_NORMS
-    defaults: ClassVar[Sizes] = {"rms_norm_eps": 1e-6}
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6,
+        "sliding_window": 4096,
+        "moe_intermediate_size": 768,
+        "num_experts_per_tok": 8,
+        "num_experts": 128,
+        "norm_topk_prob": False,
+    }
+    aliases: ClassVar[Mapping[str, str]] = {"num_local_experts": "num_experts"}
 
     def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
         super().__init__(config, unpack(tensors, config))
-        self.n_experts = config.integer("num_experts", config.get("num_local_experts"))
+        self.n_experts = self.config.integer("num_experts")
 
     def check(self) -> None:
         """Refuse what llama.cpp's architecture cannot express."""
@@ -34,7 +48,7 @@ class Qwen3Moe(Transformer):
 
     def window(self) -> int | None:
         """Return the sliding window of all layers, which published models disable."""
-        size = self.config.get("sliding_window", 4096)
+        size = self.config.get("sliding_window")
         return size if self.config.get("use_sliding_window", False) else None
 
     def metadata(self) -> dict[str, Value]:

@@ -23,9 +23,6 @@ GATED_MLP = {"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "
 PRE_NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
 HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 
-Sizes = Mapping[str, int | float]
-"""Settings that say how large a model is, by their names in config.json."""
-
 
 class Transformer(DecoderOnly):
     """A decoder with rotary positions. A family overrides class variables, and methods where necessary."""
@@ -51,9 +48,6 @@ class Transformer(DecoderOnly):
     added_to_norms: ClassVar[float] = 0.0
     """Added to the weights of norms: Gemma stores them less 1."""
 
-    defaults: ClassVar[Sizes] = {}
-    """transformers' defaults of sizes that published files leave out, by their names in config.json."""
-
     ignored: tuple[str, ...] = ("*.rotary_emb.inv_freq",)
 
     # -- sizes ------------------------------------------------------------------------------------
@@ -61,12 +55,12 @@ class Transformer(DecoderOnly):
     @cached_property
     def n_layers(self) -> int:
         """The number of layers."""
-        return self._size("num_hidden_layers")
+        return self.config.integer("num_hidden_layers")
 
     @cached_property
     def n_heads(self) -> int:
         """Attention heads of the queries."""
-        n_heads = self._size("num_attention_heads")
+        n_heads = self.config.integer("num_attention_heads")
         if n_heads == 0:
             raise CheckpointError("config.json: num_attention_heads must be a number of at least 1, not 0")
         return n_heads
@@ -74,15 +68,12 @@ class Transformer(DecoderOnly):
     @cached_property
     def n_heads_kv(self) -> int:
         """Attention heads of the keys and values."""
-        return self.config.integer(
-            "num_key_value_heads", int(self.defaults.get("num_key_value_heads", self.n_heads))
-        )
+        return self.config.integer("num_key_value_heads", self.n_heads)
 
     @cached_property
     def head_size(self) -> int:
         """Numbers in a head of queries, keys or values."""
-        default = self.defaults.get("head_dim", self._size("hidden_size") // self.n_heads)
-        return self.config.integer("head_dim", int(default))
+        return self.config.integer("head_dim", self.config.integer("hidden_size") // self.n_heads)
 
     @cached_property
     def n_rotated(self) -> int:
@@ -110,16 +101,12 @@ class Transformer(DecoderOnly):
         """Return the rotary settings of config.json."""
         return self.config.rope()
 
-    def _size(self, key: str) -> int:
-        default = self.defaults.get(key)
-        return self.config.integer(key, None if default is None else int(default))
-
     # -- metadata ---------------------------------------------------------------------------------
 
     def metadata(self) -> dict[str, Value]:
         """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
         self.check()
-        length = self._size("max_position_embeddings")
+        length = self.config.integer("max_position_embeddings")
         window = self.window()
         if window is not None and window < length:
             warnings.warn(
@@ -130,16 +117,14 @@ class Transformer(DecoderOnly):
             )
         return {
             "context_length": length if window is None else min(length, window),
-            "embedding_length": self._size("hidden_size"),
+            "embedding_length": self.config.integer("hidden_size"),
             "block_count": self.n_layers,
-            "feed_forward_length": self._size("intermediate_size"),
+            "feed_forward_length": self.config.integer("intermediate_size"),
             "attention.head_count": self.n_heads,
             "attention.head_count_kv": self.n_heads_kv,
             "attention.key_length": self.head_size,
             "attention.value_length": self.head_size,
-            "attention.layer_norm_rms_epsilon": self.config.number(
-                "rms_norm_eps", self.defaults.get("rms_norm_eps")
-            ),
+            "attention.layer_norm_rms_epsilon": self.config.number("rms_norm_eps"),
             **self.rope_values(length),
         }
 
@@ -163,14 +148,14 @@ class Transformer(DecoderOnly):
 
     def expect_usual_heads(self) -> None:
         """Refuse a head size other than hidden size / heads, which llama.cpp's architecture assumes."""
-        self.config.expect("head_dim", self._size("hidden_size") // self.n_heads)
+        self.config.expect("head_dim", self.config.integer("hidden_size") // self.n_heads)
 
     # -- tensors ----------------------------------------------------------------------------------
 
     def targets(self) -> Iterator[Target]:
         """Yield every tensor of the GGUF file."""
         yield from self.embeddings()
-        self.expect_shape(f"{self.prefix}norm.weight", (self._size("hidden_size"),))
+        self.expect_shape(f"{self.prefix}norm.weight", (self.config.integer("hidden_size"),))
         yield self.norm("output_norm", f"{self.prefix}norm")
         for name, factors in rope_factors(self.rope, self.n_rotated).items():
             yield self.constant(name, factors)
@@ -180,7 +165,7 @@ class Transformer(DecoderOnly):
 
     def part(self, name: str, target: str, source: str) -> Iterator[Target]:
         """Yield one part of a layer: its weight, and its bias where there is one."""
-        shape = self.shapes.get(name, (self._size("hidden_size"),))
+        shape = self.shapes.get(name, (self.config.integer("hidden_size"),))
         self.expect_shape(f"{source}.weight", shape)
         if name.endswith("_norm"):
             yield self.norm(target, source)
@@ -205,7 +190,7 @@ class Transformer(DecoderOnly):
 
         Parts that are not listed are vectors of the hidden size.
         """
-        width, inner = self._size("hidden_size"), self._size("intermediate_size")
+        width, inner = self.config.integer("hidden_size"), self.config.integer("intermediate_size")
         n_q, n_kv = self.n_heads * self.head_size, self.n_heads_kv * self.head_size
         return {
             "attn_q": (n_q, width),

@@ -87,9 +87,22 @@ class Config:
         self._values, self._where = values, where
         self._read: set[str] = set()
 
+    def completed(self, defaults: Mapping[str, Any], aliases: Mapping[str, str]) -> Config:
+        """Return a copy with what the file leaves out, as transformers completes it.
+
+        Args:
+            defaults: by the settings' names. A setting that is there, even as null, has none.
+            aliases: other names of settings, each with the name it stands for where that is left out.
+        """
+        others = {own: self._values[other] for other, own in aliases.items() if other in self._values}
+        return self._copy({**defaults, **others, **self._values})
+
     def replaced(self, **values: Any) -> Config:
         """Return a copy with some settings replaced; settings that were read stay marked as read."""
-        config = Config({**self._values, **values}, self._where)
+        return self._copy({**self._values, **values})
+
+    def _copy(self, values: Mapping[str, Any]) -> Config:
+        config = Config(values, self._where)
         config._read |= self._read
         return config
 
@@ -174,10 +187,6 @@ class Config:
         if not isinstance(value, Mapping):
             raise CheckpointError(f"{self._where}: {key} must be a table, not {value!r}")
         return value
-
-    def gives(self, key: str) -> bool:
-        """Whether the file has a setting, even as null, in which case transformers applies no default."""
-        return key in self._values
 
     def refuse_unread(self, neutral: Mapping[str, Iterable[Any]] = NEUTRAL) -> None:
         """Refuse settings that change the computation and that the family has not read."""
