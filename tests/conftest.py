@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import tempfile
 from collections.abc import Iterator
@@ -32,6 +33,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if asked != {ROOT / "tests"} or config.option.markexpr == "parity":
         return 0
     return min(MOST_WORKERS, os.cpu_count() or 1)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the tests of parity unless ``-m`` asks for them: they import torch and transformers."""
+    asked = config.option.markexpr
+    is_asked_for = not asked or re.search(r"(?<!not )\bparity\b", asked)
+    return None if is_asked_for or collection_path != ROOT / "tests" / "parity" else True
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -40,9 +40,11 @@ class Size:
     longest_answer: int
     longest_wait: float
     """Seconds until some are cancelled."""
+    n_ctx: int
+    """Cells of a cache that cannot hold all the requests at once."""
 
 
-SIZES = {"small": Size(48, 40, 12, 0.25), "full": Size(128, 120, 24, 1.0)}
+SIZES = {"small": Size(32, 24, 8, 0.15, 256), "full": Size(128, 120, 24, 1.0, 512)}
 
 
 class Job:
@@ -96,9 +98,8 @@ def run_in_thread(client: SamplingClient, jobs: list[Job]) -> None:
 
 
 @pytest.fixture
-def busy_client(model_path: Path) -> SamplingClient:
-    """A context that cannot hold all the requests at once."""
-    return ServiceClient(n_ctx=512).create_sampling_client(base_model=str(model_path))
+def busy_client(model_path: Path, size: str) -> SamplingClient:
+    return ServiceClient(n_ctx=SIZES[size].n_ctx).create_sampling_client(base_model=str(model_path))
 
 
 @pytest.fixture
@@ -190,6 +191,6 @@ def check_sampled_logprobs(finished: list[Job], idle_client: SamplingClient) -> 
 def check_nothing_is_left_behind(busy_client: SamplingClient) -> None:
     """A request that needs the whole context still runs."""
     n_ctx = busy_client.n_ctx
-    prompt = ModelInput.from_ints([100] * (n_ctx - 40))
-    params = SamplingParams(max_tokens=40, stop=[], temperature=0)
-    assert len(busy_client.sample(prompt, 1, params).result().sequences[0].tokens) == 40
+    prompt = ModelInput.from_ints([100] * (n_ctx - 10))
+    params = SamplingParams(max_tokens=10, stop=[], temperature=0)
+    assert len(busy_client.sample(prompt, 1, params).result().sequences[0].tokens) == 10

@@ -108,7 +108,7 @@ def test_long_and_alone_in_the_usual_mode(tokenizer: Tokenizer, english: str) ->
         base_model="SmolLM2-135M-Instruct"
     )
     tokens = tokenizer.encode(english)[:80]
-    params = SamplingParams(max_tokens=6, seed=11, stop=[])
+    params = SamplingParams(max_tokens=4, seed=11, stop=[])
     long = client.sample(prompt(tokens), 3, params).result(100).sequences[0]
     gaps = np.abs(np.array(alone(client, tokens, long.tokens)) - np.array(long.logprobs))
     print(f"long against alone: mean {gaps.mean():.4f}, largest {gaps.max():.4f}")

@@ -108,8 +108,8 @@ def test_commands_are_understood(
         arguments += ["--seconds", "1"]
         write_random_model(tmp_path / "SmolLM2-135M-Instruct.gguf")  # as the default model, for speed
         monkeypatch.setenv("TINKER_LOCAL_MODELS_DIR", str(tmp_path))
-    if arguments[0] == "sample" and "--max-tokens" not in arguments:
-        arguments += ["--max-tokens", "8"]
+    if arguments[0] == "sample":
+        arguments += ["--max-tokens", "8"]  # the last one counts
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
 

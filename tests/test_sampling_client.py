@@ -73,8 +73,8 @@ class TestSampling:
         assert len(runs) == 3
 
     def test_more_samples_than_the_context_has_sequences(self, client: SamplingClient) -> None:
-        response = sample(client, n=150, seed=5, max_tokens=3, stop=[])
-        assert [len(s.tokens) for s in response.sequences] == [3] * 150
+        response = sample(client, n=150, seed=5, max_tokens=2, stop=[])
+        assert [len(s.tokens) for s in response.sequences] == [2] * 150
 
     def test_max_tokens_none_runs_to_the_end_of_the_context(self, model_path: Any) -> None:
         with ServiceClient(n_ctx=48) as service:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.long import few
 from tests.random_checkpoints.adapters import random_factors, write_adapter
 from tests.random_checkpoints.plain import write_llama
 
@@ -97,7 +98,7 @@ def test_a_disk_that_is_full(prepared: Path, tmp_path: Path, job: str) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job", few(2, JOBS))
 def test_directories_that_are_read_only(prepared: Path, tmp_path: Path, job: str) -> None:
     for directory in (*tmp_path.parents, prepared, *prepared.parents):
         if directory.stat().st_uid == os.geteuid() and not directory.stat().st_mode & 1:

@@ -19,6 +19,7 @@ from convert import ConversionError, convert_checkpoint
 from convert.files.parts import existing, parts_of
 from convert.files.publishing import check_space, publishing
 from convert.files.sizes import format_bytes
+from tests.long import few
 from tests.random_checkpoints.plain import write_llama
 
 
@@ -47,9 +48,19 @@ def test_whatever_stops_it(tmp_path: Path, error: type[BaseException], outtype: 
     assert names(tmp_path) == ["tiny"]
 
 
-@pytest.mark.parametrize("outtype", ["f32", "q4_k_m"])
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+    ("number", "status", "outtype"),
+    few(
+        3,
+        [
+            (signal.SIGINT, 130, "q4_k_m"),
+            (signal.SIGTERM, 143, "f32"),
+            (signal.SIGKILL, -9, "f32"),
+            (signal.SIGINT, 130, "f32"),
+            (signal.SIGTERM, 143, "q4_k_m"),
+            (signal.SIGKILL, -9, "q4_k_m"),
+        ],
+    ),
 )
 def test_signals(large: Path, tmp_path: Path, number: int, status: int, outtype: str) -> None:
     command = [sys.executable, "-m", "convert", str(large), "-o", str(tmp_path / "x.gguf")]

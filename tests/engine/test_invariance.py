@@ -137,7 +137,7 @@ def together(client: SamplingClient, asked: list[Asked], seed: int) -> list[list
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_same_bits_alone_and_together(case: Case, tmp_path: Path) -> None:
-    asked = requests(12, 200)
+    asked = requests(8, 200)
     alone = case.client(tmp_path, n_threads=1, prefix_cache=False)
     expected = [request.submit(alone).result() for request in asked]
     crowded = case.client(tmp_path, n_threads=2)

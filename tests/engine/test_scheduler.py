@@ -212,9 +212,9 @@ def test_large_limits_do_not_keep_others_waiting(
 
 def test_the_oldest_is_never_preempted(scheduler: Scheduler, context: SimulatedContext) -> None:
     for _ in range(8):
-        scheduler.add(make_request(40, 1, N_CELLS - 40))
+        scheduler.add(make_request(N_CELLS * 3 // 4, 1, N_CELLS // 4))
     first: ActiveRequest | None = None
-    for _ in range(N_CELLS - 39):
+    for _ in range(N_CELLS):
         step = scheduler.schedule()
         first = first or min(step.requests, key=lambda active: active.order)
         assert first in step.requests, "the oldest was preempted"

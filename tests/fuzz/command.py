@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fuzz.pool import Child, Report, fuzz, serve
+from tests.fuzz.pool import SECONDS, Child, Report, fuzz, serve
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Fuzzer:
     make: makes case ``number`` of a seed from them; it depends on nothing else.
     attempt: opens a case, in the child, with the seeds at hand.
     errors: the errors that may come of it, ``module:name``.
+    seconds: the limit of a case.
     """
 
     module: str
@@ -30,6 +31,7 @@ class Fuzzer:
     make: Callable[[int, int, Path], bytes]
     attempt: Callable[[Path, Path], str]
     errors: str
+    seconds: float = SECONDS
 
     def run(self, count: int, seed: int, first: int = 0, keep: Path | None = None) -> Report:
         """Fuzz, and return what became of the cases from ``first`` on."""
@@ -39,7 +41,8 @@ class Fuzzer:
             work.mkdir(parents=True, exist_ok=True)
             self.write_seeds(seeds)
             cases = ((number, self.make(number, seed, seeds)) for number in range(first, first + count))
-            return fuzz(Child(self.module, str(seeds)), cases, work, keep is not None)
+            child = Child(self.module, str(seeds), seconds=self.seconds)
+            return fuzz(child, cases, work, keep is not None)
 
     def serve(self, seeds: Path) -> None:
         """Be the child."""

@@ -44,7 +44,8 @@ class Report:
 
 
 class Child:
-    def __init__(self, module: str, *arguments: str) -> None:
+    def __init__(self, module: str, *arguments: str, seconds: float = SECONDS) -> None:
+        self._seconds = seconds
         self._command = [sys.executable, "-m", module, "--child", *arguments]
         self._process: subprocess.Popen[str] | None = None
         self._least = 0
@@ -58,9 +59,9 @@ class Child:
         with suppress(BrokenPipeError):
             process.stdin.write(f"{path}\n")
             process.stdin.flush()
-        if not select.select([process.stdout], [], [], SECONDS)[0]:
+        if not select.select([process.stdout], [], [], self._seconds)[0]:
             self.stop()
-            return "hang", f"no answer in {SECONDS:g} s"
+            return "hang", f"no answer in {self._seconds:g} s"
         answer = process.stdout.readline()
         if not answer:
             said = self._last_words(process)

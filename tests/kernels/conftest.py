@@ -33,7 +33,7 @@ settings.register_profile(
     "kernels",
     derandomize=True,
     deadline=None,
-    max_examples=25 if folder else 150,
+    max_examples=25 if folder else 60,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("kernels")

@@ -44,14 +44,14 @@ def files(home: Path) -> list[str]:
 
 
 def test_measures_and_leaves_only_the_choice(home: Path) -> None:
-    result = tune(home, "--types", "q8_0,q4_0,q4_0+bf16,q2_k+iq4_nl", "--json")
+    result = tune(home, "--types", "q8_0,q4_0+bf16,q2_k+iq4_nl", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     rows: dict[str, Any] = {row["type"]: row for row in found["rows"]}
-    assert list(rows) == ["f32", "q8_0", "q4_0", "q4_0+bf16", "q2_k+iq4_nl"]
+    assert list(rows) == ["f32", "q8_0", "q4_0+bf16", "q2_k+iq4_nl"]
     cost = {type: row["quality"]["kl"] for type, row in rows.items()}
     assert cost["f32"] == 0
-    assert 0 < cost["q8_0"] < cost["q4_0+bf16"] < cost["q4_0"] < cost["q2_k+iq4_nl"]
+    assert 0 < cost["q8_0"] < cost["q4_0+bf16"] < cost["q2_k+iq4_nl"]
     assert rows["q8_0"]["n_bytes"] < rows["f32"]["n_bytes"]
     for row in rows.values():
         assert set(row["speeds"]) == {"score", "one", "8", "32", "batch"}
