@@ -21,7 +21,7 @@ from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClie
 LENGTHS = (3, 63, 64, 100, 513, 520, 575, 576, 1000, 1100)
 
 
-@pytest.mark.parametrize("length", few(1, [64, 512]))
+@pytest.mark.parametrize("length", few(1, [64, 300]))
 def test_tokens_agree_with_one_bare_decode(
     tokenizer: Tokenizer, model_path: Path, english: str, length: int
 ) -> None:
@@ -54,7 +54,7 @@ def test_tokens_agree_with_one_bare_decode(
         assert expected[row, top.token_ids[row + 1, column]] == best[row, column]
 
 
-@pytest.mark.parametrize("length", few(1, (100, 64, 520, 1000)))
+@pytest.mark.parametrize("length", few(1, (100, 520)))
 def test_numbers_do_not_depend_on_chunks(
     tokenizer: Tokenizer, model_path: Path, english: str, length: int, chunked: SamplingClient
 ) -> None:

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
+import pytest
 import torch
 import transformers
 
@@ -30,22 +35,34 @@ def write_checkpoint(directory: Path) -> Any:
     """
     source = default_model("bf16")
     arguments = {"gguf_file": source.name, "local_files_only": True}
-    config = transformers.AutoConfig.from_pretrained(source.parent, **arguments)
+    with _parsed_once():
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(
+            source.parent, dtype=torch.float32, **arguments
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source.parent, **arguments)
+    config = loaded.config
     config.architectures = ["LlamaForCausalLM"]
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(
-        source.parent, dtype=torch.float32, **arguments
-    )
+    del config.quantization_config  # else it counts as packed, and cannot be saved
     model = transformers.LlamaForCausalLM._from_config(config, attn_implementation="eager")
     model.load_state_dict(loaded.state_dict())  # a model without its memory of having been a GGUF file
-    model.save_pretrained(directory)
-    transformers.AutoTokenizer.from_pretrained(source.parent, **arguments).save_pretrained(directory)
+    for part in (model, tokenizer):
+        part.save_pretrained(directory)
     return model.eval()
 
 
-def scored_tokens(model_path: Path) -> list[int]:
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Keep what transformers asks of the package gguf again and again: half a minute for this model."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("GGUFReader", "get_tensor_name_map"):
+            patch.setattr(gguf, name, cache(getattr(gguf, name)))
+        yield
+
+
+def scored_tokens(model_path: Path, n_tokens: int) -> list[int]:
     with ServiceClient(n_ctx=64) as service:
         tokenizer = service.create_sampling_client(base_model=str(model_path)).get_tokenizer()
-        return tokenizer.encode(TEXT.read_text(encoding="utf-8"))[:N_TOKENS]
+        return tokenizer.encode(TEXT.read_text(encoding="utf-8"))[:n_tokens]
 
 
 @torch.no_grad()
@@ -63,14 +80,14 @@ def perplexity(path: Path, tokens: list[int]) -> float:
     return float(np.exp(-np.mean(np.array(logprobs, np.float64))))
 
 
-def measure(directory: Path) -> dict[str, float]:
+def measure(directory: Path, n_tokens: int = N_TOKENS) -> dict[str, float]:
     """Return the perplexity of transformers and of each type."""
     model = write_checkpoint(directory / "SmolLM2")
     paths = {
         kind: convert_checkpoint(directory / "SmolLM2", directory / f"{kind}.gguf", outtype=kind)
         for kind in TYPES
     }
-    tokens = scored_tokens(paths["f32"])
+    tokens = scored_tokens(paths["f32"], n_tokens)
     found = {"transformers": perplexity_of_source(model, tokens)}
     return found | {kind: perplexity(path, tokens) for kind, path in paths.items()}
 

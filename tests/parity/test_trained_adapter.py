@@ -11,7 +11,6 @@ import pytest
 
 from convert import convert_adapter, convert_checkpoint
 from tinker_local import ModelInput, SamplingParams, ServiceClient
-from tinker_local.store.model_store import ModelStore
 
 pytestmark = pytest.mark.parity
 
@@ -21,7 +20,7 @@ LESSON = (
 )
 QUESTION = "The lighthouse of Oskarvik has a"
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]
-STEPS = 20
+STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -41,19 +40,12 @@ class Trained:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     peft = pytest.importorskip("peft")
+    from tests.parity.smollm2 import write_checkpoint
+
     place = tmp_path_factory.mktemp("trained")
-    file = ModelStore().resolve("SmolLM2-135M-Instruct")
     torch.manual_seed(0)
-    unpacked = transformers.AutoModelForCausalLM.from_pretrained(
-        file.parent, gguf_file=file.name, dtype=torch.float32
-    )
-    del unpacked.config.quantization_config  # else it counts as packed, and cannot be saved
-    model = transformers.LlamaForCausalLM(unpacked.config)
-    model.load_state_dict(unpacked.state_dict())
-    model.set_attn_implementation("eager")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    for part in (model, tokenizer):
-        part.save_pretrained(place / "model")
+    model = write_checkpoint(place / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place / "model")
     tokens = tokenizer.encode(LESSON, add_special_tokens=False)
     prompt = tokenizer.encode(QUESTION, add_special_tokens=False)
     assert tokens[: len(prompt)] == prompt
@@ -73,7 +65,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         alpha_pattern={"q_proj": 12},
     )
     model = peft.get_peft_model(model, config)
-    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=5e-4)
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-3)
     for _ in range(STEPS):
         model(batch, labels=batch).loss.backward()
         optimizer.step()
