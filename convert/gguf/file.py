@@ -38,16 +38,27 @@ _MAX_KEY_BYTES = 1 << 16  # in the format's description
 _MAX_NAME_BYTES = 64 - 1  # GGML_MAX_NAME, less the zero at its end
 _MAX_AXES = 4  # GGML_MAX_DIMS
 _MAX_KEYS = 1 << 20  # and tensors; real files have some thousands
-_MAX_TEXT_BYTES = 1 << 24
+_MAX_TEXT_BYTES = 1 << 26
 _MAX_ARRAY_LENGTH = 1 << 24
 _MAX_TENSOR_BYTES = 1 << 62
 
+_LONG_TEXT_BYTES = 1 << 20
+"""A text of more bytes, such as a whole tokenizer.json, is left in the file until it is asked for."""
 _N_CACHED = 8
 _SETTLED = 2.0
 """Seconds for which a changed file is not remembered: a further change might get the same time, since some
 file systems count in steps of two seconds."""
 
-StoredValue = Number | str | Array
+
+@dataclass(frozen=True, slots=True)
+class LongText:
+    """A text that was left in the file: the byte at which it begins, and its length in bytes."""
+
+    start: int
+    n_bytes: int
+
+
+StoredValue = Number | str | LongText | Array
 """A value of the metadata, as it was read."""
 
 Version = tuple[int, int, int, int]
@@ -96,9 +107,25 @@ class GgufFile:
         return self.types.get(key)
 
     def text(self, key: str) -> str | None:
-        """Return a value, None if it is not there or is no text."""
+        """Return a value, None if it is not there or is no text, or one of more than 1 MB."""
         value = self.metadata.get(key)
         return value if isinstance(value, str) else None
+
+    def long_text(self, key: str) -> str | None:
+        """Return a text of any length, which is read from the file; None if it is not there.
+
+        Raises:
+            CheckpointError: the file cannot be read, or the text is not UTF-8.
+        """
+        value = self.metadata.get(key)
+        if not isinstance(value, LongText):
+            return self.text(key)
+        try:
+            with self.path.open("rb") as file:
+                file.seek(value.start)
+                return file.read(value.n_bytes).decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{self.path}: {key} cannot be read: {error}") from error
 
     def number(self, key: str) -> int | None:
         """Return a value, None if it is not there or is no uint32."""
@@ -198,10 +225,24 @@ class _Cursor:
     def number(self, layout: str, what: str) -> Any:
         return struct.unpack(layout, self.take(struct.calcsize(layout), what))[0]
 
-    def text(self, what: str, longest: int) -> str:
-        length = self.number("<Q", what)
+    def skip(self, n: int, what: str) -> None:
+        """Go on without looking at the bytes."""
+        if n > len(self.data) - self.position:
+            self.take(n, what)
+        self.position += n
+
+    def length(self, what: str, longest: int) -> int:
+        """Return the length of a text, in bytes."""
+        length: int = self.number("<Q", what)
         if length > longest:
             raise Malformed(f"{what} has a length of {length:,} bytes, and at most {longest:,} are allowed")
+        return length
+
+    def text(self, what: str, longest: int) -> str:
+        return self.characters(what, self.length(what, longest))
+
+    def characters(self, what: str, length: int) -> str:
+        """Return the next ``length`` bytes as text."""
         try:
             return self.take(length, what).decode("utf-8")
         except UnicodeDecodeError:
@@ -229,13 +270,22 @@ def _read_value(cursor: _Cursor, key: str) -> tuple[int, StoredValue]:
     what = f"the value of {_shown(key)}"
     kind = cursor.number("<I", what)
     if kind == STRING:
-        return kind, cursor.text(what, _MAX_TEXT_BYTES)
+        return kind, _read_text(cursor, what)
     if kind == ARRAY:
         return kind, _read_array(cursor, what)
     if kind not in _SCALARS:
         raise Malformed(f"{what} has the unknown type {kind}")
     value: Number = cursor.number(_SCALARS[kind], what)
     return kind, value
+
+
+def _read_text(cursor: _Cursor, what: str) -> str | LongText:
+    length = cursor.length(what, _MAX_TEXT_BYTES)
+    if length <= _LONG_TEXT_BYTES:
+        return cursor.characters(what, length)
+    start = cursor.position
+    cursor.skip(length, what)
+    return LongText(start, length)
 
 
 def _read_array(cursor: _Cursor, what: str) -> Array:
@@ -329,6 +379,7 @@ __all__ = [
     "STRING",
     "UINT32",
     "GgufFile",
+    "LongText",
     "StoredValue",
     "Version",
     "parse_head",

@@ -8,10 +8,12 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import llama_cpp
 
+from convert.errors import CheckpointError
+from convert.vocabularies.embedded import KEY, SPLITS_SPECIAL, EmbeddedTokenizer
 from tinker_local.errors import BadRequestError
 from tinker_local.gguf.file import file_version
 from tinker_local.gguf.model_check import check_model
@@ -23,7 +25,8 @@ from tinker_local.llama.mapped_files import MappedFiles
 
 _KEYS = {"pad": "padding"}  # of special tokens, in GGUF
 _ADDED = ("bos", "eos")
-_TEMPLATE_ROOM = 1 << 20  # longest metadata string that is read, in bytes
+_N_COMPARED = 64  # tokens by which a tokenizer.json is known to be the model's
+_T = TypeVar("_T")
 
 
 class Model:
@@ -62,6 +65,9 @@ class Model:
         # Reentrant: the garbage collector may run an adapter's finalizer, which takes the lock, in a thread
         # that holds it already.
         self.adapters_lock = threading.RLock()
+        self._embedded_lock = threading.Lock()
+        self._embedded: EmbeddedTokenizer | None = None
+        self._is_embedded_read = False
         self._vocab: Any = llama_cpp.llama_model_get_vocab(handle)
         self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self._splitter = self.metadata("tokenizer.ggml.pre")
@@ -106,12 +112,63 @@ class Model:
 
     def metadata(self, key: str) -> str | None:
         """Return a metadata value of the GGUF as text, None if the key is not there."""
-        buffer = ctypes.create_string_buffer(_TEMPLATE_ROOM)
-        length = llama_cpp.llama_model_meta_val_str(self.handle, key.encode(), buffer, _TEMPLATE_ROOM)
-        return buffer.value.decode("utf-8", "replace") if length >= 0 else None
+        length, room = 0, 1024
+        while room > length >= 0:
+            buffer = ctypes.create_string_buffer(room)
+            length = int(llama_cpp.llama_model_meta_val_str(self.handle, key.encode(), buffer, room))
+            if length < room:
+                return buffer.value.decode("utf-8", "replace") if length >= 0 else None
+            room = length + 1
+        return None
+
+    @property
+    def embedded(self) -> EmbeddedTokenizer | None:
+        """The source's own tokenizer, run by the library ``tokenizers``; None if the file has none.
+
+        It is read at the first use, which takes a second for 150,000 tokens.
+
+        Raises:
+            BadRequestError: it is broken, or another model's.
+        """
+        with self._embedded_lock:
+            if not self._is_embedded_read:
+                self._embedded = self._read_embedded()
+                self._is_embedded_read = True
+            return self._embedded
+
+    def remake_lock(self) -> None:
+        """Make the lock of ``embedded`` anew, in a process that was forked."""
+        self._embedded_lock = threading.Lock()
+
+    def _read_embedded(self) -> EmbeddedTokenizer | None:
+        text = self.metadata(KEY)
+        if text is None:
+            return None
+        splits = self.metadata(SPLITS_SPECIAL) == "true"
+        found = self._asking(lambda: EmbeddedTokenizer(text, self.n_vocab, splits_special=splits))
+        compared = range(0, self.n_vocab, max(1, self.n_vocab // _N_COMPARED))
+        others = [i for i in compared if found.token(i) not in (None, self.token_text(i))]
+        if len(others) > len(compared) // 2:
+            raise BadRequestError(
+                f"{self.path} cannot tokenize: the token {others[0]} is {self.token_text(others[0])!r} in "
+                f"its vocabulary and {found.token(others[0])!r} in its {KEY}; convert it again"
+            )
+        return found
+
+    def _asking(self, work: Callable[[], _T]) -> _T:
+        """Return what the library ``tokenizers`` answers; its error is one of the request."""
+        try:
+            return work()
+        except CheckpointError as error:
+            raise BadRequestError(f"{self.path} cannot tokenize: {error}") from error
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Return the token ids of ``text``; see ``llama_tokenize`` for the flags.
+        """Return the token ids of ``text``, by the source's own tokenizer where the file has it.
+
+        Args:
+            text: any text.
+            add_special: put BOS and EOS around it where the vocabulary says so.
+            parse_special: special tokens in the text become their ids, unless the vocabulary splits them.
 
         Raises:
             BadRequestError: the text is not valid Unicode, or has too long a stretch without a break.
@@ -122,6 +179,9 @@ class Model:
             raise BadRequestError(
                 f"the text has half of a surrogate pair at position {error.start}: {text[error.start]!r}"
             ) from None
+        if embedded := self.embedded:
+            split = None if parse_special else True
+            return self._asking(lambda: embedded.encode(text, add_special=add_special, split_special=split))
         return tokenizing(text, self._splitter, lambda: self._tokenize(data, add_special, parse_special))
 
     def _tokenize(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
@@ -144,6 +204,8 @@ class Model:
 
     def detokenize(self, tokens: list[int], *, skip_special: bool) -> bytes:
         """Return the bytes of a token sequence, with the vocabulary's own rules for spaces."""
+        if embedded := self.embedded:
+            return self._asking(lambda: embedded.decode(tokens, skip_special=skip_special)).encode()
         if skip_special:  # else llama.cpp leaves the space that SentencePiece puts after BOS
             hidden = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
             tokens = [t for t in tokens if not llama_cpp.llama_vocab_get_attr(self._vocab, t) & hidden]
@@ -244,6 +306,7 @@ def _after_fork() -> None:
     _models_lock = threading.Lock()
     for model in _models.values():
         model.adapters_lock = threading.RLock()
+        model.remake_lock()
 
 
 if hasattr(os, "register_at_fork"):
