@@ -33,9 +33,10 @@ _PARTS = {
                    "Replace", "Prepend", "ByteLevel", "BertNormalizer", "Precompiled"),
     "pre_tokenizer": ("Sequence", "ByteLevel", "Split", "Digits", "Metaspace", "Whitespace", "Punctuation",
                       "WhitespaceSplit", "BertPreTokenizer", "CharDelimiterSplit", "UnicodeScripts"),
-    "post_processor": ("Sequence", "ByteLevel", "TemplateProcessing", "BertProcessing", "RobertaProcessing"),
-    "decoder": ("Sequence", "ByteLevel", "Replace", "ByteFallback", "Fuse", "Strip", "Metaspace", "WordPiece",
-                "BPEDecoder"),
+    "post_processor": ("Sequence", "ByteLevel", "TemplateProcessing", "BertProcessing",
+                       "RobertaProcessing"),
+    "decoder": ("Sequence", "ByteLevel", "Replace", "ByteFallback", "Fuse", "Strip", "Metaspace",
+                "WordPiece", "BPEDecoder"),
 }  # fmt: skip
 """The steps that are run. Others of the library panic at some settings, or split no text of a model."""
 _T = TypeVar("_T")
