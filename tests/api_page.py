@@ -69,7 +69,13 @@ def page() -> str:
 def _methods(owner: str, item: Any) -> Iterator[str]:
     if not inspect.isclass(item) or owner.endswith("Error"):
         return
-    members = {name: getattr(m, "__func__", m) for name, m in vars(item).items() if name[0] != "_"}
+    bases = [c for c in reversed(item.__mro__) if c.__module__.startswith("tinker_local.encoding.")]
+    members = {
+        name: getattr(member, "__func__", member)
+        for c in (*bases, item)
+        for name, member in vars(c).items()
+        if name[0] != "_" or (name == "__call__" and inspect.getdoc(member))
+    }
     yield from _properties(members)
     functions = {
         name: m for name, m in members.items() if inspect.isfunction(m) and not name.endswith("_async")

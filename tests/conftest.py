@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.forked_tasks import forked_tasks
+from tests.random_model import Shape, write_random_model
 from tinker_local import SamplingClient, ServiceClient, Tokenizer
+from tinker_local.llama.model import Model, load_model
 from tinker_local.store.catalog import find_in_distribution
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,6 +95,19 @@ def client(service: ServiceClient) -> SamplingClient:
 @pytest.fixture(scope="session")
 def tokenizer(client: SamplingClient) -> Tokenizer:
     return client.get_tokenizer()
+
+
+@pytest.fixture
+def tiny_tokenizer(_tiny_model: Model) -> Tokenizer:
+    """Bytes as tokens, "ab" (257) and <|endoftext|> (256), which is BOS, EOS and padding."""
+    return Tokenizer(_tiny_model)
+
+
+@pytest.fixture(scope="session")
+def _tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
+    named = {"bos": 256, "eos": 256, "padding": 256}
+    return load_model(write_random_model(path, shape=Shape(n_layer=1), named=named), 0)
 
 
 @pytest.fixture(scope="session", autouse=True)

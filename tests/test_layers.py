@@ -14,8 +14,9 @@ from tests.conftest import ROOT
 
 STOREYS = (  # from the ground up; what stands in one line imports nothing of its own line
     "errors",
-    "display gguf kernels options queue_state service_only template_limits",
-    "chat_template futures llama store types",
+    "display gguf kernels options queue_state service_only",
+    "chat futures llama store types",
+    "encoding",
     "engine tokenizer",
     "checks continued isolated progress retry telemetry",
     "answers weights",

@@ -28,8 +28,10 @@ The house, from the top. Imports run down only; ``tests/test_layers.py`` holds i
 
     engine           requests in, futures out: schedule, run, finish
     tokenizer        text to token ids and back, with transformers' interface
-    chat_template    Jinja templates of model files, run in a sandbox
 
+    encoding         texts to ids and ids to texts, with the arguments of transformers
+
+    chat             conversations by the Jinja templates of model files, run in a sandbox
     llama            the one door to llama.cpp and ggml
     store            names, tinker:// paths and files on this machine
     types            requests and responses, as in tinker.types
@@ -41,7 +43,6 @@ The house, from the top. Imports run down only; ``tests/test_layers.py`` holds i
     options          how a model is opened; every option is described there
     queue_state      whether requests wait, and who is told
     service_only     names of the SDK that only Tinker's service can serve
-    template_limits  bounds on a template's time, memory and output
     errors           the SDK's tree of errors
 
 A prompt's way from ``sample`` to a row of logits and back:

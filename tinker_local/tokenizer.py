@@ -2,245 +2,231 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Mapping, Sequence
-from functools import cached_property
-from typing import Any, Literal, SupportsIndex, overload
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, overload
 
-from tinker_local.chat_template import render, render_open
+from tinker_local.chat.continuation import render_open
+from tinker_local.chat.conversation import Message, documents_of, is_batch, messages_of, plain, tools_of
+from tinker_local.chat.generation import Span, render_with_spans
+from tinker_local.chat.template import render
+from tinker_local.chat.templates import DEFAULT, ChatTemplates
+from tinker_local.encoding.batch_encoding import BatchEncoding
+from tinker_local.encoding.encoder import Encoder
+from tinker_local.encoding.options import NAMES, REFUSED, EncodingOptions
 from tinker_local.errors import BadRequestError, shown
 from tinker_local.llama.model import Model
 
-Messages = Sequence[Mapping[str, Any]]
+Conversation = Sequence[Mapping[str, Any]]
+Conversations = Sequence[Sequence[Mapping[str, Any]]]
+_KEY = "tokenizer.chat_template"
+_NEUTRAL = {"add_special_tokens": False, "sanitize_control_tokens": False, "messages": ...}
+"""Arguments that are neither taken nor variables of a template, with the value that asks for nothing."""
+
+logger = logging.getLogger(__name__)
 
 
-class Tokenizer:
+class Tokenizer(Encoder):
     """Text to token ids and back, as the model file defines it. Get one from ``get_tokenizer()``.
 
-    Method names, arguments and defaults follow ``transformers.PreTrainedTokenizerBase``. One thing
-    follows transformers 4 rather than 5: ``apply_chat_template`` returns a plain list of ids, ready
-    for ``ModelInput.from_ints``, unless ``return_dict=True``.
+    Method names, arguments and defaults follow ``transformers.PreTrainedTokenizerBase``. An argument of
+    transformers acts as it does there, or an error names it. Where transformers 4 and 5 differ, 5 is
+    followed, with one exception: ``apply_chat_template`` returns a plain list of ids, ready for
+    ``ModelInput.from_ints``, unless ``return_dict=True``.
+
+    A GGUF file has fewer words for special tokens than a checkpoint: ``all_special_ids`` are all control
+    tokens of the file. BOS, EOS and the others are those that the file names. llama.cpp's converter names
+    config.json's BOS for Qwen, where transformers has none; a file of this package's converter names none.
     """
 
     def __init__(self, model: Model) -> None:
-        self._model = model
+        super().__init__(model)
+        keys = [key for key in model.metadata_keys() if key == _KEY or key.startswith(f"{_KEY}.")]
+        named = {key: model.metadata(key) for key in keys}
+        self.chat_template = {
+            key.removeprefix(_KEY).removeprefix(".") or DEFAULT: text for key, text in named.items() if text
+        }
 
     @property
-    def name_or_path(self) -> str:
-        """Path of the model file that has the vocabulary."""
-        return str(self._model.path)
+    def chat_template(self) -> str | dict[str, str] | None:
+        """The file's Jinja template for conversations, several by name, or None; it can be set."""
+        return self._templates.value
 
-    @property
-    def vocab_size(self) -> int:
-        """Number of token ids; valid ids are below it."""
-        return self._model.n_vocab
+    @chat_template.setter
+    def chat_template(self, given: str | Mapping[str, str] | None) -> None:
+        self._templates = ChatTemplates(given, self._model.path.name)
 
-    def __len__(self) -> int:
-        return self._model.n_vocab
-
-    @property
-    def bos_token_id(self) -> int | None:
-        """Id of the token that begins a text (BOS), None if the vocabulary has none."""
-        return self._model.special_token("bos")
-
-    @property
-    def eos_token_id(self) -> int | None:
-        """Id of the token that ends a text or a turn (EOS), None if the vocabulary has none."""
-        return self._model.special_token("eos")
-
-    @property
-    def pad_token_id(self) -> int | None:
-        """Id of the padding token, None if the vocabulary has none."""
-        return self._model.special_token("pad")
-
-    @property
-    def bos_token(self) -> str | None:
-        """``bos_token_id`` as text."""
-        return self._text(self.bos_token_id)
-
-    @property
-    def eos_token(self) -> str | None:
-        """``eos_token_id`` as text."""
-        return self._text(self.eos_token_id)
-
-    @property
-    def pad_token(self) -> str | None:
-        """``pad_token_id`` as text."""
-        return self._text(self.pad_token_id)
-
-    @cached_property
-    def chat_template(self) -> str | None:
-        """The model file's Jinja template for conversations, None if it has none."""
-        return self._model.metadata("tokenizer.chat_template")
-
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Return the token ids of a text.
-
-        Special tokens written in the text (``<|im_start|>``) become their ids.
+    def get_chat_template(self, chat_template: str | None = None, tools: Any = None) -> str:
+        """Return the template that ``apply_chat_template`` uses with these arguments.
 
         Args:
-            text: any text.
-            add_special_tokens: add BOS and EOS where the vocabulary says so.
-        """
-        if not isinstance(text, str):
-            raise BadRequestError(f"text is a {type(text).__name__} ({shown(text)}); encode takes a str")
-        return self._model.tokenize(text, add_special=add_special_tokens, parse_special=True)
-
-    @overload
-    def decode(
-        self, token_ids: SupportsIndex | Sequence[int], skip_special_tokens: bool = False
-    ) -> str: ...
-
-    @overload
-    def decode(
-        self, token_ids: Sequence[Sequence[int]], skip_special_tokens: bool = False
-    ) -> list[str]: ...
-
-    def decode(self, token_ids: Any, skip_special_tokens: bool = False) -> str | list[str]:
-        """Return the text of token ids: a list, an array, or one id. A batch gives a list of texts.
-
-        Bytes that are not UTF-8, such as half a character at the end, become U+FFFD.
+            chat_template: a template, or the name of one in the file.
+            tools: the conversation's tools; with some, the template ``tool_use`` is taken if there is one.
 
         Raises:
-            BadRequestError: an id is not an int of this vocabulary.
+            BadRequestError: there is none, or none of that name.
         """
-        if not hasattr(token_ids, "__iter__") and hasattr(token_ids, "__index__"):
-            token_ids = [token_ids]
-        token_ids = list(token_ids)
-        if token_ids and hasattr(token_ids[0], "__len__") and not isinstance(token_ids[0], str):
-            return self.batch_decode(token_ids, skip_special_tokens)
-        tokens = [self._check(token) for token in token_ids]
-        text = self._model.detokenize(tokens, skip_special=skip_special_tokens)
-        return text.decode("utf-8", "replace")
-
-    def batch_decode(
-        self, sequences: Sequence[Sequence[int]], skip_special_tokens: bool = False
-    ) -> list[str]:
-        """Return the text of each sequence of token ids."""
-        return [self.decode(list(sequence), skip_special_tokens) for sequence in sequences]
-
-    def convert_ids_to_tokens(self, ids: Any) -> Any:
-        """Return the vocabulary's text of an id, or a list of them for a list of ids."""
-        if hasattr(ids, "__iter__"):
-            return [self._model.token_text(self._check(token)) for token in ids]
-        return self._model.token_text(self._check(ids))
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """Return the bytes of a token, its leading space included; of a control token, its name.
-
-        A token may be part of a character, so that only several tokens together are text.
-
-        Raises:
-            BadRequestError: ``token_id`` is not an id of this vocabulary.
-        """
-        return self._model.piece(self._check(token_id))
+        return self._templates.choose(chat_template, tools)
 
     @overload
     def apply_chat_template(
-        self,
-        conversation: Messages,
-        *,
-        add_generation_prompt: bool = False,
-        tokenize: Literal[False],
-        return_dict: bool = False,
-        chat_template: str | None = None,
-        continue_final_message: bool = False,
-        **kwargs: Any,
+        self, conversation: Conversation, tools: Any = ..., *, tokenize: Literal[False], **kwargs: Any
     ) -> str: ...
 
     @overload
     def apply_chat_template(
-        self,
-        conversation: Messages,
-        *,
-        add_generation_prompt: bool = False,
-        tokenize: Literal[True] = True,
-        return_dict: Literal[False] = False,
-        chat_template: str | None = None,
-        continue_final_message: bool = False,
-        **kwargs: Any,
+        self, conversation: Conversation, tools: Any = ..., *, return_dict: Literal[True], **kwargs: Any
+    ) -> BatchEncoding: ...
+
+    @overload
+    def apply_chat_template(
+        self, conversation: Conversation, tools: Any = ..., **kwargs: Any
     ) -> list[int]: ...
 
     @overload
-    def apply_chat_template(
-        self,
-        conversation: Messages,
-        *,
-        add_generation_prompt: bool = False,
-        tokenize: Literal[True] = True,
-        return_dict: Literal[True],
-        chat_template: str | None = None,
-        continue_final_message: bool = False,
-        **kwargs: Any,
-    ) -> dict[str, list[int]]: ...
+    def apply_chat_template(self, conversation: Conversations, tools: Any = ..., **kwargs: Any) -> Any: ...
 
     def apply_chat_template(
         self,
-        conversation: Messages,
-        *,
-        add_generation_prompt: bool = False,
-        tokenize: bool = True,
-        return_dict: bool = False,
+        conversation: Any,
+        tools: Sequence[Mapping[str, Any] | Callable[..., Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
         chat_template: str | None = None,
-        continue_final_message: bool = False,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool | str = False,
+        tokenize: bool = True,
+        *,
+        padding: bool | str = False,
+        truncation: bool | str = False,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+        return_dict: bool | None = None,
+        return_assistant_tokens_mask: bool = False,
+        tokenizer_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
-    ) -> str | list[int] | dict[str, list[int]]:
+    ) -> Any:
         """Return a conversation in the form that the model was trained on, as token ids or text.
 
+        Messages are dicts, dataclasses or pydantic models. A field that is None counts as absent.
+
         Args:
-            conversation: messages with "role" and "content".
+            conversation: messages with "role" and "content", or a list of conversations. Several give a
+                list of texts, or of lists of ids.
+            tools: what the model may call: JSON schemas, or Python functions with types and a docstring in
+                Google's style, which become schemas.
+            documents: what the model may read, dicts with "title" and "text".
+            chat_template: a template, or the name of one in the file. None: ``tool_use`` with tools if
+                there is one, else the file's default.
             add_generation_prompt: end with the beginning of the assistant's turn.
+            continue_final_message: end with the last message's content, so that the model continues it; a
+                str names another field to continue, such as "reasoning_content".
             tokenize: return token ids; False returns the text.
-            return_dict: return ``{"input_ids": ..., "attention_mask": ...}`` instead of the ids.
-            chat_template: a template to use instead of the model file's.
-            continue_final_message: end with the last message's content, so that the model continues it.
-            **kwargs: variables for the template, such as ``tools`` or ``enable_thinking``.
+            padding, truncation, max_length, return_tensors: as of calling the tokenizer.
+            return_dict: return a ``BatchEncoding`` with ``input_ids`` and ``attention_mask``. None: with
+                ``return_assistant_tokens_mask`` only.
+            return_assistant_tokens_mask: add ``assistant_masks``, which has 1 for each token with a
+                character that the template's ``{% generation %}`` tags enclose.
+            tokenizer_kwargs: more arguments of calling the tokenizer, such as ``padding_side``.
+            **kwargs: variables for the template, such as ``enable_thinking``.
 
         Raises:
             BadRequestError: there is no template, the template fails on this conversation, or the
-                arguments exclude each other.
+                arguments are wrong or exclude each other.
         """
-        template = chat_template or self.chat_template
-        if template is None:
-            raise BadRequestError(
-                f"{self._model.path.name} has no chat template; pass one as chat_template"
-            )
-        variables = {"tools": None, "documents": None, **self._special_tokens(), **kwargs}
-        if continue_final_message and add_generation_prompt:
-            raise BadRequestError(
-                "add_generation_prompt and continue_final_message exclude each other; give one of them"
-            )
-        variables["add_generation_prompt"] = add_generation_prompt
-        text = (render_open if continue_final_message else render)(template, conversation, **variables)
+        field = "content" if continue_final_message is True else continue_final_message or None
+        masked = return_assistant_tokens_mask
+        _check_together(tokenize, return_dict, masked, add_generation_prompt, field)
+        template = self.get_chat_template(chat_template, tools)
+        variables = {
+            **self.special_tokens_map,
+            **_variables(kwargs),
+            "tools": tools_of(tools),
+            "documents": documents_of(documents),
+            "add_generation_prompt": add_generation_prompt,
+        }
+        several = is_batch(conversation)
+        conversations = [messages_of(each) for each in (conversation if several else [conversation])]
+        rendered = [_rendered(template, each, variables, field, masked) for each in conversations]
+        texts = [text for text, _ in rendered]
         if not tokenize:
-            return text
-        ids = self.encode(text, add_special_tokens=False)  # the template writes its own
-        return {"input_ids": ids, "attention_mask": [1] * len(ids)} if return_dict else ids
+            return texts if several else texts[0]
+        options = _options(
+            tokenizer_kwargs,
+            padding=padding,
+            truncation=truncation,
+            max_length=max_length,
+            return_tensors=return_tensors,
+            add_special_tokens=False,  # the template writes its own
+        )
+        spans = [found for _, found in rendered] if masked else None
+        if spans and not any(spans):
+            logger.warning(
+                "the chat template has no generation tags around anything: assistant_masks are 0"
+            )
+        encoding = self._encoding(texts, options, is_batch=several, spans=spans)
+        return encoding if return_dict or masked else encoding["input_ids"]
 
     def __repr__(self) -> str:
         return f"Tokenizer({self._model.path.name!r}, vocab_size={self.vocab_size})"
 
-    def _special_tokens(self) -> dict[str, str]:
-        named = {
-            "bos_token": self.bos_token,
-            "eos_token": self.eos_token,
-            "pad_token": self.pad_token,
-        }
-        return {name: text for name, text in named.items() if text is not None}
 
-    def _text(self, token: int | None) -> str | None:
-        return None if token is None else self._model.token_text(token)
+def _rendered(
+    template: str, messages: list[Message], variables: dict[str, Any], field: str | None, masked: bool
+) -> tuple[str, list[Span]]:
+    """Return a conversation's text, and what of it the assistant says if that is asked for."""
+    if masked:
+        return render_with_spans(template, messages, **variables)
+    if field is not None:
+        return render_open(template, messages, field, **variables), []
+    return render(template, messages, **variables), []
 
-    def _check(self, token: Any) -> int:
-        try:
-            value = operator.index(token)
-        except TypeError:
-            raise BadRequestError(f"token id {shown(token)} is not an int") from None
-        if not 0 <= value < self.vocab_size:
+
+def _check_together(
+    tokenize: bool, return_dict: bool | None, masked: bool, prompted: bool, field: object
+) -> None:
+    if field is not None and not isinstance(field, str):
+        raise BadRequestError(
+            f"continue_final_message is {shown(field)}; it must be a bool, or the name of a field"
+        )
+    if field is not None and prompted:
+        raise BadRequestError(
+            "add_generation_prompt and continue_final_message exclude each other; give one of them"
+        )
+    if masked and field is not None:
+        raise BadRequestError(
+            "return_assistant_tokens_mask and continue_final_message exclude each other; give one of them"
+        )
+    if masked and (not tokenize or return_dict is False):
+        raise BadRequestError("return_assistant_tokens_mask needs tokenize=True and return_dict=True")
+
+
+def _variables(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the template's variables among other arguments: none that has a meaning in transformers."""
+    given = dict(given)
+    for name, value in given.items():
+        if name in _NEUTRAL and value is _NEUTRAL[name]:
+            continue
+        if name in _NEUTRAL or name in REFUSED:
+            raise BadRequestError(f"apply_chat_template does not take {name}={shown(value)}")
+        if name in NAMES:
             raise BadRequestError(
-                f"token id {shown(value)} is outside the vocabulary: ids are 0 to {self.vocab_size - 1}"
+                f"apply_chat_template has no argument {name!r}; give it in tokenizer_kwargs"
             )
-        return value
+    variables: dict[str, Any] = plain(
+        {name: value for name, value in given.items() if name not in _NEUTRAL}
+    )
+    return variables
 
 
-__all__ = ["Tokenizer"]
+def _options(more: Mapping[str, Any] | None, **given: Any) -> EncodingOptions:
+    for name in more or ():
+        if name in given:
+            raise BadRequestError(
+                f"tokenizer_kwargs has {name!r}, which is "
+                + (
+                    "no choice: the template writes special tokens"
+                    if name == "add_special_tokens"
+                    else "an argument of its own"
+                )
+            )
+    return EncodingOptions.of({**given, **(more or {})}, "apply_chat_template")

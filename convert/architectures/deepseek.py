@@ -13,6 +13,7 @@ from convert.architectures.experts import expert_stacks
 from convert.architectures.rotary import latent_rope_metadata
 from convert.errors import CheckpointError, UnsupportedError
 from convert.source.config import Config
+from convert.source.packed_tensor import unpack
 from convert.source.tensor import Array, SourceTensor
 
 WEIGHTS = {
@@ -79,7 +80,7 @@ class DeepSeekV3(DecoderOnly):
     )
 
     def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
-        super().__init__(config, tensors)
+        super().__init__(config, unpack(tensors, config))
         config = self.config
         n_extra = config.integer("num_nextn_predict_layers", 0)
         extra = range(self.n_layers, self.n_layers + n_extra)

@@ -73,11 +73,7 @@ class EmbeddedTokenizer:
         Raises:
             CheckpointError: the text is too long or no valid Unicode, or the library fails on it.
         """
-        if len(text) > MOST_CHARACTERS:
-            raise CheckpointError(
-                f"the text has {len(text):,} characters, and {MOST_CHARACTERS:,} can be tokenized at once; "
-                "encode it in parts"
-            )
+        _check_length(text)
         tokenizer = self._reading(self._splits_special if split_special is None else split_special)
         if len(text) < _WITHOUT_GIL:
             encoding = self._run(lambda: tokenizer.encode(text, add_special_tokens=add_special))
@@ -88,6 +84,17 @@ class EmbeddedTokenizer:
         if ids and max(ids) >= self._n_tokens:
             raise CheckpointError(f"{self._where} gives the id {max(ids)}; ids are below {self._n_tokens}")
         return ids
+
+    def offsets(self, text: str, *, split_special: bool | None = None) -> list[tuple[int, int]]:
+        """Return the characters that each token of ``encode`` stands for, without what is put around them.
+
+        Raises:
+            CheckpointError: as in ``encode``.
+        """
+        _check_length(text)
+        tokenizer = self._reading(self._splits_special if split_special is None else split_special)
+        encoding = self._run(lambda: tokenizer.encode(text, add_special_tokens=False))
+        return list(encoding.offsets)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool) -> str:
         """Return the text of ids; bytes that are no UTF-8 become U+FFFD. An id without a token is nothing.
@@ -128,6 +135,14 @@ class EmbeddedTokenizer:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise CheckpointError(f"{self._where}: the tokenizers library fails: {error}") from error
+
+
+def _check_length(text: str) -> None:
+    if len(text) > MOST_CHARACTERS:
+        raise CheckpointError(
+            f"the text has {len(text):,} characters, and {MOST_CHARACTERS:,} can be tokenized at once; "
+            "encode it in parts"
+        )
 
 
 def _problems(tokenizer: Any, n_tokens: int) -> Iterator[str]:

@@ -118,7 +118,7 @@ def _value(rng: random.Random, depth: int) -> str:
 
 
 def attempt(path: Path, _seeds: Path) -> str:
-    from tinker_local.chat_template import render
+    from tinker_local.chat.template import render
 
     template = path.read_bytes().decode("utf-8", "surrogatepass")
     messages = [

@@ -214,4 +214,5 @@ def _tokens(tokenizer: Tokenizer, item: Item, *, chat: bool = False, generation:
     if "prompt" in asked and not chat:
         return tokenizer.encode(asked["prompt"])
     messages = asked.get("messages") or [{"role": "user", "content": asked["prompt"]}]
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=generation)
+    tokens: list[int] = tokenizer.apply_chat_template(messages, add_generation_prompt=generation)
+    return tokens

@@ -34,7 +34,9 @@ _ADDED = {"llama": ("bos",), "bert": ("bos", "seperator"), "gemma4": ("bos",), "
 _NEEDED = {"llama": ("unknown",), "bert": ("unknown",), "t5": ("unknown",)}  # for what is not in it
 _FLAGS = {"bos": "add_bos_token", "eos": "add_eos_token", "seperator": "add_sep_token"}
 _ID = re.compile(r"tokenizer\.ggml\.(\w+)_token_id")
+_TEMPLATE = "tokenizer.chat_template"
 _LONGEST_TEMPLATE = 1 << 20
+_LONGEST_KEY = 255
 _BYTES = [*range(1, 0xC0), *range(0xC2, 0xF5)]  # those that UTF-8 has
 _CHARACTER_MAP = "tokenizer.ggml.precompiled_charsmap"
 _BYTE_KINDS = (0, 1)  # UINT8 and INT8 of enum gguf_type
@@ -59,9 +61,17 @@ def wrong_vocabulary(model: ModelFiles) -> Iterator[str]:
     yield from _wrong_bytes(kind, known)
     yield from _wrong_ids(model, kind, len(tokens))
     yield from wrong_character_map(model.metadata.get(_START + "precompiled_charsmap"))
-    template = model.metadata.get("tokenizer.chat_template", "")
-    if not isinstance(template, str) or len(template) > _LONGEST_TEMPLATE:
-        yield f"tokenizer.chat_template is no text of at most {_LONGEST_TEMPLATE:,} characters"
+    yield from _wrong_templates(model)
+
+
+def _wrong_templates(model: ModelFiles) -> Iterator[str]:
+    for key, template in model.metadata.items():
+        if key != _TEMPLATE and not key.startswith(f"{_TEMPLATE}."):
+            continue
+        if not isinstance(template, str) or len(template.encode()) >= _LONGEST_TEMPLATE:
+            yield f"{key[:80]} is no text of less than {_LONGEST_TEMPLATE:,} bytes"
+        if len(key.encode()) > _LONGEST_KEY:
+            yield f"{key[:80]}.. has a name of more than {_LONGEST_KEY} bytes"
 
 
 def _wrong_lengths(model: ModelFiles, tokens: Array) -> Iterator[str]:

@@ -23,9 +23,10 @@ from tinker_local.llama.log import log
 from tinker_local.llama.long_texts import tokenizing
 from tinker_local.llama.mapped_files import MappedFiles
 
-_KEYS = {"pad": "padding"}  # of special tokens, in GGUF
+_KEYS = {"pad": "padding", "unk": "unknown"}  # of special tokens, in GGUF
 _ADDED = ("bos", "eos")
 _N_COMPARED = 64  # tokens by which a tokenizer.json is known to be the model's
+_KEY_ROOM = 256  # bytes of the longest key that is read
 _T = TypeVar("_T")
 
 
@@ -162,6 +163,14 @@ class Model:
         except CheckpointError as error:
             raise BadRequestError(f"{self.path} cannot tokenize: {error}") from error
 
+    def metadata_keys(self) -> list[str]:
+        """Return the keys of the metadata, without those of arrays."""
+        keys, buffer = [], ctypes.create_string_buffer(_KEY_ROOM)
+        for i in range(llama_cpp.llama_model_meta_count(self.handle)):
+            llama_cpp.llama_model_meta_key_by_index(self.handle, i, buffer, _KEY_ROOM)
+            keys.append(buffer.value.decode("utf-8", "replace"))
+        return keys
+
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Return the token ids of ``text``, by the source's own tokenizer where the file has it.
 
@@ -202,13 +211,24 @@ class Model:
             lambda buffer, room: llama_cpp.llama_token_to_piece(self._vocab, token, buffer, room, 0, True),
         )
 
+    def offsets(self, text: str, *, parse_special: bool) -> list[tuple[int, int]] | None:
+        """Return the characters of a text that each token stands for, if the source's tokenizer is here.
+
+        The tokens are those of ``tokenize`` with the same flag and without ``add_special``.
+        """
+        if embedded := self.embedded:
+            split = None if parse_special else True
+            return self._asking(lambda: embedded.offsets(text, split_special=split))
+        return None
+
     def detokenize(self, tokens: list[int], *, skip_special: bool) -> bytes:
         """Return the bytes of a token sequence, with the vocabulary's own rules for spaces."""
         if embedded := self.embedded:
             return self._asking(lambda: embedded.decode(tokens, skip_special=skip_special)).encode()
         if skip_special:  # else llama.cpp leaves the space that SentencePiece puts after BOS
-            hidden = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
-            tokens = [t for t in tokens if not llama_cpp.llama_vocab_get_attr(self._vocab, t) & hidden]
+            tokens = [token for token in tokens if not self.is_special(token)]
+        if llama_cpp.llama_vocab_type(self._vocab) == llama_cpp.LLAMA_VOCAB_TYPE_BPE:
+            return b"".join(map(self.piece, tokens))  # llama_detokenize takes spaces before "." out of it
         n = len(tokens)
         array = (llama_cpp.llama_token * n)(*tokens)
         return _written(
@@ -223,6 +243,16 @@ class Model:
         text: bytes = llama_cpp.llama_vocab_get_text(self._vocab, token)
         return text.decode("utf-8", "replace")
 
+    def is_special(self, token: int) -> bool:
+        """Whether the token is no text: a control token, or the one for what is unknown."""
+        hidden = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+        return bool(llama_cpp.llama_vocab_get_attr(self._vocab, token) & hidden)
+
+    def is_added(self, token: int) -> bool:
+        """Whether the token was added to those that were trained: special, or with a text of its own."""
+        added = llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+        return self.is_special(token) or bool(llama_cpp.llama_vocab_get_attr(self._vocab, token) & added)
+
     def is_eog(self, token: int) -> bool:
         """Whether the token ends a generation (end of text, end of turn)."""
         return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
@@ -231,15 +261,16 @@ class Model:
         """Return whether the token ends a generation, and the bytes it stands for."""
         return self.is_eog(token), self.piece(token)
 
-    def special_token(self, name: Literal["bos", "eos", "eot", "pad"]) -> int | None:
+    def special_token(self, name: Literal["bos", "eos", "unk", "pad"]) -> int | None:
         """Return the id of a special token, None if the vocabulary has none.
 
         The file must name it, or llama.cpp must add it to texts. Where the file names none, llama.cpp has a
         default by the kind of vocabulary, such as 11 for BOS and EOS, which may be any word.
         """
-        is_named = self.metadata(f"tokenizer.ggml.{_KEYS.get(name, name)}_token_id") is not None
-        is_added = name in _ADDED and getattr(llama_cpp, f"llama_vocab_get_add_{name}")(self._vocab)
-        if not is_named and not is_added:
+        named = self.metadata(f"tokenizer.ggml.{_KEYS.get(name, name)}_token_id")
+        if named is not None:
+            return int(named)
+        if name not in _ADDED or not getattr(llama_cpp, f"llama_vocab_get_add_{name}")(self._vocab):
             return None
         token = int(getattr(llama_cpp, f"llama_vocab_{name}")(self._vocab))
         return token if token >= 0 else None

@@ -173,13 +173,14 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         """
 
         def render(messages: list[dict[str, str]]) -> str:
-            return self.tokenizer.apply_chat_template(
+            text: str = self.tokenizer.apply_chat_template(
                 messages,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=not add_generation_prompt,
                 **self._chat_template_args,
             )
+            return text
 
         try:
             return render(chat_history)
@@ -205,8 +206,8 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
             written = string.startswith(self.tokenizer.decode(self.prefix_token_id))
             add_special_tokens = False if written else self._add_bos_token
             if add_special_tokens and self.tokenizer.bos_token_id is not None:
-                return [self.tokenizer.bos_token_id, *self._recent(string, False)]
-        return list(self._recent(string, add_special_tokens is not False))
+                return [self.tokenizer.bos_token_id, *self._recent(string, add_special_tokens=False)]
+        return list(self._recent(string, add_special_tokens=add_special_tokens is not False))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Score]:
         """Score continuations, each given its context.

@@ -8,7 +8,9 @@ Jinja's immutable sandbox, with limits on time, memory and output.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -18,13 +20,13 @@ from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 
+from tinker_local.chat.limits import LimitedEnvironment, Limits, limited
 from tinker_local.errors import BadRequestError
-from tinker_local.template_limits import LimitedEnvironment, Limits, limited
 
 MOST_CHARACTERS = 1 << 20
 """The longest template allowed; published ones have up to some tens of thousands of characters."""
 
-_END_OF_CONTENT = "<<end of what is to be continued>>"
+_tags = threading.local()
 
 
 def render(template: str, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
@@ -40,7 +42,7 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], **variables: An
         )
     try:
         with limited(Limits.of(messages, variables)) as limits:
-            pieces = _compile(template).generate(messages=list(messages), **variables)
+            pieces = _compile(template).generate(**{**variables, "messages": list(messages)})
             return "".join(limits.counted(pieces))
     except jinja2.TemplateError as error:
         raise BadRequestError(f"the chat template refuses these messages: {error}") from error
@@ -57,35 +59,44 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], **variables: An
         ) from error
 
 
-def render_open(template: str, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
-    """Return the text up to the end of the last message's content, for the model to continue.
+@contextmanager
+def enclosing(start: str, end: str) -> Iterator[None]:
+    """Write ``start`` and ``end`` around what generation tags enclose, in templates of this thread."""
+    _tags.marks = start, end
+    try:
+        yield
+    finally:
+        _tags.marks = "", ""
 
-    White space at its end is stripped where the template strips it.
 
-    Raises:
-        BadRequestError: as in ``render``; or the last message has no text, or the template leaves it out.
-    """
-    content = messages[-1].get("content") if messages and isinstance(messages[-1], Mapping) else None
-    if not isinstance(content, str):
-        raise BadRequestError("continue_final_message needs a last message whose content is a str")
-    marked = {**messages[-1], "content": f"{content}{_END_OF_CONTENT} "}
-    text = render(template, [*messages[:-1], marked], **variables)
-    shown, mark, rest = text.rpartition(_END_OF_CONTENT)
-    if not mark:
-        raise BadRequestError(
-            "continue_final_message cannot be used: the chat template leaves out the last message"
-        )
-    return shown if rest.startswith(" ") else shown.rstrip()
+def clock() -> Callable[[str], str]:
+    """Return a ``strftime_now`` whose time stands still, for renderings that must be equal."""
+    now = datetime.now()
+
+    def strftime_now(format: str) -> str:
+        if len(format) > 1000:
+            raise jinja2.TemplateError("strftime_now was given a format of more than 1,000 characters")
+        return now.strftime(format)
+
+    return strftime_now
 
 
 class _Generation(Extension):
-    """The tag ``{% generation %}``: it marks what the assistant said, for training, and has no effect."""
+    """The tag ``{% generation %}``: it encloses what the assistant says, for masks in training.
+
+    The body is a scope, as in transformers: what is set inside does not reach the outside.
+    """
 
     tags = {"generation"}  # noqa: RUF012 (the name and the kind are Jinja's)
 
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("enclose"), [], [], body).set_lineno(line)
+
+    def enclose(self, caller: Callable[[], str]) -> str:
+        start, end = getattr(_tags, "marks", ("", ""))
+        return f"{start}{caller()}{end}"
 
 
 @lru_cache(maxsize=32)
@@ -98,18 +109,20 @@ def _compile(template: str) -> jinja2.Template:
     )
     environment.add_filter("tojson", _to_json)
     environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = _strftime_now
+    environment.globals["strftime_now"] = lambda format: clock()(format)
     return environment.compile_limited(template)
 
 
-def _strftime_now(format: str) -> str:
-    if len(format) > 1000:
-        raise jinja2.TemplateError("strftime_now was given a format of more than 1,000 characters")
-    return datetime.now().strftime(format)
-
-
-def _to_json(value: Any, indent: int | None = None, **options: Any) -> str:
-    return json.dumps(value, indent=indent, **{"ensure_ascii": False, **options})
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 def _raise(message: str) -> NoReturn:

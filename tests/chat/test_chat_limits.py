@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.long import as_long
-from tinker_local import BadRequestError, template_limits
-from tinker_local.chat_template import render
+from tinker_local import BadRequestError
+from tinker_local.chat import limits
+from tinker_local.chat.template import render
 
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
 LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
@@ -109,7 +110,7 @@ SLOW = ("doubled tables", "doubled by dict", "lists added up", "doubled by repla
 def test_is_stopped(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     template, said = HOSTILE[case]
     if "runs for" in said:
-        monkeypatch.setattr(template_limits, "_SECONDS", 0.2)
+        monkeypatch.setattr(limits, "_SECONDS", 0.2)
     with pytest.raises(BadRequestError, match=said):
         render(template, HELLO)
 
