@@ -12,6 +12,8 @@ from convert.gguf.head import Value
 from convert.gguf.target import Target
 from convert.source.checkpoint import SourceCheckpoint
 from convert.source.config import Config
+from convert.source.quantization.unpack import CACHE_SCALES, unpack
+from convert.source.tensor import SourceTensor
 
 _EMBEDDING = "token_embd.weight"
 
@@ -49,7 +51,7 @@ class ModelPlan:
         family = find_architecture(checkpoint.architecture)
         config = Config(checkpoint.text_config, str(checkpoint.directory / "config.json"))
         try:
-            architecture = family(config, checkpoint.tensors)
+            architecture = family(config, unpack(checkpoint.tensors, config))
             if change:
                 change(architecture)
             metadata = architecture.metadata()
@@ -87,14 +89,21 @@ def _refuse_left_over(
     checkpoint: SourceCheckpoint, architecture: Architecture, targets: list[Target]
 ) -> None:
     used = {name for target in targets for name in target.sources}
-    ignored = (*architecture.ignored, *architecture.copies)
+    scales = CACHE_SCALES if "quantization_config" in architecture.config else ()
+    ignored = (*architecture.ignored, *architecture.copies, *scales)
     left = [
         name
         for name in checkpoint.tensors
         if name not in used and not any(fnmatchcase(name, pattern) for pattern in ignored)
     ]
+    left = [name for name in left if not _is_no_bias(checkpoint.tensors[name])]
     if left:
         shown = ", ".join(left[:8]) + (f" and {len(left) - 8} more" if len(left) > 8 else "")
         raise CheckpointError(
             f"{checkpoint.directory} has tensors that a {checkpoint.architecture} has no place for: {shown}"
         )
+
+
+def _is_no_bias(tensor: SourceTensor) -> bool:
+    """Whether a tensor is a bias of zeros, which quantizers write where the model has none."""
+    return tensor.name.endswith(".bias") and len(tensor.shape) == 1 and not tensor.array().any()

@@ -13,7 +13,6 @@ from convert.architectures.experts import expert_stacks
 from convert.architectures.rotary import latent_rope_metadata
 from convert.errors import CheckpointError, UnsupportedError
 from convert.source.config import Config
-from convert.source.packed_tensor import unpack
 from convert.source.tensor import Array, SourceTensor
 
 WEIGHTS = {
@@ -80,7 +79,7 @@ class DeepSeekV3(DecoderOnly):
     )
 
     def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
-        super().__init__(config, unpack(tensors, config))
+        super().__init__(config, tensors)
         config = self.config
         n_extra = config.integer("num_nextn_predict_layers", 0)
         extra = range(self.n_layers, self.n_layers + n_extra)

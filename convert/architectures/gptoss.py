@@ -14,8 +14,8 @@ from convert.architectures.architecture import Rows, Target, Value
 from convert.architectures.rotary import rope_metadata
 from convert.architectures.transformer import ATTENTION, Transformer
 from convert.errors import CheckpointError, ConversionWarning
-from convert.source.config import Config, Rope
-from convert.source.packed_tensor import Mxfp4Tensor, unpack_mxfp4
+from convert.source.config import Rope
+from convert.source.packed_tensor import Mxfp4Tensor
 from convert.source.tensor import Array, SourceTensor
 
 NORMS = {"attn_norm": "input_layernorm", "post_attention_norm": "post_attention_layernorm"}
@@ -66,9 +66,6 @@ class GptOss(Transformer):
     }
     aliases: ClassVar[Mapping[str, str]] = {"num_experts": "num_local_experts"}
 
-    def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
-        super().__init__(config, unpack_mxfp4(tensors))
-
     def check(self) -> None:
         """Refuse what llama.cpp's architecture cannot express."""
         key, names = self.activation
@@ -76,8 +73,6 @@ class GptOss(Transformer):
         self.config.expect("attention_bias", True)
         self.config.expect("swiglu_limit", 7.0)
         self.config.expect("swiglu_alpha", 1.702)
-        if "quantization_config" in self.config:
-            self.config.section("quantization_config").expect("quant_method", "mxfp4", missing=False)
 
     def has_bias(self, name: str) -> bool:
         """Whether a part of a layer has a bias."""

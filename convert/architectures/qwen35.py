@@ -16,7 +16,6 @@ from convert.architectures.experts import expert_stacks
 from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, Transformer
 from convert.errors import CheckpointError, UnsupportedError
 from convert.source.config import Config, Rope
-from convert.source.packed_tensor import unpack
 from convert.source.tensor import Array, SourceTensor
 
 LINEAR, FULL = "linear_attention", "full_attention"
@@ -57,7 +56,7 @@ class Qwen35(Transformer):
     ignored = (*Transformer.ignored, "model.visual.*", "visual.*", "mtp.*")
 
     def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
-        super().__init__(config, unpack(tensors, config))
+        super().__init__(config, tensors)
         self.n_heads_key = self.config.integer("linear_num_key_heads")
         self.n_heads_value = self.config.integer("linear_num_value_heads")
         self.linear_size = self.config.integer("linear_value_head_dim")

@@ -9,7 +9,6 @@ from convert.architectures.architecture import Target, Value
 from convert.architectures.experts import expert_stacks
 from convert.architectures.transformer import ATTENTION, HEAD_NORMS, PRE_NORMS, Transformer
 from convert.source.config import Config
-from convert.source.packed_tensor import unpack
 from convert.source.tensor import SourceTensor
 
 
@@ -36,7 +35,7 @@ class Qwen3Moe(Transformer):
     aliases: ClassVar[Mapping[str, str]] = {"num_local_experts": "num_experts"}
 
     def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
-        super().__init__(config, unpack(tensors, config))
+        super().__init__(config, tensors)
         self.n_experts = self.config.integer("num_experts")
 
     def check(self) -> None:

@@ -4,8 +4,9 @@ checkpoint.py        the directory: its config.json and its tensors
 config.py            settings of config.json, and a watch over those that nobody read
 safetensors_file.py  the header of a safetensors file, every length and offset checked
 tensor.py            a tensor and its place on disk
+quantization/        quantized checkpoints: which tensors make a matrix, by ``quant_method``
 packed_tensor.py     a matrix kept in several tensors, as if it were one
-packed.py            the packed number formats themselves: FP8 blocks, MXFP4, INT4
+packed.py            the packed number formats themselves: FP8, MXFP4, NVFP4, integers, NF4
 model_card.py        licence and base model from README.md
 fingerprint.py       one hash for the weights, whatever the shards and the file's type
 """

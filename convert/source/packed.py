@@ -1,13 +1,21 @@
-"""Number formats that keep a matrix in two or three tensors: FP8 blocks, MXFP4, packed INT4.
+"""Number formats that keep a matrix in two tensors or more, and the numbers that they stand for.
 
 =================  =========================  ==========================  ==================
 format             values                     scales                      in GGUF
 =================  =========================  ==========================  ==================
-FP8 (DeepSeek)     E4M3, one byte each        float32, one per 128x128    the file's type
+FP8                E4M3, one byte each        one a block, row or tensor  the file's type
 MXFP4 (gpt-oss)    E2M1, two in a byte        E8M0, one per 32 in a row   MXFP4, same numbers
+NVFP4              E2M1, two in a byte        E4M3, one per 16 in a row,  the file's type
+                                              times one for the tensor
+integers           2, 3, 4 or 8 bits, in      one a group of a row; the   the file's type
+                   int32 words or bytes       integer that stands for 0
 INT4 (Kimi)        -8..7, eight in an int32   bfloat16, one per 32 in a   Q4_0, same numbers
                                               row
+NF4, FP4           a code of 16 numbers, two  float32, one per 64, often  the file's type
+                   in a byte                  packed themselves
 =================  =========================  ==========================  ==================
+
+A product of value and scale is rounded once, to float32.
 """
 
 from __future__ import annotations
@@ -26,6 +34,8 @@ GROUP = 32
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 """The 4-bit numbers of MXFP4, by their bits."""
 
+_CHUNK = 1 << 22  # numbers that are unpacked at once
+
 MXFP4_BYTES, Q4_0_BYTES = 17, 18
 """Bytes of a block of 32 in ggml (``block_mxfp4``, ``block_q4_0`` of ggml-common.h)."""
 
@@ -39,11 +49,89 @@ def dequantize_fp8(values: Array, scales: Array, block: tuple[int, int]) -> Floa
         block: rows and columns that share a scale; those at the edges may be smaller.
     """
     rows, columns = values.shape
-    wide = np.repeat(scales.astype(np.float32), block[1], axis=1)[:, :columns]
+    wide = np.repeat(as_scales(scales), block[1], axis=1)[:, :columns]
     numbers = values.astype(np.float32)
     for start in range(0, rows, block[0]):
         numbers[start : start + block[0]] *= wide[start // block[0]]
     return numbers
+
+
+def as_scales(scales: Array) -> Float32:
+    """Return scales as numbers; a byte is an exponent plus 127 (E8M0)."""
+    if scales.dtype == np.uint8:
+        return np.ldexp(np.float32(1), scales.astype(np.int32) - 127)
+    return np.asarray(scales.astype(np.float32))
+
+
+def unpack_bits(words: Array, bits: int) -> Bytes:
+    """Return the unsigned integers of 2, 3, 4 or 8 bits in 32-bit words: the lowest bits first, no gaps.
+
+    Args:
+        words: int32, shape ``(rows, words)``.
+
+    Returns:
+        shape ``(rows, words * 32 / bits)``, rounded down.
+    """
+    data = np.ascontiguousarray(words, "<i4").view(np.uint8)
+    if bits == 8:
+        return data
+    if bits == 4:
+        return split_nibbles(data)
+    each = np.unpackbits(data, axis=-1, bitorder="little")
+    count = each.shape[-1] // bits
+    each = each[..., : count * bits].reshape(*each.shape[:-1], count, bits)
+    return np.packbits(each, axis=-1, bitorder="little")[..., 0]
+
+
+def dequantize_groups(
+    values: Array, zeros: Array | int, scales: Array, groups: NDArray[np.intp]
+) -> Float32:
+    """Return the numbers that integers stand for: (value - zero) * scale, both of the column's group.
+
+    Args:
+        values: integers, shape ``(rows, columns)``.
+        zeros: shape ``(rows, groups)``, or one for all.
+        scales: shape ``(rows, groups)``.
+        groups: the group of each column.
+    """
+    numbers = np.empty(values.shape, np.float32)
+    step = max(1, _CHUNK // max(1, values.shape[1]))
+    for start in range(0, len(values), step):
+        rows = slice(start, start + step)
+        shift = zeros if isinstance(zeros, int) else zeros[rows].astype(np.float32)[:, groups]
+        numbers[rows] = (values[rows].astype(np.float32) - shift) * as_scales(scales[rows])[:, groups]
+    return numbers
+
+
+def dequantize_nvfp4(packed: Bytes, scales: Array, factor: float) -> Float32:
+    """Return the numbers that NVFP4 stands for: E2M1 * (scale of its group of 16 * factor).
+
+    Args:
+        packed: two E2M1 numbers in a byte, the first one below; shape ``(rows, columns / 2)``.
+        scales: float8_e4m3fn, shape ``(rows, columns / 16)``.
+        factor: of the whole tensor.
+    """
+    numbers = E2M1[split_nibbles(packed)]
+    return numbers * np.repeat(scales.astype(np.float32) * np.float32(factor), 16, axis=1)
+
+
+def dequantize_codes(packed: Bytes, codes: Float32, largest: Float32, block: int, count: int) -> Float32:
+    """Return the numbers that bitsandbytes' 4-bit codes stand for: code * largest of its block.
+
+    Args:
+        packed: two codes in a byte, the first one above.
+        codes: the 16 numbers.
+        largest: of each block, float32.
+        block: numbers in a block.
+        count: numbers in all; the last block may be smaller.
+    """
+    each = np.stack([packed >> 4, packed & 15], axis=-1).reshape(-1)[:count]
+    return codes[each] * np.repeat(largest, block)[:count]
+
+
+def dequantize_bytes(values: Bytes, codes: Float32, largest: Float32, block: int, offset: float) -> Float32:
+    """Return the scales that bitsandbytes packs in bytes: code * largest of its block + offset."""
+    return codes[values] * np.repeat(largest, block)[: len(values)] + np.float32(offset)
 
 
 def split_nibbles(data: Bytes) -> Bytes:

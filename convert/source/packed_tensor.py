@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from convert.errors import CheckpointError, UnsupportedError
-from convert.source.config import Config
+from convert.errors import CheckpointError
 from convert.source.packed import (
-    GROUP,
     Bytes,
-    dequantize_fp8,
+    Float32,
     dequantize_int4,
     dequantize_mxfp4,
     fits_q4_0,
@@ -22,66 +20,66 @@ from convert.source.packed import (
 )
 from convert.source.tensor import Array, SourceTensor
 
-FP8_SCALE, INT4_VALUES, INT4_SCALE, INT4_SHAPE = (
-    ".weight_scale_inv",
-    ".weight_packed",
-    ".weight_scale",
-    ".weight_shape",
-)
-MXFP4_BLOCKS, MXFP4_SCALES = "_blocks", "_scales"
 _MXFP4_NAN = 255
 """The byte of a scale that means NaN."""
 
 
 @dataclass(frozen=True, eq=False)
-class Fp8Tensor(SourceTensor):
-    """A matrix of 8-bit floats with a scale for each block of rows and columns. Its array is float32."""
+class PackedTensor(SourceTensor):
+    """A matrix made of several tensors of the checkpoint. Its array is float32.
 
-    scales: SourceTensor
-    block: tuple[int, int]
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The checkpoint's tensors it is made of."""
-        return (self.name, self.scales.name)
-
-    def array(self) -> Array:
-        """Return the numbers it stands for, float32."""
-        return dequantize_fp8(self._mapped(), self.scales.array(), self.block)
-
-
-@dataclass(frozen=True, eq=False)
-class Int4Tensor(SourceTensor):
-    """Symmetric 4-bit integers, eight in an int32, a scale for each 32 in a row. Its array is float32.
-
-    ``shape`` and ``name`` are those of the matrix; ``dtype`` is that of its scales.
+    Attributes:
+        parts: the tensors.
+        numbers: gives the numbers they stand for, in the matrix's shape.
     """
 
-    packed: SourceTensor
-    scales: SourceTensor
-    others: tuple[str, ...] = ()
+    parts: tuple[SourceTensor, ...]
+    numbers: Callable[[], Float32]
 
     @property
     def sources(self) -> tuple[str, ...]:
         """The checkpoint's tensors it is made of."""
-        return (self.packed.name, self.scales.name, *self.others)
+        return tuple(part.name for part in self.parts)
 
     @property
     def n_bytes(self) -> int:
         """Bytes on disk."""
-        return self.packed.n_bytes + self.scales.n_bytes
+        return sum(part.n_bytes for part in self.parts)
 
     def array(self) -> Array:
         """Return the numbers it stands for, float32."""
-        return dequantize_int4(self.packed.array(), self.scales.array())
+        return self.numbers()
+
+
+@dataclass(frozen=True, eq=False)
+class PackedStack(PackedTensor):
+    """Experts in one packed tensor, unpacked one by one.
+
+    Attributes:
+        one: gives the numbers of an expert.
+    """
+
+    one: Callable[[int], Float32]
+
+    def at(self, index: int) -> Array:
+        """Return the numbers of one expert, float32."""
+        return self.one(index)
+
+
+@dataclass(frozen=True, eq=False)
+class Int4Tensor(PackedTensor):
+    """Symmetric 4-bit integers, eight in an int32, a scale for each 32 in a row. Its array is float32.
+
+    Its first two parts are the integers and the scales.
+    """
 
     def fits_q4_0(self) -> bool:
         """Whether Q4_0 can hold it without loss. Reads the scales."""
-        return fits_q4_0(self.scales.array())
+        return fits_q4_0(self.parts[1].array())
 
     def q4_0(self) -> Bytes:
         """Return it in ggml's Q4_0, shape ``(rows, columns / 32 * 18)``."""
-        return repack_q4_0(self.packed.array(), self.scales.array())
+        return repack_q4_0(self.parts[0].array(), self.parts[1].array())
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,127 +116,58 @@ class Mxfp4Tensor(SourceTensor):
             raise CheckpointError(f"tensor {self.scales.name} has a scale that is no number")
 
 
-def unpack_mxfp4(tensors: Mapping[str, SourceTensor]) -> dict[str, SourceTensor]:
-    """Return the tensors with blocks and scales of MXFP4 put together under their plain name.
-
-    Raises:
-        CheckpointError: one of the two is missing or has the wrong shape.
-    """
-    merged = dict(tensors)
-    for name in [name for name in tensors if name.endswith(MXFP4_BLOCKS)]:
-        stem = name.removesuffix(MXFP4_BLOCKS)
-        blocks, scales = merged.pop(name), _part(tensors, stem + MXFP4_SCALES, name)
-        del merged[scales.name]
-        if (
-            len(scales.shape) != 3
-            or blocks.shape != (*scales.shape, GROUP // 2)
-            or {blocks.dtype, scales.dtype} != {"U8"}
-        ):
-            raise CheckpointError(
-                f"tensor {blocks.name} is {blocks.dtype} {blocks.shape} and {scales.name} is "
-                f"{scales.dtype} {scales.shape}; MXFP4 has U8 (experts, outputs, groups, 16) and U8 "
-                "(experts, outputs, groups)"
-            )
-        n_experts, n_outputs, n_groups = scales.shape
-        merged[stem] = Mxfp4Tensor(
-            **_fields(blocks) | {"name": stem, "shape": (n_experts, n_groups * GROUP, n_outputs)},
-            blocks=blocks,
-            scales=scales,
-        )
-    return merged
+def packed(
+    name: str, shape: Sequence[int], parts: Sequence[SourceTensor], numbers: Callable[[], Float32]
+) -> PackedTensor:
+    """Return a packed matrix; the file and place are those of its first part."""
+    return PackedTensor(**_fields(name, shape, parts), parts=tuple(parts), numbers=numbers)
 
 
-def unpack(tensors: Mapping[str, SourceTensor], config: Config) -> Mapping[str, SourceTensor]:
-    """Return the tensors with the parts of each packed matrix put together under its plain name.
+def packed_stack(
+    name: str, shape: Sequence[int], parts: Sequence[SourceTensor], one: Callable[[int], Float32]
+) -> PackedStack:
+    """Return packed experts; ``one`` gives the numbers of one of them."""
 
-    Args:
-        config: has ``quantization_config`` where anything is packed.
+    def numbers() -> Float32:
+        return np.stack([one(expert) for expert in range(shape[0])])
 
-    Raises:
-        UnsupportedError: a way of packing that is not known.
-        CheckpointError: a part is missing or has the wrong shape.
-    """
-    quantization = config.section("quantization_config") if "quantization_config" in config else None
-    method = None if quantization is None else quantization.get("quant_method")
-    if quantization is None:
-        return tensors
-    merged = dict(tensors)
-    if method == "fp8":
-        _unpack_fp8(merged, quantization)
-    elif method == "compressed-tensors":
-        _check_int4(quantization)
-        _unpack_int4(merged)
-    elif method is not None:
-        raise UnsupportedError(
-            f"config.json: quantization_config has quant_method {method!r}; of this model fp8 (blocks of "
-            "128x128) and compressed-tensors (INT4 in groups of 32) can be read"
-        )
-    return merged
+    return PackedStack(**_fields(name, shape, parts), parts=tuple(parts), numbers=numbers, one=one)
 
 
-def _unpack_fp8(tensors: dict[str, SourceTensor], quantization: Config) -> None:
-    rows, columns = quantization.get("weight_block_size", [128, 128])
-    for name in [name for name in tensors if name.endswith(FP8_SCALE)]:
-        scales = tensors.pop(name)
-        plain = name.removesuffix("_scale_inv")
-        values = _part(tensors, plain, name)
-        wanted = tuple(-(-n // size) for n, size in zip(values.shape, (rows, columns), strict=False))
-        if values.dtype != "F8_E4M3" or scales.shape != wanted:
-            raise CheckpointError(
-                f"tensor {plain} is {values.dtype} {values.shape} and {name} is {scales.shape}; "
-                f"expected are F8_E4M3 and a scale for each block of {rows}x{columns}: {wanted}"
-            )
-        tensors[plain] = Fp8Tensor(**_fields(values), scales=scales, block=(rows, columns))
+def packed_int4(name: str, shape: Sequence[int], parts: Sequence[SourceTensor]) -> Int4Tensor:
+    """Return symmetric 4-bit integers in groups of 32; ``parts``: the integers, the scales, others."""
+
+    def numbers() -> Float32:
+        return dequantize_int4(parts[0].array(), parts[1].array())
+
+    return Int4Tensor(**_fields(name, shape, parts), parts=tuple(parts), numbers=numbers)
 
 
-def _check_int4(quantization: Config) -> None:
-    quantization.expect("format", "pack-quantized", missing=False)
-    for name, group in dict(quantization.get("config_groups", {})).items():
-        weights = Config(group, f"config.json: quantization_config: {name}").section("weights")
-        weights.expect("num_bits", 4, missing=False)
-        weights.expect("group_size", GROUP, missing=False)
-        weights.expect("symmetric", True)
-        weights.expect("type", "int")
-        weights.expect("actorder", False)
-        if group.get("input_activations") is not None:
-            raise UnsupportedError(
-                f"config.json: quantization_config: {name} quantizes activations as well"
-            )
+def packed_mxfp4(name: str, blocks: SourceTensor, scales: SourceTensor, group: int) -> Mxfp4Tensor:
+    """Return experts in MXFP4; ``group``: numbers that share a scale."""
+    n_experts, n_outputs, n_groups = scales.shape
+    fields = _fields(name, (n_experts, n_groups * group, n_outputs), (blocks,))
+    return Mxfp4Tensor(**fields, blocks=blocks, scales=scales)
 
 
-def _unpack_int4(tensors: dict[str, SourceTensor]) -> None:
-    for name in [name for name in tensors if name.endswith(INT4_VALUES)]:
-        stem = name.removesuffix(INT4_VALUES)
-        packed = tensors.pop(name)
-        scales, shape = (_part(tensors, stem + part, name) for part in (INT4_SCALE, INT4_SHAPE))
-        del tensors[scales.name], tensors[shape.name]
-        rows, columns = (int(n) for n in shape.array().reshape(-1)[:2])
-        if (
-            packed.dtype != "I32"
-            or packed.shape != (rows, columns // 8)
-            or scales.shape != (rows, columns // GROUP)
-            or columns % GROUP
-        ):
-            raise CheckpointError(
-                f"tensor {name} is {packed.dtype} {packed.shape} with scales {scales.shape}; its "
-                f"{INT4_SHAPE[1:]} says ({rows}, {columns}) in groups of {GROUP}"
-            )
-        tensors[stem + ".weight"] = Int4Tensor(
-            **_fields(scales) | {"name": stem + ".weight", "shape": (rows, columns)},
-            packed=packed,
-            scales=scales,
-            others=(shape.name,),
-        )
+def _fields(name: str, shape: Sequence[int], parts: Sequence[SourceTensor]) -> dict[str, Any]:
+    first = parts[0]
+    return {
+        "name": name,
+        "shape": tuple(shape),
+        "dtype": first.dtype,
+        "file": first.file,
+        "offset": first.offset,
+    }
 
 
-def _part(tensors: Mapping[str, SourceTensor], name: str, other: str) -> SourceTensor:
-    if name not in tensors:
-        raise CheckpointError(f"the checkpoint has tensor {other} but not {name}, which belongs to it")
-    return tensors[name]
-
-
-def _fields(tensor: SourceTensor) -> dict[str, Any]:
-    return {field: getattr(tensor, field) for field in ("name", "shape", "dtype", "file", "offset")}
-
-
-__all__ = ["Fp8Tensor", "Int4Tensor", "Mxfp4Tensor", "unpack", "unpack_mxfp4"]
+__all__ = [
+    "Int4Tensor",
+    "Mxfp4Tensor",
+    "PackedStack",
+    "PackedTensor",
+    "packed",
+    "packed_int4",
+    "packed_mxfp4",
+    "packed_stack",
+]

@@ -22,6 +22,7 @@ DTYPES = {
     "F8_E4M3": ml_dtypes.float8_e4m3fn,
     "I64": np.int64,
     "I32": np.int32,
+    "I8": np.int8,
     "U8": np.uint8,
 }
 CONFIG: dict[str, Any] = {
