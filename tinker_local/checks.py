@@ -127,8 +127,11 @@ def _flat(tensor: Any) -> Any:
     return getattr(tensor, "_numpy", None) if hasattr(tensor, "_numpy") else tensor.data
 
 
-def prompt_tokens(prompt: Any, n_vocab: int, n_ctx: int) -> NDArray[np.int32]:
-    """Return the tokens of a ``ModelInput`` (ours, Tinker's, or anything with ``to_ints``)."""
+def prompt_tokens(prompt: Any, n_vocab: int, n_ctx: int, *, only_scored: bool = False) -> NDArray[np.int32]:
+    """Return the tokens of a ``ModelInput`` (ours, Tinker's, or anything with ``to_ints``).
+
+    A prompt that is ``only_scored`` may have ``n_ctx`` + 1 tokens, since its last one need not be read.
+    """
     if not hasattr(prompt, "to_ints"):
         raise BadRequestError(
             f"prompt is a {type(prompt).__name__}; it must be a ModelInput, for example "
@@ -141,7 +144,7 @@ def prompt_tokens(prompt: Any, n_vocab: int, n_ctx: int) -> NDArray[np.int32]:
     tokens = token_ids(given, n_vocab)
     if len(tokens) == 0:
         raise BadRequestError("prompt is empty; it needs at least 1 token")
-    if len(tokens) > n_ctx:
+    if len(tokens) > n_ctx + only_scored:
         raise BadRequestError(
             f"prompt has {len(tokens)} tokens and the context holds {n_ctx}; shorten it, or open the "
             "model with a larger n_ctx (up to what it was trained for)"
@@ -180,7 +183,7 @@ def _has_bool(given: Sequence[Any], array: NDArray[Any]) -> bool:
 
 def generation_length(max_tokens: Any, n_prompt: int, n_ctx: int) -> int:
     """Return how many tokens to generate at most; None means to the end of the context."""
-    room = n_ctx - n_prompt
+    room = max(0, n_ctx - n_prompt)
     if max_tokens is None:
         return room
     length = integer(max_tokens, "max_tokens", 0)

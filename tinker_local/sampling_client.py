@@ -78,7 +78,10 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
 
     @property
     def n_ctx(self) -> int:
-        """Most tokens of one request: its prompt and one continuation together."""
+        """Most tokens of one request: its prompt and one continuation together.
+
+        A prompt that is only scored (``max_tokens=0``) may have one more.
+        """
         return self._engine.n_ctx
 
     def sample(
@@ -125,8 +128,11 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
             RequestFailedError: the client was closed.
         """
         n_vocab, params = self._engine.model.n_vocab, sampling_params
-        tokens = self._prompt_tokens(prompt)
         logprobs = bool(include_prompt_logprobs)
+        scores = (
+            logprobs or topk_prompt_logprobs or target_prompt_logprobs is not None or prompt_alt_tokens_k
+        )
+        tokens = self._prompt_tokens(prompt, only_scored=bool(scores) and params.max_tokens == 0)
         first = checks.first_scored(prompt_logprobs_last_n, len(tokens), logprobs)
         topk = checks.topk_count(topk_prompt_logprobs, "topk_prompt_logprobs", n_vocab)
         asked = targets = None
@@ -144,6 +150,7 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
                 prompt=tokens,
                 future=future,
                 assemble=answer,
+                reads_last=len(tokens) <= self.n_ctx,
                 num_samples=checks.sample_count(num_samples),
                 max_tokens=checks.generation_length(params.max_tokens, len(tokens), self.n_ctx),
                 temperature=checks.temperature(params.temperature),
@@ -209,7 +216,7 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
             BadRequestError: an argument is wrong; the message names the value.
             RequestFailedError: the client was closed.
         """
-        tokens = self._prompt_tokens(prompt)
+        tokens = self._prompt_tokens(prompt, only_scored=True)
         first = checks.first_scored(prompt_logprobs_last_n, len(tokens), included=True)
         future: APIFuture[list[float | None]] = APIFuture()
         return self._submit(
@@ -218,6 +225,7 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
                 prompt=tokens,
                 future=future,
                 assemble=self._plain_logprobs if first == 1 else Logprobs(self._telemetry, first),
+                reads_last=len(tokens) <= self.n_ctx,
                 prompt_logprobs=True,
                 prompt_logprobs_from=first,
             ),
@@ -280,8 +288,9 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         future.add_done_callback(self._telemetry.notice_end)
         return future
 
-    def _prompt_tokens(self, prompt: types.ModelInput) -> NDArray[np.int32]:
-        return checks.prompt_tokens(prompt, self._engine.model.n_vocab, self.n_ctx)
+    def _prompt_tokens(self, prompt: types.ModelInput, *, only_scored: bool) -> NDArray[np.int32]:
+        n_vocab = self._engine.model.n_vocab
+        return checks.prompt_tokens(prompt, n_vocab, self.n_ctx, only_scored=only_scored)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self._weights, self._options, self._base_model, self._retry_config)

@@ -129,7 +129,7 @@ def test_bos(client: SamplingClient) -> None:
     ("given", "said"),
     [
         ({"pretrained": "x"}, "no argument 'pretrained'.*model=NAME.*n_ctx"),
-        ({"n_ctx": 64, "max_length": 64}, "max_length is 64"),
+        ({"n_ctx": 64, "max_length": 65}, "max_length is 65"),
         ({"max_length": 0}, "max_length"),
         ({"max_gen_toks": 0}, "max_gen_toks"),
         ({"prefix_token_id": 10**6}, "prefix_token_id"),

@@ -29,7 +29,7 @@ from tests.parity.harness import (  # noqa: E402
 from tests.parity.smollm2 import write_checkpoint  # noqa: E402
 from tinker_local.lm_eval import LocalLM  # noqa: E402
 
-FLOAT32 = {"n_ctx": 2048, "kv_type": "f32", "flash_attn": False}
+FLOAT32 = {"n_ctx": 512, "kv_type": "f32", "flash_attn": False}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def float32(checkpoint: Path) -> SamplingClient:
 
 @pytest.fixture(scope="module")
 def ours(float32: SamplingClient) -> LocalLM:
-    return LocalLM(float32, max_length=512)
+    return LocalLM(float32)
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,8 @@ def test_answers(ours: LocalLM, official: HFLM) -> None:
         ("<|im_start|>user\nSay hello.<|im_end|>\n<|im_start|>assistant\n", {"until": [], **GREEDY}),
         ("<|im_start|>user\nSay hello.<|im_end|>\n", {"until": ["user", "assistant"], **GREEDY}),
         (WORDS * 80, {"until": ["\n"], **GREEDY}),  # longer than the model reads
+        ("The capital of France is", {"until": [""], **GREEDY}),  # which every text contains
+        ("<|im_start|>user\nHi", {"until": ["", "nowhere"], **GREEDY}),
     )
     assert ours.generate_until(asked) == official.generate_until(asked)
 

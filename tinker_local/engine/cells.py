@@ -232,7 +232,7 @@ def _start_of_prompt(cache: PrefixCache, prompt: Prompt) -> Start:
     scores = tuple(cache.known_scores(match, wanted.first))
     if n_scored == match.length and match.row is not None:
         return Start(match, match.row, n_scored, scores)
-    if n_scored == len(tokens) and not prompt.owner.samples:
+    if n_scored == len(prompt.request.prompt) and not prompt.owner.samples:
         return Start(match, None, n_scored, scores)
     return Start(cache.shortened(match, min(match.length, n_scored - 1)), None, n_scored, scores)
 

@@ -43,8 +43,10 @@ class Request:
 
     Attributes:
         prompt: int32 token ids, shape (n,), n >= 1.
+        reads_last: whether the prompt's last token is computed. False where it is only scored: in a prompt
+            that is one token longer than the context.
         num_samples: continuations to draw; 0 only scores the prompt.
-        max_tokens: most tokens of each continuation; len(prompt) + max_tokens fits the context.
+        max_tokens: most tokens of each continuation; n_read + max_tokens fits the context.
         temperature, top_k, top_p, seed: see ``types.SamplingParams``; seed is in [0, 2**64).
         stop: when a continuation is complete.
         prompt_logprobs: whether the prompt's tokens are scored.
@@ -66,6 +68,7 @@ class Request:
     prompt: NDArray[np.int32]
     future: Future[Any]
     assemble: Callable[[Outcome], Any]
+    reads_last: bool = True
     num_samples: int = 0
     max_tokens: int = 0
     temperature: float = 1.0
@@ -82,6 +85,11 @@ class Request:
     raw_logprobs: bool = False
     on_token: Callable[[int, int], None] | None = None
     submitted_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def n_read(self) -> int:
+        """Number of the prompt's tokens that are computed."""
+        return len(self.prompt) - (not self.reads_last)
 
     @property
     def scores_prompt(self) -> bool:

@@ -126,7 +126,7 @@ class Readout:
         logits = prompt.last_logits
         if logits is None:
             return
-        if prompt.n_remaining:
+        if prompt.n_computed < len(prompt.request.prompt):
             self._score(prompt, prompt.n_computed, logits[None])
         else:
             self.draw([(sample, 0) for sample in prompt.drawing], logits[None])
@@ -257,13 +257,14 @@ def _fill(context: Context, step: Step) -> tuple[int, int]:
 
 def _score(prompt: Prompt, first: int, logits: NDArray[np.float32], n_threads: int) -> None:
     """Answer what is asked at a prompt's positions from ``first`` on, each by the row before it."""
-    request, stop = prompt.request, min(first + len(logits), prompt.length)
+    request = prompt.request
+    stop = min(first + len(logits), len(request.prompt))
     if stop <= first:  # only the row after the last token
         return
     ids, indptr = request.targets.rows(first, stop) if request.targets else (None, None)
     found = kernels.score_rows(
         logits[: stop - first],
-        targets=prompt.tokens[first:stop],
+        targets=request.prompt[first:stop],
         topk=request.topk_prompt_logprobs,
         ids=ids,
         ids_indptr=indptr,

@@ -214,7 +214,7 @@ class Scheduler:
             return False
         # 2. A prompt that is only scored, with all scores known, needs no cells.
         n_scored = max(prompt.n_scored, start.n_scored)
-        complete = prompt.is_scored and n_scored == prompt.length and not active.samples
+        complete = prompt.is_scored and n_scored == len(active.request.prompt) and not active.samples
         if not complete and not self._attach(prompt, start):
             return False
         # 3. What is known is taken over: scores, and the logits after the last cached token.
@@ -384,7 +384,7 @@ class Scheduler:
         sequence = chunk.sequence
         self._cells.advance(sequence, chunk.stop - chunk.start)
         if isinstance(sequence, Prompt) and sequence.is_scored:
-            sequence.n_scored = max(sequence.n_scored, min(chunk.stop + 1, sequence.length))
+            sequence.n_scored = max(sequence.n_scored, min(chunk.stop + 1, len(sequence.request.prompt)))
         self._cells.commit(sequence)
         if isinstance(sequence, Prompt) and chunk.stop == sequence.snapshot_at:
             self._cells.keep_snapshot(sequence)

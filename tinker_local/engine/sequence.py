@@ -75,7 +75,7 @@ class ActiveRequest:
             self.n_cached,
             prompt.target_logprobs,
             prompt.alternatives,
-            prompt.length,
+            len(self.request.prompt),
             self.began_at - submitted_at,
             self.first_token_at - submitted_at if self.first_token_at else None,
         )
@@ -168,13 +168,13 @@ class Prompt(Sequence):
 
     @property
     def tokens(self) -> NDArray[np.int32]:
-        """The prompt's tokens, int32."""
-        return self.request.prompt
+        """The prompt's tokens that are computed, int32."""
+        return self.request.prompt[: self.request.n_read]
 
     @property
     def length(self) -> int:
-        """Number of the prompt's tokens."""
-        return len(self.request.prompt)
+        """Number of the prompt's tokens that are computed."""
+        return self.request.n_read
 
     @property
     def first_row(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
 from tinker_local import checks
-from tinker_local.errors import BadRequestError
+from tinker_local.errors import BadRequestError, shown
 from tinker_local.tokenizer import Tokenizer
 from tinker_local.types import SamplingParams
 
@@ -26,18 +26,25 @@ _WITHOUT_EFFECT = {
 """Arguments of other backends, with the value that has no effect; None has none either."""
 
 
+_TOP_K = 50
+"""Tokens that transformers draws from by default, and so the harness's ``hf`` model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """Parameters of one generation.
 
     Attributes:
         until: stop strings, among them the text of the end-of-text token; the answer ends before the first.
+        stops_at_once: whether an empty string was among them, which every text contains: the answer is one
+            token, as with the harness's ``hf`` model.
         max_tokens: most tokens to generate.
         temperature, top_k, top_p: as in ``SamplingParams``.
         think_end: text or token id after which the answer begins; None if the model does not think.
     """
 
     until: tuple[str, ...]
+    stops_at_once: bool
     max_tokens: int
     temperature: float
     top_k: int
@@ -52,7 +59,7 @@ class Generation:
 
         Args:
             gen_kwargs: as the harness documents them. Decoding is greedy unless ``do_sample`` is set and
-                the temperature is above 0. ``top_k=0`` keeps all tokens.
+                the temperature is above 0. ``top_k`` is 50 by default, as in transformers; 0 keeps all.
             eos: text of the end-of-text token.
             max_tokens: most tokens to generate if ``gen_kwargs`` does not say.
             think_end: as in the class.
@@ -61,7 +68,8 @@ class Generation:
             BadRequestError: an argument is unknown here, or its value is impossible.
         """
         asked: dict[str, Any] = dict(normalize_gen_kwargs(dict(gen_kwargs), max_tokens))
-        until = handle_stop_sequences([text for text in asked.pop("until") if text], eos)
+        stops = _strings(asked.pop("until"))
+        until = handle_stop_sequences([text for text in stops if text], eos)
         draws, temperature = asked.pop("do_sample"), asked.pop("temperature", 0.0)
         top_k, top_p = asked.pop("top_k", None), asked.pop("top_p", None)
         limit = checks.integer(asked.pop("max_gen_toks"), "max_gen_toks", 1)
@@ -73,9 +81,10 @@ class Generation:
                 )
         return cls(
             tuple(until),
+            "" in stops,
             limit,
             checks.temperature(temperature) if draws else 0.0,
-            top_k or -1,
+            (_TOP_K if top_k is None else top_k) or -1,
             1.0 if top_p is None else top_p,
             think_end,
         )
@@ -85,13 +94,14 @@ class Generation:
 
         A thinking model may think any text, stop strings included: only the end-of-text token stops it.
         """
+        thinks = self.think_end is not None
         return SamplingParams(
-            max_tokens=self.max_tokens,
+            max_tokens=1 if self.stops_at_once and not thinks else self.max_tokens,
             temperature=self.temperature,
             top_k=self.top_k,
             top_p=self.top_p,
             seed=seed,
-            stop=list(self.until) if self.think_end is None and self.until else None,
+            stop=list(self.until) if self.until and not thinks else None,
         )
 
     def answer(self, tokens: Sequence[int], tokenizer: Tokenizer) -> str:
@@ -106,6 +116,13 @@ class Generation:
             text = text.lstrip()
         answer: str = postprocess_generated_text(text, list(self.until), think_end)
         return answer
+
+
+def _strings(until: list[Any]) -> list[str]:
+    for text in until:
+        if not isinstance(text, str | None):
+            raise BadRequestError(f"until is {shown(until)}; it must be a str or a list of str")
+    return [text for text in until if text is not None]
 
 
 __all__ = ["Generation"]

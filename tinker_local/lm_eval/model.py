@@ -53,8 +53,8 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
             the default model.
         adapter: LoRA to apply to the model: a GGUF file, a name, or a tinker:// path.
         lora_scale: factor on what the LoRA adds.
-        max_length: most tokens that the model reads to predict one more; longer texts are truncated on the
-            left. None: one less than the context holds.
+        max_length: most tokens that the model reads; a scored text may have one more, its last. Longer
+            texts are truncated on the left. None: what the context holds.
         max_gen_toks: most tokens to generate if a task does not say.
         add_bos_token: whether texts begin with BOS. None: as the vocabulary says.
         prefix_token_id: token before a text whose first token is scored. None: BOS, or the end-of-text
@@ -117,12 +117,12 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         self._chat_template_args = dict(chat_template_args or {})
         if enable_thinking is not None:
             self._chat_template_args["enable_thinking"] = enable_thinking
-        self._think_end = think_end_token
+        self._think_end = _id_or_text(think_end_token)
         self._recent = lru_cache(_RECENT_TEXTS)(self.tokenizer.encode)
 
     @property
     def max_length(self) -> int:
-        """Most tokens that the model reads to predict one more."""
+        """Most tokens that the model reads."""
         return self._max_length
 
     @property
@@ -203,11 +203,15 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         """
         del kwargs
         if add_special_tokens is None:
-            written = string.startswith(self.tokenizer.decode(self.prefix_token_id))
-            add_special_tokens = False if written else self._add_bos_token
-            if add_special_tokens and self.tokenizer.bos_token_id is not None:
-                return [self.tokenizer.bos_token_id, *self._recent(string, add_special_tokens=False)]
-        return list(self._recent(string, add_special_tokens=add_special_tokens is not False))
+            return self._encode_after(self.tokenizer.decode(self.prefix_token_id), string)
+        return list(self._recent(string, add_special_tokens=add_special_tokens))
+
+    def _encode_after(self, start: str | None, text: str) -> list[int]:
+        """Tokenize a text, with BOS and the like unless it begins with ``start`` already."""
+        add_special = False if start is not None and text.startswith(start) else self._add_bos_token
+        if add_special and self.tokenizer.bos_token_id is not None:
+            return [self.tokenizer.bos_token_id, *self._recent(text, add_special_tokens=False)]
+        return list(self._recent(text, add_special_tokens=add_special is not False))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Score]:
         """Score continuations, each given its context.
@@ -324,8 +328,8 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
     def _pair(self, context: str, continuation: str) -> Pair:
         """Tokenize a context and its continuation as the ``hf`` model does."""
         key = (context, continuation)
-        if context.strip():
-            before, after = self._encode_pair(context, continuation)
+        before, after = self._encode_pair(context, continuation) if context else ([], [])
+        if before:
             return key, before, after
         tokens = self.tok_encode(context + continuation, add_special_tokens=False)
         if tokens[:1] == [self.prefix_token_id]:
@@ -343,15 +347,22 @@ class LocalLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
         return [make_disjoint_window(window) for window in windows]
 
     def _generation_prompt(self, context: str, max_tokens: int) -> list[int]:
-        """Tokenize a prompt; cut it on the left so that ``max_tokens`` more fit."""
+        """Tokenize a prompt; cut it on the left so that ``max_tokens`` more fit.
+
+        BOS is left out where the prompt begins with BOS, whatever the prefix token is: so does ``hf``.
+        """
         room = self.max_length - max_tokens
         if room < 1:
             raise BadRequestError(
                 f"a task generates up to {max_tokens} tokens, but prompt and answer together may have at "
                 f"most {self.max_length} (max_length); give a larger n_ctx, or a smaller max_gen_toks"
             )
-        tokens = self.tok_encode(context) or [self.prefix_token_id]
+        tokens = self._encode_after(self.tokenizer.bos_token, context) or [self.prefix_token_id]
         return tokens[-room:]
+
+
+def _id_or_text(token: str | int | None) -> str | int | None:
+    return int(token) if isinstance(token, str) and token.isdigit() else token
 
 
 def _score(response: SampleResponse, continuation: NDArray[np.int32]) -> Score:

@@ -47,18 +47,18 @@ def refuse_unknown(options: Mapping[str, Any], others: Iterable[str]) -> None:
 
 
 def length_limit(max_length: int | None, client: SamplingClient) -> int:
-    """Return the most tokens that the model reads to predict one more: ``max_length``, or ``n_ctx`` - 1.
+    """Return the most tokens that the model reads: ``max_length``, or what the context holds.
 
     Raises:
-        BadRequestError: ``max_length`` leaves no room in the context for the predicted token.
+        BadRequestError: ``max_length`` is larger than the context.
     """
     n_ctx = client.n_ctx
     if max_length is None:
-        return n_ctx - 1
-    if checks.integer(max_length, "max_length", 1) >= n_ctx:
+        return n_ctx
+    if checks.integer(max_length, "max_length", 1) > n_ctx:
         raise BadRequestError(
-            f"max_length is {max_length}; the context holds {n_ctx} tokens, one of them predicted, so it "
-            f"may be at most {n_ctx - 1}; give a larger n_ctx (up to what the model was trained for)"
+            f"max_length is {max_length}, and the context holds {n_ctx} tokens; give a larger n_ctx (up to "
+            "what the model was trained for)"
         )
     return max_length
 
