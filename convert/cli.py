@@ -182,21 +182,26 @@ def _shown_warnings() -> Iterator[None]:
 
 @contextmanager
 def reported_conversion_errors() -> Iterator[None]:
-    """Print errors as one line on standard error; exit with status 1, or 130 and 143 after signals."""
+    """Print errors as one line on standard error; exit with status 1, or 130 and 143 after signals.
+
+    A handler of SIGTERM that others set stays. The ``KeyboardInterrupt`` that it raises has a ``number``.
+    """
 
     def leave(number: int, _frame: Any) -> None:
         raise SystemExit(128 + number)
 
-    in_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, leave) if in_main else None
+    is_ours = threading.current_thread() is threading.main_thread()
+    is_ours = is_ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if is_ours:
+        signal.signal(signal.SIGTERM, leave)
     try:
         yield
     except ConversionError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         typer.echo("interrupted; nothing was left behind", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(128 + getattr(error, "number", signal.SIGINT)) from None
     finally:
-        if in_main:
-            signal.signal(signal.SIGTERM, before)
+        if is_ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

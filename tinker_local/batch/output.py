@@ -249,12 +249,15 @@ def _read_settings(path: Path, output: Path) -> dict[str, Any]:
 def _write_whole(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON so that a crash leaves the old file or the new one, never a part."""
     partial = path.with_name(f".{path.name}.part")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -1,6 +1,7 @@
 """The command line ``tinker-local``. A command parses options, calls the room that does the work, prints.
 
 parameters.py  options that several commands share: the model, the fields of ``Options``, error reporting
+interruption.py  signals end a command cleanly
 sample.py      ``sample``: continue a prompt
 logprobs.py    ``logprobs``: score a text
 batch.py       ``--input`` and ``--output`` of these two: files of requests
@@ -14,21 +15,36 @@ tune.py        ``models tune``: choose a type for each kind of work
 ``convert`` comes from ``convert/cli.py``.
 """
 
+from typing import Any
+
 import typer
+from typer.core import TyperGroup
 
 from convert.cli import convert
 from tinker_local.cli.bench import bench
 from tinker_local.cli.doctor import doctor
+from tinker_local.cli.interruption import reported_interruptions
 from tinker_local.cli.lm_eval import TAKES_ALL, lm_eval
 from tinker_local.cli.logprobs import logprobs
 from tinker_local.cli.models import find_named_base, models
 from tinker_local.cli.sample import sample
 
+
+class Commands(TyperGroup):
+    """The commands; signals end any of them cleanly."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        with reported_interruptions():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
     name="tinker-local",
+    cls=Commands,
     help="Sample from a model on this machine, and score texts with it. Exit codes: 0 done; 1 error, with "
-    "one line on standard error; 2 wrong arguments; 130 interrupted. --install-completion teaches your "
-    "shell the commands, the options and the names of models.",
+    "one line on standard error; 2 wrong arguments; 130 interrupted; 143 ended by SIGTERM. "
+    "--install-completion teaches your shell the commands, the options and the names of models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, BinaryIO
 
 import typer
@@ -98,7 +95,6 @@ def run_batch(
     # Everything that can be refused cheaply comes before the model is opened; the output file comes after
     # it, since its settings name the model's fingerprint.
     with ExitStack() as stack:
-        stack.enter_context(_ended_by_sigterm())
         source, n_bytes = _open_input(input, stack)
         target = None if output in (None, "-") else Path(output or "").expanduser()
         if target and input != "-" and target.exists() and target.samefile(input):
@@ -115,7 +111,7 @@ def run_batch(
         progress = BatchProgress("Sampling" if isinstance(task, SampleTask) else "Scoring", n_bytes)
         try:
             summary = BatchRun(client, task, sink, progress).run(source)
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             _say_interrupted(sink, progress)
             raise
     _report(summary, target if as_json else None)
@@ -190,21 +186,3 @@ def _report(summary: Summary, target: Path | None) -> None:
     if target is not None:
         told = {name.removeprefix("n_"): value for name, value in asdict(summary).items()}
         typer.echo(json.dumps({"output": str(target), **told, "tokens_per_second": rate}))
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Make SIGTERM raise ``SystemExit`` (status 143) inside the block, so that the output is closed."""
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, end)
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

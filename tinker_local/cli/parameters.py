@@ -143,12 +143,9 @@ def _complete(context: typer.Context, incomplete: str, wanted: Callable[[Holding
 
 @contextmanager
 def reported_errors() -> Iterator[None]:
-    """Report a ``TinkerError`` as one line on standard error with status 1; Ctrl-C has status 130."""
+    """Report a ``TinkerError`` as one line on standard error with status 1."""
     try:
         yield
     except TinkerError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(130) from None

@@ -134,16 +134,17 @@ def use_simd_path(name: str) -> None:
 
 
 class AbortFlag:
-    """Ends what llama.cpp computes: its operations in progress, and all to come, as soon as it is set.
+    """Ends what llama.cpp computes or loads: what is in progress, and all to come, as soon as it is set.
 
     Attributes:
         callback: address of a `ggml_abort_callback`.
-        data: address of what the callback is to be called with. It is good as long as the flag lives.
+        progress_callback: address of a `llama_progress_callback`, which ends the loading of a model.
+        data: address of what the callbacks are to be called with. It is good as long as the flag lives.
     """
 
     def __init__(self) -> None:
         self._flag = _kernels.new_abort_flag()
-        self.callback, self.data = _kernels.addresses_of_abort_flag(self._flag)
+        self.callback, self.progress_callback, self.data = _kernels.addresses_of_abort_flag(self._flag)
 
     def set(self) -> None:
         """Set it, from any thread, for good."""

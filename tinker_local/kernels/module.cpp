@@ -355,7 +355,8 @@ nb::capsule new_abort_flag() {
 void set_abort_flag(const nb::capsule& flag) { *static_cast<AbortFlag*>(flag.data()) = true; }
 
 nb::tuple addresses_of_abort_flag(const nb::capsule& flag) {
-  return nb::make_tuple(reinterpret_cast<uintptr_t>(&is_set), reinterpret_cast<uintptr_t>(flag.data()));
+  return nb::make_tuple(reinterpret_cast<uintptr_t>(&is_set), reinterpret_cast<uintptr_t>(&goes_on),
+                        reinterpret_cast<uintptr_t>(flag.data()));
 }
 
 }  // namespace

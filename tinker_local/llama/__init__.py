@@ -1,5 +1,6 @@
 """llama.cpp and ggml: the only package that imports ``llama_cpp``.
 
+aborting.py        ends what llama.cpp computes or loads
 backend.py         starts llama.cpp, before anything else is asked of it
 amx.py             keeps llama.cpp off AMX, where some builds end the process
 log.py             llama.cpp's messages, sent to Python's logging

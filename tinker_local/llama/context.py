@@ -12,8 +12,8 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
-from tinker_local import kernels
 from tinker_local.errors import InternalServerError
+from tinker_local.llama.aborting import new_abort_flag
 from tinker_local.llama.adapter import Adapter
 from tinker_local.llama.context_plan import CacheType, ContextPlan, cell_bytes, logits_bytes
 from tinker_local.llama.decode_batch import DecodeBatch
@@ -65,7 +65,7 @@ class Context:
     def __init__(self, model: Model, plan: ContextPlan) -> None:
         if plan.adapter is not None and plan.adapter.model is not model:
             raise ValueError(f"the adapter {plan.adapter.path} was loaded for another model")
-        self._abort_flag = kernels.AbortFlag()
+        self._abort_flag = new_abort_flag()
         used = (self._abort_flag, model, plan.adapter)
         with model.adapters_lock, log.listening():
             handle = llama_cpp.llama_init_from_model(model.handle, _parameters(plan))

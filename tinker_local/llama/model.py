@@ -17,6 +17,7 @@ from convert.vocabularies.embedded import KEY, SPLITS_SPECIAL, EmbeddedTokenizer
 from tinker_local.errors import BadRequestError
 from tinker_local.gguf.file import file_version
 from tinker_local.gguf.model_check import check_model
+from tinker_local.llama.aborting import new_abort_flag
 from tinker_local.llama.backend import start_backend
 from tinker_local.llama.devices import device_pointers
 from tinker_local.llama.log import log
@@ -55,6 +56,9 @@ class Model:
         params.use_extra_bufts = not start_backend().avoids_extra_buffers
         pointers = device_pointers(devices)
         params.devices = ctypes.cast(pointers, ctypes.c_void_p) if pointers else None
+        flag = new_abort_flag()
+        params.progress_callback = ctypes.cast(flag.progress_callback, llama_cpp.llama_progress_callback)
+        params.progress_callback_user_data = flag.data
         with log.listening():
             handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
             if handle:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,13 +63,15 @@ class Tuned:
         """Write the choice and the measurements behind it; the file appears whole or not at all."""
         self.directory.mkdir(parents=True, exist_ok=True)
         content = {"source_bytes": self.source_bytes, "types": dict(self.types), **found}
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=self.directory, prefix=".", suffix=".part", delete=False
-        ) as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(file.name, self.directory / _FILE)
+        partial = self.directory / f".{secrets.token_hex(4)}.part"
+        try:
+            with partial.open("x", encoding="utf-8") as file:
+                json.dump(content, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, self.directory / _FILE)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def tuned_directory(home: Path, model: KnownModel) -> Path:
