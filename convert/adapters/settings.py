@@ -18,10 +18,10 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "alora_invocation_tokens": (None, []),
     "arrow_config": (None,),
     "bias": (None, "none"),
-    "init_lora_weights": (None, True, False, "gaussian", "eva"),
     "kasa_config": (None,),
     "layer_replication": (None, []),
     "lora_bias": (None, False),
+    "monteclora_config": (None,),
     "modules_to_save": (None, []),
     "peft_type": (None, "LORA"),
     "trainable_token_indices": (None, [], {}),
@@ -30,8 +30,12 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_qalora": (None, False),
     "velora_config": (None,),
 }
-"""Settings under which a model is its weights plus the product of the factors. PiSSA, OLoRA and their like
-(``init_lora_weights``) also change the weights."""
+"""Settings under which a model is its weights plus the product of the factors."""
+
+_INITS_OF_FACTORS = ("true", "false", "gaussian", "eva", "orthogonal", "mica")
+"""Values of PEFT's ``init_lora_weights`` that set A and B only, in small letters."""
+_INITS_OF_WEIGHTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Beginnings of its values that change the base's weights as well, so that the sum stays what it was."""
 
 _PLAIN = re.compile(r"[\w.]+")
 _HARMLESS = re.compile(r"(?:[\w.^$|()-]|\\[.d]|\[[\w-]+\]|(?<!\))[*+?](?![*+?{]))+")
@@ -73,6 +77,7 @@ class Settings:
             UnsupportedError: the adapter is of another kind than LoRA, or changes more than it adds.
         """
         values, where = read_json(path), str(path)
+        _check_init(values.get("init_lora_weights"), where)
         for key, neutral in _NEUTRAL.items():
             if values.get(key) not in neutral:
                 raise UnsupportedError(
@@ -106,6 +111,23 @@ class Settings:
         """Return the scale of the product B A of a module, or of a parameter that was trained by itself."""
         rank, alpha = self.rank_of(name), _matching(self.alpha_pattern, name, self.alpha)
         return float(alpha / (math.sqrt(rank) if self.uses_rslora else rank))
+
+
+def _check_init(value: Any, where: str) -> None:
+    """Refuse factors that belong to other weights than the base's."""
+    said = str(value).casefold()
+    if value is None or said in _INITS_OF_FACTORS:
+        return
+    if said.startswith(_INITS_OF_WEIGHTS):
+        raise UnsupportedError(
+            f"{where}: init_lora_weights is {value!r:.80}, which changes the base's weights too: the "
+            "factors belong to those and not to the base. PEFT makes a plain LoRA of it: save_pretrained(..., "
+            "path_initial_model_for_weight_conversion=...); or save the merged model: merge_and_unload()"
+        )
+    raise UnsupportedError(
+        f"{where}: init_lora_weights is {value!r:.80}; known are {', '.join(_INITS_OF_FACTORS)}, which "
+        "set the factors only"
+    )
 
 
 def _matching(patterns: Mapping[str, Any], name: str, default: Any) -> Any:

@@ -96,6 +96,13 @@ def test_alpha_and_rank_of_each_module(base: tuple[Path, Tensors], tmp_path: Pat
         assert np.allclose(found[name], delta, rtol=1e-5, atol=1e-6), name
 
 
+@pytest.mark.parametrize("how", ["orthogonal", "mica", "eva", "Gaussian", True, False, None])
+def test_starts_that_leave_the_base_alone(base: tuple[Path, Tensors], tmp_path: Path, how: Any) -> None:
+    factors = {name: array for name, array in random_factors(base[1], head=False).items() if Q0 in name}
+    given = write_adapter(tmp_path / "lora", factors, init_lora_weights=how)
+    check_products(convert_adapter(given, base[0], tmp_path / "lora.gguf"), factors)
+
+
 @pytest.mark.parametrize("outtype", ["f32", "bf16", "q8_0"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_merged(tmp_path: Path, outtype: str, tied: bool) -> None:
@@ -222,7 +229,17 @@ def broken(factors: Tensors, what: str) -> tuple[Tensors, dict[str, Any]]:
         ('{"use_dora": true}', UnsupportedError, "use_dora is True"),
         ('{"bias": "all"}', UnsupportedError, "bias is 'all'"),
         ('{"modules_to_save": ["lm_head"]}', UnsupportedError, "modules_to_save"),
-        ('{"init_lora_weights": "pissa"}', UnsupportedError, "init_lora_weights is 'pissa'"),
+        (
+            '{"init_lora_weights": "pissa"}',
+            UnsupportedError,
+            "'pissa', which changes the base's weights too",
+        ),
+        ('{"init_lora_weights": "pissa_niter_4"}', UnsupportedError, "'pissa_niter_4', which changes"),
+        ('{"init_lora_weights": "olora"}', UnsupportedError, "'olora', which changes"),
+        ('{"init_lora_weights": "corda"}', UnsupportedError, "'corda', which changes"),
+        ('{"init_lora_weights": "lora_ga"}', UnsupportedError, "'lora_ga', which changes"),
+        ('{"init_lora_weights": "loftq"}', UnsupportedError, "'loftq', which changes"),
+        ('{"init_lora_weights": "other"}', UnsupportedError, "'other'; known are true, false, gaussian, "),
         ('{"peft_type": "LOHA"}', UnsupportedError, "peft_type is 'LOHA'"),
         ('{"lora_alpha": 0}', CheckpointError, "lora_alpha must be a number other than 0"),
         ('{"r": "4"}', CheckpointError, "r must be a whole number"),

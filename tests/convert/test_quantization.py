@@ -405,7 +405,7 @@ def test_weights_that_are_not_compressed_yet(tmp_path: Path) -> None:
     weights = {"x.weight": np.ones((2, 2), np.float32), "x.weight_scale": np.ones((2, 1), np.float32)}
     write_safetensors(tmp_path / "m.safetensors", weights)
     config = Config({"quantization_config": compressed(num_bits=8)})
-    with pytest.raises(UnsupportedError, match=r"x\.weight is F32 and with a scale .*save_compressed=True"):
+    with pytest.raises(UnsupportedError, match=r"x\.weight is F32 with a scale .*save_compressed=True"):
         unpack(read_tensors(tmp_path / "m.safetensors"), config)
 
 
