@@ -32,6 +32,8 @@ from convert.untied import untie
 ADAPTER_TYPES = ("f32", "f16", "bf16")
 BASE_HASH = "general.base_model.0.source.sha256"
 """The key under which an adapter names its base's weights, by their ``general.source.sha256``."""
+BASE_PATH = "tinker_local.base_path"
+"""The key under which an adapter names where its base was, if that is outside of the models directory."""
 
 _CONFIG, _WEIGHTS = "config.json", ("model.safetensors", "model.safetensors.index.json")
 _ARCHIVE = re.compile(r"\.(tar|tgz|tar\.gz)$")
@@ -194,8 +196,15 @@ def _metadata(adapter: AdapterCheckpoint, base: Base, name: str, type: FileType)
         "general.base_model.0.name": plain or base.path.stem,
         "general.base_model.0.organization": organisation,
         BASE_HASH: str(keys.get(SOURCE_HASH, "")),
+        BASE_PATH: _place(base.path),
     }
     return {key: value for key, value in values.items() if value != ""}
+
+
+def _place(base: Path) -> str:
+    """Return a base's path, "" for one in the models directory, where its name finds it."""
+    home, path = models_directory().resolve(), Path(os.path.abspath(base))
+    return "" if path.resolve().is_relative_to(home) else str(path)
 
 
 def _check_names(adapter: AdapterCheckpoint, base: Base) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from convert.gguf.file_types import split_type
 from tinker_local import checks
 from tinker_local.engine.engine import Engine
 from tinker_local.engine.sharing import ContextLimit
-from tinker_local.errors import BadRequestError, NotFoundError
+from tinker_local.errors import BadRequestError, NotFoundError, TinkerError
 from tinker_local.gguf.file import canonical_path, check_gguf, file_version, read_head
 from tinker_local.options import Options
 from tinker_local.store.catalog import find_entry
@@ -144,32 +145,84 @@ def _convert(store: ModelStore, checkpoint: StoredCheckpoint, base: str | None) 
 
 
 def _find_base(store: ModelStore, adapter: Provenance, given: str | None) -> Path:
-    """Return the base of an adapter: of the files that the base's name means, the most exact that fits.
+    """Return the base of an adapter.
+
+    A base outside of the store is found where it was when the adapter was converted. Otherwise, of the
+    files that the base's name means, it is the most exact that fits; or a file of the store with the same
+    weights.
 
     Args:
         store: where to look.
         adapter: what the adapter's file says of itself.
         given: ``base_model``; None for the base that the adapter names.
     """
+    if given is None and (placed := _placed(adapter)):
+        return _with_output(canonical_path(placed), adapter)
     name = given or adapter.base_name
     if name is None:
         raise BadRequestError(
             f"the adapter {adapter.path} does not name the model it was trained on; give base_model"
         )
-    models = _candidates(store, name, str(adapter.path))
-    agreeing, fitting, problem = [], [], ""
+    agreeing, problem = _agreeing(store, adapter, name, given)
+    if not agreeing and given is None:
+        agreeing = _with_its_weights(store, adapter)
+    if not agreeing:
+        raise problem
+    fitting = [model for model in agreeing if adapter.weights <= Provenance.of(model.require()).weights]
+    base = choose(name, fitting or agreeing).require()  # where none fits, loading says what is missing
+    return _with_output(canonical_path(base), adapter)
+
+
+def _placed(adapter: Provenance) -> Path | None:
+    """Return the base where it was at the conversion; None if it is gone, or has other weights now."""
+    path = adapter.base_path
+    if path is None or not path.is_file():
+        return None
+    said = Provenance.of(check_gguf(path))
+    return None if adapter.base_hash and adapter.base_hash != said.source_hash else path
+
+
+def _agreeing(
+    store: ModelStore, adapter: Provenance, name: str, given: str | None
+) -> tuple[list[KnownModel], TinkerError]:
+    """Return the models of a name that the adapter does not speak against, and what is wrong if none is."""
+    try:
+        models = store.candidates(name)
+    except NotFoundError as error:
+        return [], NotFoundError(f"{error}. It is needed as the base of {adapter.path}{_hint(adapter)}")
+    agreeing, problem = [], ""
     for model in models:
         said = Provenance.of(model.require())
         if disagreement := adapter.disagreement(said, _names(name)):
             problem = problem or f"({model.path}) does not fit the adapter {adapter.path}: {disagreement}"
-            continue
-        agreeing.append(model)
-        if adapter.weights <= said.weights:
-            fitting.append(model)
-    if not agreeing:
-        raise BadRequestError(f"{'base_model' if given else 'the model'} {name} {problem}")
-    base = choose(name, fitting or agreeing).require()  # where none fits, loading says what is missing
-    return _with_output(canonical_path(base), adapter)
+        else:
+            agreeing.append(model)
+    called = "base_model" if given else "the model"
+    return agreeing, BadRequestError(f"{called} {name} {problem}{'' if given else _hint(adapter)}")
+
+
+def _with_its_weights(store: ModelStore, adapter: Provenance) -> list[KnownModel]:
+    """Return the most exact model of the store with the weights that the adapter was made for, if any."""
+    found = []
+    for model in store.models() if adapter.base_hash else ():
+        with suppress(TinkerError):  # of a damaged file
+            if model.path and Provenance.of(model.require()).source_hash == adapter.base_hash:
+                found.append(model)
+    return [max(found, key=lambda model: model.exactness)] if found else []
+
+
+def _hint(adapter: Provenance) -> str:
+    """Return where the base was, and what to do now."""
+    path = adapter.base_path
+    if path is None:
+        return ""
+    if path.is_dir():
+        return f". It was made for the directory {path}; convert that, too: tinker-local convert {path}"
+    state = "has other weights now" if path.is_file() else "is no longer there"
+    return (
+        f". It was made for {path}, which {state}: give the file's new place as base_model, or add it to "
+        "the store, where it is found by its weights: tinker-local models add FILE"
+    )
 
 
 def _with_output(base: Path, adapter: Provenance) -> Path:

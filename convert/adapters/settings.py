@@ -121,8 +121,8 @@ def _check_init(value: Any, where: str) -> None:
     if said.startswith(_INITS_OF_WEIGHTS):
         raise UnsupportedError(
             f"{where}: init_lora_weights is {value!r:.80}, which changes the base's weights too: the "
-            "factors belong to those and not to the base. PEFT makes a plain LoRA of it: save_pretrained(..., "
-            "path_initial_model_for_weight_conversion=...); or save the merged model: merge_and_unload()"
+            "factors belong to those and not to the base. PEFT makes a plain LoRA of it: save_pretrained("
+            "..., path_initial_model_for_weight_conversion=...), or a merged model: merge_and_unload()"
         )
     raise UnsupportedError(
         f"{where}: init_lora_weights is {value!r:.80}; known are {', '.join(_INITS_OF_FACTORS)}, which "

@@ -11,6 +11,9 @@ from convert.gguf.file import GgufFile
 from convert.gguf.file_types import FILE_TYPES
 from tinker_local.gguf.file import read_head
 
+BASE_HASH, BASE_PATH = "general.base_model.0.source.sha256", "tinker_local.base_path"
+"""Keys of ``convert.adapter``."""
+
 _HUB = "https://huggingface.co/"
 _TYPES = {type.number: type.name for type in FILE_TYPES.values()}
 
@@ -29,6 +32,7 @@ class Provenance:
         source_hash: of a model, the hash of the weights it was converted from.
         base_name: of an adapter, the model it was trained on: ``ORG/NAME`` or ``NAME``.
         base_hash: of an adapter, that model's ``source_hash``.
+        base_path: of an adapter, where its base was at the conversion, if that was outside of the store.
         weights: names of its tensors; of an adapter, of the tensors that it changes.
     """
 
@@ -41,6 +45,7 @@ class Provenance:
     source_hash: str | None
     base_name: str | None
     base_hash: str | None
+    base_path: Path | None
     weights: frozenset[str]
 
     @classmethod
@@ -61,7 +66,8 @@ class Provenance:
             name=head.text("general.source.huggingface.repository"),
             source_hash=head.text("general.source.sha256"),
             base_name=_base_name(head),
-            base_hash=head.text("general.base_model.0.source.sha256"),
+            base_hash=head.text(BASE_HASH),
+            base_path=_base_path(head),
             weights=frozenset(
                 name.removesuffix(".lora_a").removesuffix(".lora_b")
                 for file in (head, *map(read_head, parts_of(path)[1:]))
@@ -90,6 +96,12 @@ class Provenance:
         if not self.base_name or not names or is_same_model(self.base_name, names):
             return None
         return f"it was made for {self.base_name}, and the model is {names[0]}"
+
+
+def _base_path(head: GgufFile) -> Path | None:
+    """Return the path that a file gives; one on another machine is not followed."""
+    said = head.text(BASE_PATH) or ""
+    return Path(said) if Path(said).is_absolute() and not said.startswith(("//", "\\\\")) else None
 
 
 def _base_name(head: GgufFile) -> str | None:
