@@ -1,7 +1,9 @@
 """The proof that a converted vocabulary is the source's: the same ids for every text of the hard corpus.
 
-Where llama.cpp is known to do otherwise (``Limit``), the source's tokenizer is changed to do as llama.cpp
-does and must then give llama.cpp's ids; such texts are reported. Any other difference is an error.
+The tokenizer.json in the file, which tinker-local runs, must give the ids of the source's tokenizer without
+exception. llama.cpp's own tokenizer, which other programs run, may differ where that is known (``Limit``).
+The source's tokenizer, changed to do as llama.cpp does, must then give llama.cpp's ids, and such texts are
+counted. Any other difference is an error.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from convert.errors import VerificationError
+from convert.gguf.file import read_head
 from convert.vocabularies import loaded
+from convert.vocabularies.embedded import KEY, SPLITS_SPECIAL, EmbeddedTokenizer
 from convert.vocabularies.hard_corpus import HARD_CORPUS
-from convert.vocabularies.oracle import load_oracle
+from convert.vocabularies.oracle import copy_of
 from convert.vocabularies.token_table import Limit
 from convert.vocabularies.vocabulary import Vocabulary, plain_limits
 
@@ -30,7 +34,7 @@ SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Difference:
-    """A text that llama.cpp tokenizes otherwise than the source, for a reason that is known.
+    """A text that llama.cpp's own tokenizer reads otherwise than the source, for a reason that is known.
 
     Attributes:
         text: the text.
@@ -50,7 +54,7 @@ class TokenizationReport:
 
     Attributes:
         n_texts: texts compared, each with special tokens read as such and as plain text.
-        differences: texts with other ids where special tokens are read as such, as tinker-local does.
+        differences: texts with other ids in llama.cpp's own tokenizer, special tokens being read as such.
         other_ends: tokens at which llama.cpp ends a generation and generation_config.json does not.
     """
 
@@ -60,7 +64,7 @@ class TokenizationReport:
 
     @property
     def is_exact(self) -> bool:
-        """Whether every text has the source's ids."""
+        """Whether every text has the source's ids in llama.cpp's own tokenizer, too."""
         return not self.differences
 
     @property
@@ -81,32 +85,52 @@ def check_tokenization(
         model: the file in this process, if llama.cpp has loaded it here already.
 
     Raises:
-        VerificationError: llama.cpp does not load the vocabulary; or a text has other ids for no known
-            reason; or a token that ends a generation does not in llama.cpp.
+        VerificationError: llama.cpp does not load the vocabulary; or a text has other ids by the file's
+            tokenizer.json, or by llama.cpp for no known reason; or a token that ends a generation does not
+            in llama.cpp.
         CheckpointError: the ``tokenizers`` library refuses the source.
     """
     texts = list(dict.fromkeys([*texts, *_added_texts(vocabulary)]))
     written = _tokenize(path, texts) if model is None else loaded.tokenize_all(model, texts)
     ends = frozenset(written["eog"])
     _check_ends(path, vocabulary, ends)
-    oracle = load_oracle(vocabulary.table)
     parsed = _Reading(vocabulary, texts, written["parsed"], plain=False)
     plain = _Reading(vocabulary, texts, written["plain"], plain=True)
+    embedded = _embedded(path, vocabulary)
     for reading in (parsed, plain):
-        reading.compare(oracle)
-    for limit in vocabulary.table.limits:
-        if limit.change is not None and (parsed.left or plain.left):
-            limit.change(oracle)
-        for reading in (parsed, plain):
-            reading.explain(limit, oracle)
-    for limit in plain_limits(vocabulary):
-        plain.explain(limit, oracle)
+        reading.compare()
+        reading.check_embedded(path, embedded)
+    _explain(vocabulary, parsed, plain)
     for reading in (parsed, plain):
         reading.refuse_left(path)
     others = sorted(ends - {*vocabulary.generation_ids, vocabulary.end.eos})
     return TokenizationReport(
         len(texts), tuple(parsed.differences), tuple(vocabulary.tokens[i] for i in others)
     )
+
+
+def _embedded(path: Path, vocabulary: Vocabulary) -> EmbeddedTokenizer:
+    """Return the tokenizer of a written file, as tinker-local loads it."""
+    file = read_head(path)
+    text = file.long_text(KEY)
+    if text is None:
+        raise VerificationError(f"{path} has no {KEY}")
+    splits = bool(file.metadata.get(SPLITS_SPECIAL))
+    return EmbeddedTokenizer(text, len(vocabulary.tokens), splits_special=splits)
+
+
+def _explain(vocabulary: Vocabulary, parsed: _Reading, plain: _Reading) -> None:
+    """Attribute what llama.cpp does otherwise to its limits, one after the other."""
+    if not parsed.left and not plain.left:
+        return
+    oracle = copy_of(vocabulary.oracle)
+    for limit in vocabulary.table.limits:
+        if limit.change is not None:
+            limit.change(oracle)
+        for reading in (parsed, plain):
+            reading.explain(limit, oracle)
+    for limit in plain_limits(vocabulary):
+        plain.explain(limit, oracle)
 
 
 def _added_texts(vocabulary: Vocabulary) -> Iterator[str]:
@@ -128,10 +152,26 @@ class _Reading:
     left: list[int] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
 
-    def compare(self, oracle: Tokenizer) -> None:
-        """Tokenize with the source's tokenizer, and note the texts whose ids differ."""
-        self.source = self._ids(oracle, self.texts)
+    def compare(self) -> None:
+        """Tokenize with the source's tokenizer, and note the texts whose ids differ in llama.cpp."""
+        self.source = self._ids(self.vocabulary.oracle, self.texts)
         self.left = [i for i, ids in enumerate(self.source) if ids != self.written[i]]
+
+    def check_embedded(self, path: Path, embedded: EmbeddedTokenizer) -> None:
+        """Raise VerificationError if the file's tokenizer.json gives other ids, or another text of ids."""
+        split = True if self.plain else None
+        for text, ids in zip(self.texts, self.source, strict=True):
+            found = embedded.encode(text, add_special=True, split_special=split)
+            if found != ids:
+                raise VerificationError(
+                    f"{path}: its {KEY} tokenizes {text!r} as {found}, and the source's tokenizer as {ids}"
+                )
+            for skips in (False, True):
+                read = embedded.decode(ids, skip_special=skips)
+                if read != self.vocabulary.oracle.decode(ids, skip_special_tokens=skips):
+                    raise VerificationError(
+                        f"{path}: its {KEY} reads {ids} as {read!r}, the source otherwise"
+                    )
 
     def explain(self, limit: Limit, oracle: Tokenizer) -> None:
         """Attribute differences to a limit that explains them; the oracle was changed as the limit says."""
@@ -154,13 +194,11 @@ class _Reading:
             )
 
     def _ids(self, oracle: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-        oracle.encode_special_tokens = self.plain
-        before = (
-            [self.vocabulary.bos] if self.vocabulary.adds_bos and self.vocabulary.bos is not None else []
-        )
-        after = [self.vocabulary.end.eos] if self.vocabulary.adds_eos else []
-        encodings = oracle.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [[*before, *encoding.ids, *after] for encoding in encodings]
+        usual = oracle.encode_special_tokens
+        oracle.encode_special_tokens = usual or self.plain
+        encodings = oracle.encode_batch_fast(list(texts))
+        oracle.encode_special_tokens = usual
+        return [encoding.ids for encoding in encodings]
 
 
 def _check_ends(path: Path, vocabulary: Vocabulary, ends: frozenset[int]) -> None:

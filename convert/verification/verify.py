@@ -24,7 +24,8 @@ def checking(path: Path, source: Path) -> Iterator[LlamaProcess]:
     The head must be written and the file have its full size; the tensors' data is not read, so it may
     be written meanwhile. llama.cpp refuses settings that are missing, tensors that are missing, left
     over or of another shape than the settings say, and vocabularies that it cannot use. The hard corpus
-    must have the same tokens as in the source; where llama.cpp is known to differ, a warning is logged.
+    must have the same tokens as in the source. Where llama.cpp's own tokenizer is known to differ, a
+    warning is logged.
 
     Args:
         path: the file, or the first part of a model in parts.
@@ -62,7 +63,10 @@ def run(path: str, source: str) -> str:
     if report.is_exact:
         return _GOOD
     reasons = "; ".join(f"{reason} ({n})" for reason, n in report.reasons.items())
-    return f"{len(report.differences)} of {report.n_texts} texts have other tokens in llama.cpp: {reasons}"
+    return (
+        "tinker-local tokenizes as the source does. In other programs, by llama.cpp's own tokenizer, "
+        f"{len(report.differences)} of {report.n_texts} hard texts have other tokens: {reasons}"
+    )
 
 
 def load(path: str) -> Any:

@@ -76,9 +76,11 @@ class EmbeddedTokenizer:
         _check_length(text)
         tokenizer = self._reading(self._splits_special if split_special is None else split_special)
         if len(text) < _WITHOUT_GIL:
-            encoding = self._run(lambda: tokenizer.encode(text, add_special_tokens=add_special))
+            encoding = ask(self._where, lambda: tokenizer.encode(text, add_special_tokens=add_special))
         else:
-            batch = self._run(lambda: tokenizer.encode_batch_fast([text], add_special_tokens=add_special))
+            batch = ask(
+                self._where, lambda: tokenizer.encode_batch_fast([text], add_special_tokens=add_special)
+            )
             encoding = batch[0]
         ids: list[int] = encoding.ids
         if ids and max(ids) >= self._n_tokens:
@@ -93,7 +95,7 @@ class EmbeddedTokenizer:
         """
         _check_length(text)
         tokenizer = self._reading(self._splits_special if split_special is None else split_special)
-        encoding = self._run(lambda: tokenizer.encode(text, add_special_tokens=False))
+        encoding = ask(self._where, lambda: tokenizer.encode(text, add_special_tokens=False))
         return list(encoding.offsets)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool) -> str:
@@ -103,7 +105,7 @@ class EmbeddedTokenizer:
             CheckpointError: the library fails on them.
         """
         tokenizer = self._by_reading[self._splits_special]
-        return self._run(lambda: str(tokenizer.decode(ids, skip_special_tokens=skip_special)))
+        return ask(self._where, lambda: str(tokenizer.decode(ids, skip_special_tokens=skip_special)))
 
     def token(self, token_id: int) -> str | None:
         """Return the text of an id as the vocabulary writes it, None if there is none."""
@@ -119,7 +121,7 @@ class EmbeddedTokenizer:
     def _load(self, splits_special: bool) -> Any:
         from tokenizers import Tokenizer  # takes 50 ms, and most files have no such key
 
-        tokenizer = self._run(lambda: Tokenizer.from_str(self._text))
+        tokenizer = ask(self._where, lambda: Tokenizer.from_str(self._text))
         for problem in _problems(tokenizer, self._n_tokens):
             raise CheckpointError(f"{self._where} {problem}")
         tokenizer.no_truncation()
@@ -127,14 +129,19 @@ class EmbeddedTokenizer:
         tokenizer.encode_special_tokens = splits_special
         return tokenizer
 
-    def _run(self, work: Callable[[], _T]) -> _T:
-        """Return what the library does; a panic of it is a BaseException."""
-        try:
-            return work()
-        except BaseException as error:
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            raise CheckpointError(f"{self._where}: the tokenizers library fails: {error}") from error
+
+def ask(where: str, work: Callable[[], _T]) -> _T:
+    """Return what the library answers.
+
+    Raises:
+        CheckpointError: it fails or panics, which is a BaseException; ``where`` begins the message.
+    """
+    try:
+        return work()
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise CheckpointError(f"{where}: the tokenizers library fails: {error}") from error
 
 
 def _check_length(text: str) -> None:
@@ -187,4 +194,4 @@ def _growth(step: Mapping[str, Any]) -> int:
     return 1
 
 
-__all__ = ["KEY", "MOST_CHARACTERS", "SPLITS_SPECIAL", "EmbeddedTokenizer"]
+__all__ = ["KEY", "MOST_CHARACTERS", "SPLITS_SPECIAL", "EmbeddedTokenizer", "ask"]

@@ -86,8 +86,3 @@ class SpecialIds:
                     )
             return ids
         return []
-
-    def flag(self, name: str) -> bool | None:
-        """Return a boolean of tokenizer_config.json, None if it is missing."""
-        value = self.tokenizer_config.get(name)
-        return None if value is None else bool(value)

@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
-from convert.errors import UnsupportedError
 from convert.vocabularies.hard_corpus import HARD_CORPUS
 from convert.vocabularies.token_table import Limit
 
@@ -164,44 +162,28 @@ SPLITS: tuple[Split, ...] = (
 """llama.cpp's definitions, in order of preference."""
 
 
-def find_split(path: Path, pre_tokenizer: Any, ignores_merges: bool) -> Split:
-    """Return llama.cpp's pre-tokenizer that splits as a tokenizer.json's does.
+def find_split(pre_tokenizer: Any, ignores_merges: bool) -> tuple[Split, bool]:
+    """Return llama.cpp's pre-tokenizer that splits as a tokenizer.json's does, and whether one does.
+
+    Where none does it is the one that splits most texts so.
 
     Args:
-        path: the file, for the message.
-        pre_tokenizer: the source's, an object of the ``tokenizers`` library.
+        pre_tokenizer: the source's, an object of the ``tokenizers`` library; None if it has none.
         ignores_merges: the source's flag; of two that split alike the one with this flag is taken.
-
-    Raises:
-        UnsupportedError: none does; the message has the nearest and the first text on which it differs.
     """
     wanted = [_pieces(pre_tokenizer, text) for text in HARD_CORPUS]
-    agree: dict[str, int] = {}
-    found: list[Split] = []
-    for split in SPLITS:
-        given = (_pieces(split.pre_tokenizer(), text) for text in HARD_CORPUS)
-        agree[split.name] = _agreement(wanted, given)
-        if agree[split.name] == len(HARD_CORPUS):
-            found.append(split)
-    if found:
-        return next((split for split in found if split.ignores_merges == ignores_merges), found[0])
-    nearest = max(SPLITS, key=lambda split: agree[split.name])
-    first = agree[nearest.name]
-    raise UnsupportedError(
-        f"{path}: no pre-tokenizer of llama.cpp splits texts as this file's does. The nearest, "
-        f"{nearest.name}, splits {HARD_CORPUS[first]!r} into "
-        f"{_pieces(nearest.pre_tokenizer(), HARD_CORPUS[first])}, the file into {wanted[first]}"
+    agree = {split.name: _agreement(wanted, split.pre_tokenizer()) for split in SPLITS}
+    most = max(agree.values())
+    found = [split for split in SPLITS if agree[split.name] == most]
+    split = next((split for split in found if split.ignores_merges == ignores_merges), found[0])
+    return split, most == len(HARD_CORPUS)
+
+
+def _agreement(wanted: Iterable[list[str]], pre_tokenizer: Any) -> int:
+    """Return the number of texts that are split alike."""
+    return sum(
+        _pieces(pre_tokenizer, text) == pieces for text, pieces in zip(HARD_CORPUS, wanted, strict=True)
     )
-
-
-def _agreement(wanted: Iterable[list[str]], given: Iterable[list[str]]) -> int:
-    """Return the number of texts, from the first on, that are split alike."""
-    count = 0
-    for one, other in zip(wanted, given, strict=True):
-        if one != other:
-            break
-        count += 1
-    return count
 
 
 def _pieces(pre_tokenizer: Any, text: str) -> list[str]:

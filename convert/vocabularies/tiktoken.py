@@ -19,7 +19,7 @@ from convert.files.json_file import read_json_if_any
 from convert.vocabularies.byte_level import as_characters, missing_bytes
 from convert.vocabularies.splits import SPLITS
 from convert.vocabularies.token_table import AddedToken, Limit, TokenTable
-from convert.vocabularies.tokenizer_json import read_added
+from convert.vocabularies.tokenizer_config import read_added
 
 N_RESERVED = 256
 """Kimi's special tokens, named or not, follow the ranks (tokenization_kimi.py)."""
@@ -54,7 +54,6 @@ def read_tiktoken(path: Path, n_rows: int) -> TokenTable:
     if missing:
         raise CheckpointError(f"{path}: there are no tokens for the bytes {missing.hex(' ')}")
     _add_reserved(table, config, len(ranks), n_rows)
-    table.before, table.after = [], []
     return table
 
 

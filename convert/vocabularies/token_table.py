@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,10 +19,11 @@ SPACE = "▁"
 
 @dataclass(frozen=True)
 class Limit:
-    """Something that the source does and llama.cpp does not.
+    """Something that the source does and llama.cpp's own tokenizer does not.
 
-    A text that has other ids in llama.cpp is put down to it if the source's tokenizer, changed to do as
-    llama.cpp does, has the same ids; where the library cannot be changed so, if the text is such a one.
+    tinker-local runs the source's tokenizer, so a limit concerns other programs that open the file. A text
+    that has other ids in llama.cpp is put down to it if the source's tokenizer, changed to do as llama.cpp
+    does, has the same ids; where the library cannot be changed so, if the text is such a one.
 
     Attributes:
         reason: what differs, for people.
@@ -35,6 +36,16 @@ class Limit:
     applies: Callable[[str], bool] = lambda _text: True
 
 
+UNEQUAL = {
+    "split": Limit("llama.cpp has no pre-tokenizer that splits texts as this vocabulary's does"),
+    "merges": Limit("llama.cpp has no such pre-tokenizer for a vocabulary with tokens that no merge makes"),
+    "spaces": Limit("llama.cpp writes spaces otherwise"),
+    "normalizer": Limit("llama.cpp does not normalize texts"),
+    "words": Limit("llama.cpp finds some added tokens within words, too"),
+    "around": Limit("llama.cpp can put only BOS before a text and EOS after it"),
+    "special": Limit("llama.cpp reads special tokens in a text as such (split_special_tokens)"),
+}
+"""What the source does and no setting of llama.cpp's own tokenizer can say."""
 LITERAL_SPACE = Limit("llama.cpp takes a written ▁ for a space", applies=lambda text: SPACE in text)
 
 
@@ -47,6 +58,7 @@ class AddedToken:
         is_special: it is no part of the text for people.
         is_normalized: it is looked for in the normalized text.
         strips_left, strips_right: it swallows the spaces beside it.
+        is_word: it is found as a whole word only.
     """
 
     text: str
@@ -54,6 +66,18 @@ class AddedToken:
     is_normalized: bool = False
     strips_left: bool = False
     strips_right: bool = False
+    is_word: bool = False
+
+    @classmethod
+    def of(cls, added: tokenizers.AddedToken) -> AddedToken:
+        """Return the token that the library has."""
+        return cls(
+            added.content, added.special, added.normalized, added.lstrip, added.rstrip, added.single_word
+        )
+
+    def as_special(self) -> AddedToken:
+        """Return the same token, as a special one."""
+        return replace(self, is_special=True)
 
     def add_to(self, tokenizer: Tokenizer, *, plainly: bool = False) -> None:
         """Add it to a tokenizer of the library, or change it there.
@@ -67,6 +91,7 @@ class AddedToken:
             normalized=self.is_normalized and not plainly,
             lstrip=self.strips_left and not plainly,
             rstrip=self.strips_right and not plainly,
+            single_word=self.is_word and not plainly,
         )
         tokenizer.add_tokens([added])
 
@@ -85,7 +110,7 @@ class TokenTable:
         scores: of each id ("llama").
         merges: the pairs in order of rank, a space between ("gpt2").
         added: added tokens by id.
-        before, after: ids put around a text, None if the file does not say.
+        json: the tokenizer.json as the settings beside it change it; None if they do not.
         unk: the id for what is in no vocabulary.
         space_prefix: whether a space is put before a text ("llama").
         limits: where llama.cpp differs.
@@ -99,8 +124,7 @@ class TokenTable:
     scores: dict[int, float] = field(default_factory=dict)
     merges: list[str] = field(default_factory=list)
     added: dict[int, AddedToken] = field(default_factory=dict)
-    before: list[int] | None = None
-    after: list[int] | None = None
+    json: str | None = None
     unk: int | None = None
     space_prefix: bool = False
     limits: list[Limit] = field(default_factory=list)

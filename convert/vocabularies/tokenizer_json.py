@@ -8,7 +8,7 @@ a token is the negative of the rank of the merge that makes it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,28 @@ from convert.errors import CheckpointError, UnsupportedError
 from convert.files.json_file import read_json
 from convert.vocabularies.byte_level import missing_bytes
 from convert.vocabularies.splits import find_split
-from convert.vocabularies.token_table import SPACE, AddedToken, Limit, TokenTable, check_ids
+from convert.vocabularies.token_table import SPACE, UNEQUAL, Limit, TokenTable, check_ids
+from convert.vocabularies.tokenizer_config import read_added
 
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+_SPACES = ({"String": " "}, SPACE)
 UNREACHED = -1e9
 """The score of a token that no merge makes."""
 
 
-def read_tokenizer_json(path: Path) -> TokenTable:
+def read_tokenizer_json(path: Path, prefix_space: bool | None = None) -> TokenTable:
     """Read a tokenizer.json.
+
+    Args:
+        path: the file.
+        prefix_space: whether a space goes before a text, whatever the file says; None if it decides.
 
     Raises:
         CheckpointError: the file is malformed.
-        UnsupportedError: llama.cpp cannot do what it says.
+        UnsupportedError: llama.cpp cannot load such a vocabulary.
     """
     file = read_json(path)
+    changed = prefix_space is not None and _set_prefix_space(path, file, prefix_space)
     model = _section(path, file, "model")
     kind = model.get("type", "BPE" if "merges" in model else None)
     if kind != "BPE":
@@ -53,7 +60,7 @@ def read_tokenizer_json(path: Path) -> TokenTable:
             f"{path}: a BPE that is neither byte-level nor falls back on bytes has no equal in llama.cpp"
         )
     _add_tokens(table, file)
-    table.before, table.after = _template(path, file)
+    table.json = json.dumps(file, ensure_ascii=False) if changed else None
     return table
 
 
@@ -68,12 +75,12 @@ def _byte_level(
             raise UnsupportedError(f"{path}: the merge of {left!r} and {right!r} has a space in it")
     pipeline = _pipeline(path, file)
     ignores_merges = bool(file["model"].get("ignore_merges"))
-    split = find_split(path, pipeline.pre_tokenizer, ignores_merges)
-    if split.ignores_merges != ignores_merges:
-        _refuse_unreached(path, texts, merges, split.name)
+    split, is_equal = find_split(pipeline.pre_tokenizer, ignores_merges)
     table = TokenTable(path, "gpt2", split.name, texts)
     table.merges = [f"{left} {right}" for left, right in merges]
-    table.limits = split.limits()
+    table.limits = split.limits() if is_equal else [UNEQUAL["split"]]
+    if split.ignores_merges != ignores_merges and _has_unreached(texts, merges):
+        table.limits.append(UNEQUAL["merges"])
     unk = file["model"].get("unk_token")
     table.unk = next((i for i, text in texts.items() if text == unk), None)
     missing = missing_bytes(set(texts.values()))
@@ -125,10 +132,10 @@ def _space_prefix(
     harmless = {"String": " "}  # a Split at spaces, of which there are none any more
     splits = [p for p in pre_tokenizers if p not in metaspaces]
     if any(p.get("type") != "Split" or p.get("pattern") != harmless or metaspaces for p in splits):
-        raise UnsupportedError(
-            f"{table.path}: its pre_tokenizer has no equal in llama.cpp: {pre_tokenizers}"
-        )
-    if replaces == [({"String": " "}, SPACE)] and not metaspaces and prepends in ([], [SPACE]):
+        table.limits.append(UNEQUAL["split"])
+    if _SPACES in replaces and not metaspaces:
+        if replaces != [_SPACES] or prepends not in ([], [SPACE]):
+            table.limits.append(UNEQUAL["spaces"])
         return bool(prepends)
     if len(metaspaces) != 1 or replaces or prepends or metaspaces[0].get("replacement", SPACE) != SPACE:
         raise UnsupportedError(f"{table.path}: its way of writing spaces has no equal in llama.cpp")
@@ -136,8 +143,7 @@ def _space_prefix(
 
 
 def _metaspace_prefix(table: TokenTable, metaspace: Mapping[str, Any]) -> bool:
-    default = "always" if metaspace.get("add_prefix_space", True) else "never"
-    scheme = metaspace.get("prepend_scheme", default)
+    scheme = _scheme(metaspace)
     if scheme == "never":
         return False
     reason = "puts a space before a text that begins with one, too"
@@ -223,63 +229,6 @@ def _add_tokens(table: TokenTable, file: Mapping[str, Any]) -> None:
         table.add(token_id, token)
 
 
-def read_added(path: Path, entry: object, token_id: object = None) -> tuple[int, AddedToken]:
-    """Return an entry of ``added_tokens`` or of ``added_tokens_decoder``.
-
-    Raises:
-        CheckpointError: it is malformed.
-        UnsupportedError: it is to be found as a whole word only.
-    """
-    if not isinstance(entry, dict):
-        raise CheckpointError(f"{path}: an added token is {entry!r:.80} where a table is needed")
-    token_id = entry.get("id") if token_id is None else token_id
-    text = entry.get("content")
-    if isinstance(token_id, bool) or not isinstance(token_id, int) or token_id < 0:
-        raise CheckpointError(f"{path}: the added token {text!r} has the id {token_id!r}, which is no id")
-    if not isinstance(text, str) or not text:
-        raise CheckpointError(f"{path}: the added token {token_id} has the content {text!r}")
-    if entry.get("single_word"):
-        raise UnsupportedError(f"{path}: llama.cpp cannot look for {text!r} as a whole word only")
-    return token_id, AddedToken(
-        text,
-        is_special=bool(entry.get("special", False)),
-        is_normalized=bool(entry.get("normalized", True)),
-        strips_left=bool(entry.get("lstrip", False)),
-        strips_right=bool(entry.get("rstrip", False)),
-    )
-
-
-def _template(path: Path, file: Mapping[str, Any]) -> tuple[list[int] | None, list[int] | None]:
-    """Return the ids that the post-processor puts before and after a text."""
-    for part in _parts(path, file, "post_processor", "processors"):
-        if part.get("type") == "ByteLevel":
-            continue
-        if part.get("type") != "TemplateProcessing":
-            raise UnsupportedError(
-                f"{path}: the post_processor {part.get('type')} has no equal in llama.cpp"
-            )
-        try:
-            return _around(part["single"], part["special_tokens"])
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise CheckpointError(
-                f"{path}: the template of post_processor is malformed: {error!r}"
-            ) from error
-    return None, None
-
-
-def _around(single: Sequence[Any], special: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-    around: tuple[list[int], list[int]] = ([], [])
-    seen_text = 0
-    for piece in single:
-        if "Sequence" in piece:
-            seen_text += 1
-            continue
-        around[min(seen_text, 1)].extend(int(i) for i in special[piece["SpecialToken"]["id"]]["ids"])
-    if seen_text != 1:
-        raise ValueError(f"it has the text {seen_text} times")
-    return around
-
-
 # -- what llama.cpp does not do -------------------------------------------------------------------
 
 
@@ -299,37 +248,66 @@ def _pipeline(path: Path, file: Mapping[str, Any]) -> Any:
 
 def _watch_normalizer(table: TokenTable, normalizers: list[dict[str, Any]]) -> None:
     kinds = [str(part.get("type")) for part in normalizers]
-    if not kinds:
-        return
-    if kinds != ["NFC"] or table.model != "gpt2":
-        raise UnsupportedError(
-            f"{table.path}: llama.cpp does not normalize texts, this tokenizer does ({', '.join(kinds)})"
-        )
-    table.limits.append(
-        Limit(
-            "llama.cpp does not compose characters first (NFC): give it texts that are composed",
-            _drop_normalizer,
-        )
-    )
+    if kinds == ["NFC"] and table.model == "gpt2":
+        reason = "llama.cpp does not compose characters first (NFC): give it texts that are composed"
+        table.limits.append(Limit(reason, _drop_normalizer))
+    elif kinds:
+        table.limits.append(UNEQUAL["normalizer"])
 
 
 def _drop_normalizer(tokenizer: Tokenizer) -> None:
     tokenizer.normalizer = None
 
 
-def _refuse_unreached(
-    path: Path, texts: Mapping[int, str], merges: list[tuple[str, str]], name: str
-) -> None:
-    """Refuse a vocabulary with tokens that only the rule "a word that is a token is that token" makes.
+def _has_unreached(texts: Mapping[int, str], merges: list[tuple[str, str]]) -> bool:
+    """Whether only the rule "a word that is a token is that token" makes some token.
 
     llama.cpp ties that rule to the pre-tokenizer's name. Where the merges reach every token it is idle.
     """
     reached = Tokenizer.from_str(json.dumps({"model": {
         "type": "BPE", "vocab": {text: i for i, text in texts.items()}, "merges": [list(m) for m in merges],
     }}))  # fmt: skip
-    for encoding, token_id in zip(reached.encode_batch(list(texts.values())), texts, strict=True):
-        if encoding.ids != [token_id] and len(texts[token_id]) > 1:
-            raise UnsupportedError(
-                f"{path}: the merges do not make the token {texts[token_id]!r}, so that ignore_merges "
-                f"matters, and llama.cpp has no pre-tokenizer like {name} with that rule the other way"
-            )
+    encodings = reached.encode_batch(list(texts.values()))
+    return any(
+        encoding.ids != [token_id] and len(texts[token_id]) > 1
+        for encoding, token_id in zip(encodings, texts, strict=True)
+    )
+
+
+# -- a space before a text --------------------------------------------------------------------------
+
+
+def _set_prefix_space(path: Path, file: dict[str, Any], wanted: bool) -> bool:
+    """Change how a file puts a space before a text; return whether anything changed."""
+    before = json.dumps([file.get("normalizer"), file.get("pre_tokenizer")])
+    steps = _parts(path, file, "pre_tokenizer", "pretokenizers")
+    byte_level = [step for step in steps if step.get("type") == "ByteLevel"]
+    for step in byte_level:
+        step["add_prefix_space"] = wanted
+    if not byte_level:
+        _set_metaspace(path, file, steps, wanted)
+    return before != json.dumps([file.get("normalizer"), file.get("pre_tokenizer")])
+
+
+def _set_metaspace(path: Path, file: dict[str, Any], steps: list[dict[str, Any]], wanted: bool) -> None:
+    metaspaces = [step for step in steps if step.get("type") == "Metaspace"]
+    normalizers = _parts(path, file, "normalizer", "normalizers")
+    prepends = [step for step in normalizers if step.get("type") == "Prepend"]
+    has_prefix = bool(prepends) or any(_scheme(step) != "never" for step in metaspaces)
+    if has_prefix == wanted:
+        return
+    for step in metaspaces:
+        step.pop("add_prefix_space", None)
+        step["prepend_scheme"] = "first" if wanted else "never"
+    kept = [step for step in normalizers if step not in prepends]
+    if wanted and not metaspaces:
+        kept.insert(0, {"type": "Prepend", "prepend": SPACE})
+    file["normalizer"] = {"type": "Sequence", "normalizers": kept} if kept else None
+    decoders = [d for d in _parts(path, file, "decoder", "decoders") if d.get("type") != "Strip"]
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    file["decoder"] = {"type": "Sequence", "decoders": [*decoders, *([strip] if wanted else [])]}
+
+
+def _scheme(metaspace: Mapping[str, Any]) -> str:
+    default = "always" if metaspace.get("add_prefix_space", True) else "never"
+    return str(metaspace.get("prepend_scheme", default))

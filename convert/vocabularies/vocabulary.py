@@ -6,6 +6,7 @@ there is one; tokenizer.model and tiktoken.model are read where there is none.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,15 +17,19 @@ from gguf import TokenType
 from tokenizers import Tokenizer
 
 from convert.errors import CheckpointError, UnsupportedError
-from convert.files.json_file import read_json_if_any
 from convert.gguf.head import Value
 from convert.vocabularies.chat_template import DEFAULT, read_chat_templates
+from convert.vocabularies.embedded import KEY, SPLITS_SPECIAL
 from convert.vocabularies.end_of_generation import EndOfGeneration, changed_by_llama_cpp, end_of_generation
+from convert.vocabularies.oracle import around, load_oracle, put_around
 from convert.vocabularies.sentencepiece import read_sentencepiece
 from convert.vocabularies.special_ids import SpecialIds
 from convert.vocabularies.tiktoken import read_tiktoken
-from convert.vocabularies.token_table import AddedToken, Limit, TokenTable
-from convert.vocabularies.tokenizer_json import UNREACHED, read_added, read_tokenizer_json
+from convert.vocabularies.token_table import UNEQUAL, AddedToken, Limit, TokenTable
+from convert.vocabularies.tokenizer_config import TokenizerConfig
+from convert.vocabularies.tokenizer_json import UNREACHED, read_tokenizer_json
+
+logger = logging.getLogger("convert")
 
 PHI3 = re.compile("phi-?3", re.IGNORECASE)
 PHI3_KEEPS = frozenset(("<unk>", "<s>", "<|endoftext|>"))
@@ -36,6 +41,7 @@ class Vocabulary:
 
     Attributes:
         table: the tokens as their file has them.
+        oracle: the source's tokenizer, as transformers runs it.
         tokens: the text of every row of the embedding; rows that no token has are filled up.
         kinds: of the tokens.
         bos: the token that begins a text; None if the vocabulary has none.
@@ -47,6 +53,7 @@ class Vocabulary:
     """
 
     table: TokenTable
+    oracle: Tokenizer
     tokens: list[str]
     kinds: list[TokenType]
     bos: int | None
@@ -61,6 +68,8 @@ class Vocabulary:
         """Return the keys and values; ``tokenizer.ggml.token_type`` must be written as int32."""
         table = self.table
         values: dict[str, Value] = {
+            KEY: self.oracle.to_str(),
+            SPLITS_SPECIAL: self.oracle.encode_special_tokens,
             "tokenizer.ggml.model": table.model,
             "tokenizer.ggml.pre": table.pre,
             "tokenizer.ggml.tokens": self.tokens,
@@ -121,8 +130,13 @@ def read_vocabulary(directory: Path, config: Mapping[str, Any], n_rows: int) -> 
         CheckpointError: a file is missing or malformed, or files disagree.
         UnsupportedError: llama.cpp cannot do what they say.
     """
-    table = read_table(directory, n_rows)
+    settings = TokenizerConfig(directory, config.get("model_type"))
+    table = read_table(directory, n_rows, settings.prefix_space())
     _check_texts(table, n_rows)
+    n_own = len(table.texts)
+    oracle = load_oracle(table, settings, n_rows)
+    if len(table.texts) > n_own:
+        _check_texts(table, n_rows)
     special = SpecialIds(directory, config, table.texts)
     wanted = special.ids("eos")
     eos = special.named("eos")
@@ -132,10 +146,15 @@ def read_vocabulary(directory: Path, config: Mapping[str, Any], n_rows: int) -> 
         raise CheckpointError(f"{directory}: no file names the eos_token; say it in tokenizer_config.json")
     bos = special.named("bos")
     tokens = _rows(table, n_rows)
-    adds_bos, adds_eos = _adds(table, special, bos, eos)
+    before, after = _surround(table, oracle, settings, bos, eos)
     table.limits += _added_limits(table)
+    if before not in ([], [bos]) or after not in ([], [eos]):
+        table.limits.append(UNEQUAL["around"])
+    if settings.splits_special:
+        table.limits.append(UNEQUAL["special"])
     return Vocabulary(
         table,
+        oracle,
         tokens,
         [
             table.kinds.get(i, TokenType.NORMAL) if i in table.texts else TokenType.UNUSED
@@ -145,53 +164,35 @@ def read_vocabulary(directory: Path, config: Mapping[str, Any], n_rows: int) -> 
         end_of_generation(table.texts, eos, wanted),
         tuple(wanted),
         special.named("pad"),
-        adds_bos,
-        adds_eos,
+        bos in before,
+        eos in after,
         read_chat_templates(directory),
     )
 
 
-def read_table(directory: Path, n_rows: int) -> TokenTable:
-    """Read whichever tokenizer file decides, and the tokens that tokenizer_config.json adds to it.
+def read_table(directory: Path, n_rows: int, prefix_space: bool | None = None) -> TokenTable:
+    """Read whichever tokenizer file decides.
+
+    Args:
+        directory: the checkpoint's.
+        n_rows: of the embedding.
+        prefix_space: whether a space goes before a text; None if the file decides.
 
     Raises:
         CheckpointError: there is none, or it is malformed.
-        UnsupportedError: llama.cpp cannot do what it says.
+        UnsupportedError: llama.cpp cannot load such a vocabulary.
     """
     if (directory / "tokenizer.json").exists():
-        table = read_tokenizer_json(directory / "tokenizer.json")
-    elif (directory / "tokenizer.model").exists():
+        return read_tokenizer_json(directory / "tokenizer.json", prefix_space)
+    if (directory / "tokenizer.model").exists():
         table = read_sentencepiece(directory / "tokenizer.model")
-    elif (directory / "tiktoken.model").exists():
+        table.space_prefix = table.space_prefix if prefix_space is None else prefix_space
+        return table
+    if (directory / "tiktoken.model").exists():
         return read_tiktoken(directory / "tiktoken.model", n_rows)
-    else:
-        raise CheckpointError(
-            f"{directory} has no tokenizer: none of tokenizer.json, tokenizer.model and tiktoken.model"
-        )
-    for token_id, token in _configured(directory).items():
-        is_known = token_id in table.added and table.path.suffix == ".json"
-        if not is_known or table.texts[token_id] != token.text:
-            table.add(token_id, token)
-    return table
-
-
-def _configured(directory: Path) -> dict[int, AddedToken]:
-    """Return the tokens that are added beside the tokenizer's own file."""
-    tokens: dict[int, AddedToken] = {}
-    path = directory / "added_tokens.json"
-    for text, token_id in read_json_if_any(path).items():
-        token_id, token = read_added(path, {"content": text, "normalized": False}, token_id)
-        tokens[token_id] = token
-    path = directory / "tokenizer_config.json"
-    named = read_json_if_any(path).get("added_tokens_decoder") or {}
-    if not isinstance(named, dict):
-        raise CheckpointError(f"{path}: added_tokens_decoder must be a table, not {named!r:.80}")
-    for key, entry in named.items():
-        if not key.isdecimal():
-            raise CheckpointError(f"{path}: {key!r} in added_tokens_decoder is no id")
-        token_id, token = read_added(path, entry, int(key))
-        tokens[token_id] = token
-    return tokens
+    raise CheckpointError(
+        f"{directory} has no tokenizer: none of tokenizer.json, tokenizer.model and tiktoken.model"
+    )
 
 
 def _check_texts(table: TokenTable, n_rows: int) -> None:
@@ -228,20 +229,28 @@ def _rows(table: TokenTable, n_rows: int) -> list[str]:
     return rows
 
 
-def _adds(table: TokenTable, special: SpecialIds, bos: int | None, eos: int) -> tuple[bool, bool]:
-    """Return whether BOS and EOS are put around a text: tokenizer_config.json decides, else the file."""
-    flags = special.flag("add_bos_token"), special.flag("add_eos_token")
-    if flags != (None, None):
-        return bool(flags[0]) and bos is not None, bool(flags[1])
-    if table.before is None or table.after is None:
-        return table.model == "llama" and table.path.suffix == ".model" and bos is not None, False
-    if table.before not in ([], [bos]) or table.after not in ([], [eos]):
-        texts = [[table.texts.get(i, i) for i in ids] for ids in (table.before, table.after)]
-        raise UnsupportedError(
-            f"{table.path}: it puts {texts[0]} before a text and {texts[1]} after it; llama.cpp can put "
-            "only BOS before and EOS after"
-        )
-    return bool(table.before), bool(table.after)
+def _surround(
+    table: TokenTable, oracle: Tokenizer, config: TokenizerConfig, bos: int | None, eos: int
+) -> tuple[list[int], list[int]]:
+    """Let the oracle put around a text what transformers does; return the ids before and after it.
+
+    tokenizer.json says it. The settings add_bos_token and add_eos_token act where there is none.
+    """
+    flags = config.flag("add_bos_token"), config.flag("add_eos_token")
+    adds = config.tokenizer_class.adds
+    if adds != "file" or table.path.suffix != ".json":
+        is_default = adds == "bos" or (adds == "file" and table.model == "llama")
+        adds_bos = is_default if adds != "file" or flags[0] is None else flags[0]
+        adds_eos = bool(flags[1]) and adds == "file"
+        put_around(oracle, [bos] if adds_bos and bos is not None else [], [eos] if adds_eos else [])
+    before, after = around(oracle, str(table.path))
+    for name, flag, ids in (("add_bos_token", flags[0], before), ("add_eos_token", flags[1], after)):
+        if flag is not None and flag != bool(ids):
+            logger.warning(
+                "%s: %s is %s and does not act: %s decides what goes around a text, as in transformers 5",
+                *(config.path, name, str(flag).lower(), table.path.name),
+            )
+    return before, after
 
 
 def _added_limits(table: TokenTable) -> list[Limit]:
@@ -255,6 +264,8 @@ def _added_limits(table: TokenTable) -> list[Limit]:
     if normalized:
         reason = "llama.cpp looks for added tokens before it puts a space in front"
         limits.append(Limit(reason, lambda tokenizer: _find_plainly(tokenizer, normalized)))
+    if any(token.is_word for token in table.added.values()):
+        limits.append(UNEQUAL["words"])
     return limits
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,16 @@ def write_vocabulary(path: Path, vocabulary: Vocabulary, **changed: object) -> P
     return path
 
 
-def write_small_model(path: Path, vocabulary: Vocabulary) -> Path:
-    """Write a model of one layer, all zeros, for what needs a model around the vocabulary."""
+def write_small_model(
+    path: Path, vocabulary: Vocabulary, without: Sequence[str] = (), **changed: object
+) -> Path:
+    """Write a model of one layer, all zeros, for what needs a model around the vocabulary.
+
+    It has no keys of ``without``; ``changed`` is as for ``write_vocabulary``.
+    """
     width = 32
     writer = gguf.GGUFWriter(path, "llama")
-    _add_metadata(writer, vocabulary, {})
+    _add_metadata(writer, vocabulary, changed, without)
     writer.add_context_length(64)
     writer.add_embedding_length(width)
     writer.add_block_count(1)
@@ -55,8 +60,15 @@ def write_small_model(path: Path, vocabulary: Vocabulary) -> Path:
     return path
 
 
-def _add_metadata(writer: gguf.GGUFWriter, vocabulary: Vocabulary, changed: Mapping[str, object]) -> None:
+def _add_metadata(
+    writer: gguf.GGUFWriter,
+    vocabulary: Vocabulary,
+    changed: Mapping[str, object],
+    without: Sequence[str] = (),
+) -> None:
     for key, value in vocabulary.metadata().items():
+        if key in without:
+            continue
         value = changed.get(key.rpartition(".")[2], value)
         if isinstance(value, bool):
             writer.add_bool(key, value)
