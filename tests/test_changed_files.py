@@ -5,15 +5,24 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.random_adapter import random_adapter
 from tests.random_model import write_random_model
-from tinker_local import ModelInput, NotFoundError, RequestFailedError, SamplingClient, ServiceClient
+from tinker_local import (
+    ModelInput,
+    NotFoundError,
+    RequestFailedError,
+    SamplingClient,
+    SamplingParams,
+    ServiceClient,
+)
 
 PROMPT = ModelInput.from_ints(list(range(1, 40)))
 
@@ -101,3 +110,55 @@ def test_a_file_that_is_written_to(service: ServiceClient, model: Path, other: P
     assert len(scores(bystander))
     if change in ("overwritten", "touched"):
         assert len(scores(service.create_sampling_client(base_model=str(model))))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the process ends")
+@pytest.mark.parametrize("mode", [{}, {"batch_invariant": True, "kv_type": "f16", "flash_attn": None}])
+def test_a_file_that_is_cut_while_it_is_read(model: Path, other: Path, mode: dict[str, Any]) -> None:
+    """Reading what is gone would end the process. It ends the step's requests, and all that come after."""
+    options: dict[str, Any] = {"n_ctx": 256, "n_threads": 1, "kv_type": "f32", "flash_attn": False}
+    service = ServiceClient(**{**options, "prefix_cache": False, **mode})
+    client, bystander = (service.create_sampling_client(base_model=str(path)) for path in (model, other))
+    before, whole, loop = scores(client), model.read_bytes(), client._engine._loop
+    check = loop._check_files
+
+    def cut() -> None:
+        check()
+        os.truncate(model, 4096)
+
+    loop._check_files = cut  # type: ignore[method-assign]
+    told: list[int] = []
+    params = SamplingParams(max_tokens=5, stop=[])
+    futures = [
+        client.sample(PROMPT, 1, params, on_token=lambda _, token: told.append(token)) for _ in range(2)
+    ]
+    for future in (*futures, client.compute_logprobs(PROMPT)):
+        with pytest.raises(RequestFailedError, match=r"model\.gguf was written to .* has 4,096"):
+            future.result(60)
+    assert not told, "nothing is drawn from what was computed with zeros"
+    assert len(scores(bystander)) == len(before)
+    model.write_bytes(whole)
+    np.testing.assert_array_equal(scores(service.create_sampling_client(base_model=str(model))), before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the process ends")
+def test_a_disk_that_fails(service: ServiceClient, model: Path) -> None:
+    """Size and time of the file are the same, and what was lost stays lost to the clients that are open."""
+    client = service.create_sampling_client(base_model=str(model))
+    before, whole, status = scores(client), model.read_bytes(), model.stat()
+    files = client._engine.model.files
+    os.truncate(model, 0)
+    client._engine.model.files.check = lambda: None  # type: ignore[method-assign]  # not yet noticed
+    client.compute_logprobs(PROMPT).exception(60)
+    assert files.is_lost
+    del files.check
+    model.write_bytes(whole)
+    os.utime(model, ns=(status.st_atime_ns, status.st_mtime_ns))
+    for _ in range(2):
+        with pytest.raises(RequestFailedError, match=r"model\.gguf could not be read"):
+            client.compute_logprobs(PROMPT).result(60)
+    service.close()
+    with ServiceClient(
+        n_ctx=256, n_threads=1, kv_type="f32", flash_attn=False, prefix_cache=False
+    ) as again:
+        np.testing.assert_array_equal(scores(again.create_sampling_client(base_model=str(model))), before)

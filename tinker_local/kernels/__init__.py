@@ -19,7 +19,8 @@ attention.hpp            what attention is computed of
 graph_callback.hpp .cpp  the door from llama.cpp's graphs: a table of the operations computed here
 graph_attention.hpp .cpp  one of them, flash attention: a node in parts for several threads
 ggml.hpp .cpp            ggml's structures in memory, and whether the installed ggml has the same
-abort_flag.hpp           a flag that ends what llama.cpp computes
+abort_flag.hpp           a flag that ends what llama.cpp computes or loads
+mapped_ranges.hpp .cpp   memory of files: zeros where it can no longer be read, instead of SIGBUS
 
 simd_path.hpp            the functions that are compiled once for each instruction set
 block_kernels.hpp        those over blocks of logits, written once over sixteen lanes
@@ -42,6 +43,7 @@ __all__ = [
     "AbortFlag",
     "Draws",
     "LogitsError",
+    "MappedRange",
     "ScoredRows",
     "graph_callback",
     "largest",
@@ -149,6 +151,36 @@ class AbortFlag:
     def set(self) -> None:
         """Set it, from any thread, for good."""
         _kernels.set_abort_flag(self._flag)
+
+
+class MappedRange:
+    """Memory that is mapped from a file: read as zeros from where it can no longer be read.
+
+    Otherwise such a read ends the process (SIGBUS): the file became shorter, or its disk failed. Our
+    handler leaves all other addresses to the handler that was there before. Not on Windows.
+
+    Args:
+        begin: address of the first byte, at the beginning of a page.
+        end: address behind the last byte, at the end of a page.
+    """
+
+    def __init__(self, begin: int, end: int) -> None:
+        self._number = _kernels.protect_range(begin, end)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether some of it was read as zeros."""
+        return _kernels.is_range_lost(self._number)
+
+    def renew(self) -> None:
+        """Install the handler of SIGBUS again, where somebody has replaced or removed it."""
+        if self._number >= 0:
+            _kernels.renew_handler()
+
+    def forget(self) -> None:
+        """End the protection; to be called before the memory is unmapped."""
+        number, self._number = self._number, -1
+        _kernels.forget_range(number)
 
 
 def graph_callback(

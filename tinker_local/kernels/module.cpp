@@ -9,6 +9,7 @@
 
 #include "abort_flag.hpp"
 #include "graph_callback.hpp"
+#include "mapped_ranges.hpp"
 #include "sample_rows.hpp"
 
 namespace nb = nanobind;
@@ -376,6 +377,10 @@ NB_MODULE(_kernels, m) {
   m.def("new_abort_flag", &new_abort_flag);
   m.def("set_abort_flag", &set_abort_flag, "flag"_a);
   m.def("addresses_of_abort_flag", &addresses_of_abort_flag, "flag"_a);
+  m.def("protect_range", &tinker::protect_range, "begin"_a, "end"_a);
+  m.def("is_range_lost", &tinker::is_range_lost, "number"_a);
+  m.def("renew_handler", &tinker::renew_handler);
+  m.def("forget_range", &tinker::forget_range, "number"_a);
   m.def("simd_paths", &simd_paths);
   m.def("simd_path", &simd_path);
   m.def("use_simd_path", &use_simd_path, "name"_a);

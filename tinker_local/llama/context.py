@@ -113,6 +113,7 @@ class Context:
 
         Raises:
             DecodeError: llama.cpp did not compute the batch.
+            RequestFailedError: the weights could not be read; see ``MappedFiles``.
         """
         self.batch.struct.n_tokens = n_tokens
         if self._is_reserved:
@@ -123,6 +124,7 @@ class Context:
             with self.model.adapters_lock:
                 code = llama_cpp.llama_decode(self._handle, self.batch.struct)
             self._is_reserved = True
+        self.model.files.check_read()
         if code != 0:
             raise DecodeError(code)
 

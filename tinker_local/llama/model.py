@@ -62,7 +62,8 @@ class Model:
         with log.listening():
             handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
             if handle:
-                self._free = weakref.finalize(self, _free_model, handle, os.getpid())
+                self._free = weakref.finalize(self, _free_model, handle, self.files, os.getpid())
+                self.files.protect()
         if not handle:
             raise _refusal(path, log.last_errors() or "no reason given")
         self.path = path
@@ -280,8 +281,9 @@ class Model:
         return token if token >= 0 else None
 
 
-def _free_model(handle: Any, pid: int) -> None:
+def _free_model(handle: Any, files: MappedFiles, pid: int) -> None:
     if pid == os.getpid():  # a forked process leaves alone what the threads of its parent may be using
+        files.unprotect()
         llama_cpp.llama_model_free(handle)
 
 
@@ -327,7 +329,7 @@ def load_model(path: Path, n_gpu_layers: int, devices: str | None = None) -> Mod
     key = (path, version, n_gpu_layers, devices)
     with _models_lock:
         model = _models.get(key)
-        if model is None:
+        if model is None or model.files.is_lost:
             model = Model(path, n_gpu_layers, devices)
             if file_version(path)[1] != version:
                 raise BadRequestError(f"{path} was changed while it was opened; open it again")
