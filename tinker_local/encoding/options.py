@@ -5,7 +5,8 @@ None is ignored in silence: an argument acts, or an error names it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import enum
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -21,7 +22,13 @@ _PADDINGS = {
 _TRUNCATIONS = {False: False, None: False, True: True, "do_not_truncate": False}
 _TRUNCATIONS |= {"longest_first": True, "only_first": True}
 SIDES = ("right", "left")
-_TENSORS = {None: None, "pt": "pt", "np": "np"}
+_CHOICES: Mapping[str, Collection[Any]] = {
+    "padding": _PADDINGS,
+    "truncation": _TRUNCATIONS,
+    "padding_side": (None, *SIDES),
+    "return_tensors": (None, "pt", "np"),
+}
+_NUMBERS = ("max_length", "pad_to_multiple_of")
 REFUSED = {
     "text_pair": "a language model reads one text",
     "text_target": "a language model reads one text",
@@ -93,16 +100,14 @@ class EncodingOptions:
             BadRequestError: an argument is unknown, is refused, or has a value that it cannot have.
         """
         refuse(given, method, NAMES)
-        values = {
-            name: getattr(v, "value", v) for name, v in given.items() if name in NAMES
-        }  # enumerations
-        options = cls(**values)
-        options._check()
-        return options
+        values = {name: _plain(value) for name, value in given.items() if name in NAMES}
+        for name, value in values.items():
+            _check(name, value)
+        return cls(**values)
 
     @property
     def pads_to(self) -> str | None:
-        """ "longest", "max_length" or None."""
+        """What is padded to: "longest", "max_length" or None."""
         return _PADDINGS[self.padding]
 
     @property
@@ -117,30 +122,26 @@ class EncodingOptions:
         """Whether it matters which tokens were added and which are text."""
         return self.truncates or self.return_special_tokens_mask or self.return_offsets_mapping
 
-    def _check(self) -> None:
-        _one_of("padding", self.padding, _PADDINGS)
-        _one_of("truncation", self.truncation, _TRUNCATIONS)
-        _one_of("padding_side", self.padding_side, dict.fromkeys((None, *SIDES)))
-        _one_of("return_tensors", self.return_tensors, _TENSORS)
-        for name, number in (
-            ("max_length", self.max_length),
-            ("pad_to_multiple_of", self.pad_to_multiple_of),
-        ):
-            is_number = isinstance(number, int) and not isinstance(number, bool)
-            if number is not None and (not is_number or number < 1):
-                raise BadRequestError(f"{name} is {shown(number)}; it must be an int of at least 1")
-
 
 NAMES = tuple(field.name for field in fields(EncodingOptions))
 
 
-def _one_of(name: str, value: Any, known: Mapping[Any, Any]) -> None:
-    try:
-        if value in known and type(value) in map(type, known):  # 1 is no True
-            return
-    except TypeError:
-        pass
-    raise BadRequestError(f"{name} is {shown(value)}; it must be one of {', '.join(map(repr, known))}")
+def _plain(value: Any) -> Any:
+    """Return the value of a member of transformers' enumerations."""
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def _check(name: str, value: Any) -> None:
+    if name in _CHOICES:
+        _one_of(name, value, _CHOICES[name])
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    if name in _NUMBERS and value is not None and not is_number:
+        raise BadRequestError(f"{name} is {shown(value)}; it must be an int of at least 1")
+
+
+def _one_of(name: str, value: Any, known: Collection[Any]) -> None:
+    if not isinstance(value, (str, bool, type(None))) or value not in known:  # 1 is no True
+        raise BadRequestError(f"{name} is {shown(value)}; it must be one of {', '.join(map(repr, known))}")
 
 
 def checked_side(name: str, side: Any) -> str:
@@ -149,5 +150,5 @@ def checked_side(name: str, side: Any) -> str:
     Raises:
         BadRequestError: it is neither "right" nor "left".
     """
-    _one_of(name, side, dict.fromkeys(SIDES))
+    _one_of(name, side, SIDES)
     return str(side)

@@ -77,6 +77,7 @@ class Model:
         self._vocab: Any = llama_cpp.llama_model_get_vocab(handle)
         self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self._splitter = self.metadata("tokenizer.ggml.pre")
+        self._pieces: dict[int, bytes] = {}
         self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(handle))
         self.sliding_window = int(llama_cpp.llama_model_n_swa(handle))
         self.is_recurrent = bool(
@@ -211,10 +212,15 @@ class Model:
 
     def piece(self, token: int) -> bytes:
         """Return the bytes a token stands for; of a control token, its name."""
-        return _written(
-            64,
-            lambda buffer, room: llama_cpp.llama_token_to_piece(self._vocab, token, buffer, room, 0, True),
-        )
+        found = self._pieces.get(token)
+        if found is None:
+            found = self._pieces[token] = _written(
+                64,
+                lambda buffer, room: llama_cpp.llama_token_to_piece(
+                    self._vocab, token, buffer, room, 0, True
+                ),
+            )
+        return found
 
     def offsets(self, text: str, *, parse_special: bool) -> list[tuple[int, int]] | None:
         """Return the characters of a text that each token stands for, if the source's tokenizer is here.
