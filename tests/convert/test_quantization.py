@@ -121,6 +121,30 @@ def int8(n_groups: int, symmetric: bool = True) -> Any:
     return pack
 
 
+def mxfp8(n_out: int, n_in: int) -> Packed:
+    tensors, _ = fp8("tensor", "weight_scale_inv", lambda *_: (1, 1))(n_out, n_in)
+    exponents = RNG.integers(118, 124, (n_out, n_in // 32), np.uint8)
+    tensors["weight_scale_inv"] = exponents
+    scales = 2.0 ** (exponents.astype(np.float64) - 127)
+    return tensors, tensors["weight"].astype(np.float64) * each(np.arange(n_in) // 32, scales)
+
+
+def mxfp4(n_out: int, n_in: int) -> Packed:
+    codes = RNG.integers(0, 16, (n_out, n_in), np.uint8)
+    exponents = RNG.integers(118, 124, (n_out, n_in // 32), np.uint8)
+    exact = np.array([e2m1(code) for code in range(16)])[codes]
+    tensors: Tensors = {"weight_packed": codes[:, ::2] | codes[:, 1::2] << 4, "weight_scale": exponents}
+    return tensors, exact * each(np.arange(n_in) // 32, 2.0 ** (exponents.astype(np.float64) - 127))
+
+
+def modelopt_nvfp4(n_out: int, n_in: int) -> Packed:
+    """As compressed-tensors' but for the names, and the scale of the tensor, which is a factor."""
+    given, exact = nvfp4(n_out, n_in)
+    factor = np.array(1 / 16, np.float32)
+    named = {"weight": given["weight_packed"], "weight_scale": given["weight_scale"]}
+    return named | {"weight_scale_2": factor, "input_scale": scales_of(1)}, exact
+
+
 def nvfp4(n_out: int, n_in: int) -> Packed:
     codes = RNG.integers(0, 16, (n_out, n_in), np.uint8)
     scales = RNG.integers(40, 70, (n_out, n_in // 16), np.uint8).view(ml_dtypes.float8_e4m3fn)
@@ -251,6 +275,8 @@ FORMATS: dict[str, tuple[dict[str, Any], Any]] = {
         {"quant_method": "fbgemm_fp8"},
         fp8("rows", "weight_scale", lambda n, _: (n, 1), "input_scale_ub"),
     ),
+    "MXFP8": ({"quant_method": "mxfp8"}, mxfp8),
+    "NVFP4, ModelOpt": ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, modelopt_nvfp4),
     "FP8, exponents": ({"quant_method": "fp8"}, fp8_with_exponents),
     "compressed, FP8 rows": (
         compressed(num_bits=8, type="float", strategy="channel"),
@@ -275,6 +301,7 @@ FORMATS: dict[str, tuple[dict[str, Any], Any]] = {
     ),
     "compressed, 8 bits, rows": (compressed(num_bits=8, strategy="channel"), ints(8, 0)),
     "compressed, 2 bits": (compressed(num_bits=2, group_size=32), ints(2, 32)),
+    "compressed, MXFP4": (compressed(num_bits=4, type="float", group_size=32), mxfp4),
     "compressed, NVFP4": (compressed(num_bits=4, type="float", group_size=16), nvfp4),
     "GPTQ, 4 bits": (by_bits(4), gptq(4)),
     "GPTQ, 4 bits, ordered": (by_bits(4, desc_act=True), gptq(4, ordered=True)),
@@ -293,9 +320,10 @@ FORMATS: dict[str, tuple[dict[str, Any], Any]] = {
 }
 
 
-def write_packed(directory: Path, settings: Mapping[str, Any], pack: Any) -> Tensors:
+def write_packed(directory: Path, settings: Mapping[str, Any], pack: Any, **more: Any) -> Tensors:
     """Write a Llama with the matrices of its layers packed; return its numbers."""
-    exact = write_llama(directory, dtype="F32", num_hidden_layers=1, quantization_config=dict(settings))
+    more |= {"num_hidden_layers": 1, "quantization_config": dict(settings)}
+    exact = write_llama(directory, dtype="F32", **more)
     stored: Tensors = {"model.layers.0.self_attn.k_scale": np.ones(1, np.float32)}
     for name, array in list(exact.items()):
         if name.endswith("_proj.weight"):
@@ -350,6 +378,16 @@ def test_a_dense_model(tmp_path: Path, form: str) -> None:
         assert np.array_equal(numbers(found[name]), array), name
 
 
+def test_blocks_larger_than_any_matrix(tmp_path: Path) -> None:
+    """A hostile size takes no memory."""
+    values = np.ones((4, 6), ml_dtypes.float8_e4m3fn)
+    scales = np.array([[1.0], [2.0]], np.float32)
+    write_safetensors(tmp_path / "m.safetensors", {"x.weight": values, "x.weight_scale_inv": scales})
+    config = Config({"quantization_config": {"quant_method": "fp8", "weight_block_size": [2, 10**12]}})
+    made = unpack(read_tensors(tmp_path / "m.safetensors"), config)["x.weight"].array()
+    assert made.tolist() == [[1.0] * 6] * 2 + [[2.0] * 6] * 2
+
+
 def test_every_method_is_tried() -> None:
     tried = {settings.get("quant_method") for settings, _ in FORMATS.values()}
     assert tried | {"mxfp4"} >= METHODS.keys()  # gpt-oss's has tests of its own
@@ -379,7 +417,8 @@ OTHERS = ("aqlm", "hqq", "quanto")
     ("settings", "said"),
     [
         *(({"quant_method": name}, f"'{name}', which is not read; read are awq, ") for name in OTHERS),
-        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "'modelopt', which is not read"),
+        ({"quant_method": "modelopt", "quant_algo": "W4A8_AWQ"}, "'W4A8_AWQ'; of modelopt are read"),
+        ({"quant_method": "nvfp4"}, "'nvfp4', which is not read"),
         ({}, "None, which is not read"),
         (by_bits(4, checkpoint_format="marlin"), "4 bits in the format 'marlin'"),
         (by_bits(5), "5 bits in the format 'gptq'"),
@@ -435,6 +474,7 @@ def replaced(part: str, array: Matrix) -> Callable[[Tensors], None]:
         (ORDERED, replaced("weight_g_idx", np.zeros(63, np.int32)), "each of 64 columns"),
         ("compressed, INT8", replaced("weight_scale", np.ones((5, 1), np.float32)), "does not fit"),
         ("compressed, NVFP4", replaced("weight_scale", np.ones((5, 1), np.float32)), "NVFP4 has"),
+        ("compressed, NVFP4", replaced("weight_global_scale", np.zeros(1, np.float32)), "is no scale"),
         (GPTQ, without("qzeros"), r"but not x\.qzeros"),
         (GPTQ, replaced("scales", np.ones((3, 96), np.float16)), "do not go together with 4 bits"),
         (GPTQ, replaced("g_idx", np.full(64, -1, np.int32)), "outside of the 2 there are"),

@@ -22,9 +22,9 @@ from tests.random_checkpoints.plain import Tensors, write_llama, write_safetenso
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
-def write_tied(directory: Path, head: str) -> Tensors:
+def write_tied(directory: Path, head: str, **settings: Any) -> Tensors:
     """Write a Llama that says it is tied, whose file has this output matrix."""
-    tensors = write_llama(directory, dtype="BF16", tie_word_embeddings=True)
+    tensors = write_llama(directory, dtype="BF16", tie_word_embeddings=True, **settings)
     embedding = tensors[EMBEDDING]
     if head == "alone":
         del tensors[EMBEDDING]

@@ -1,4 +1,4 @@
-"""compressed-tensors, the format of llm-compressor: integers, FP8 and NVFP4.
+"""compressed-tensors, the format of llm-compressor: integers, FP8, NVFP4 and MXFP4.
 
 https://github.com/vllm-project/compressed-tensors. A module's tensors show how it is packed:
 
@@ -6,7 +6,7 @@ https://github.com/vllm-project/compressed-tensors. A module's tensors show how 
   row. 2 ** (bits - 1) is added to each. Asymmetric ones have ``weight_zero_point``, packed along outputs.
 - ``weight`` (int8) and ``weight_scale``: integers as they are, perhaps with ``weight_zero_point``.
 - ``weight`` (FP8) and ``weight_scale``: see ``fp8.py``.
-- ``weight_packed`` (bytes), ``weight_scale`` and ``weight_global_scale``: NVFP4.
+- ``weight_packed`` (bytes) and ``weight_scale``: with ``weight_global_scale`` NVFP4, else MXFP4.
 
 ``weight_g_idx`` is the group of each column, where columns were ordered by activation.
 """
@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 
 from convert.errors import CheckpointError, UnsupportedError
 from convert.source.config import Config
-from convert.source.packed import GROUP, Float32, dequantize_groups, dequantize_nvfp4, unpack_bits
+from convert.source.packed import GROUP, Float32, dequantize_groups, unpack_bits
 from convert.source.packed_tensor import packed, packed_int4
 from convert.source.quantization.fp8 import FLOATS, fp8_tensor
+from convert.source.quantization.mxfp4 import mxfp4_matrix
+from convert.source.quantization.nvfp4 import nvfp4_tensor
 from convert.source.quantization.parts import (
     Tensors,
     checked_groups,
@@ -54,7 +56,7 @@ def unpack_compressed_tensors(tensors: Tensors, quantization: Config) -> None:
     schemes = list(_schemes(quantization))
     for stem in ending_with(tensors, _PACKED):
         if tensors[stem + _PACKED].dtype == "U8":
-            _nvfp4(tensors, stem)
+            _floats(tensors, stem)
         else:
             _words(tensors, stem, schemes)
     for stem in ending_with(tensors, _SCALE):
@@ -234,26 +236,12 @@ def _of_bytes(
     return dequantize_groups(values.array(), zero, factors, groups())
 
 
-def _nvfp4(tensors: Tensors, stem: str) -> None:
-    """Put NVFP4 together. The global scale divides."""
-    values = tensors.pop(stem + _PACKED)
-    scales, factor = (take(tensors, stem + part, values.name) for part in (_SCALE, _FACTOR))
-    others = take_activations(tensors, f"{stem}.")
-    rows, half = values.shape if len(values.shape) == 2 else (0, 0)
-    if (
-        scales.dtype != "F8_E4M3"
-        or scales.shape != (rows, half // 8)
-        or half % 8
-        or math.prod(factor.shape) != 1
-    ):
-        raise CheckpointError(
-            f"tensor {values.name} is {values.dtype} {values.shape}, {scales.name} is {scales.dtype} "
-            f"{scales.shape}; NVFP4 has U8 (rows, columns / 2) and F8_E4M3 (rows, columns / 16)"
-        )
-    name = f"{stem}.weight"
-    parts = (values, scales, factor, *others)
-    tensors[name] = packed(name, (rows, 2 * half), parts, partial(_of_nvfp4, values, scales, factor))
-
-
-def _of_nvfp4(values: SourceTensor, scales: SourceTensor, factor: SourceTensor) -> Float32:
-    return dequantize_nvfp4(values.array(), scales.array(), 1 / float(factor.array().reshape(-1)[0]))
+def _floats(tensors: Tensors, stem: str) -> None:
+    """Put 4-bit floats together: MXFP4, or NVFP4, whose global scale divides."""
+    values, name = tensors.pop(stem + _PACKED), f"{stem}.weight"
+    scales, others = take(tensors, stem + _SCALE, values.name), take_activations(tensors, f"{stem}.")
+    if scales.dtype == "U8":
+        tensors[name] = mxfp4_matrix(name, values, scales, others)
+        return
+    factor = take(tensors, stem + _FACTOR, values.name)
+    tensors[name] = nvfp4_tensor(name, values, scales, factor, others, divides=True)

@@ -29,7 +29,8 @@ def unpack_fp8(tensors: Tensors, quantization: Config) -> None:
     Raises:
         CheckpointError: a part is missing or has the wrong shape.
     """
-    said = quantization.get("weight_block_size", [128, 128] if quantization.get("fmt") else None)
+    usual = [128, 128] if quantization.get("quant_method") == "fp8" else None
+    said = quantization.get("weight_block_size", usual)
     block = None if said is None else _block(said)
     for ending in _ENDINGS:
         for stem in ending_with(tensors, ending):
@@ -73,7 +74,7 @@ def _fitting(values: SourceTensor, scales: SourceTensor, block: Block | None) ->
         if shape in ((rows,), (rows, 1)):
             return (1, columns)
         if block and shape == tuple(-(-n // size) for n, size in zip((rows, columns), block, strict=True)):
-            return block
+            return min(block[0], rows), min(block[1], columns)
         if not block and len(shape) == 2 and not rows % shape[0] and not columns % shape[1]:
             return (rows // shape[0], columns // shape[1])
     size = "x".join(map(str, block)) if block else "equal size"

@@ -1,12 +1,16 @@
-"""Experts in MXFP4, as gpt-oss has them: ``NAME_blocks`` and ``NAME_scales``."""
+"""MXFP4: experts as gpt-oss has them (``NAME_blocks`` and ``NAME_scales``), and matrices."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 from convert.errors import CheckpointError
 from convert.source.config import Config
-from convert.source.packed import GROUP
-from convert.source.packed_tensor import packed_mxfp4
+from convert.source.packed import GROUP, Float32, dequantize_mxfp4
+from convert.source.packed_tensor import PackedTensor, packed, packed_mxfp4
 from convert.source.quantization.parts import Tensors, ending_with, take
+from convert.source.tensor import SourceTensor
 
 _BLOCKS, _SCALES = "_blocks", "_scales"
 
@@ -31,3 +35,29 @@ def unpack_mxfp4(tensors: Tensors, quantization: Config | None = None) -> None:
                 "(experts, outputs, groups)"
             )
         tensors[stem] = packed_mxfp4(stem, blocks, scales, GROUP)
+
+
+def mxfp4_matrix(
+    name: str, values: SourceTensor, scales: SourceTensor, others: Sequence[SourceTensor]
+) -> PackedTensor:
+    """Return a matrix in MXFP4: two numbers in a byte, and an exponent for each 32 in a row.
+
+    Raises:
+        CheckpointError: a part has the wrong shape.
+    """
+    rows, half = values.shape if len(values.shape) == 2 else (0, 0)
+    if (
+        {values.dtype, scales.dtype} != {"U8"}
+        or 2 * half % GROUP
+        or scales.shape != (rows, 2 * half // GROUP)
+    ):
+        raise CheckpointError(
+            f"tensor {values.name} is {values.dtype} {values.shape}, {scales.name} is {scales.dtype} "
+            f"{scales.shape}; MXFP4 has U8 (rows, columns / 2) and U8 (rows, columns / 32)"
+        )
+    numbers = partial(_of_matrix, values, scales)
+    return packed(name, (rows, 2 * half), (values, scales, *others), numbers)
+
+
+def _of_matrix(values: SourceTensor, scales: SourceTensor) -> Float32:
+    return dequantize_mxfp4(values.array().reshape(*scales.shape, GROUP // 2), scales.array())

@@ -12,6 +12,7 @@ from convert.source.quantization.bitsandbytes import unpack_bitsandbytes
 from convert.source.quantization.compressed_tensors import unpack_compressed_tensors
 from convert.source.quantization.fp8 import unpack_fp8
 from convert.source.quantization.gptq import unpack_gptq
+from convert.source.quantization.modelopt import unpack_modelopt
 from convert.source.quantization.mxfp4 import unpack_mxfp4
 from convert.source.quantization.parts import Tensors
 from convert.source.tensor import SourceTensor
@@ -23,7 +24,9 @@ METHODS: dict[str, Callable[[Tensors, Config], None]] = {
     "fbgemm_fp8": unpack_fp8,
     "fp8": unpack_fp8,
     "gptq": unpack_gptq,
+    "modelopt": unpack_modelopt,
     "mxfp4": unpack_mxfp4,
+    "mxfp8": unpack_fp8,
 }
 """By the ``quant_method`` of config.json's ``quantization_config``."""
 
@@ -45,8 +48,6 @@ def unpack(tensors: Mapping[str, SourceTensor], config: Config) -> Mapping[str, 
         return tensors
     quantization = config.section("quantization_config")
     method = quantization.get("quant_method")
-    if method == "modelopt" and quantization.get("quant_algo") == "FP8":
-        method = "fp8"
     if method is None and (quantization.get("load_in_4bit") or quantization.get("load_in_8bit")):
         method = "bitsandbytes"  # of transformers before 4.32
     if method not in METHODS:
