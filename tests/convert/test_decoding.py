@@ -82,13 +82,17 @@ def test_the_bytes_of_tokens_make_the_text(both: Both, kind: str) -> None:
 def test_special_tokens_beside_spaces(both: Both) -> None:
     """What users met: Metaspace that prepends to the first piece alone, NFC, stripped spaces."""
     ours, _ = both("mistral")
-    assert ours.convert_ids_to_tokens(ours.encode("[INST]the", False)) == ["[INST]", "t", "he"]
+    assert ours.convert_ids_to_tokens(ours.encode("[INST]the", add_special_tokens=False)) == [
+        "[INST]",
+        "t",
+        "he",
+    ]
     ours, _ = both("qwen2")
     assert ours.encode("e\u0301") == ours.encode("é")
     ours, _ = both("phi-4")
     assert ours.decode(ours.encode("a <|im_end|> b")) == "a<|im_end|>b"
     ours, _ = both("gemma")
-    assert ours.convert_ids_to_tokens(ours.encode("▁▁▁", False)) == ["▁▁▁"]
+    assert ours.convert_ids_to_tokens(ours.encode("▁▁▁", add_special_tokens=False)) == ["▁▁▁"]
 
 
 @pytest.mark.parametrize("kind", ["llama2", "mistral", "gemma", "llama3"])
