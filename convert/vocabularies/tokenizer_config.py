@@ -87,7 +87,7 @@ class TokenizerConfig:
             self.values = {**named, **self.values}
         self._directory = directory
         name = str(self.values.get("tokenizer_class")).removesuffix("Fast")
-        self.tokenizer_class = PLAIN if model_type in _AS_THE_FILE_SAYS else CLASSES.get(name, PLAIN)
+        self.tokenizer_class = PLAIN if str(model_type) in _AS_THE_FILE_SAYS else CLASSES.get(name, PLAIN)
 
     @property
     def splits_special(self) -> bool:
@@ -154,9 +154,8 @@ class TokenizerConfig:
         ]
 
     def _special(self, value: str | dict[str, Any]) -> AddedToken:
-        if isinstance(value, str):
-            return AddedToken(value)
-        return read_added(self.path, {"normalized": False, **value}, 0)[1].as_special()
+        entry = {"content": value} if isinstance(value, str) else value
+        return read_added(self.path, {"normalized": False, **entry}, 0)[1].as_special()
 
 
 def read_added(path: Path, entry: object, token_id: object = None) -> tuple[int, AddedToken]:
@@ -173,6 +172,8 @@ def read_added(path: Path, entry: object, token_id: object = None) -> tuple[int,
         raise CheckpointError(f"{path}: the added token {text!r} has the id {token_id!r}, which is no id")
     if not isinstance(text, str) or not text:
         raise CheckpointError(f"{path}: the added token {token_id} has the content {text!r}")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise CheckpointError(f"{path}: the added token {text!r} cannot be written in UTF-8")
     return token_id, AddedToken(
         text,
         is_special=bool(entry.get("special", False)),
