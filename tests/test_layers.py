@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 STOREYS = (  # from the ground up; what stands in one line imports nothing of its own line
     "errors",
-    "display gguf kernels options queue_state service_only",
+    "callbacks display gguf kernels options queue_state service_only",
     "chat futures llama store types",
     "encoding",
     "engine tokenizer",

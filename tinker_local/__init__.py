@@ -37,6 +37,7 @@ The house, from the top. Imports run down only; ``tests/test_layers.py`` holds i
     types            requests and responses, as in tinker.types
     futures          APIFuture: can be waited for and awaited
 
+    callbacks        functions of users, on threads of their own
     gguf             what a GGUF file says, checked, read without llama.cpp
     kernels          C++: logits to numbers, attention, matrix products
     display          log-probabilities for people: in a terminal, on a page, in a notebook

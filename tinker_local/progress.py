@@ -11,7 +11,7 @@ from functools import cache
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tinker_local.futures import APIFuture
+from tinker_local.futures import APIFuture, when_done
 from tinker_local.types import SampleResponse
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def track(
                 )
             unfinished[future] = future
         for future in unfinished.values():
-            future.add_done_callback(finished.put)
+            when_done(future, finished.put)
         with _Bar(description, len(unfinished), finished.qsize(), disable) as bar:
             while unfinished:
                 try:

@@ -15,7 +15,7 @@ from typing import Any
 
 from tinker_local.engine.request import Request
 from tinker_local.errors import APIConnectionError, APIStatusError, RateLimitError, TinkerError
-from tinker_local.futures import APIFuture
+from tinker_local.futures import APIFuture, when_done
 
 _RETRYABLE_STATUS = frozenset({408, 409, 429, *range(500, 600)})
 
@@ -105,7 +105,7 @@ class Retrier:
             RequestFailedError: the engine was closed.
         """
         call = _Call(request)
-        request.future.add_done_callback(partial(self._on_cancel, call))
+        when_done(request.future, partial(self._on_cancel, call))
         with self._lock:
             limit = self._config.max_connections
             if limit is not None and len(self._running) >= limit:
@@ -132,7 +132,7 @@ class Retrier:
             self._submit(replace(call.request, future=attempt))
         except RateLimitError as error:
             attempt.set_exception(error)
-        attempt.add_done_callback(partial(self._on_done, call))
+        when_done(attempt, partial(self._on_done, call))
 
     def _try_again(self, call: _Call) -> None:
         with self._lock:

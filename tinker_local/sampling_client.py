@@ -22,7 +22,7 @@ from tinker_local.engine.engine import Engine
 from tinker_local.engine.request import Request
 from tinker_local.engine.sharing import ContextLimit
 from tinker_local.errors import BadRequestError, shown
-from tinker_local.futures import APIFuture, Ready
+from tinker_local.futures import APIFuture, Ready, when_done
 from tinker_local.options import Options
 from tinker_local.queue_state import QueueState, QueueStateObserver
 from tinker_local.retry import Retrier, RetryConfig
@@ -116,9 +116,10 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
             prompt_logprobs_last_n: score only the last n tokens, from 1 to len(prompt) - 1; the tokens
                 before them can come from the cache. Applies to ``include_prompt_logprobs`` and
                 ``topk_prompt_logprobs``.
-            on_token: called with (sample index, token) for each token as it is drawn. It runs on the
-                engine's thread and must return at once; an error in it ends the request. Where a
-                ``RetryConfig`` retries a request, its tokens come again from the first.
+            on_token: called with (sample index, token) for each token soon after it is drawn, in order, on
+                a thread for callbacks. If it blocks, only this request waits: its result comes after its
+                tokens. An error in it ends the request. Where a ``RetryConfig`` retries a request, its
+                tokens come again from the first.
 
         Returns:
             A future of the ``SampleResponse``. Cancelling it frees what the request held.
@@ -285,7 +286,7 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
     def _submit(self, future: APIFuture[T], request: Request) -> APIFuture[T]:
         (self._retrier or self._engine).submit(request)
         self._telemetry.notice_request()
-        future.add_done_callback(self._telemetry.notice_end)
+        when_done(future, self._telemetry.notice_end)
         return future
 
     def _prompt_tokens(self, prompt: types.ModelInput, *, only_scored: bool) -> NDArray[np.int32]:

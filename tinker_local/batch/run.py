@@ -15,7 +15,7 @@ from tinker_local.batch.output import Output
 from tinker_local.batch.progress import BatchProgress
 from tinker_local.batch.task import Task
 from tinker_local.errors import APIError, BadRequestError
-from tinker_local.futures import APIFuture
+from tinker_local.futures import APIFuture, when_done
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.types import SampleResponse
 
@@ -174,7 +174,7 @@ class BatchRun:
             self._hold(pending, item.error_line(problem or ""))
             self._n_failed += 1
         else:
-            pending.future.add_done_callback(lambda _: self._events.put(pending))
+            when_done(pending.future, lambda _: self._events.put(pending))
 
     def _finish(self, pending: _Pending) -> None:
         """Turn a finished request into its line."""

@@ -15,6 +15,7 @@ from tinker_local.cli.batch import Force, Input, Output, check_batch, run_batch
 from tinker_local.cli.parameters import ChosenModel, runs_a_model
 from tinker_local.continued import Continued
 from tinker_local.display.visible import quoted, text_of_bytes
+from tinker_local.futures import when_done
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.tokenizer import Tokenizer
 from tinker_local.types import ModelInput, SampledSequence, SampleResponse, SamplingParams
@@ -116,7 +117,7 @@ def _print_live(
         params,
         on_token=lambda index, token: drawn.put((index, token)),
     )
-    future.add_done_callback(lambda _: drawn.put(None))
+    when_done(future, lambda _: drawn.put(None))
     printed = ""
     if sys.stdout.isatty():
         if num_samples > 1:

@@ -17,7 +17,9 @@ from tinker_local.engine.loop import Loop
 from tinker_local.engine.request import QueueLimit, Request
 from tinker_local.engine.runner import BatchRunner, Runner
 from tinker_local.engine.sharing import ContextLimit
+from tinker_local.engine.token_feed import TokenFeed
 from tinker_local.errors import RequestFailedError
+from tinker_local.futures import when_done
 from tinker_local.llama.adapter import load_adapter
 from tinker_local.llama.context import Context, loaded_bytes
 from tinker_local.llama.context_plan import ContextPlan
@@ -137,12 +139,14 @@ class Engine:
         if not self.close.alive:
             raise RequestFailedError("the client was closed; make a new ServiceClient")
         self._queue.admit(request)
-        request.future.add_done_callback(self._loop.notice_cancellation)
+        when_done(request.future, self._loop.notice_cancellation)
+        if request.on_token is not None:
+            request = replace(request, on_token=TokenFeed(request.on_token))
         self._loop.submit(request, self)
 
     def observe(self, observer: QueueStateObserver) -> None:
         """Tell ``observer``, as long as it lives, when requests begin or cease to wait."""
-        self._loop.observers.add(observer)
+        self._loop.observe(observer)
 
 
 def _memory_share(context: Context, options: Options) -> float:

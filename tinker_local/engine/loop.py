@@ -18,12 +18,14 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 from tinker_local import kernels
+from tinker_local.callbacks import InOrder
 from tinker_local.engine.request import Outcome, Request
 from tinker_local.engine.runner import Runner
 from tinker_local.engine.scheduler import Scheduler
 from tinker_local.engine.sequence import ActiveRequest
 from tinker_local.engine.sharing import ContextLimit, Share, cores
 from tinker_local.engine.step import Step
+from tinker_local.engine.token_feed import TokenFeed
 from tinker_local.errors import InternalServerError, RequestFailedError, TinkerError
 from tinker_local.llama.context import Context
 from tinker_local.queue_state import QueueState, QueueStateObserver
@@ -52,7 +54,6 @@ class Loop:
         memory_share: as above.
         closing: set from any thread; the loop ends soon.
         ended: set as the loop's last act.
-        observers: told when requests begin or cease to wait.
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class Loop:
     ) -> None:
         self.closing = False
         self.ended = threading.Event()
-        self.observers: weakref.WeakSet[QueueStateObserver] = weakref.WeakSet()
+        self._observers: weakref.WeakKeyDictionary[QueueStateObserver, InOrder] = (
+            weakref.WeakKeyDictionary()
+        )
         self._inbox: SimpleQueue[tuple[Request, object] | None] = SimpleQueue()  # None only wakes
         self._make_context, self._make_runner = make_context, make_runner
         self._limit, self.memory_share = limit, memory_share
@@ -99,6 +102,10 @@ class Loop:
         self._inbox.put((request, owner))
         if self.ended.is_set():
             self._refuse_mail()
+
+    def observe(self, observer: QueueStateObserver) -> None:
+        """Tell an observer, as long as it lives, when requests begin or cease to wait; from any thread."""
+        self._observers[observer] = InOrder(type(observer).on_queue_state_change)  # which does not hold it
 
     def close(self) -> None:
         """Stop soon, and abort the decode in progress; from any thread."""
@@ -233,8 +240,12 @@ class Loop:
             self._finish(active.request, error)
 
     def _finish(self, request: Request, outcome: Outcome | Exception) -> None:
-        """Resolve a request's future on the thread pool, where callbacks cannot hold up the loop."""
-        self._on_pool(_resolve, request, outcome)
+        """Resolve a request's future on the thread pool, after its tokens; an error comes at once."""
+        resolve = partial(self._on_pool, _resolve, request, outcome)
+        if isinstance(request.on_token, TokenFeed):
+            request.on_token.end(resolve, now=isinstance(outcome, Exception))
+        else:
+            resolve()
         self._forget_one()
 
     def _forget_one(self) -> None:
@@ -278,8 +289,8 @@ class Loop:
             return
         self._queue_state = state
         reason = f"{n_waiting} requests wait for room in the KV cache" if n_waiting else None
-        for observer in list(self.observers):
-            self._on_pool(_tell, observer, state, reason)
+        for observer, calls in list(self._observers.items()):
+            calls.then(partial(_tell, weakref.ref(observer), state, reason))
 
     # -- the context's life ---------------------------------------------------------------------
 
@@ -333,6 +344,8 @@ def _resolve(request: Request, outcome: Outcome | Exception) -> None:
         return
     if not future.set_running_or_notify_cancel():
         return
+    if isinstance(request.on_token, TokenFeed) and request.on_token.error is not None:
+        outcome = _described(request.on_token.error, "the callback on_token failed")
     if isinstance(outcome, Exception):
         future.set_exception(outcome)
         return
@@ -342,7 +355,9 @@ def _resolve(request: Request, outcome: Outcome | Exception) -> None:
         future.set_exception(error)
 
 
-def _tell(observer: QueueStateObserver, state: QueueState, reason: str | None) -> None:
+def _tell(reference: weakref.ref[QueueStateObserver], state: QueueState, reason: str | None) -> None:
+    if (observer := reference()) is None:
+        return
     try:
         observer.on_queue_state_change(state, reason)
     except Exception:

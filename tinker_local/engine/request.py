@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tinker_local.engine.scores import Alternatives, Scores, Targets, Wanted
 from tinker_local.errors import BadRequestError, RateLimitError
+from tinker_local.futures import when_done
 from tinker_local.types import StopReason
 
 _REQUEST_BYTES = 1500  # a request and its future, without the tokens
@@ -61,8 +62,8 @@ class Request:
         future: resolved with what ``assemble`` makes of the outcome.
         assemble: turns an ``Outcome`` into the client's response, on the thread pool.
         submitted_at: time of submission, by ``time.monotonic``.
-        on_token: called on the engine's thread with (sample index, token) as tokens are drawn; must
-            return at once.
+        on_token: called on the engine's thread with (sample index, token) as tokens are drawn. ``Engine``
+            puts a ``TokenFeed`` in the place of a user's function, so that it returns at once.
     """
 
     prompt: NDArray[np.int32]
@@ -192,7 +193,7 @@ class QueueLimit:
                 )
             self._used += n_bytes
             self._n_requests += 1
-        request.future.add_done_callback(partial(self._finished, n_bytes))
+        when_done(request.future, partial(self._finished, n_bytes))
 
     def _finished(self, n_bytes: int, _future: Future[Any]) -> None:
         with self._lock:

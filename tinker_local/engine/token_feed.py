@@ -1,0 +1,39 @@
+"""TokenFeed: tells a user's callback of drawn tokens, while the engine goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tinker_local.callbacks import InOrder
+
+
+class TokenFeed:
+    """A user's ``on_token``, called in order on a thread for callbacks.
+
+    Args:
+        callback: the user's function.
+    """
+
+    def __init__(self, callback: Callable[[int, int], None]) -> None:
+        self._calls = InOrder(callback)
+
+    @property
+    def error(self) -> Exception | None:
+        """What the callback raised, if it did."""
+        return self._calls.error
+
+    def __call__(self, index: int, token: int) -> None:
+        """Tell the callback of a token of sample ``index``; returns at once.
+
+        Raises:
+            Exception: an earlier call failed with it.
+        """
+        self._calls.call(index, token)
+
+    def end(self, function: Callable[[], None], *, now: bool) -> None:
+        """Call a function after the callback was told of all tokens; ``now`` leaves out those that wait."""
+        if now:
+            self._calls.drop()
+            function()
+        else:
+            self._calls.then(function)
