@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from convert.vocabularies.hard_corpus import HARD_CORPUS
+from convert.vocabularies.vocabulary import read_vocabulary
 from tests.chat import test_continuation as continuation
 from tests.chat import test_conversation as conversation
 from tests.chat import test_generation as generation
 from tests.chat import test_tool_schema as schemas
+from tests.convert.vocabulary_files import write_small_model
 from tests.encoding import test_encoder as encoder
+from tests.parity.test_vocabulary_parity import MODEL_TYPES, official_of
+from tests.random_checkpoints.tokenizers import write_tokenizer
 from tinker_local import Tokenizer
+from tinker_local.llama.model import load_model
 
 pytestmark = pytest.mark.parity
 transformers = pytest.importorskip("transformers")
@@ -60,6 +67,31 @@ def test_masks(tiny_tokenizer: Tokenizer, theirs: Any) -> None:
             assert generation.masks(tiny_tokenizer, chat, **given) == generation.masks(
                 theirs, chat, **given
             )
+
+
+@pytest.mark.parametrize(
+    "kind", ["qwen2", "llama3", "gpt2", "deepseek-v3", "gpt-oss", "tekken", "mistral", "gemma"]
+)
+def test_masks_of_the_families(tmp_path: Path, kind: str) -> None:
+    written = write_tokenizer(tmp_path, kind, 700)
+    theirs = official_of(tmp_path, MODEL_TYPES[kind])
+    vocabulary = read_vocabulary(tmp_path, {"model_type": MODEL_TYPES[kind]}, written.n_tokens)
+    ours = Tokenizer(load_model(write_small_model(tmp_path / "model.gguf", vocabulary), 0))
+    theirs.pad_token = ours.pad_token = theirs.eos_token
+    theirs.padding_side = ours.padding_side  # Gemma's class says "left", and a GGUF file has no word for it
+    template = "{{ bos_token }}" + generation.TURNS.replace("?", "{{ eos_token }}")
+    chats = [
+        [{"role": "user", "content": text}, {"role": "assistant", "content": f" {text}\n"}] * 2
+        for text in HARD_CORPUS
+        if text
+    ]
+    options = {"chat_template": template, "padding": True}
+    found, expected = (generation.masks(tokenizer, chats, **options) for tokenizer in (ours, theirs))
+    assert found == {name: expected[name] for name in found}
+    for text in HARD_CORPUS:
+        given = {"max_length": 7, "truncation": True, "return_offsets_mapping": True}
+        encoding = theirs(text, **given)
+        assert ours(text, **given) == {name: encoding[name] for name in ours(text, **given)}
 
 
 def test_schema() -> None:

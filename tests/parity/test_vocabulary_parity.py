@@ -52,7 +52,7 @@ def test_transformers(tmp_path: Path, kind: str) -> None:
     vocabulary = read_vocabulary(tmp_path, {"model_type": MODEL_TYPES[kind]}, written.n_tokens)
     assert official.eos_token_id == vocabulary.end.eos
     assert official.pad_token_id == vocabulary.pad
-    assert official.bos_token_id in (vocabulary.bos, None)
+    assert official.bos_token_id == vocabulary.bos
     embedded = embedded_of(tmp_path, MODEL_TYPES[kind], written.n_tokens)
     for text in HARD_CORPUS:
         ids = embedded.encode(text, add_special=True)

@@ -20,7 +20,7 @@ class Encoder(Vocabulary):
     """Encodes texts.
 
     Attributes:
-        padding_side: the side of padding, "right" or "left".
+        padding_side: the side of padding, "right" or "left"; a GGUF file says neither, so "right" at first.
         truncation_side: the side that is cut, "right" or "left".
         model_max_length: tokens to cut to where ``max_length`` is not given; as many as the model was
             trained to read.
