@@ -44,8 +44,15 @@ def test_no_eos_and_no_padding(opened: Open) -> None:
     tokenizer = opened(named={})
     assert tokenizer.convert_ids_to_tokens(11) == ","
     assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (None, None, None)
+    assert tokenizer.unk_token is None
     template = "{{ bos_token }}{{ eos_token }}{{ pad_token }}."
     assert tokenizer.apply_chat_template(CHAT, tokenize=False, chat_template=template) == "."
+
+
+def test_a_comma_does_not_end_a_generation(tmp_path: Path) -> None:
+    path = write_random_model(tmp_path / "m.gguf", shape=Shape(n_layer=1), named={"bos": 256})
+    model = load_model(path, 0)
+    assert [token for token in range(model.n_vocab) if model.is_eog(token)] == [256]
 
 
 def test_a_bos_that_is_added_is_one(opened: Open) -> None:

@@ -172,6 +172,10 @@ VOCABULARY: dict[str, tuple[Change, str]] = {
     "a flag that is a number": (put("tokenizer.ggml.add_bos_token", 1, U32), "is not a bool"),
     "pieces without bytes": (put("tokenizer.ggml.model", b"llama", STRING), "no token <0x"),
     "a template that is a number": (put("tokenizer.chat_template", 1, U32), "chat_template is no text"),
+    "a template with a long name": (
+        put("tokenizer.chat_template." + "x" * 300, b"x", STRING),
+        "name of more than 255 bytes",
+    ),
     "a named template that is a number": (put("tokenizer.chat_template.rag", 1, U32), "rag is no text"),
     "a map of nothing": (put("tokenizer.ggml.precompiled_charsmap", [0] * 3, ARRAY, 0), "not room for"),
 }

@@ -78,6 +78,9 @@ class Model:
         self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self._splitter = self.metadata("tokenizer.ggml.pre")
         self._pieces: dict[int, bytes] = {}
+        eos = int(llama_cpp.llama_vocab_eos(self._vocab))
+        is_word = eos >= 0 and self.special_token("eos") is None and not self.is_special(eos)
+        self._word_for_eos = eos if is_word else -1
         self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(handle))
         self.sliding_window = int(llama_cpp.llama_model_n_swa(handle))
         self.is_recurrent = bool(
@@ -265,8 +268,11 @@ class Model:
         return self.is_special(token) or bool(llama_cpp.llama_vocab_get_attr(self._vocab, token) & added)
 
     def is_eog(self, token: int) -> bool:
-        """Whether the token ends a generation (end of text, end of turn)."""
-        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+        """Whether the token ends a generation (end of text, end of turn).
+
+        Where the file names no EOS, llama.cpp also ends at its default, such as 11, if that is a word.
+        """
+        return token != self._word_for_eos and bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
 
     def describe(self, token: int) -> tuple[bool, bytes]:
         """Return whether the token ends a generation, and the bytes it stands for."""
