@@ -66,6 +66,8 @@ class Case:
     soft_cap: float = 0.0
     has_sinks: bool = False
     has_mask: bool = True
+    own_cells: int = 0
+    """Cells in a row that one token sees, then the next: as several sequences share a cache."""
 
 
 CASES = [
@@ -79,6 +81,9 @@ CASES = [
     Case(max_bias=8.0, n_heads=6, n_key_heads=6),
     Case(soft_cap=5.0),
     Case(has_sinks=True, n_tokens=33),
+    Case(n_tokens=7, n_cells=1500, own_cells=50),
+    Case(n_tokens=30, n_cells=2300, own_cells=130, has_sinks=True),
+    Case(n_tokens=2, n_cells=2100, window=900, key_size=128, value_size=128),
 ]
 
 
@@ -92,9 +97,12 @@ class Inputs:
         shape = (c.n_streams, c.n_key_heads, c.n_cells)
         self.key = rng.normal(size=(*shape, c.key_size)).astype(np.float16)
         self.value = rng.normal(size=(*shape, c.value_size)).astype(np.float16)
-        own = np.arange(c.n_tokens)[:, None] + min(c.n_cells - c.n_tokens, 90)
+        last = c.n_cells - c.n_tokens
+        own = np.arange(c.n_tokens)[:, None] + (min(last, 90) if c.n_cells <= 1000 else last)
         cells = np.arange(c.n_cells)[None]
         seen = (cells <= own) & (cells > own - c.window)
+        if c.own_cells:
+            seen = cells // c.own_cells % c.n_tokens == np.arange(c.n_tokens)[:, None]
         mask = np.where(seen, np.minimum(0, cells - own) if c.max_bias else 0, -np.inf)
         self.mask = np.broadcast_to(mask, (c.n_streams, 1, *mask.shape)).astype(np.float16).copy()
         self.sinks = rng.normal(size=c.n_heads).astype(np.float32)
@@ -203,6 +211,15 @@ def test_several_threads_and_a_graph_computed_again() -> None:
     expected = inputs.ours()
     assert np.array_equal(inputs.ours(n_threads=3), expected)
     assert np.array_equal(inputs.ours(n_threads=2, n_times=3), expected)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.n_cells > 512], ids=str)
+def test_threads_that_share_the_cells_of_a_query(case: Case, simd_path: str) -> None:
+    inputs = Inputs(case)
+    expected = inputs.ours()
+    for n_threads in (2, 5, 16):
+        found = inputs.ours(n_threads=n_threads, n_times=2)
+        assert np.array_equal(found.view(np.int32), expected.view(np.int32))
 
 
 def test_other_operations_are_left_alone() -> None:

@@ -1,11 +1,13 @@
 // What attention is computed of: queries, and a cache of keys and values in cells.
 //
-// The promise: a query's numbers do not depend on which other queries are computed with it. So every sum
-// runs over the cells in their order, in blocks of 64, whatever else is in the tile and however many
-// threads there are.
+// The promise: a query's numbers do not depend on which other queries are computed with it, nor on how many
+// threads there are. So every sum runs over the cells in their order, in blocks of 64. After every 512 cells
+// the sum is closed, as a part, and parts are joined in order: threads may then share the cells of one query,
+// and the bits are those of a single thread.
 #pragma once
 
-#include <math.h>  // tanhf, in no namespace: no two instruction sets may share a symbol
+#include <math.h>    // tanhf, in no namespace: no two instruction sets may share a symbol
+#include <string.h>  // memcpy
 
 #include <cstddef>
 #include <cstdint>
@@ -14,6 +16,7 @@ namespace tinker {
 
 constexpr int kKeys = 64;  // cells of a block
 constexpr int kRows = 64;  // rows of a tile, at most
+constexpr int kPart = 512;  // cells of a part
 
 // One head of one query, and where its output goes.
 struct AttentionRow {

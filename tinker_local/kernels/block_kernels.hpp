@@ -142,5 +142,5 @@ float maximum_of(const float* x, int n_blocks) {
 
 constexpr tinker::SimdPath kernels(const char* name) {
   return {name, scan, weigh, sum_at_least, sums_at_least,
-          find, maximum_of, attend, attention_scratch};
+          find, maximum_of, attend, attention_scratch, attend_part, join_parts, part_size};
 }

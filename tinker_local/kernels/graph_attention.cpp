@@ -1,7 +1,10 @@
-// A node of flash attention in parts for llama.cpp's threads: tiles of rows that look at the same cells.
+// A node of flash attention in tasks for llama.cpp's threads: tiles of rows that look at the same cells, and
+// where there are few tiles, parts of the cells.
 #include "graph_attention.hpp"
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <cmath>
 #include <new>
 #include <vector>
@@ -32,32 +35,40 @@ class Attention {
         sinks_(out.src[4]), params_(params), group_(q_.ne[2] / k_.ne[2]),
         n_rows_(q_.ne[1] * group_), n_tiles_((n_rows_ + kRows - 1) / kRows) {}
 
-  int64_t n_tasks() const { return n_tiles_ * k_.ne[2] * q_.ne[3]; }
+  // Tiles of all key heads and streams.
+  int64_t n_units() const { return n_tiles_ * k_.ne[2] * q_.ne[3]; }
+  int64_t n_parts() const { return (k_.ne[1] + kPart - 1) / kPart; }
+  int64_t rows_of_unit() const { return std::min<int64_t>(kRows, n_rows_); }
+  size_t part_size() const {
+    return rows_of_unit() * simd_path_in_use().part_size(static_cast<int>(v_.ne[0]));
+  }
 
-  // A task is a tile: up to 64 rows of one key head in one stream. A row is a token and a head of its
+  // A unit is a tile: up to 64 rows of one key head in one stream. A row is a token and a head of its
   // group, the heads of a token side by side, for they look at the same cells. The last tiles, which see
-  // the most cells, come first, so that no thread is left with a long one at the end. Without scratch
-  // memory the result is NaN.
-  void run(int64_t task, const SimdPath& simd, float* scratch) const {
-    const int64_t tile = n_tiles_ - 1 - task / (k_.ne[2] * q_.ne[3]);
-    const int64_t head = task % k_.ne[2], stream = task / k_.ne[2] % q_.ne[3];
-    const int64_t first = tile * kRows, n = std::min<int64_t>(kRows, n_rows_ - first);
+  // the most cells, come first, so that no thread is left with a long one at the end.
+  struct Unit {
     AttentionRow rows[kRows];
-    for (int64_t i = 0; i < n; ++i) {
+    int n_rows;
+    AttentionCells cells;
+  };
+
+  Unit unit(int64_t number) const {
+    const int64_t tile = n_tiles_ - 1 - number / (k_.ne[2] * q_.ne[3]);
+    const int64_t head = number % k_.ne[2], stream = number / k_.ne[2] % q_.ne[3];
+    const int64_t first = tile * kRows;
+    Unit unit;
+    unit.n_rows = static_cast<int>(std::min<int64_t>(kRows, n_rows_ - first));
+    for (int i = 0; i < unit.n_rows; ++i) {
       const int64_t row = first + i;
-      rows[i] = this->row(row / group_, head * group_ + row % group_, stream);
+      unit.rows[i] = this->row(row / group_, head * group_ + row % group_, stream);
     }
     const int64_t ks = stream / (q_.ne[3] / k_.ne[3]), vs = stream / (q_.ne[3] / v_.ne[3]);
-    const AttentionCells cells{k_.data + head * k_.nb[2] + ks * k_.nb[3],
-                               v_.data + head * v_.nb[2] + vs * v_.nb[3],
-                               k_.nb[1], v_.nb[1], k_.ne[1],
-                               static_cast<int>(k_.ne[0]), static_cast<int>(v_.ne[0]),
-                               params_.scale, params_.soft_cap};
-    if (scratch) {
-      simd.attend(cells, rows, static_cast<int>(n), scratch);
-    } else {
-      for (int64_t i = 0; i < n; ++i) std::fill_n(rows[i].output, v_.ne[0], std::nanf(""));
-    }
+    unit.cells = {k_.data + head * k_.nb[2] + ks * k_.nb[3],
+                  v_.data + head * v_.nb[2] + vs * v_.nb[3],
+                  k_.nb[1], v_.nb[1], k_.ne[1],
+                  static_cast<int>(k_.ne[0]), static_cast<int>(v_.ne[0]),
+                  params_.scale, params_.soft_cap};
+    return unit;
   }
 
  private:
@@ -93,6 +104,63 @@ bool has_room(std::vector<float>& scratch, size_t n) {
   return true;
 }
 
+// Where the threads of a node leave the parts of units. A context computes one node at a time, in the thread
+// that asked the callback, so each such thread has one.
+struct Workspace {
+  static constexpr size_t kMostUnits = 1024;
+  static constexpr size_t kMostFloats = 4 << 20;  // 16 MB: there are enough units where there is more
+
+  std::vector<float> sums;                                // (units, parts, rows, part_size)
+  std::array<std::atomic<int32_t>, kMostUnits> n_done{};  // parts of each unit; 0 between nodes
+};
+
+size_t needed(const Attention& attention) {
+  return static_cast<size_t>(attention.n_units() * attention.n_parts()) * attention.part_size();
+}
+
+bool fits(const Attention& attention) {
+  return attention.n_parts() > 1 && attention.n_units() <= static_cast<int64_t>(Workspace::kMostUnits) &&
+         needed(attention) <= Workspace::kMostFloats;
+}
+
+// Whether threads share the cells of units. With this many units each thread has several anyway, and
+// reading queries once for all parts is cheaper.
+bool shares_cells(const Attention& attention, int n_threads, const Workspace& workspace) {
+  return n_threads > 1 && attention.n_units() < 4 * static_cast<int64_t>(n_threads) && fits(attention) &&
+         needed(attention) <= workspace.sums.size();
+}
+
+// A unit. Without scratch memory its output is NaN, which ends the requests.
+void run_unit(const Attention& attention, int64_t number, const SimdPath& simd, float* scratch) {
+  const Attention::Unit unit = attention.unit(number);
+  if (scratch) {
+    simd.attend(unit.cells, unit.rows, unit.n_rows, scratch);
+  } else {
+    for (int i = 0; i < unit.n_rows; ++i) {
+      std::fill_n(unit.rows[i].output, unit.cells.value_size, std::nanf(""));
+    }
+  }
+}
+
+// A part of a unit. Whoever computes the last one joins them. Without scratch memory the part is NaN.
+void run_part(const Attention& attention, int64_t task, const SimdPath& simd, float* scratch,
+              Workspace& workspace) {
+  const int64_t n_parts = attention.n_parts(), number = task / n_parts, part = task % n_parts;
+  const Attention::Unit unit = attention.unit(number);
+  const size_t stride = unit.n_rows * simd.part_size(unit.cells.value_size);
+  float* sums = workspace.sums.data() + static_cast<size_t>(number * n_parts) * attention.part_size();
+  float* own = sums + static_cast<size_t>(part) * stride;
+  if (scratch) {
+    simd.attend_part(unit.cells, unit.rows, unit.n_rows, static_cast<int>(part), scratch, own);
+  } else {
+    std::fill_n(own, stride, std::nanf(""));
+  }
+  std::atomic<int32_t>& n_done = workspace.n_done[static_cast<size_t>(number)];
+  if (n_done.fetch_add(1, std::memory_order_acq_rel) + 1 < n_parts) return;
+  n_done.store(0, std::memory_order_relaxed);
+  simd.join_parts(unit.cells, unit.rows, unit.n_rows, static_cast<int>(n_parts), sums);
+}
+
 }  // namespace
 
 bool tinker::can_compute_attention(const Tensor& node) {
@@ -103,14 +171,28 @@ bool tinker::can_compute_attention(const Tensor& node) {
          (!node.src[3] || node.src[3]->type == ggml::kFloat16);
 }
 
-// Called in each of llama.cpp's threads. Without memory the result is NaN, which ends the requests.
-void tinker::compute_attention(Tensor* node, int, int, void*) {
+void* tinker::prepare_attention(const Tensor& node) {
+  static thread_local Workspace workspace;
+  const Attention attention(node, {});
+  if (fits(attention)) has_room(workspace.sums, needed(attention));  // without it, units stay whole
+  return &workspace;
+}
+
+// Called in each of llama.cpp's threads. Bits do not depend on who computes which task.
+void tinker::compute_attention(Tensor* node, int, int n_threads, void* user_data) {
+  Workspace& workspace = *static_cast<Workspace*>(user_data);
   const Attention attention(*node, TakenOver::of(*node).own<ggml::FlashAttention>());
   const SimdPath& simd = simd_path_in_use();
   static thread_local std::vector<float> scratch;
   const bool runs = has_room(scratch, simd.attention_scratch(static_cast<int>(node->src[1]->ne[0]),
                                                              static_cast<int>(node->src[2]->ne[0])));
-  for (int32_t task; (task = take_task(*node)) < attention.n_tasks();) {
-    attention.run(task, simd, runs ? scratch.data() : nullptr);
+  const bool shares = shares_cells(attention, n_threads, workspace);
+  const int64_t n_tasks = attention.n_units() * (shares ? attention.n_parts() : 1);
+  for (int32_t task; (task = take_task(*node)) < n_tasks;) {
+    if (shares) {
+      run_part(attention, task, simd, runs ? scratch.data() : nullptr, workspace);
+    } else {
+      run_unit(attention, task, simd, runs ? scratch.data() : nullptr);
+    }
   }
 }

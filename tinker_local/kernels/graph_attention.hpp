@@ -6,8 +6,9 @@
 namespace tinker {
 
 bool can_compute_attention(const ggml::Tensor& node);
-void compute_attention(ggml::Tensor* node, int thread, int n_threads, void*);
+void compute_attention(ggml::Tensor* node, int thread, int n_threads, void* workspace);
+void* prepare_attention(const ggml::Tensor& node);
 
-constexpr GraphOperation graph_attention{can_compute_attention, compute_attention};
+constexpr GraphOperation graph_attention{can_compute_attention, compute_attention, prepare_attention};
 
 }  // namespace tinker

@@ -20,24 +20,27 @@ constexpr Entry table[] = {
 
 ggml::Ops ops;  // written once, before anybody has the callback
 
-bool was_taken_over(const ggml::Tensor& node) {
-  if (node.op != ops.custom) return false;
+// What a node was taken over by; null if it was not.
+const GraphOperation* taken_over_by(const ggml::Tensor& node) {
+  if (node.op != ops.custom) return nullptr;
   const ggml::Compute compute = TakenOver::of(node).custom.compute;
-  return std::any_of(std::begin(table), std::end(table),
-                     [&](const Entry& entry) { return entry.ours.compute == compute; });
+  const Entry* found = std::find_if(std::begin(table), std::end(table),
+                                    [&](const Entry& entry) { return entry.ours.compute == compute; });
+  return found == std::end(table) ? nullptr : &found->ours;
 }
 
 void take_over(ggml::Tensor& node, const GraphOperation& ours) {
   TakenOver params{};
-  params.custom = {ours.compute, -1, nullptr};
+  params.custom = {ours.compute, -1, ours.prepare(node)};
   std::memcpy(params.params, node.op_params, sizeof params.params);
   params.write_to(node);
   node.op = ops.custom;
 }
 
 // llama.cpp may compute a graph again: its nodes are custom operations then, with no tasks left.
-void begin_again(ggml::Tensor& node) {
+void begin_again(ggml::Tensor& node, const GraphOperation& ours) {
   TakenOver params = TakenOver::of(node);
+  params.custom.user_data = ours.prepare(node);
   params.next_task = 0;
   params.write_to(node);
 }
@@ -52,7 +55,7 @@ bool callback(ggml::Tensor* node, bool ask, void*) {
       return false;
     }
   }
-  if (was_taken_over(*node)) begin_again(*node);
+  if (const GraphOperation* ours = taken_over_by(*node)) begin_again(*node, *ours);
   return false;
 }
 

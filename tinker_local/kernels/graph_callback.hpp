@@ -16,6 +16,7 @@ namespace tinker {
 struct GraphOperation {
   bool (*can_compute)(const ggml::Tensor& node);  // asked of a node as ggml made it
   ggml::Compute compute;                          // called on a node that was taken over
+  void* (*prepare)(const ggml::Tensor& node);     // in one thread, before; what `compute` gets
 };
 
 // op_params of a node that was taken over.

@@ -41,6 +41,14 @@ struct SimdPath {
   // Attention of at most kRows rows over the same cells; floats of scratch memory that it needs.
   void (*attend)(const AttentionCells& cells, const AttentionRow* rows, int n_rows, float* scratch);
   size_t (*attention_scratch)(int key_size, int value_size);
+
+  // The same in two steps. Part number `part` of the cells, for which `sums` has room for `part_size` floats
+  // a row; then all parts, one behind the other, joined.
+  void (*attend_part)(const AttentionCells& cells, const AttentionRow* rows, int n_rows, int part,
+                      float* scratch, float* sums);
+  void (*join_parts)(const AttentionCells& cells, const AttentionRow* rows, int n_rows, int n_parts,
+                     float* sums);
+  size_t (*part_size)(int value_size);
 };
 
 // Null where the compiler or the processor lacks the instructions.

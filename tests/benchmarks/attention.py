@@ -1,0 +1,131 @@
+"""Our attention against ggml's, in contexts that are otherwise the same: scoring, and decoding.
+
+    python -m tests.benchmarks.attention [--type q4_0] [--rounds N] [--threads N]
+
+Two bare loops take turns on one file: ``llama_decode`` on prepared batches, with all sequences in one
+cache. ``beside 4000`` are cells that the query does not see. Prints the median ratio of neighbouring runs,
+ggml's time / ours: above 1 ours is faster.
+
+The engine uses ours where ``batch_invariant`` is on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+
+from tests.benchmarks.requantized import command_line, default_model
+from tests.benchmarks.timing import alternate
+from tinker_local.llama.backend import start_backend
+from tinker_local.llama.context import Context
+from tinker_local.llama.context_plan import ContextPlan
+from tinker_local.llama.model import load_model
+
+N_BATCH, N_SEQUENCES, N_PROMPT = 512, 64, 128
+RNG = np.random.default_rng(0)
+
+
+def decode(
+    context: Context, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[int]
+) -> float:
+    """Decode tokens, each with its row of logits; return the seconds."""
+    start, batch = perf_counter(), context.batch
+    for first in range(0, len(tokens), N_BATCH):
+        part = slice(first, first + N_BATCH)
+        n = len(tokens[part])
+        batch.tokens[:n], batch.positions[:n] = tokens[part], positions[part]
+        batch.sequences[:n], batch.flags[:n] = sequences[part], 1
+        context.decode(n)
+    return perf_counter() - start
+
+
+def prefill(context: Context, sequence: int, n: int) -> float:
+    return decode(context, RNG.integers(0, context.model.n_vocab, n).tolist(), range(n), [sequence] * n)
+
+
+def score(n: int) -> Callable[[Context], float]:
+    def run(context: Context) -> float:
+        context.remove_sequence(0)
+        return prefill(context, 0, n)
+
+    return run
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Steps of some samples: of one prompt, or each of its own; beside cells of other sequences."""
+
+    n_samples: int
+    n_prompt: int = N_PROMPT
+    has_own_prompts: bool = False
+    n_beside: int = 0
+    n_steps: int = 12
+
+    def prepare(self, context: Context) -> None:
+        for sequence in range(N_SEQUENCES):
+            context.remove_sequence(sequence)
+        for number in range(self.n_beside // 1000):
+            prefill(context, N_SEQUENCES - 1 - number, 1000)
+        prefill(context, 0, self.n_prompt)
+        for sequence in range(1, self.n_samples):
+            if self.has_own_prompts:
+                prefill(context, sequence, self.n_prompt)
+            else:
+                context.copy_sequence(0, sequence, self.n_prompt)
+
+    def run(self, context: Context) -> float:
+        n, samples = self.n_samples, range(self.n_samples)
+        seconds = sum(
+            decode(context, [1000] * n, [self.n_prompt + step] * n, samples) for step in range(self.n_steps)
+        )
+        for sample in samples:
+            context.truncate_sequence(sample, self.n_prompt)
+        return seconds
+
+
+DECODING = {
+    "decode 1": Decoding(1),
+    "decode 1, beside 4000": Decoding(1, n_beside=4000),
+    "decode 1, prompt of 3000": Decoding(1, n_prompt=3000),
+    "decode 8": Decoding(8),
+    "decode 8, beside 4000": Decoding(8, n_beside=4000),
+    "decode 32": Decoding(32),
+    "decode 32, own prompts": Decoding(32, has_own_prompts=True),
+}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = command_line(__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    start_backend()
+    model = load_model(default_model(given.type), 0)
+    theirs = ContextPlan(
+        n_ctx=8192,
+        n_sequences=N_SEQUENCES,
+        n_batch=N_BATCH,
+        n_rows=N_BATCH,
+        n_threads=given.threads,
+        flash_attn=True,
+    )
+    ours, other = (Context(model, plan) for plan in (replace(theirs, own_attention=True), theirs))
+
+    def compare(name: str, run: Callable[[Context], float]) -> None:
+        pairs = alternate(lambda: run(ours), lambda: run(other), given.rounds)
+        print(f"{name:30s} {pairs.ratio:6.2f}", flush=True)
+
+    for n in (512, 2048):
+        compare(f"score {n}", score(n))
+    for name, decoding in DECODING.items():
+        for context in (ours, other):
+            decoding.prepare(context)
+        compare(name, decoding.run)
+
+
+if __name__ == "__main__":
+    main()
