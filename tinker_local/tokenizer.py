@@ -142,7 +142,7 @@ class Tokenizer(Encoder):
             **_variables(kwargs),
             "tools": tools_of(tools),
             "documents": documents_of(documents),
-            "add_generation_prompt": add_generation_prompt,
+            "add_generation_prompt": plain(add_generation_prompt),
         }
         several = is_batch(conversation)
         conversations = [messages_of(each) for each in (conversation if several else [conversation])]
@@ -219,14 +219,11 @@ def _variables(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _options(more: Mapping[str, Any] | None, **given: Any) -> EncodingOptions:
+    if more is not None and not isinstance(more, Mapping):
+        raise BadRequestError(f"tokenizer_kwargs is {shown(more)}; it must be a dict of arguments")
     for name in more or ():
+        if name == "add_special_tokens":
+            raise BadRequestError("tokenizer_kwargs has 'add_special_tokens', but the template writes them")
         if name in given:
-            raise BadRequestError(
-                f"tokenizer_kwargs has {name!r}, which is "
-                + (
-                    "no choice: the template writes special tokens"
-                    if name == "add_special_tokens"
-                    else "an argument of its own"
-                )
-            )
+            raise BadRequestError(f"tokenizer_kwargs has {name!r}, which is an argument of its own")
     return EncodingOptions.of({**given, **(more or {})}, "apply_chat_template")

@@ -72,7 +72,7 @@ def test_content_that_is_rewritten_evenly() -> None:
     ],
 )
 def test_nothing_of_the_mark_is_left(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(continuation, "new_mark", lambda: "1234567890" * 4)
+    monkeypatch.setattr(continuation, "new_mark", lambda: "3141592653589793238462643383279502884197")
     with pytest.raises(BadRequestError, match="continue_final_message cannot be used"):
         render_open(template, last("ab"))
 

@@ -120,8 +120,9 @@ def test_variables(tiny_tokenizer: Tokenizer) -> None:
     assert text_of(tiny_tokenizer, [USER], "{{ unk_token }}{{ pad_token }}") == "<|endoftext|>"
     documents = [{"title": "t", "text": "x"}]
     assert text_of(tiny_tokenizer, [USER], "{{ documents[0]['text'] }}", documents=documents) == "x"
-    with pytest.raises(BadRequestError, match="a document is a str"):
-        text_of(tiny_tokenizer, [USER], documents=["x"])
+    for wrong, said in ((["x"], "a document is a str"), (5, "documents is a int")):
+        with pytest.raises(BadRequestError, match=said):
+            text_of(tiny_tokenizer, [USER], documents=wrong)
 
 
 def test_arguments_of_transformers_are_no_variables(tiny_tokenizer: Tokenizer) -> None:
@@ -164,8 +165,9 @@ def test_lengths_and_tensors(tiny_tokenizer: Tokenizer) -> None:
         "input_ids": [[39, 72], [256, 257]]
     }
     assert np.array_equal(ids([USER], return_tensors="np"), [[39, 72]])
-    with pytest.raises(BadRequestError, match="tokenizer_kwargs has 'padding'"):
-        ids([USER], tokenizer_kwargs={"padding": True})
+    for wrong, said in (({"padding": True}, "has 'padding'"), (3, "is 3; it must be a dict")):
+        with pytest.raises(BadRequestError, match=f"tokenizer_kwargs {said}"):
+            ids([USER], tokenizer_kwargs=wrong)
     with pytest.raises(BadRequestError, match="return_tensors is 'tf'"):
         ids([USER], return_tensors="tf")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ from tests.random_model import Shape, write_random_model
 from tinker_local import BadRequestError, Tokenizer
 from tinker_local.encoding.options import REFUSED
 from tinker_local.llama.model import load_model
+
+
+class Padding(enum.StrEnum):
+    """As transformers has it, whose enumerations callers may pass."""
+
+    MAX_LENGTH = "max_length"
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +51,7 @@ def adding(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
         ({"padding": "max_length", "max_length": 2, "truncation": True}, [256, 257]),
         ({"padding": True, "pad_to_multiple_of": 3}, [256, 257, 220, 66, 259, 259]),
         ({"padding": "longest"}, [256, 257, 220, 66]),
+        ({"padding": Padding.MAX_LENGTH, "max_length": 5}, [256, 257, 220, 66, 259]),
         ({"padding": "do_not_pad", "stride": 0, "text_pair": None, "verbose": False}, [256, 257, 220, 66]),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 
 from convert.vocabularies.vocabulary import read_vocabulary
 from tests.convert.vocabulary_files import change, write_small_model
-from tests.random_checkpoints.tokenizers import write_tokenizer
+from tests.random_checkpoints.plain import write_tokenizer
 from tests.random_model import Shape, write_random_model
 from tinker_local import Tokenizer
 from tinker_local.llama.model import load_model
@@ -61,19 +61,18 @@ def test_a_bos_that_is_added_is_one(opened: Open) -> None:
 
 
 def test_a_converted_vocabulary(tmp_path: Path) -> None:
-    """Qwen's: ``bos_token`` is null, and config.json has an id for it all the same."""
-    written = write_tokenizer(tmp_path, "qwen2")
+    """As Qwen's: ``bos_token`` is null, and config.json has an id for it all the same."""
+    write_tokenizer(tmp_path, 400)
     templates = [
         {"name": "default", "template": "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"},
         {"name": "tool_use", "template": "{{ tools|length }}"},
     ]
-    (tmp_path / "chat_template.jinja").unlink()
     change(tmp_path / "tokenizer_config.json", lambda f: f.update(bos_token=None, chat_template=templates))
-    vocabulary = read_vocabulary(tmp_path, {"bos_token_id": written.pad_token_id}, written.n_tokens)
+    vocabulary = read_vocabulary(tmp_path, {"bos_token_id": 256}, 400)
     tokenizer = Tokenizer(load_model(write_small_model(tmp_path / "m.gguf", vocabulary), 0))
     assert (tokenizer.bos_token, tokenizer.bos_token_id) == (None, None)
-    assert tokenizer.special_tokens_map == {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    assert tokenizer.apply_chat_template(CHAT, tokenize=False) == "Hi<|im_end|>"
+    assert tokenizer.special_tokens_map == {"eos_token": "<|endoftext|>"}
+    assert tokenizer.apply_chat_template(CHAT, tokenize=False) == "Hi<|endoftext|>"
     assert tokenizer.apply_chat_template(CHAT, [{"a": 1}], tokenize=False) == "1"
 
 

@@ -65,6 +65,10 @@ def documents_of(documents: Any) -> list[Any] | None:
     """
     if documents is None:
         return None
+    if not isinstance(documents, list | tuple):
+        raise BadRequestError(
+            f"documents is a {type(documents).__name__} ({shown(documents)}); it must be a list"
+        )
     for document in documents:
         if not isinstance(document, Mapping):
             raise BadRequestError(
