@@ -1,9 +1,14 @@
 """tokenizer_config.json: settings beside a tokenizer's own file that change the ids of a text.
 
-The rules are those of transformers; tests/parity/test_tokenizer_config.py asks versions 4 and 5. Where the
-two disagree, version 5 decides, with one exception: the pipeline is that of tokenizer.json, which version 4
-runs and models are trained with. Version 5 makes it anew for some classes, and then splits some texts
-otherwise (LlamaTokenizer: spaces at the start; GPT2Tokenizer: digits of other scripts).
+The rules are those of transformers 5.24, and tests/parity/test_tokenizer_config.py compares them. One thing
+is that of version 4.57: the pipeline is tokenizer.json's, with which models are trained. Version 5 makes it
+anew for some classes, and then splits some texts otherwise (LlamaTokenizer: spaces at the start;
+GPT2Tokenizer: digits of other scripts).
+
+Version 4 differs in three things. ``add_bos_token`` and ``add_eos_token`` act for LlamaTokenizer,
+GemmaTokenizer, CohereTokenizer and GPTNeoXTokenizer, whatever tokenizer.json says. ``add_prefix_space``
+acts for every class with a bare ByteLevel, and not for Qwen2Tokenizer. Decoded texts lose spaces before
+punctuation (``clean_up_tokenization_spaces``).
 """
 
 from __future__ import annotations

@@ -19,8 +19,12 @@ def gpt2(**changed: Any) -> str:
     return json.dumps({**json.loads(read_written("gpt2").to_str()), **changed})
 
 
-def bpe(**changed: Any) -> str:
-    return gpt2(model={**json.loads(gpt2())["model"], **changed})
+def model(**changed: Any) -> dict[str, Any]:
+    return {**json.loads(gpt2())["model"], **changed}
+
+
+def text_of(case: str | dict[str, Any]) -> str:
+    return case if isinstance(case, str) else gpt2(**case)
 
 
 def split(pattern: str) -> dict[str, Any]:
@@ -72,54 +76,66 @@ def test_what_is_set_for_training_does_not_act() -> None:
     assert changed.encode("the old man", add_special=True) == plain
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[str | dict[str, Any], str]] = {
     "nothing": ("", "fails: EOF"),
     "no table": ("[]", "fails"),
     "nested without end": ("[" * 100_000, "fails"),
-    "no model": (gpt2(model=None), "fails"),
-    "another model's": (gpt2(), "has 601 tokens, and the model 10"),
-    "chance": (bpe(dropout=0.5), "dropout 0.5"),
-    "a bomb": (gpt2(normalizer=sequence(*[replace("a", "a" * 99)] * 3)), "970,299 times as long"),
-    "bytes of bytes": (gpt2(normalizer=sequence(*[{"type": "ByteLevel"}] * 30)), "times as long"),
-    "a prefix": (gpt2(normalizer={"type": "Prepend", "prepend": "x" * 1000}), "1,001 times as long"),
-    "a step that panics": (gpt2(pre_tokenizer={"type": "FixedLength", "length": 0}), "FixedLength"),
+    "no model": ({"model": None}, "fails"),
+    "a bomb": ({"normalizer": sequence(*[replace("a", "a" * 99)] * 3)}, "970,299 times as long"),
+    "bytes of bytes": ({"normalizer": sequence(*[{"type": "ByteLevel"}] * 30)}, "times as long"),
+    "a prefix": ({"normalizer": {"type": "Prepend", "prepend": "x" * 1000}}, "1,001 times as long"),
+    "a step that panics": ({"pre_tokenizer": {"type": "FixedLength", "length": 0}}, "FixedLength"),
     "a strange decoder": (
-        gpt2(decoder={"type": "CTC", "pad_token": "", "word_delimiter_token": "", "cleanup": True}), "CTC",
+        {"decoder": {"type": "CTC", "pad_token": "", "word_delimiter_token": "", "cleanup": True}}, "CTC",
     ),
-    "a pattern without end": (gpt2(pre_tokenizer=split("a|" * 6000 + "b")), "a pattern of more than"),
-    "a pattern that is none": (gpt2(pre_tokenizer=split("(")), "fails"),
-    "steps without end": (gpt2(normalizer=sequence(*[{"type": "NFC"}] * 100)), "of 101 steps"),
+    "a pattern without end": ({"pre_tokenizer": split("a|" * 6000 + "b")}, "a pattern of more than"),
+    "a pattern that is none": ({"pre_tokenizer": split("(")}, "fails"),
+    "steps without end": ({"normalizer": sequence(*[{"type": "NFC"}] * 100)}, "of 101 steps"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_hostile_file(case: str) -> None:
-    text, message = REFUSED[case]
+    file, message = REFUSED[case]
     with pytest.raises(CheckpointError, match=message):
-        EmbeddedTokenizer(text, 10 if case == "another model's" else N_TOKENS)
+        EmbeddedTokenizer(text_of(file), N_TOKENS)
+
+
+def test_a_model_that_is_not_this_one() -> None:
+    with pytest.raises(CheckpointError, match="has 601 tokens, and the model 10"):
+        EmbeddedTokenizer(gpt2(), 10)
+    with pytest.raises(CheckpointError, match=r"dropout 0\.5"):
+        EmbeddedTokenizer(gpt2(model=model(dropout=0.5)), N_TOKENS)
 
 
 def template(*single: Any) -> dict[str, Any]:
     return {"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": {}}
 
 
-PANICS = {
-    "a pattern that tries for ever": (gpt2(pre_tokenizer=split("(a+)+$")), "a" * 28 + "b"),
-    "nothing replaced": (gpt2(normalizer=replace("", "xx")), "a" * 29),
-    "a template with a token that is none": (gpt2(post_processor=template(
-        {"SpecialToken": {"id": "X", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}})), "a"),
-    "a template of a second text": (gpt2(post_processor=template({"Sequence": {"id": "B", "type_id": 0}})),
-                                    "a"),
-    "an absurd id": (bpe(vocab={**json.loads(gpt2())["model"]["vocab"], "Z": 4_000_000_001}), "Z"),
+_TOKEN = {"SpecialToken": {"id": "X", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+PANICS: dict[str, tuple[dict[str, Any], str]] = {
+    "a pattern that tries for ever": ({"pre_tokenizer": split("(a+)+$")}, "a" * 28 + "b"),
+    "nothing replaced": ({"normalizer": replace("", "xx")}, "a" * 29),
+    "a template with a token that is none": ({"post_processor": template(*_TOKEN)}, "a"),
+    "a template of a second text": (
+        {"post_processor": template({"Sequence": {"id": "B", "type_id": 0}})}, "a",
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", PANICS)
 def test_a_panic_is_an_error(case: str) -> None:
-    source, text = PANICS[case]
-    tokenizer = EmbeddedTokenizer(source, N_TOKENS)
+    file, text = PANICS[case]
+    tokenizer = EmbeddedTokenizer(gpt2(**file), N_TOKENS)
     with pytest.raises(CheckpointError, match=r"tokenizer\.huggingface\.json"):
         tokenizer.encode(text, add_special=True)
+
+
+def test_an_absurd_id() -> None:
+    vocabulary = {**model()["vocab"], "Z": 4_000_000_001}
+    tokenizer = EmbeddedTokenizer(gpt2(model=model(vocab=vocabulary)), N_TOKENS)
+    with pytest.raises(CheckpointError, match="gives the id 4000000001"):
+        tokenizer.encode("Z", add_special=True)
 
 
 def test_too_long_a_text() -> None:

@@ -248,7 +248,7 @@ def _details(holding: Holding) -> dict[str, str | None]:
     if entry := find_entry(holding.name):
         details |= {"context": f"{entry.context_length:,} tokens", "source": entry.source}
     if told := holding.provenance:
-        details |= {"architecture": told.architecture, "from": told.name}
+        details |= {"architecture": told.architecture, "tokenizer": told.tokenizer, "from": told.name}
         details |= {"weights": told.source_hash, "base weights": told.base_hash}
     return details | {f"sha256 {name}": digest for name, digest in _hashes(holding.path).items()}
 
@@ -273,6 +273,7 @@ def _as_json(holding: Holding, holdings: list[Holding]) -> dict[str, Any]:
         "bytes": holding.n_bytes,
         "type": holding.provenance.type if holding.provenance else None,
         "kind": "adapter" if holding.is_adapter else "model",
+        "tokenizer": holding.provenance.tokenizer if holding.provenance else None,
         "base": holding.base_name,
         "adapters": [other.name for other in holdings if other.fits(holding)],
         "license": holding.license,

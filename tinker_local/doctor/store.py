@@ -18,6 +18,7 @@ from tinker_local.isolated import try_isolated
 from tinker_local.store.catalog import find_entry
 from tinker_local.store.inventory import Holding, inventory
 from tinker_local.store.model_store import ModelStore
+from tinker_local.store.provenance import Provenance
 
 _AT_WORK = 3600.0  # seconds: a younger unfinished file may belong to a run that is still at work
 _ROOM = 1 << 30  # free bytes of disk below which few models can be added
@@ -98,12 +99,14 @@ class TriedModel:
     Attributes:
         name: name or path that was asked for.
         path: the model's file; None if there is none.
+        tokenizer: which tokenizer runs: the source's, if the file has it, or llama.cpp's.
         problem: why it does not work; None if it does.
     """
 
     name: str
     path: Path | None
     problem: str | None
+    tokenizer: str | None = None
 
     @classmethod
     def of(cls, store: ModelStore, name: str | None) -> TriedModel:
@@ -114,13 +117,14 @@ class TriedModel:
             try_isolated(path)
         except TinkerError as error:
             return cls(wanted, path, str(error))
-        return cls(wanted, path, None)
+        return cls(wanted, path, None, Provenance.of(path).tokenizer)
 
     @property
     def facts(self) -> dict[str, Any]:
         """Name, file and state, for people."""
         state = "works" if self.problem is None else "is damaged" if self.path else "is not there"
-        return {"name": self.name, "file": self.path and str(self.path), "state": state}
+        facts = {"name": self.name, "file": self.path and str(self.path), "state": state}
+        return facts | ({"tokenizer": self.tokenizer} if self.tokenizer else {})
 
     def diagnoses(self, contents: StoreContents) -> Iterator[Diagnosis]:
         """Yield the problem, if any; a missing default model is none where other models can be used."""

@@ -9,11 +9,13 @@ from pathlib import Path
 from convert.files.parts import parts_of
 from convert.gguf.file import GgufFile
 from convert.gguf.file_types import FILE_TYPES
+from convert.vocabularies.embedded import KEY
 from tinker_local.gguf.file import read_head
 
 BASE_HASH, BASE_PATH = "general.base_model.0.source.sha256", "tinker_local.base_path"
 """Keys of ``convert.adapter``."""
 
+_OWN, _LLAMA = "the source's own", "llama.cpp's"
 _HUB = "https://huggingface.co/"
 _TYPES = {type.number: type.name for type in FILE_TYPES.values()}
 
@@ -33,6 +35,7 @@ class Provenance:
         base_name: of an adapter, the model it was trained on: ``ORG/NAME`` or ``NAME``.
         base_hash: of an adapter, that model's ``source_hash``.
         base_path: of an adapter, where its base was at the conversion, if that was outside of the store.
+        tokenizer: of a model, which tokenizer runs: the source's, if the file has it, or llama.cpp's.
         weights: names of its tensors; of an adapter, of the tensors that it changes.
     """
 
@@ -46,6 +49,7 @@ class Provenance:
     base_name: str | None
     base_hash: str | None
     base_path: Path | None
+    tokenizer: str | None
     weights: frozenset[str]
 
     @classmethod
@@ -68,6 +72,7 @@ class Provenance:
             base_name=_base_name(head),
             base_hash=head.text(BASE_HASH),
             base_path=_base_path(head),
+            tokenizer=None if head.is_adapter else _OWN if KEY in head.metadata else _LLAMA,
             weights=frozenset(
                 name.removesuffix(".lora_a").removesuffix(".lora_b")
                 for file in (head, *map(read_head, parts_of(path)[1:]))
