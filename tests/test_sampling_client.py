@@ -214,10 +214,10 @@ class TestPromptLogprobs:
     def test_prompt_fills_the_context(self, model_path: Any) -> None:
         with ServiceClient(n_ctx=300) as service:
             client = service.create_sampling_client(base_model=str(model_path))
-            scores = client.compute_logprobs(ModelInput.from_ints(list(range(1000, 1300)))).result()
-            assert len(scores) == 300
-            with pytest.raises(BadRequestError, match=r"301 tokens .* holds 300"):
-                client.compute_logprobs(ModelInput.from_ints([5] * 301))
+            scores = client.compute_logprobs(ModelInput.from_ints(list(range(1000, 1301)))).result()
+            assert len(scores) == 301, "the last one is only scored"
+            with pytest.raises(BadRequestError, match=r"302 tokens .* holds 300"):
+                client.compute_logprobs(ModelInput.from_ints([5] * 302))
 
 
 GOOD = {"max_tokens": 2}
