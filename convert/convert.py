@@ -17,6 +17,7 @@ from convert.errors import CheckpointError, ConversionError, UnsupportedError
 from convert.files.models_directory import checked_name, models_directory, name_of_checkpoint
 from convert.files.publishing import check_space, publishing
 from convert.gguf.file_types import FileType, find_type, split_type
+from convert.gguf.head import Value
 from convert.gguf.output import GgufOutput
 from convert.gguf.tensor_types import choose_types, main_type
 from convert.metadata import general_metadata
@@ -114,9 +115,7 @@ class Job:
         type = type or main_type(tensors)
         output = self.output or models_directory() / f"{name}-{type.name}.gguf"
         # 2. Metadata: the vocabulary, the family's settings, and what the file says about itself.
-        vocabulary = read_vocabulary(directory, checkpoint.config, model.n_rows)
-        metadata = general_metadata(directory, model.architecture, name, type, vocabulary.fitting_name)
-        metadata |= {**model.metadata, **vocabulary.metadata()}
+        metadata = _metadata(checkpoint, model, name, type)
         # 3. Lay out: heads and sizes of all files are known before a number is read.
         layout = GgufOutput.plan(metadata, tensors, self.split_size)
         names = layout.file_names(output.stem)
@@ -200,6 +199,16 @@ class Job:
 
     def _checking(self, path: Path, source: Path) -> AbstractContextManager[LlamaProcess | None]:
         return checking(path, source) if self.verify else nullcontext()
+
+
+def _metadata(
+    checkpoint: SourceCheckpoint, model: ModelPlan, name: str, type: FileType
+) -> dict[str, Value]:
+    """Return the metadata; the vocabulary, which takes some hundred megabytes, does not outlive this."""
+    vocabulary = read_vocabulary(checkpoint.directory, checkpoint.config, model.n_rows)
+    fitting = vocabulary.fitting_name
+    metadata = general_metadata(checkpoint.directory, model.architecture, name, type, fitting)
+    return {**metadata, **model.metadata, **vocabulary.metadata()}
 
 
 def _check_gguf(path: Path) -> Path:
