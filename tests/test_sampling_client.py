@@ -214,8 +214,11 @@ class TestPromptLogprobs:
     def test_prompt_fills_the_context(self, model_path: Any) -> None:
         with ServiceClient(n_ctx=300) as service:
             client = service.create_sampling_client(base_model=str(model_path))
-            scores = client.compute_logprobs(ModelInput.from_ints(list(range(1000, 1301)))).result()
-            assert len(scores) == 301, "the last one is only scored"
+            scores = client.compute_logprobs(ModelInput.from_ints(list(range(1000, 1300)))).result()
+            assert len(scores) == 300
+            one_more = client.compute_logprobs(ModelInput.from_ints(list(range(1000, 1301)))).result()
+            assert len(one_more) == 301, "the last token is scored and not read"
+            assert one_more[:300] == scores
             with pytest.raises(BadRequestError, match=r"302 tokens .* holds 300"):
                 client.compute_logprobs(ModelInput.from_ints([5] * 302))
 

@@ -10,7 +10,7 @@ from tinker_local.engine.sequence import ActiveRequest, Sample
 
 
 def lookup_of(text: str, drawn: str) -> tuple[PromptLookup, Sample]:
-    request = Request(np.frombuffer(text.encode(), np.uint8).astype(np.int32), None, None, 1)  # type: ignore[arg-type]
+    request = Request(np.frombuffer(text.encode(), np.uint8).astype(np.int32), None, None, num_samples=1)  # type: ignore[arg-type]
     active = ActiveRequest(request)
     active.samples[0].drawn[:] = drawn.encode()
     return PromptLookup(active.prompt), active.samples[0]
