@@ -24,8 +24,8 @@ from tinker_local import (
     ModelInput,
     SampledSequence,
     SampleResponse,
-    SamplingClient,
     SamplingParams,
+    ServiceClient,
     progress,
     track,
 )
@@ -80,7 +80,8 @@ def test_other_things_are_refused() -> None:
         list(track([1]))  # type: ignore[type-var]
 
 
-def test_follows_requests(client: SamplingClient) -> None:
+def test_follows_requests(small: Path) -> None:
+    client = ServiceClient(n_ctx=256).create_sampling_client(base_model=str(small))
     prompt = ModelInput.from_ints(list(range(1000, 1040)))
     futures: list[APIFuture[Any]] = [
         *(client.sample(prompt, 1, SamplingParams(max_tokens=n)) for n in range(1, 6)),

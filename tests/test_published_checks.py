@@ -102,6 +102,7 @@ def test_long_and_alone_are_the_same_bits(invariant: SamplingClient, tokenizer: 
     assert alone(invariant, tokens, long.tokens) == long.logprobs
 
 
+@pytest.mark.long
 def test_long_and_alone_in_the_usual_mode(tokenizer: Tokenizer, english: str) -> None:
     """llama.cpp's kernels round differently for one token and for many; a 4-bit file amplifies that."""
     client = ServiceClient(n_ctx=512, prefix_cache=False).create_sampling_client(

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 import tinker_local
 from convert import convert_checkpoint
+from tests.long import few
 from tests.random_adapter import random_adapter
 from tests.random_checkpoints.adapters import random_factors, write_adapter
 from tests.random_checkpoints.plain import write_llama
 from tests.random_model import write_random_model
-from tinker_local import SamplingClient
 from tinker_local.cli import app
 from tinker_local.options import Options
 
@@ -64,11 +64,12 @@ def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(float(line.split()[0]) < 0 for line in lines[4:])
 
 
-def test_the_batch_runs(capsys: pytest.CaptureFixture[str], client: SamplingClient) -> None:
+def test_the_batch_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    model = write_random_model(tmp_path / "tiny.gguf")
     names: dict[str, Any] = {
         "tinker": tinker_local,
-        "client": client,
-        "prompt": tinker_local.ModelInput.from_ints([1000, 1001]),
+        "client": tinker_local.ServiceClient(n_ctx=256).create_sampling_client(base_model=str(model)),
+        "prompt": tinker_local.ModelInput.from_ints([100, 101]),
         "params": tinker_local.SamplingParams(max_tokens=2),
     }
     exec(compile(block("batch"), "README.md", "exec"), names)
@@ -76,7 +77,13 @@ def test_the_batch_runs(capsys: pytest.CaptureFixture[str], client: SamplingClie
     assert len(names["responses"]) == 100
 
 
-def test_sampled_and_scored_bits_are_equal() -> None:
+@pytest.mark.parametrize("size", few(1, ["small", "real"]))
+def test_sampled_and_scored_bits_are_equal(
+    size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if size == "small":
+        write_random_model(tmp_path / "SmolLM2-135M-Instruct.gguf")
+        monkeypatch.setenv("TINKER_LOCAL_MODELS_DIR", str(tmp_path))
     exec(compile(block("bits"), "README.md", "exec"), {})
 
 
@@ -185,7 +192,8 @@ def test_help_has_examples_that_parse(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_every_option_is_described() -> None:
     text = (ROOT / "tinker_local" / "README.md").read_text(encoding="utf-8")
-    described = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    table = text.partition("<!-- options")[2].partition("<!-- /options -->")[0]
+    described = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
     assert described == set(Options.model_fields)
 
 

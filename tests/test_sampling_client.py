@@ -212,15 +212,15 @@ class TestPromptLogprobs:
         assert client.compute_logprobs(ModelInput.from_ints([42])).result() == [None]
 
     def test_prompt_fills_the_context(self, model_path: Any) -> None:
-        with ServiceClient(n_ctx=300) as service:
+        with ServiceClient(n_ctx=100) as service:
             client = service.create_sampling_client(base_model=str(model_path))
-            scores = client.compute_logprobs(ModelInput.from_ints(list(range(1000, 1300)))).result()
-            assert len(scores) == 300
-            one_more = client.compute_logprobs(ModelInput.from_ints(list(range(1000, 1301)))).result()
-            assert len(one_more) == 301, "the last token is scored and not read"
-            assert one_more[:300] == scores
-            with pytest.raises(BadRequestError, match=r"302 tokens .* holds 300"):
-                client.compute_logprobs(ModelInput.from_ints([5] * 302))
+            scores = client.compute_logprobs(ModelInput.from_ints(list(range(1000, 1100)))).result()
+            assert len(scores) == 100
+            one_more = client.compute_logprobs(ModelInput.from_ints(list(range(1000, 1101)))).result()
+            assert len(one_more) == 101, "the last token is scored and not read"
+            assert one_more[:100] == scores
+            with pytest.raises(BadRequestError, match=r"102 tokens .* holds 100"):
+                client.compute_logprobs(ModelInput.from_ints([5] * 102))
 
 
 GOOD = {"max_tokens": 2}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convert import ConversionError
@@ -60,6 +60,7 @@ def test_odd_names_stay_below(name: str) -> None:
     assert TinkerPath.of(directory, HOME) == path
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_no_text_leads_out(run: str, name: str) -> None:
     try:

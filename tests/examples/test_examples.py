@@ -49,6 +49,7 @@ def test_sample(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert all("Once upon a time" in line and float(line.split()[0]) < 0 for line in lines)
 
 
+@pytest.mark.long
 def test_best_of_n(run: Any, capsys: pytest.CaptureFixture[str], client: SamplingClient) -> None:
     found = run("best_of_n")
     assert "Paris" in capsys.readouterr().out.splitlines()[0]
