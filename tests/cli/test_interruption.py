@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,37 @@ def test_a_main_thread_that_never_comes_back(
             taken[0]()
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 143
+
+
+class Sending:
+    """Sends a signal where exceptions come to nothing."""
+
+    def __del__(self) -> None:
+        send(signal.SIGTERM)
+
+
+def delete() -> None:
+    Sending()
+
+
+def finalize() -> None:
+    weakref.finalize(type("Thing", (), {})(), send, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    "swallow", [delete, finalize, ctypes.CFUNCTYPE(None)(lambda: send(signal.SIGTERM))]
+)
+def test_a_signal_in_a_place_that_raises_nothing(swallow: Callable[[], None]) -> None:
+    """Such as llama.cpp's messages, which come by a callback of C."""
+
+    def work() -> None:
+        with reported_interruptions():
+            swallow()
+            time.sleep(60)
+
+    with pytest.raises(typer.Exit) as left:
+        work()
+    assert left.value.exit_code == 143
 
 
 def test_loading_ends_when_it_is_aborted(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +22,8 @@ from tinker_local.llama.aborting import abort_all
 _NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _PATIENCE = 0.2
 """Seconds until llama.cpp is aborted: usually the main thread runs the handler at once."""
+_SOON = 0.01
+"""Seconds until a signal is sent again: the callback that it came in has ended by then."""
 _MOST = 5.0
 """Seconds until the process ends without the main thread, such as one that waits for a disk."""
 
@@ -62,12 +65,32 @@ def _raised_signals() -> Iterator[None]:
     with ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():
             stack.enter_context(_watching(handled))
+            stack.enter_context(_sent_again(handled))
             for number in _NUMBERS:
                 before = signal.getsignal(number)
                 if before not in (signal.SIG_IGN, None):
                     signal.signal(number, handle)
                     stack.callback(signal.signal, number, before)
         yield
+
+
+@contextmanager
+def _sent_again(handled: threading.Event) -> Iterator[None]:
+    """Send a signal again whose exception came to nothing: in a callback of C or a finalizer."""
+    before = sys.unraisablehook
+
+    def look(unraisable: sys.UnraisableHookArgs) -> None:
+        if not isinstance(unraisable.exc_value, Interruption):
+            before(unraisable)
+            return
+        handled.clear()
+        threading.Timer(_SOON, os.kill, [os.getpid(), unraisable.exc_value.number]).start()
+
+    sys.unraisablehook = look
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager
