@@ -188,7 +188,7 @@ def _growth(step: Mapping[str, Any]) -> int:
         case "Replace":
             return max(1, len(step["content"]))
         case "Prepend":
-            return 1 + len(step["prepend"])
+            return max(1, len(step["prepend"]))  # before each stretch between special tokens
         case "Precompiled":
             return max(map(len, base64.b64decode(step["precompiled_charsmap"] or "").split(b"\0")))
     return 1

@@ -13,10 +13,13 @@ from convert import convert_checkpoint
 from convert.gguf.file import read_head
 from convert.untied import untie
 from convert.vocabularies.embedded import KEY
+from convert.vocabularies.vocabulary import read_vocabulary
+from tests.convert.vocabulary_files import write_small_model
 from tests.random_checkpoints.plain import write_llama
 from tests.random_checkpoints.tokenizers import write_tokenizer
-from tinker_local import ServiceClient, Tokenizer
+from tinker_local import BadRequestError, ServiceClient, Tokenizer
 from tinker_local.cli import app
+from tinker_local.isolated import _try as try_here
 from tinker_local.llama.model import Model, load_model
 
 TEXT = "[INST] the  end[/INST]the"
@@ -87,3 +90,14 @@ def test_a_file_says_which_tokenizer_runs(bf16: Path, model_path: Path) -> None:
     said = runner.invoke(app, ["models", "show", "m-bf16", "--models-dir", str(bf16.parent)]).output
     assert "tokenizer    the source's own" in said
     assert Model(model_path, 0).embedded is None
+
+
+def test_a_hostile_tokenizer_is_found_by_a_trial(tmp_path: Path) -> None:
+    n_tokens = write_tokenizer(tmp_path, "gpt2").n_tokens
+    vocabulary = read_vocabulary(tmp_path, {}, n_tokens)
+    file = json.loads(str(vocabulary.metadata()[KEY]))
+    pattern = {"Regex": "(a+)+b"}
+    file["pre_tokenizer"] = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+    path = write_small_model(tmp_path / "model.gguf", vocabulary, json=json.dumps(file))
+    with pytest.raises(BadRequestError, match=r"cannot tokenize.*retry-limit"):
+        try_here(path, None)
