@@ -80,15 +80,16 @@ def test_masks_of_the_families(tmp_path: Path, kind: str) -> None:
     theirs.pad_token = ours.pad_token = theirs.eos_token
     theirs.padding_side = ours.padding_side  # Gemma's class says "left", and a GGUF file has no word for it
     template = "{{ bos_token }}" + generation.TURNS.replace("?", "{{ eos_token }}")
+    texts = HARD_CORPUS[::3]
     chats = [
         [{"role": "user", "content": text}, {"role": "assistant", "content": f" {text}\n"}] * 2
-        for text in HARD_CORPUS
+        for text in texts
         if text
     ]
     options = {"chat_template": template, "padding": True}
     found, expected = (generation.masks(tokenizer, chats, **options) for tokenizer in (ours, theirs))
     assert found == {name: expected[name] for name in found}
-    for text in HARD_CORPUS:
+    for text in texts:
         given = {"max_length": 7, "truncation": True, "return_offsets_mapping": True}
         encoding = theirs(text, **given)
         assert ours(text, **given) == {name: encoding[name] for name in ours(text, **given)}
