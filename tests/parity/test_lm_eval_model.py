@@ -1,4 +1,4 @@
-"""The model of lm-evaluation-harness on a tiny model; tests/parity has its ``hf`` model."""
+"""The model of lm-evaluation-harness by itself, on a tiny model: needs lm-eval, and no torch of its own."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from lm_eval.api.instance import Instance
 
 from tinker_local.lm_eval import LocalLM
 from tinker_local.lm_eval.generation import Generation
+
+pytestmark = pytest.mark.parity
 
 N_CTX = 256
 END = 256  # the end-of-text token, which stands for BOS as well
