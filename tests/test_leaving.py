@@ -110,7 +110,7 @@ def test_a_forked_process_ends_as_any_other(tiny: Path, child: str, mode: str) -
 
 def test_closing_does_not_wait_for_a_step(tmp_path: Path) -> None:
     """A step of 512 tokens through a wide model is left in its midst."""
-    shape = Shape(n_embd=1024, n_ff=4096, n_layer=8, n_head=8)
+    shape = Shape(n_embd=1024, n_ff=4096, n_layer=4, n_head=8)
     path = write_random_model(tmp_path / "wide.gguf", shape=shape)
     service = ServiceClient(n_ctx=2048, n_threads=1)
     client = service.create_sampling_client(base_model=str(path))

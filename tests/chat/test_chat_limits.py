@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from tests.long import as_long
 from tinker_local import BadRequestError
 from tinker_local.chat import limits
 from tinker_local.chat.template import render
@@ -102,15 +101,35 @@ HOSTILE = {
 }
 
 
-SLOW = ("doubled tables", "doubled by dict", "lists added up", "doubled by replace")
-"""As others, but seconds pass until a limit stops them."""
+SLOW = (
+    "doubled lists",
+    "doubled tables",
+    "doubled by dict",
+    "lists added up",
+    "doubled by replace",
+    "doubled by the method replace",
+)
+"""Seconds pass until a limit stops them."""
 
 
-@pytest.mark.parametrize("case", [as_long(case) if case in SLOW else case for case in HOSTILE])
+@pytest.mark.parametrize("case", HOSTILE)
 def test_is_stopped(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    template, said = HOSTILE[case]
-    if "runs for" in said:
+    if "runs for" in HOSTILE[case][1]:
         monkeypatch.setattr(limits, "_SECONDS", 0.2)
+    if case in SLOW:
+        monkeypatch.setattr(limits, "_BYTES", limits._BYTES >> 6)
+        monkeypatch.setattr(limits, "_ITEMS", limits._ITEMS >> 6)
+    assert_is_stopped(case)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", SLOW)
+def test_is_stopped_by_the_limits_as_they_are(case: str) -> None:
+    assert_is_stopped(case)
+
+
+def assert_is_stopped(case: str) -> None:
+    template, said = HOSTILE[case]
     with pytest.raises(BadRequestError, match=said):
         render(template, HELLO)
 

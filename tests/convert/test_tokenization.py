@@ -112,7 +112,7 @@ def random_texts(kind: str, n: int) -> list[str]:
     return texts
 
 
-@pytest.mark.parametrize(("n_random", "n_texts"), few(1, [(15, 300), (60, 1000)]))
+@pytest.mark.parametrize(("n_random", "n_texts"), few(1, [(3, 130), (60, 1000)]))
 @pytest.mark.parametrize(("kind", "name"), CASES)
 def test_the_hard_corpus_and_random_texts(
     convert: Convert, kind: str, name: str, n_random: int, n_texts: int
@@ -151,7 +151,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "pre"), WRONG)
+@pytest.mark.parametrize(("kind", "pre"), few(4, WRONG))
 def test_a_wrong_name_is_found(convert: Convert, tmp_path: Path, kind: str, pre: str) -> None:
     converted = convert(kind, next(name for case, name in CASES if case == kind))
     path = write_vocabulary(tmp_path / "wrong.gguf", converted.vocabulary, pre=pre)

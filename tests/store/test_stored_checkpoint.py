@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from convert import convert_checkpoint
+from tests.long import few
 from tests.random_adapter import random_adapter
 from tests.random_checkpoints.plain import CONFIG, write_llama, write_safetensors
 from tests.random_model import write_random_model
@@ -210,7 +211,7 @@ def finished(process: subprocess.Popen[str]) -> str:
     return output
 
 
-@pytest.mark.parametrize("where", ["in its directory", "as downloaded"])
+@pytest.mark.parametrize("where", few(1, ["as downloaded", "in its directory"]))
 def test_two_processes_convert_once(home: Path, where: str) -> None:
     put_base(home)
     download = home / "0034d8c9:train:0_sampler_weights_final"
