@@ -121,13 +121,6 @@ def test_commands_are_understood(
     assert result.exit_code == 0, result.output
 
 
-@pytest.mark.long
-def test_the_benchmark_of_the_real_model() -> None:
-    result = CliRunner().invoke(app, ["bench", "--seconds", "1"])
-    assert result.exit_code == 0, result.output
-    assert "SmolLM2" in result.output
-
-
 def test_the_commands_of_conversion_and_of_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
