@@ -29,7 +29,7 @@ from tests.parity.harness import (  # noqa: E402
 from tests.parity.smollm2 import write_checkpoint  # noqa: E402
 from tinker_local.lm_eval import LocalLM  # noqa: E402
 
-FLOAT32 = {"n_ctx": 512, "kv_type": "f32", "flash_attn": False}
+FLOAT32 = {"n_ctx": 256, "kv_type": "f32", "flash_attn": False}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def ours(float32: SamplingClient) -> LocalLM:
 
 @pytest.fixture(scope="module")
 def official(checkpoint: Path) -> HFLM:
-    return HFLM(pretrained=str(checkpoint), dtype="float32", device="cpu", batch_size=8, max_length=192)
+    return HFLM(pretrained=str(checkpoint), dtype="float32", device="cpu", batch_size=8, max_length=256)
 
 
 @pytest.mark.parametrize("name", [CHOICE, ANSWER])
@@ -77,7 +77,7 @@ PAIRS = [
     ("", "Paris"),
     ("", "<|im_start|>user"),  # begins with what stands for an empty context
     (WORDS * 80, " one two"),  # longer than the model reads
-    (WORDS * 20, WORDS[:-1]),  # about as long
+    (WORDS * 26, WORDS[:-1]),  # about as long
     ("Grüße aus", " Köln 🚂"),
     ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "Hello!"),
 ]
