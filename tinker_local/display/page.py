@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from html import escape
 from pathlib import Path
 
+from convert.files.whole_file import whole_file
 from tinker_local.display import markup
 from tinker_local.display.detail import compared_details, details, number, probability, rank, signed
 from tinker_local.display.scored_text import Alternative, ScoredText, TextComparison
@@ -44,18 +43,11 @@ def write_page(path: str | os.PathLike[str], shown: ScoredText | TextComparison)
         BadRequestError: the file cannot be written.
     """
     place = check_place(path)
-    partial = place.with_name(f".{place.name[:100]}-{secrets.token_hex(4)}.part")
     try:
-        with partial.open("x", encoding="utf-8", newline="\n") as file:
+        with whole_file(place) as file:
             file.write(page(shown))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, place)
     except OSError as error:
         raise BadRequestError(f"{place} cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def check_place(path: str | os.PathLike[str]) -> Path:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from convert.files.whole_file import whole_file
 from convert.gguf.file_types import split_type
 from tinker_local.errors import BadRequestError
 from tinker_local.store.known_model import KnownModel
@@ -63,15 +62,8 @@ class Tuned:
         """Write the choice and the measurements behind it; the file appears whole or not at all."""
         self.directory.mkdir(parents=True, exist_ok=True)
         content = {"source_bytes": self.source_bytes, "types": dict(self.types), **found}
-        partial = self.directory / f".{secrets.token_hex(4)}.part"
-        try:
-            with partial.open("x", encoding="utf-8") as file:
-                json.dump(content, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self.directory / _FILE)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(self.directory / _FILE) as file:
+            json.dump(content, file, indent=1)
 
 
 def tuned_directory(home: Path, model: KnownModel) -> Path:
