@@ -120,24 +120,21 @@ class InOrder:
         """
         if self.error is not None:
             raise self.error
-        self._put(partial(self._call, arguments))
+        self.then(partial(self._call, arguments))
 
     def then(self, function: Callable[[], object]) -> None:
         """Call another function, after all that was asked for before; returns at once."""
-        self._put(function)
+        with self._lock:
+            self._calls.append(function)
+            if self._is_at_work:
+                return
+            self._is_at_work = True
+        threads().run(self._work, self._callback)
 
     def drop(self) -> None:
         """Forget the calls that have not begun."""
         with self._lock:
             self._calls.clear()
-
-    def _put(self, call: Callable[[], object]) -> None:
-        with self._lock:
-            self._calls.append(call)
-            if self._is_at_work:
-                return
-            self._is_at_work = True
-        threads().run(self._work, self._callback)
 
     def _work(self) -> None:
         while True:

@@ -49,7 +49,7 @@ class BatchEncoding(dict[str, Any]):
         Raises:
             BadRequestError: the rows cannot be a tensor, or torch is not installed.
         """
-        columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else {"input_ids": []})}
+        columns = columns_of(rows)
         if tensors is None:
             return cls(columns)
         if len(lengths := {len(row["input_ids"]) for row in rows}) > 1:
@@ -59,6 +59,11 @@ class BatchEncoding(dict[str, Any]):
             )
         make = _maker(tensors)
         return cls({name: make(values) for name, values in columns.items()})
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the lists of all rows by name; ``input_ids`` alone where there are no rows."""
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else {"input_ids": []})}
 
 
 def _maker(tensors: str) -> Callable[[list[Any]], Any]:

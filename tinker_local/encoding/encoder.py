@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, overload
 
-from tinker_local.encoding.batch_encoding import BatchEncoding, Row, padded
+from tinker_local.encoding.batch_encoding import BatchEncoding, Row, columns_of, padded
 from tinker_local.encoding.offsets import Offset, token_offsets
 from tinker_local.encoding.options import EncodingOptions, checked_side, refuse
 from tinker_local.encoding.vocabulary import Vocabulary
@@ -175,10 +175,7 @@ class Encoder(Vocabulary):
         ids = self._model.tokenize(
             text, add_special=options.add_special_tokens, parse_special=not options.split_special_tokens
         )
-        knows_text = (
-            options.truncates or options.return_special_tokens_mask or options.return_offsets_mapping
-        )
-        before, after = self._n_added if knows_text and options.add_special_tokens else (0, 0)
+        before, after = self._n_added if options.needs_text and options.add_special_tokens else (0, 0)
         n_text = len(ids) - before - after
         row: Row = {"input_ids": ids}
         if options.return_token_type_ids:
@@ -264,9 +261,7 @@ def _mask(offsets: Sequence[Offset], spans: Sequence[Offset]) -> list[int]:
 def _rows(inputs: Any) -> tuple[list[Row], bool]:
     """Return encodings as rows, and whether there are several."""
     if isinstance(inputs, list | tuple) and all(isinstance(row, Mapping) for row in inputs):
-        inputs = {
-            name: [row[name] for row in inputs] for name in (inputs[0] if inputs else {"input_ids": []})
-        }
+        inputs = columns_of(inputs)
     if not isinstance(inputs, Mapping) or "input_ids" not in inputs:
         raise BadRequestError(f"pad takes encodings with input_ids, not {shown(inputs)}")
     lists = {

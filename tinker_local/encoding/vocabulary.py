@@ -123,9 +123,10 @@ class Vocabulary:
 
         A text that is no token has the id of the token for unknown text, or None.
         """
+        unknown = self.unk_token_id  # which the file is asked for each time
         if isinstance(tokens, str):
-            return self._ids.get(tokens, self.unk_token_id)
-        return [self._ids.get(token, self.unk_token_id) for token in tokens]
+            return self._ids.get(tokens, unknown)
+        return [self._ids.get(token, unknown) for token in tokens]
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
         """Return the vocabulary's text of an id, or a list of them for a list of ids.

@@ -122,14 +122,13 @@ class Model:
 
     def metadata(self, key: str) -> str | None:
         """Return a metadata value of the GGUF as text, None if the key is not there."""
-        length, room = 0, 1024
-        while room > length >= 0:
+        room = 1024
+        while True:
             buffer = ctypes.create_string_buffer(room)
             length = int(llama_cpp.llama_model_meta_val_str(self.handle, key.encode(), buffer, room))
             if length < room:
                 return buffer.value.decode("utf-8", "replace") if length >= 0 else None
             room = length + 1
-        return None
 
     @property
     def embedded(self) -> EmbeddedTokenizer | None:

@@ -15,7 +15,7 @@ from convert.source.tensor import SourceTensor
 _BLOCKS, _SCALES = "_blocks", "_scales"
 
 
-def unpack_mxfp4(tensors: Tensors, quantization: Config | None = None) -> None:
+def unpack_mxfp4(tensors: Tensors, quantization: Config) -> None:
     """Put blocks and scales together under their plain name.
 
     Raises:
