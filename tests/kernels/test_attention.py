@@ -44,12 +44,12 @@ def ggml_memory(n_bytes: int) -> Iterator[int]:
     _free(context)
 
 
-def ask(node: int) -> None:
+def ask(node: int, state: kernels.GraphState | None) -> None:
     """Call the callback as llama.cpp does before it computes a node."""
     found = graph_callback()
     assert found is not None
     callback = ctypes.CFUNCTYPE(ctypes.c_bool, _POINTER, ctypes.c_bool, _POINTER)(found)
-    assert callback(node, True, None) is False
+    assert callback(node, True, state.address if state else None) is False
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,10 @@ class Inputs:
             graph = _new_graph(context)
             _expand(graph, node)
             assert _op_of(node) == b"FLASH_ATTN_EXT"
+            state = kernels.GraphState(cells_are_positions=True)
             for _ in range(n_times):
                 ctypes.memset(_data(node), 255, 4 * int(np.prod(shape)))  # NaN
-                ask(node)
+                ask(node, state)
                 assert _op_of(node) == b"CUSTOM"
                 assert _compute(context, graph, n_threads) == 0
             out = (ctypes.c_float * int(np.prod(shape))).from_address(_data(node))
@@ -241,11 +242,11 @@ def test_other_operations_are_left_alone() -> None:
         others = custom(context, _F32, 4, 1, 1, 1, ctypes.byref(_POINTER(leaf)), 1, compute, -1, None)
         for node in (leaf, others):
             before = ctypes.string_at(node, 256)
-            ask(node)
+            ask(node, kernels.GraphState(cells_are_positions=False))
             assert ctypes.string_at(node, 256) == before
 
 
-FUNCTIONS = ("init", "free", "new_tensor_4d", "set_name", "flash_attn_ext", "custom_4d")
+FUNCTIONS = ("init", "free", "new_tensor_4d", "set_name", "flash_attn_ext", "set_rows", "custom_4d")
 
 
 def test_a_ggml_that_keeps_things_elsewhere_is_refused() -> None:

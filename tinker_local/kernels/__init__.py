@@ -16,6 +16,9 @@ row.hpp                  a row of logits, summarised by blocks of 256
 philox.hpp               random numbers by (seed, sample, position)
 
 attention.hpp            what attention is computed of
+seen_cells.hpp .cpp      which cells each token sees, in order of position
+kv_caches.hpp .cpp       which position each cell holds
+graph_state.hpp          what is kept for a context from one graph to the next
 graph_callback.hpp .cpp  the door from llama.cpp's graphs: a table of the operations computed here
 graph_attention.hpp .cpp  one of them, flash attention: a node in parts for several threads
 ggml.hpp .cpp            ggml's structures in memory, and whether the installed ggml has the same
@@ -42,6 +45,7 @@ from tinker_local.kernels import _kernels
 __all__ = [
     "AbortFlag",
     "Draws",
+    "GraphState",
     "LogitsError",
     "MappedRange",
     "ScoredRows",
@@ -183,11 +187,39 @@ class MappedRange:
         _kernels.forget_range(number)
 
 
+class GraphState:
+    """What our kernels keep of one context's graphs; for `cb_eval_user_data`.
+
+    Attributes:
+        address: for llama.cpp; valid as long as this object lives.
+
+    Args:
+        cells_are_positions: each sequence has a stream of cells, in order. Otherwise all sequences share the
+            cells, and positions are found from what is written.
+    """
+
+    def __init__(self, *, cells_are_positions: bool) -> None:
+        self._state = _kernels.new_graph_state(cells_are_positions)
+        self.address = _kernels.address_of_graph_state(self._state)
+
+    def begin_decode(self) -> None:
+        """Forget the graphs of earlier decodes; before each decode, in the thread that decodes."""
+        _kernels.begin_decode(self._state)
+
+
 def graph_callback(
-    *, init: int, free: int, new_tensor_4d: int, set_name: int, flash_attn_ext: int, custom_4d: int
+    *,
+    init: int,
+    free: int,
+    new_tensor_4d: int,
+    set_name: int,
+    flash_attn_ext: int,
+    set_rows: int,
+    custom_4d: int,
 ) -> int | None:
     """Return the address of a callback that puts our kernels into llama.cpp's graphs (`cb_eval`).
 
+    Its `cb_eval_user_data` is the address of a `GraphState`.
     None where the ggml whose functions these are lays out its tensors in a way that is not known here.
 
     Args:
@@ -196,9 +228,12 @@ def graph_callback(
         new_tensor_4d: `ggml_new_tensor_4d`.
         set_name: `ggml_set_name`.
         flash_attn_ext: `ggml_flash_attn_ext`.
+        set_rows: `ggml_set_rows`.
         custom_4d: `ggml_custom_4d`.
     """
-    return _kernels.graph_callback(init, free, new_tensor_4d, set_name, flash_attn_ext, custom_4d)
+    return _kernels.graph_callback(
+        init, free, new_tensor_4d, set_name, flash_attn_ext, set_rows, custom_4d
+    )
 
 
 def largest(logits: Float32, n_threads: int = 1) -> float:

@@ -1,9 +1,10 @@
 // What attention is computed of: queries, and a cache of keys and values in cells.
 //
-// The promise: a query's numbers do not depend on which other queries are computed with it, nor on how many
-// threads there are. So every sum runs over the cells in their order, in blocks of 64. After every 512 cells
-// the sum is closed, as a part, and parts are joined in order: threads may then share the cells of one query,
-// and the bits are those of a single thread.
+// The promise: a query's numbers depend on the keys and values that it sees and on their positions. They do
+// not depend on the cells that hold them, nor on what else the cache holds, nor on the queries beside it, nor
+// on the number of threads. So every sum runs in order of position, in blocks of 64 positions. After every
+// 512 positions the sum is closed, as a part, and parts are joined in order: threads may then share the parts
+// of one query, and the bits are those of a single thread.
 #pragma once
 
 #include <math.h>    // tanhf, in no namespace: no two instruction sets may share a symbol
@@ -14,25 +15,46 @@
 
 namespace tinker {
 
-constexpr int kKeys = 64;  // cells of a block
+constexpr int kKeys = 64;  // positions of a block
 constexpr int kRows = 64;  // rows of a tile, at most
-constexpr int kPart = 512;  // cells of a part
+constexpr int kPart = 512;  // positions of a part
+
+// The cells of 64 positions, in order.
+struct CellBlock {
+  static constexpr int32_t kNone = -1;  // no cell
+  int32_t cells[kKeys];
+  int32_t n_cells;
+};
+
+// The cells that one token sees: those of positions `first` to `last`. Tokens that see the same cells of a
+// block point to the same CellBlock.
+struct SeenCells {
+  const CellBlock* const* blocks;  // of 64 positions each, from block number `first_block` on
+  int32_t first_block;
+  int32_t first, last;  // last < first: none
+  bool is_plain;        // the mask has 0 for all of them
+
+  const CellBlock* block(int64_t number) const {
+    if (number < first / kKeys || number > last / kKeys || last < first) return nullptr;
+    return blocks[number - first_block];
+  }
+};
 
 // One head of one query, and where its output goes.
 struct AttentionRow {
   const float* query;
+  const SeenCells* seen;
   const uint16_t* mask;  // float16, one a cell, added to the scaled products; null for none
   float slope;           // what the mask is multiplied by
   const float* sink;     // a logit with no value; null for none
   float* output;
 };
 
-// The cells that a tile's rows look at: float16, `key_size` and `value_size` numbers each.
+// The cells of one head: float16, `key_size` and `value_size` numbers each.
 struct AttentionCells {
   const char* keys;
   const char* values;
   size_t key_stride, value_stride;  // bytes from one cell to the next
-  int64_t n_cells;
   int key_size, value_size;
   float scale;     // of the products
   float soft_cap;  // c tanh(x / c); 0 for none

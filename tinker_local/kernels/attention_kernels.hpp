@@ -1,13 +1,13 @@
 // Attention over `Lanes` (see block_kernels.hpp, which has exp2) and load_half, sixteen float16 numbers.
 //
-// Rows of queries that look at the same cells form a tile. A tile goes through the cells once, 64 at a
-// time, and keeps for each row the largest product so far, the total of the weights and the weighted
-// values, both relative to that largest product. So softmax needs no second pass (Milakov and Gimelshein,
-// 2018; Dao et al., "FlashAttention", 2022).
+// Rows of queries form a tile. A tile goes through the positions once, 64 at a time, and keeps for each row
+// the largest product so far, the total of the weights and the weighted values, both relative to that largest
+// product. So softmax needs no second pass (Milakov and Gimelshein, 2018; Dao et al., "FlashAttention",
+// 2022). Keys and values are fetched from their cells for all neighbouring rows that see the same ones.
 //
 // A row's numbers do not depend on the rows beside it. Rows share the loads of keys and values and nothing
-// else. Masked cells have weight 0, and adding 0 times a finite number changes nothing. So where a row sees
-// some cells of a block, all of them can be computed; where it sees none, none need be.
+// else. What a row does not see has weight 0, and adding 0 times a finite number changes nothing. So where a
+// row sees some cells of a block, all of them can be computed; where it sees none, none need be.
 
 // c += a b for R rows and W * 16 columns, all of c in registers meanwhile. R * W accumulators hide the
 // latency of the additions; a[r][i] is the factor of all lanes of row r.
@@ -71,17 +71,11 @@ inline void widen(const uint16_t* from, int n, float* to) {
   }
 }
 
-// keys[d][cell] of wide[cell][d], so that a product with 64 cells reads whole lanes; cells from n on are 0.
-inline void turn(float* wide, int stride, int n, float* keys) {
-  for (int i = n * stride; i < (n + kLanes - 1) / kLanes * kLanes * stride; ++i) wide[i] = 0;
-  for (int i = 0; i < tinker::kKeys; i += kLanes) {
+// keys[d][position] of wide[position][d], so that a product with many positions reads whole lanes.
+inline void turn(const float* wide, int stride, int begin, int end, float* keys) {
+  for (int i = begin; i < end; i += kLanes) {
     for (int d = 0; d < stride; d += kLanes) {
-      float* to = keys + d * tinker::kKeys + i;
-      if (i < n) {
-        transpose16(wide + i * stride + d, stride, to, tinker::kKeys);
-      } else {
-        for (int j = 0; j < kLanes; ++j) store(to + j * tinker::kKeys, all(0.0f));
-      }
+      transpose16(wide + i * stride + d, stride, keys + d * tinker::kKeys + i, tinker::kKeys);
     }
   }
 }
@@ -108,6 +102,15 @@ struct Sums {
 
 inline size_t part_size(int value_size) { return whole_lanes(value_size) + kLanes; }
 
+// Some positions of a block: from `begin` to before `end`.
+struct Span {
+  int begin, end;
+
+  // In whole lanes.
+  int first_lane() const { return begin / kLanes * kLanes; }
+  int last_lane() const { return whole_lanes(end); }
+};
+
 // A tile of rows at work. The arrays are in scratch memory; `width` is a size in whole lanes.
 struct Tile {
   int n_rows, key_size, key_width, value_size, value_width, stride;
@@ -118,8 +121,7 @@ struct Tile {
   float* part;                       // (rows, stride), sums of a part
   float* whole;                      // (rows, stride), sums of the parts so far
   float* weights;                    // (rows, 64), products of queries and keys before
-  float* masks;                      // (rows, 64)
-  const float* mask[tinker::kRows];  // of each row in a block; null where it sees none of the cells
+  float* mask;                       // (64,)
 
   Sums part_of(int r) { return {part + r * stride, value_width}; }
   Sums whole_of(int r) { return {whole + r * stride, value_width}; }
@@ -128,7 +130,7 @@ struct Tile {
 inline size_t attention_scratch(int key_size, int value_size) {
   const size_t k = whole_lanes(key_size), v = whole_lanes(value_size);
   const size_t n = tinker::kKeys, r = tinker::kRows;
-  return r * k + 2 * n * k + n * v + 2 * r * part_size(value_size) + 2 * r * n;
+  return r * k + 2 * n * k + n * v + 2 * r * part_size(value_size) + r * n + n;
 }
 
 inline Tile tile_in(float* scratch, const tinker::AttentionCells& cells, int n_rows) {
@@ -144,7 +146,7 @@ inline Tile tile_in(float* scratch, const tinker::AttentionCells& cells, int n_r
   tile.part = tile.values + tinker::kKeys * tile.value_width;
   tile.whole = tile.part + tinker::kRows * tile.stride;
   tile.weights = tile.whole + tinker::kRows * tile.stride;
-  tile.masks = tile.weights + tinker::kRows * tinker::kKeys;
+  tile.mask = tile.weights + tinker::kRows * tinker::kKeys;
   return tile;
 }
 
@@ -157,82 +159,68 @@ inline void read_queries(const tinker::AttentionCells& cells, const tinker::Atte
   }
 }
 
-// The mask of a block's cells for one row, in float32; cells beyond the cache are masked.
-inline void read_mask(const tinker::AttentionRow& row, int64_t first, int n, float* mask) {
-  for (int i = 0; i < tinker::kKeys; ++i) mask[i] = i < n ? 0.0f : kNegativeInfinity;
-  if (!row.mask) return;
-  if (n == tinker::kKeys) {
-    const Lanes slope = all(row.slope);
-    for (int i = 0; i < n; i += kLanes) store(mask + i, load_half(row.mask + first + i) * slope);
-  } else {
-    float wide[tinker::kKeys];
-    widen(row.mask + first, n, wide);
-    for (int i = 0; i < n; ++i) mask[i] = wide[i] * row.slope;
-  }
+// Which positions of a block a row sees, if all of those between are held.
+inline Span span_of(const tinker::SeenCells& seen, int64_t block) {
+  const int64_t start = block * tinker::kKeys, stop = seen.last + 1 - start;
+  return {static_cast<int>(seen.first > start ? seen.first - start : 0),
+          static_cast<int>(stop < tinker::kKeys ? stop : tinker::kKeys)};
 }
 
-// Whether 64 cells are masked for a row, as those of other sequences are. Most blocks of a shared cache are.
-inline bool are_masked(const tinker::AttentionRow& row, int64_t first) {
-  constexpr uint64_t infinities = 0xfc00fc00fc00fc00;  // four times -infinity in float16
-  uint64_t words[tinker::kKeys / 4], others = 0;
-  memcpy(words, row.mask + first, sizeof words);
-  for (uint64_t word : words) others |= word ^ infinities;
-  return others == 0;
-}
-
-// One past the last cell of a block that is not masked, 0 if all are.
-inline int n_unmasked(const float* mask) {
-  const Lanes least = all(std::numeric_limits<float>::lowest());
-  for (int i = tinker::kKeys - kLanes; i >= 0; i -= kLanes) {
-    unsigned seen = bits(at_least(load(mask + i), least));
-    if (!seen) continue;
-    int n = i;
-    for (; seen; seen >>= 1) ++n;
-    return n;
-  }
-  return 0;
-}
-
-// All rows' masks of a block; returns one past the last cell that any of them sees. Heads of one token are
-// neighbours, and share a mask.
-inline int read_masks(const tinker::AttentionRow* rows, int64_t first, int n_cells, Tile& tile) {
-  int n = 0;
-  for (int r = 0; r < tile.n_rows; ++r) {
-    if (r && rows[r].mask == rows[r - 1].mask && rows[r].slope == rows[r - 1].slope) {
-      tile.mask[r] = tile.mask[r - 1];
-      continue;
+// The mask of a block for one row in float32; null where all of it is seen and plain.
+inline const float* read_mask(const tinker::AttentionRow& row, const tinker::CellBlock& block, Span span,
+                              float* mask) {
+  constexpr int n = tinker::kKeys;
+  if (row.seen->is_plain) {
+    if (block.n_cells == n && span.begin == 0 && span.end == n) return nullptr;
+    for (int i = 0; i < n; ++i) {
+      const bool is_seen = (i >= span.begin) & (i < span.end) & (block.cells[i] >= 0);
+      mask[i] = is_seen ? 0.0f : kNegativeInfinity;
     }
-    tile.mask[r] = nullptr;
-    if (n_cells == tinker::kKeys && rows[r].mask && are_masked(rows[r], first)) continue;
-    float* mask = tile.masks + r * tinker::kKeys;
-    read_mask(rows[r], first, n_cells, mask);
-    const int seen = n_unmasked(mask);
-    if (seen) tile.mask[r] = mask;
-    n = seen > n ? seen : n;
+    return mask;
   }
-  return n;
+  uint16_t halves[n];
+  for (int i = 0; i < n; ++i) halves[i] = block.cells[i] < 0 ? 0 : row.mask[block.cells[i]];
+  widen(halves, n, mask);
+  for (int i = 0; i < n; ++i) {
+    const bool is_seen = i >= span.begin && i < span.end && block.cells[i] >= 0;
+    mask[i] = is_seen ? mask[i] * row.slope : kNegativeInfinity;
+  }
+  return mask;
 }
 
-inline void read_cells(const tinker::AttentionCells& cells, int64_t first, int n, Tile& tile) {
-  for (int j = 0; j < n; ++j) {
-    const size_t cell = static_cast<size_t>(first + j);
-    widen(reinterpret_cast<const uint16_t*>(cells.keys + cell * cells.key_stride), tile.key_size,
-          tile.turning + j * tile.key_width);
-    widen(reinterpret_cast<const uint16_t*>(cells.values + cell * cells.value_stride), tile.value_size,
-          tile.values + j * tile.value_width);
+// A cell's numbers in float32; zeros where there is no cell.
+inline void read_cell(const char* cells, size_t stride, int32_t cell, int size, int width, float* to) {
+  if (cell >= 0) {
+    widen(reinterpret_cast<const uint16_t*>(cells + static_cast<size_t>(cell) * stride), size, to);
+  } else {
+    for (int i = 0; i < width; i += kLanes) store(to + i, all(0.0f));
   }
-  turn(tile.turning, tile.key_width, n, tile.keys);
+}
+
+// Keys and values of a span, from wherever their cells are.
+inline void read_cells(const tinker::AttentionCells& cells, const tinker::CellBlock& block, Span span,
+                       Tile& tile) {
+  for (int i = span.first_lane(); i < span.last_lane(); ++i) {
+    const int32_t cell = i < span.begin || i >= span.end ? tinker::CellBlock::kNone : block.cells[i];
+    read_cell(cells.keys, cells.key_stride, cell, tile.key_size, tile.key_width,
+              tile.turning + i * tile.key_width);
+  }
+  turn(tile.turning, tile.key_width, span.first_lane(), span.last_lane(), tile.keys);
+  for (int i = span.begin; i < span.end; ++i) {
+    read_cell(cells.values, cells.value_stride, block.cells[i], tile.value_size, tile.value_width,
+              tile.values + i * tile.value_width);
+  }
 }
 
 // Adds the mask to a row's products with a block; returns the largest.
-inline float mask_products(float* products, const float* mask, int n, float soft_cap) {
+inline float mask_products(float* products, const float* mask, Span span, float soft_cap) {
   if (soft_cap != 0) {
-    for (int i = 0; i < n; ++i) products[i] = soft_cap * tanhf(products[i]);
+    for (int i = span.begin; i < span.end; ++i) products[i] = soft_cap * tanhf(products[i]);
   }
   Lanes most = all(kNegativeInfinity);
   for (int i = 0; i < tinker::kKeys; i += kLanes) {
-    const Lanes product = load(products + i) + load(mask + i);
-    store(products + i, product);
+    Lanes product = load(products + i);
+    if (mask) store(products + i, product = product + load(mask + i));
     most = max(product, most);
   }
   return maximum(most);
@@ -293,50 +281,53 @@ inline void finish(const Sums& whole, int value_size, const tinker::AttentionRow
   for (int d = 0; d < value_size; ++d) row.output[d] = whole.values[d] * factor + 0.0f;
 }
 
-// Products, weights and weighted values of a block for neighbouring rows that see some of it.
-inline void attend_block(const tinker::AttentionCells& cells, int first_row, int last_row, int n,
+// Products, weights and weighted values of a block for neighbouring rows that see some of the same cells.
+inline void attend_block(const tinker::AttentionCells& cells, const tinker::AttentionRow* rows,
+                         const tinker::CellBlock& block, int64_t number, int first_row, int last_row,
                          Tile& tile) {
   constexpr int n_keys = tinker::kKeys;
-  const int rows = last_row - first_row;
+  // 1. Keys and values to float32, once for all rows.
+  Span span = span_of(*rows[first_row].seen, number);
+  for (int r = first_row + 1; r < last_row; ++r) {
+    const Span other = span_of(*rows[r].seen, number);
+    span = {other.begin < span.begin ? other.begin : span.begin, other.end > span.end ? other.end : span.end};
+  }
+  read_cells(cells, block, span, tile);
+  // 2. Products of queries and keys.
+  const int n_rows = last_row - first_row, lane = span.first_lane();
   float* weights = tile.weights + first_row * n_keys;
-  for (int i = 0; i < rows * n_keys; i += kLanes) store(weights + i, all(0.0f));
-  matrix_product(rows, tile.queries + first_row * tile.key_size, tile.key_size, tile.keys, n_keys,
-                 tile.key_size, weights, n_keys, n_keys);
+  for (int i = 0; i < n_rows * n_keys; i += kLanes) store(weights + i, all(0.0f));
+  matrix_product(n_rows, tile.queries + first_row * tile.key_size, tile.key_size, tile.keys + lane, n_keys,
+                 tile.key_size, weights + lane, n_keys, span.last_lane() - lane);
+  // 3. Weights. Heads of one token are neighbours, and share a mask.
+  const float* mask = nullptr;
   for (int r = first_row; r < last_row; ++r) {
+    if (r == first_row || rows[r].seen != rows[r - 1].seen || rows[r].slope != rows[r - 1].slope) {
+      mask = read_mask(rows[r], block, span_of(*rows[r].seen, number), tile.mask);
+    }
     float* products = tile.weights + r * n_keys;
-    const float most = mask_products(products, tile.mask[r], n, cells.soft_cap);
+    const float most = mask_products(products, mask, span, cells.soft_cap);
     weigh(products, tile.part_of(r), tile.value_width, most);
   }
-  matrix_product(rows, weights, n_keys, tile.values, tile.value_width, n,
-                 tile.part + first_row * tile.stride, tile.stride, tile.value_width);
+  // 4. Weighted values.
+  matrix_product(n_rows, weights + span.begin, n_keys, tile.values + span.begin * tile.value_width,
+                 tile.value_width, span.end - span.begin, tile.part + first_row * tile.stride, tile.stride,
+                 tile.value_width);
 }
 
-// The sums of a part of the cells, in tile.part.
-inline void attend_cells(const tinker::AttentionCells& cells, const tinker::AttentionRow* rows,
-                         int64_t part, Tile& tile) {
-  constexpr int n_keys = tinker::kKeys;
+// The sums of a part of the positions, in tile.part.
+inline void attend_positions(const tinker::AttentionCells& cells, const tinker::AttentionRow* rows,
+                             int64_t part, Tile& tile) {
   for (int r = 0; r < tile.n_rows; ++r) tile.part_of(r).clear(tile.value_width);
-  int64_t end = (part + 1) * tinker::kPart;
-  if (end > cells.n_cells) end = cells.n_cells;
-  for (int64_t first = part * tinker::kPart; first < end; first += n_keys) {
-    // 1. Which cells of the block any row sees. Blocks that none sees are not read: padding, other
-    // sequences' cells, and what lies behind a sliding window.
-    const int n = read_masks(rows, first, static_cast<int>(end - first < n_keys ? end - first : n_keys), tile);
-    if (!n) continue;
-    // 2. Keys and values to float32, once for all rows.
-    read_cells(cells, first, n, tile);
-    // 3. What the rows that see some of it make of it.
-    for (int r = 0; r < tile.n_rows; ++r) {
-      if (!tile.mask[r]) continue;
-      const int begin = r;
-      while (r < tile.n_rows && tile.mask[r]) ++r;
-      attend_block(cells, begin, r, n, tile);
+  constexpr int n_blocks = tinker::kPart / tinker::kKeys;
+  for (int64_t number = part * n_blocks; number < (part + 1) * n_blocks; ++number) {
+    for (int r = 0, first; r < tile.n_rows;) {
+      const tinker::CellBlock* block = rows[first = r].seen->block(number);
+      do ++r;
+      while (r < tile.n_rows && rows[r].seen->block(number) == block);
+      if (block) attend_block(cells, rows, *block, number, first, r, tile);
     }
   }
-}
-
-inline int n_parts_of(const tinker::AttentionCells& cells) {
-  return static_cast<int>((cells.n_cells + tinker::kPart - 1) / tinker::kPart);
 }
 
 // Attention of a tile of rows; `scratch` has room for attention_scratch() floats.
@@ -344,9 +335,14 @@ void attend(const tinker::AttentionCells& cells, const tinker::AttentionRow* row
             float* scratch) {
   Tile tile = tile_in(scratch, cells, n_rows);
   read_queries(cells, rows, tile);
-  for (int r = 0; r < n_rows; ++r) tile.whole_of(r).clear(tile.value_width);
-  for (int part = 0; part < n_parts_of(cells); ++part) {
-    attend_cells(cells, rows, part, tile);
+  int32_t first = rows[0].seen->first, last = -1;
+  for (int r = 0; r < n_rows; ++r) {
+    tile.whole_of(r).clear(tile.value_width);
+    if (rows[r].seen->first < first) first = rows[r].seen->first;
+    if (rows[r].seen->last > last) last = rows[r].seen->last;
+  }
+  for (int part = first / tinker::kPart; part * tinker::kPart <= last; ++part) {
+    attend_positions(cells, rows, part, tile);
     for (int r = 0; r < n_rows; ++r) join(tile.part_of(r), tile.whole_of(r), tile.value_width);
   }
   for (int r = 0; r < n_rows; ++r) finish(tile.whole_of(r), tile.value_size, rows[r]);
@@ -358,7 +354,7 @@ void attend_part(const tinker::AttentionCells& cells, const tinker::AttentionRow
   Tile tile = tile_in(scratch, cells, n_rows);
   tile.part = sums;
   read_queries(cells, rows, tile);
-  attend_cells(cells, rows, part, tile);
+  attend_positions(cells, rows, part, tile);
 }
 
 // The outputs, from `sums` of all parts: (parts, rows, part_size). The first part is overwritten.

@@ -45,6 +45,11 @@ bool is_known_attention(const Tensor& node, std::initializer_list<Tensor*> sourc
          !node.view_src;
 }
 
+// It writes rows of one tensor to another, and is a view of that.
+bool is_known_write(const Tensor& node, Tensor* to, std::initializer_list<Tensor*> sources) {
+  return are<int64_t>(node.ne, {16, 8, 2, 1}) && sources_are(node, sources) && node.view_src == to;
+}
+
 bool is_known_custom(const Tensor& node, std::initializer_list<Tensor*> sources, void* user_data) {
   const auto params = params_of<Custom>(node);
   return are<int64_t>(node.ne, {5, 6, 7, 8}) && are<size_t>(node.nb, {4, 20, 120, 840}) &&
@@ -58,14 +63,20 @@ std::optional<Ops> ops_in(const Functions& ggml, Context* memory) {
   Tensor* value = ggml.new_tensor_4d(memory, kFloat16, 32, 8, 2, 1);
   Tensor* mask = ggml.new_tensor_4d(memory, kFloat16, 8, 64, 1, 1);
   Tensor* attention = ggml.flash_attn_ext(memory, query, key, value, mask, 0.5f, 0.25f, 2.0f);
+  Tensor* rows = ggml.new_tensor_4d(memory, kFloat32, 16, 3, 2, 1);
+  Tensor* numbers = ggml.new_tensor_4d(memory, kInt64, 3, 1, 1, 1);
+  Tensor* write = ggml.set_rows(memory, key, rows, numbers);
   Tensor* sources[] = {query, key};
   Tensor* custom =
       ggml.custom_4d(memory, kFloat32, 5, 6, 7, 8, sources, 2, no_operation, -1, query);
   const bool is_known = is_known_leaf(ggml, key) &&
                         is_known_attention(*attention, {query, key, value, mask}) &&
-                        is_known_custom(*custom, {query, key}, query) && attention->op != custom->op;
+                        is_known_write(*write, key, {rows, numbers, key}) &&
+                        is_known_custom(*custom, {query, key}, query) && key->op == kNoOp &&
+                        attention->op != custom->op && attention->op != write->op &&
+                        write->op != custom->op;
   if (!is_known) return std::nullopt;
-  return Ops{attention->op, custom->op};
+  return Ops{attention->op, write->op, custom->op};
 }
 
 }  // namespace

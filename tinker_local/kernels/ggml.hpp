@@ -8,7 +8,8 @@
 
 namespace tinker::ggml {
 
-constexpr int32_t kFloat32 = 0, kFloat16 = 1;  // enum ggml_type
+constexpr int32_t kFloat32 = 0, kFloat16 = 1, kInt64 = 27;  // enum ggml_type
+constexpr int32_t kNoOp = 0;                                // enum ggml_op, of leaves
 
 // struct ggml_tensor. A node of a graph is a tensor with an operation and its sources.
 struct Tensor {
@@ -59,13 +60,14 @@ struct Functions {
   Tensor* (*set_name)(Tensor*, const char*);
   Tensor* (*flash_attn_ext)(Context*, Tensor* query, Tensor* key, Tensor* value, Tensor* mask, float scale,
                             float max_bias, float soft_cap);
+  Tensor* (*set_rows)(Context*, Tensor* to, Tensor* rows, Tensor* numbers);
   Tensor* (*custom_4d)(Context*, int type, int64_t, int64_t, int64_t, int64_t, Tensor** sources,
                        int n_sources, Compute, int n_tasks, void* user_data);
 };
 
 // The installed ggml's numbers of operations (enum ggml_op), which move from version to version.
 struct Ops {
-  int32_t flash_attn_ext = -1, custom = -1;
+  int32_t flash_attn_ext = -1, set_rows = -1, custom = -1;
 };
 
 // Nothing where the installed ggml keeps anything elsewhere than the structures above say.

@@ -1,11 +1,10 @@
-// A node of flash attention in tasks for llama.cpp's threads: tiles of rows that look at the same cells, and
-// where there are few tiles, parts of the cells.
+// A node of flash attention in tasks for llama.cpp's threads: tiles of rows and, where there are few tiles,
+// parts of what they see.
 #include "graph_attention.hpp"
 
 #include <algorithm>
-#include <array>
-#include <atomic>
 #include <cmath>
+#include <limits>
 #include <new>
 #include <vector>
 
@@ -30,22 +29,28 @@ float slope_of(int64_t head, int64_t n_heads, float max_bias) {
 // Several heads of queries, a group, share one of keys and values.
 class Attention {
  public:
-  Attention(const Tensor& out, const ggml::FlashAttention& params)
-      : out_(out), q_(*out.src[0]), k_(*out.src[1]), v_(*out.src[2]), mask_(out.src[3]),
-        sinks_(out.src[4]), params_(params), group_(q_.ne[2] / k_.ne[2]),
+  Attention(const Tensor& out, const ggml::FlashAttention& params, const SeenByTokens& seen)
+      : out_(out), q_(*out.src[0]), k_(*out.src[1]), v_(*out.src[2]), mask_(mask_of(out)),
+        sinks_(out.src[4]), params_(params), seen_(seen), group_(q_.ne[2] / k_.ne[2]),
         n_rows_(q_.ne[1] * group_), n_tiles_((n_rows_ + kRows - 1) / kRows) {}
+
+  static Mask mask_of(const Tensor& out) {
+    const Tensor *q = out.src[0], *k = out.src[1], *mask = out.src[3];
+    if (!mask) return {nullptr, k->ne[1], q->ne[1], q->ne[3], 0, 0};
+    return {mask->data, k->ne[1], q->ne[1], q->ne[3], mask->nb[1], mask->ne[3] > 1 ? mask->nb[3] : 0};
+  }
 
   // Tiles of all key heads and streams.
   int64_t n_units() const { return n_tiles_ * k_.ne[2] * q_.ne[3]; }
-  int64_t n_parts() const { return (k_.ne[1] + kPart - 1) / kPart; }
+  int64_t n_parts() const { return seen_.n_parts(); }
   int64_t rows_of_unit() const { return std::min<int64_t>(kRows, n_rows_); }
   size_t part_size() const {
     return rows_of_unit() * simd_path_in_use().part_size(static_cast<int>(v_.ne[0]));
   }
 
   // A unit is a tile: up to 64 rows of one key head in one stream. A row is a token and a head of its
-  // group, the heads of a token side by side, for they look at the same cells. The last tiles, which see
-  // the most cells, come first, so that no thread is left with a long one at the end.
+  // group, the heads of a token side by side, for they see the same cells. The last tiles, which see the
+  // most cells, come first, so that no thread is left with a long one at the end.
   struct Unit {
     AttentionRow rows[kRows];
     int n_rows;
@@ -65,7 +70,7 @@ class Attention {
     const int64_t ks = stream / (q_.ne[3] / k_.ne[3]), vs = stream / (q_.ne[3] / v_.ne[3]);
     unit.cells = {k_.data + head * k_.nb[2] + ks * k_.nb[3],
                   v_.data + head * v_.nb[2] + vs * v_.nb[3],
-                  k_.nb[1], v_.nb[1], k_.ne[1],
+                  k_.nb[1], v_.nb[1],
                   static_cast<int>(k_.ne[0]), static_cast<int>(v_.ne[0]),
                   params_.scale, params_.soft_cap};
     return unit;
@@ -77,11 +82,8 @@ class Attention {
     const char* query = q_.data + token * q_.nb[1] + head * q_.nb[2] + stream * q_.nb[3];
     row.query = reinterpret_cast<const float*>(query);
     row.slope = slope_of(head, q_.ne[2], params_.max_bias);
-    if (mask_) {
-      const char* mask = mask_->data + token * mask_->nb[1] + head % mask_->ne[2] * mask_->nb[2] +
-                         stream % mask_->ne[3] * mask_->nb[3];
-      row.mask = reinterpret_cast<const uint16_t*>(mask);
-    }
+    row.seen = &seen_.of(token, stream);
+    row.mask = mask_.row(token, stream);
     if (sinks_) row.sink = reinterpret_cast<const float*>(sinks_->data) + head;
     row.output = reinterpret_cast<float*>(
         out_.data + ((stream * out_.ne[2] + token) * out_.ne[1] + head) * out_.nb[1]);
@@ -89,8 +91,10 @@ class Attention {
   }
 
   const Tensor &out_, &q_, &k_, &v_;
-  const Tensor *mask_, *sinks_;
+  const Mask mask_;
+  const Tensor* sinks_;
   const ggml::FlashAttention params_;
+  const SeenByTokens& seen_;
   const int64_t group_, n_rows_, n_tiles_;
 };
 
@@ -103,16 +107,6 @@ bool has_room(std::vector<float>& scratch, size_t n) {
   }
   return true;
 }
-
-// Where the threads of a node leave the parts of units. A context computes one node at a time, in the thread
-// that asked the callback, so each such thread has one.
-struct Workspace {
-  static constexpr size_t kMostUnits = 1024;
-  static constexpr size_t kMostFloats = 4 << 20;  // 16 MB: there are enough units where there is more
-
-  std::vector<float> sums;                                // (units, parts, rows, part_size)
-  std::array<std::atomic<int32_t>, kMostUnits> n_done{};  // parts of each unit; 0 between nodes
-};
 
 size_t needed(const Attention& attention) {
   return static_cast<size_t>(attention.n_units() * attention.n_parts()) * attention.part_size();
@@ -161,36 +155,57 @@ void run_part(const Attention& attention, int64_t task, const SimdPath& simd, fl
   simd.join_parts(unit.cells, unit.rows, unit.n_rows, static_cast<int>(n_parts), sums);
 }
 
+// There was no memory to begin. The output is NaN, which ends the requests.
+void fail(Tensor& node) {
+  std::fill_n(reinterpret_cast<float*>(node.data), node.ne[0] * node.ne[1] * node.ne[2] * node.ne[3],
+              std::nanf(""));
+}
+
+// A mask that is known before the graph is computed, and the same for all heads.
+bool can_read(const Tensor& mask, const Tensor& q, const Tensor& k) {
+  return mask.type == ggml::kFloat16 && mask.op == ggml::kNoOp && mask.data && mask.ne[0] == k.ne[1] &&
+         mask.ne[1] >= q.ne[1] && mask.ne[2] == 1 && (mask.ne[3] == 1 || mask.ne[3] == q.ne[3]);
+}
+
 }  // namespace
 
 bool tinker::can_compute_attention(const Tensor& node) {
-  const Tensor *q = node.src[0], *k = node.src[1], *v = node.src[2];
+  const Tensor *q = node.src[0], *k = node.src[1], *v = node.src[2], *mask = node.src[3];
   return q->type == ggml::kFloat32 && k->type == ggml::kFloat16 && v->type == ggml::kFloat16 &&
          k->ne[2] == v->ne[2] && q->ne[2] % k->ne[2] == 0 && q->nb[0] == sizeof(float) &&
          k->nb[0] == sizeof(uint16_t) && v->nb[0] == sizeof(uint16_t) &&
-         (!node.src[3] || node.src[3]->type == ggml::kFloat16);
+         k->ne[1] <= std::numeric_limits<int32_t>::max() && (!mask || can_read(*mask, *q, *k));
 }
 
-void* tinker::prepare_attention(const Tensor& node) {
-  static thread_local Workspace workspace;
-  const Attention attention(node, {});
-  if (fits(attention)) has_room(workspace.sums, needed(attention));  // without it, units stay whole
-  return &workspace;
+void* tinker::prepare_attention(const Tensor& node, GraphState& state) {
+  try {
+    GraphMask& mask = state.mask(Attention::mask_of(node), *node.src[1]);
+    const Attention attention(node, {}, mask.seen);
+    if (fits(attention)) has_room(state.workspace.sums, needed(attention));  // without it, units stay whole
+    return &mask;
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
 }
 
 // Called in each of llama.cpp's threads. Bits do not depend on who computes which task.
-void tinker::compute_attention(Tensor* node, int, int n_threads, void* user_data) {
-  Workspace& workspace = *static_cast<Workspace*>(user_data);
-  const Attention attention(*node, TakenOver::of(*node).own<ggml::FlashAttention>());
+void tinker::compute_attention(Tensor* node, int thread, int n_threads, void* user_data) {
+  if (!user_data) {
+    if (thread == 0) fail(*node);
+    return;
+  }
+  GraphMask& mask = *static_cast<GraphMask*>(user_data);
+  mask.state.begin_computing();
+  const Attention attention(*node, TakenOver::of(*node).own<ggml::FlashAttention>(), mask.seen);
   const SimdPath& simd = simd_path_in_use();
   static thread_local std::vector<float> scratch;
   const bool runs = has_room(scratch, simd.attention_scratch(static_cast<int>(node->src[1]->ne[0]),
                                                              static_cast<int>(node->src[2]->ne[0])));
-  const bool shares = shares_cells(attention, n_threads, workspace);
+  const bool shares = shares_cells(attention, n_threads, mask.state.workspace);
   const int64_t n_tasks = attention.n_units() * (shares ? attention.n_parts() : 1);
   for (int32_t task; (task = take_task(*node)) < n_tasks;) {
     if (shares) {
-      run_part(attention, task, simd, runs ? scratch.data() : nullptr, workspace);
+      run_part(attention, task, simd, runs ? scratch.data() : nullptr, mask.state.workspace);
     } else {
       run_unit(attention, task, simd, runs ? scratch.data() : nullptr);
     }

@@ -6,8 +6,8 @@
 namespace tinker {
 
 bool can_compute_attention(const ggml::Tensor& node);
-void compute_attention(ggml::Tensor* node, int thread, int n_threads, void* workspace);
-void* prepare_attention(const ggml::Tensor& node);
+void compute_attention(ggml::Tensor* node, int thread, int n_threads, void* mask);
+void* prepare_attention(const ggml::Tensor& node, GraphState& state);
 
 constexpr GraphOperation graph_attention{can_compute_attention, compute_attention, prepare_attention};
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <new>
 
 #include "graph_attention.hpp"
 
@@ -29,33 +30,48 @@ const GraphOperation* taken_over_by(const ggml::Tensor& node) {
   return found == std::end(table) ? nullptr : &found->ours;
 }
 
-void take_over(ggml::Tensor& node, const GraphOperation& ours) {
+// Where there is no memory for what the operation needs, the node is left to ggml.
+void take_over(ggml::Tensor& node, const GraphOperation& ours, GraphState& state) {
+  void* prepared = ours.prepare(node, state);
+  if (!prepared) return;
   TakenOver params{};
-  params.custom = {ours.compute, -1, ours.prepare(node)};
+  params.custom = {ours.compute, -1, prepared};
   std::memcpy(params.params, node.op_params, sizeof params.params);
   params.write_to(node);
   node.op = ops.custom;
 }
 
 // llama.cpp may compute a graph again: its nodes are custom operations then, with no tasks left.
-void begin_again(ggml::Tensor& node, const GraphOperation& ours) {
+void begin_again(ggml::Tensor& node, const GraphOperation& ours, GraphState& state) {
   TakenOver params = TakenOver::of(node);
-  params.custom.user_data = ours.prepare(node);
+  params.custom.user_data = ours.prepare(node, state);
   params.next_task = 0;
   params.write_to(node);
 }
 
+void note_write(const ggml::Tensor& node, GraphState& state) {
+  try {
+    state.caches.note_write(node);
+  } catch (const std::bad_alloc&) {
+    // Positions of its cells are not known then. Attention is right in any order of them.
+  }
+}
+
 // Asked before a node is computed, in one thread; `ask` is false once it was. The answer says whether to
 // stop after the node, so that somebody can look at the numbers. Nobody here does.
-bool callback(ggml::Tensor* node, bool ask, void*) {
+bool callback(ggml::Tensor* node, bool ask, void* user_data) {
   if (!ask) return true;
+  if (!user_data) return false;
+  GraphState& state = *static_cast<GraphState*>(user_data);
+  state.begin_asking();
+  if (node->op == ops.set_rows) note_write(*node, state);
   for (const Entry& entry : table) {
     if (node->op == ops.*entry.op && entry.ours.can_compute(*node)) {
-      take_over(*node, entry.ours);
+      take_over(*node, entry.ours, state);
       return false;
     }
   }
-  if (const GraphOperation* ours = taken_over_by(*node)) begin_again(*node, *ours);
+  if (const GraphOperation* ours = taken_over_by(*node)) begin_again(*node, *ours, state);
   return false;
 }
 

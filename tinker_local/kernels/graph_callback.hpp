@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "ggml.hpp"
+#include "graph_state.hpp"
 
 namespace tinker {
 
@@ -16,7 +17,8 @@ namespace tinker {
 struct GraphOperation {
   bool (*can_compute)(const ggml::Tensor& node);  // asked of a node as ggml made it
   ggml::Compute compute;                          // called on a node that was taken over
-  void* (*prepare)(const ggml::Tensor& node);     // in one thread, before; what `compute` gets
+  // In one thread, before; returns what `compute` gets. Null where there is no memory for it.
+  void* (*prepare)(const ggml::Tensor& node, GraphState& state);
 };
 
 // op_params of a node that was taken over.
@@ -49,7 +51,8 @@ inline int32_t take_task(ggml::Tensor& node) {
   return reinterpret_cast<std::atomic<int32_t>*>(params + offsetof(TakenOver, next_task))->fetch_add(1);
 }
 
-// ggml_backend_sched_eval_callback.
+// ggml_backend_sched_eval_callback. `user_data` is the GraphState of the context; without one, nodes are left
+// alone.
 using GraphCallback = bool (*)(ggml::Tensor* node, bool ask, void* user_data);
 
 // The callback for llama_context_params.cb_eval; null where the installed ggml is not the one known here.

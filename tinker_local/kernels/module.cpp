@@ -332,7 +332,8 @@ nb::object philox_block(PhiloxBlock counter, uint64_t key0, uint64_t key1) {
 // --- for llama.cpp: functions and data by their addresses ----------------------------------------
 
 nb::object address_of_graph_callback(uintptr_t init, uintptr_t free, uintptr_t new_tensor_4d,
-                                     uintptr_t set_name, uintptr_t flash_attn_ext, uintptr_t custom_4d) {
+                                     uintptr_t set_name, uintptr_t flash_attn_ext, uintptr_t set_rows,
+                                     uintptr_t custom_4d) {
   ggml::Functions functions;
   const auto put = [](auto& function, uintptr_t address) {
     function = reinterpret_cast<std::decay_t<decltype(function)>>(address);
@@ -342,9 +343,22 @@ nb::object address_of_graph_callback(uintptr_t init, uintptr_t free, uintptr_t n
   put(functions.new_tensor_4d, new_tensor_4d);
   put(functions.set_name, set_name);
   put(functions.flash_attn_ext, flash_attn_ext);
+  put(functions.set_rows, set_rows);
   put(functions.custom_4d, custom_4d);
   const GraphCallback callback = graph_callback(functions);
   return callback ? nb::cast(reinterpret_cast<uintptr_t>(callback)) : nb::none();
+}
+
+// A capsule owns the state, as it does an abort flag.
+nb::capsule new_graph_state(bool cells_are_positions) {
+  return nb::capsule(new GraphState(cells_are_positions),
+                     [](void* state) noexcept { delete static_cast<GraphState*>(state); });
+}
+
+void begin_decode(const nb::capsule& state) { static_cast<GraphState*>(state.data())->begin_decode(); }
+
+uintptr_t address_of_graph_state(const nb::capsule& state) {
+  return reinterpret_cast<uintptr_t>(state.data());
 }
 
 // A capsule owns the flag, so the flag lives as long as Python holds the capsule.
@@ -373,7 +387,10 @@ NB_MODULE(_kernels, m) {
   m.def("largest", &largest, "logits"_a, "n_threads"_a);
   m.def("philox", &philox_block, "counter"_a, "key0"_a, "key1"_a);
   m.def("graph_callback", &address_of_graph_callback, "init"_a, "free"_a, "new_tensor_4d"_a, "set_name"_a,
-        "flash_attn_ext"_a, "custom_4d"_a);
+        "flash_attn_ext"_a, "set_rows"_a, "custom_4d"_a);
+  m.def("new_graph_state", &new_graph_state, "cells_are_positions"_a);
+  m.def("begin_decode", &begin_decode, "state"_a);
+  m.def("address_of_graph_state", &address_of_graph_state, "state"_a);
   m.def("new_abort_flag", &new_abort_flag);
   m.def("set_abort_flag", &set_abort_flag, "flag"_a);
   m.def("addresses_of_abort_flag", &addresses_of_abort_flag, "flag"_a);

@@ -12,6 +12,7 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
+from tinker_local import kernels
 from tinker_local.errors import InternalServerError
 from tinker_local.llama.aborting import new_abort_flag
 from tinker_local.llama.adapter import Adapter
@@ -66,9 +67,10 @@ class Context:
         if plan.adapter is not None and plan.adapter.model is not model:
             raise ValueError(f"the adapter {plan.adapter.path} was loaded for another model")
         self._abort_flag = new_abort_flag()
-        used = (self._abort_flag, model, plan.adapter)
+        self._graphs = kernels.GraphState(cells_are_positions=not plan.kv_unified)
+        used = (self._abort_flag, self._graphs, model, plan.adapter)
         with model.adapters_lock, log.listening():
-            handle = llama_cpp.llama_init_from_model(model.handle, _parameters(plan))
+            handle = llama_cpp.llama_init_from_model(model.handle, _parameters(plan, self._graphs))
             if handle:  # within the block, which raises a Ctrl-C that came while llama.cpp sent messages
                 self.close = weakref.finalize(self, _free_context, handle, os.getpid(), *used)
         if not handle:
@@ -116,6 +118,7 @@ class Context:
             RequestFailedError: the weights could not be read; see ``MappedFiles``.
         """
         self.batch.struct.n_tokens = n_tokens
+        self._graphs.begin_decode()
         if self._is_reserved:
             code = llama_cpp.llama_decode(self._handle, self.batch.struct)
         else:
@@ -204,7 +207,7 @@ def loaded_bytes() -> int:
 _contexts: weakref.WeakSet[Context] = weakref.WeakSet()
 
 
-def _parameters(plan: ContextPlan) -> Any:
+def _parameters(plan: ContextPlan, graphs: kernels.GraphState) -> Any:
     """Return a plan in llama.cpp's words: ``llama_context_params``."""
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = plan.n_cells
@@ -217,6 +220,7 @@ def _parameters(plan: ContextPlan) -> Any:
     params.flash_attn_type = _FLASH_ATTN[plan.flash_attn]
     if plan.own_attention:
         params.cb_eval = ctypes.cast(graph_callback() or 0, llama_cpp.ggml_backend_sched_eval_callback)
+        params.cb_eval_user_data = graphs.address
     params.offload_kqv = plan.kv_offload
     params.kv_unified = plan.kv_unified
     params.swa_full = plan.swa_full
@@ -233,7 +237,7 @@ def _floats(address: int, shape: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def _free_context(handle: Any, pid: int, *_used: object) -> None:
-    """Free a context, and only then let go of what it uses: the abort flag, the model and the adapter.
+    """Free a context, and only then let go of what it uses: the model, the adapter, what its callbacks have.
 
     A finalizer keeps its arguments alive until it has run, so none of them can be freed first. A forked
     child frees nothing: a thread of the parent, which the child has not, may have been using it.

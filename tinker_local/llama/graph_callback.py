@@ -25,6 +25,7 @@ def graph_callback() -> int | None:
             new_tensor_4d=address("ggml_new_tensor_4d"),
             set_name=address("ggml_set_name"),
             flash_attn_ext=address("ggml_flash_attn_ext"),
+            set_rows=address("ggml_set_rows"),
             custom_4d=address("ggml_custom_4d"),
         )
     except ImportError:

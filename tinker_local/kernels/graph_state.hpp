@@ -1,0 +1,74 @@
+// What is kept for one context of llama.cpp's, from one of its graphs to the next.
+//
+// llama.cpp asks for all nodes of a graph before it computes the first. What asking finds out is used while
+// the graph is computed, and forgotten when the next graph begins.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <deque>
+#include <vector>
+
+#include "kv_caches.hpp"
+#include "seen_cells.hpp"
+
+namespace tinker {
+
+class GraphState;
+
+// What the tokens of a graph see, by one of its masks.
+struct GraphMask {
+  SeenByTokens seen;
+  GraphState& state;
+
+  GraphMask(const Mask& mask, CellPositions positions, GraphState& state)
+      : seen(mask, positions), state(state) {}
+};
+
+// Where the threads of a node leave the parts of units: one node is computed at a time.
+struct Workspace {
+  static constexpr size_t kMostUnits = 1024;
+  static constexpr size_t kMostFloats = 4 << 20;  // 16 MB: there are enough units where there is more
+
+  std::vector<float> sums;                                // (units, parts, rows, part_size)
+  std::array<std::atomic<int32_t>, kMostUnits> n_done{};  // parts of each unit; 0 between nodes
+};
+
+class GraphState {
+ public:
+  explicit GraphState(bool cells_are_positions) : caches(cells_are_positions) {}
+
+  KvCaches caches;
+  Workspace workspace;
+
+  // Said before each decode. What an earlier one left is over, whether or not it was computed.
+  void begin_decode() { is_over_ = true; }
+
+  // Said by every thread that computes a node.
+  void begin_computing() {
+    if (!is_over_.load(std::memory_order_relaxed)) is_over_.store(true, std::memory_order_relaxed);
+  }
+
+  // Said when a node is asked for. The first after nodes were computed begins another graph.
+  void begin_asking() {
+    if (!is_over_.exchange(false, std::memory_order_relaxed)) return;
+    caches.forget_writes();
+    masks_.clear();
+  }
+
+  // Throws std::bad_alloc.
+  GraphMask& mask(const Mask& mask, const ggml::Tensor& keys) {
+    for (GraphMask& known : masks_) {
+      if (known.seen.is_of(mask)) return known;
+    }
+    const CellPositions positions = caches.positions(keys, mask.n_tokens * mask.n_streams);
+    masks_.emplace_back(mask, positions, *this);
+    return masks_.back();
+  }
+
+ private:
+  std::deque<GraphMask> masks_;
+  std::atomic<bool> is_over_{false};
+};
+
+}  // namespace tinker

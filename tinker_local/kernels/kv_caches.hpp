@@ -1,0 +1,47 @@
+// Which position each cell of a context's KV caches holds. llama.cpp gives a token any free cell. Nodes that
+// write keys (SET_ROWS) say which.
+#pragma once
+
+#include <deque>
+#include <vector>
+
+#include "ggml.hpp"
+#include "seen_cells.hpp"
+
+namespace tinker {
+
+class KvCaches {
+ public:
+  // `cells_are_positions`: each sequence has a stream of cells in order. Then nothing need be known.
+  explicit KvCaches(bool cells_are_positions) : cells_are_positions_(cells_are_positions) {}
+
+  // A node that writes rows of a tensor, asked for before it is computed. Throws std::bad_alloc.
+  void note_write(const ggml::Tensor& node);
+
+  // Another graph begins, whose nodes write to other cells.
+  void forget_writes() { writes_.clear(); }
+
+  // Of the cache that holds these keys, for a micro-batch of so many tokens. Throws std::bad_alloc.
+  CellPositions positions(const ggml::Tensor& keys, int64_t n_tokens);
+
+ private:
+  using Positions = std::vector<int32_t>;
+  struct Write {
+    const ggml::Tensor *tensor, *cells;
+  };
+  struct Layer {
+    const ggml::Tensor* keys;
+    Positions* positions;
+  };
+
+  const Write* write_to(const ggml::Tensor* tensor) const;
+  Positions* positions_of(const ggml::Tensor* tensor) const;
+  Positions& add_layer(const Write& write);
+
+  const bool cells_are_positions_;
+  std::vector<Write> writes_;        // of the graph at hand
+  std::vector<Layer> layers_;        // that were seen so far
+  std::deque<Positions> positions_;  // a cache each: layers may have several, with and without a window
+};
+
+}  // namespace tinker
