@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,44 +10,24 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.kernels.ggml_graphs import (
+    F32,
+    POINTER,
+    Graph,
+    InitParams,
+    add_sinks,
+    ask,
+    data_of,
+    flash_attn_ext,
+    floats_of,
+    ggml_memory,
+    new_tensor,
+    op_of,
+    tensor,
+)
 from tinker_local import kernels
 from tinker_local.llama.ggml import address, bind
 from tinker_local.llama.graph_callback import graph_callback
-
-_POINTER = ctypes.c_void_p
-_F32, _F16 = 0, 1  # enum ggml_type
-_ROOM = 1 << 20  # bytes for a graph and its tensors, their data aside
-
-
-class _InitParams(ctypes.Structure):
-    _fields_ = (("size", ctypes.c_size_t), ("memory", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
-
-
-_init = bind("ggml_init", _POINTER, _InitParams)
-_free = bind("ggml_free", None, _POINTER)
-_new = bind("ggml_new_tensor_4d", _POINTER, _POINTER, ctypes.c_int, *[ctypes.c_int64] * 4)
-_data = bind("ggml_get_data", _POINTER, _POINTER)
-_op_of = bind("ggml_op_desc", ctypes.c_char_p, _POINTER)
-_attend = bind("ggml_flash_attn_ext", _POINTER, *[_POINTER] * 5, *[ctypes.c_float] * 3)
-_add_sinks = bind("ggml_flash_attn_ext_add_sinks", None, _POINTER, _POINTER)
-_new_graph = bind("ggml_new_graph", _POINTER, _POINTER)
-_expand = bind("ggml_build_forward_expand", None, _POINTER, _POINTER)
-_compute = bind("ggml_graph_compute_with_ctx", ctypes.c_int, _POINTER, _POINTER, ctypes.c_int)
-
-
-@contextmanager
-def ggml_memory(n_bytes: int) -> Iterator[int]:
-    context = _init(_InitParams(n_bytes + _ROOM, None, False))
-    yield context
-    _free(context)
-
-
-def ask(node: int, state: kernels.GraphState | None) -> None:
-    """Call the callback as llama.cpp does before it computes a node."""
-    found = graph_callback()
-    assert found is not None
-    callback = ctypes.CFUNCTYPE(ctypes.c_bool, _POINTER, ctypes.c_bool, _POINTER)(found)
-    assert callback(node, True, state.address if state else None) is False
 
 
 @dataclass(frozen=True)
@@ -146,29 +124,19 @@ class Inputs:
         inputs = [query, self.key[streams], self.value[streams], mask, self.sinks]
         shape = (len(query), query.shape[2], c.n_heads, c.value_size)
         with ggml_memory(sum(x.nbytes for x in inputs) + 4 * int(np.prod(shape))) as context:
-            q, k, v, m, sinks = (self._tensor(context, x) for x in inputs)
-            node = _attend(context, q, k, v, m if c.has_mask else None, self.scale, c.max_bias, c.soft_cap)
+            q, k, v, m, sinks = (tensor(context, x) for x in inputs)
+            mask = m if c.has_mask else None
+            node = flash_attn_ext(context, q, k, v, mask, self.scale, c.max_bias, c.soft_cap)
             if c.has_sinks:
-                _add_sinks(node, sinks)
-            graph = _new_graph(context)
-            _expand(graph, node)
-            assert _op_of(node) == b"FLASH_ATTN_EXT"
+                add_sinks(node, sinks)
+            graph = Graph(context, [node])
+            assert op_of(node) == b"FLASH_ATTN_EXT"
             state = kernels.GraphState(cells_are_positions=True)
             for _ in range(n_times):
-                ctypes.memset(_data(node), 255, 4 * int(np.prod(shape)))  # NaN
-                ask(node, state)
-                assert _op_of(node) == b"CUSTOM"
-                assert _compute(context, graph, n_threads) == 0
-            out = (ctypes.c_float * int(np.prod(shape))).from_address(_data(node))
-            return np.array(out, np.float32).reshape(shape)
-
-    @staticmethod
-    def _tensor(context: int, array: NDArray[Any]) -> int:
-        array = np.ascontiguousarray(array)
-        sides = (*array.shape[::-1], 1, 1, 1)[:4]
-        tensor = _new(context, _F32 if array.dtype == np.float32 else _F16, *sides)
-        ctypes.memmove(_data(tensor), array.ctypes.data, array.nbytes)
-        return int(tensor)
+                ctypes.memset(data_of(node), 255, 4 * int(np.prod(shape)))  # NaN
+                graph.compute(state, n_threads)
+                assert op_of(node) == b"CUSTOM"
+            return floats_of(node, shape)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -224,22 +192,22 @@ def test_threads_that_share_the_cells_of_a_query(case: Case, simd_path: str) -> 
 
 
 def test_other_operations_are_left_alone() -> None:
-    compute = ctypes.CFUNCTYPE(None, _POINTER, ctypes.c_int, ctypes.c_int, _POINTER)(lambda *_: None)
+    compute = ctypes.CFUNCTYPE(None, POINTER, ctypes.c_int, ctypes.c_int, POINTER)(lambda *_: None)
     custom = bind(
         "ggml_custom_4d",
-        _POINTER,
-        _POINTER,
+        POINTER,
+        POINTER,
         ctypes.c_int,
         *[ctypes.c_int64] * 4,
-        _POINTER,
+        POINTER,
         ctypes.c_int,
         type(compute),
         ctypes.c_int,
-        _POINTER,
+        POINTER,
     )
     with ggml_memory(0) as context:
-        leaf = _new(context, _F32, 4, 1, 1, 1)
-        others = custom(context, _F32, 4, 1, 1, 1, ctypes.byref(_POINTER(leaf)), 1, compute, -1, None)
+        leaf = new_tensor(context, F32, 4, 1, 1, 1)
+        others = custom(context, F32, 4, 1, 1, 1, ctypes.byref(POINTER(leaf)), 1, compute, -1, None)
         for node in (leaf, others):
             before = ctypes.string_at(node, 256)
             ask(node, kernels.GraphState(cells_are_positions=False))
@@ -254,20 +222,20 @@ def test_a_ggml_that_keeps_things_elsewhere_is_refused() -> None:
     assert kernels.graph_callback(**functions) == graph_callback()
 
     def refused(name: str, function: Any) -> bool:
-        found = ctypes.cast(function, _POINTER).value
+        found = ctypes.cast(function, POINTER).value
         assert found is not None
         return kernels.graph_callback(**{**functions, name: found}) is None
 
-    named = ctypes.CFUNCTYPE(_POINTER, _POINTER, ctypes.c_char_p)(lambda tensor, name: tensor)
+    named = ctypes.CFUNCTYPE(POINTER, POINTER, ctypes.c_char_p)(lambda tensor, name: tensor)
     assert refused("set_name", named), "the name is not where it should be"
-    floats, pointers = [ctypes.c_float] * 3, [_POINTER] * 5
-    swapped = ctypes.CFUNCTYPE(_POINTER, *pointers, *floats)(
-        lambda c, q, k, v, m, scale, bias, cap: _attend(c, q, k, v, m, scale, cap, bias)
+    floats, pointers = [ctypes.c_float] * 3, [POINTER] * 5
+    swapped = ctypes.CFUNCTYPE(POINTER, *pointers, *floats)(
+        lambda c, q, k, v, m, scale, bias, cap: flash_attn_ext(c, q, k, v, m, scale, cap, bias)
     )
     assert refused("flash_attn_ext", swapped), "its numbers are in another order"
-    other_sources = ctypes.CFUNCTYPE(_POINTER, *pointers, *floats)(
-        lambda c, q, k, v, m, scale, bias, cap: _attend(c, q, k, v, None, scale, 0, cap)
+    other_sources = ctypes.CFUNCTYPE(POINTER, *pointers, *floats)(
+        lambda c, q, k, v, m, scale, bias, cap: flash_attn_ext(c, q, k, v, None, scale, 0, cap)
     )
     assert refused("flash_attn_ext", other_sources)
-    without_memory = ctypes.CFUNCTYPE(_POINTER, _InitParams)(lambda params: None)
+    without_memory = ctypes.CFUNCTYPE(POINTER, InitParams)(lambda params: None)
     assert refused("init", without_memory)

@@ -1,0 +1,260 @@
+"""Attention on a cache that sequences share: whichever cells hold a token, it is summed at its position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.kernels.ggml_graphs import (
+    Graph,
+    add_sinks,
+    flash_attn_ext,
+    floats_of,
+    ggml_memory,
+    op_of,
+    permute,
+    set_rows,
+    tensor,
+    view_4d,
+)
+from tinker_local import kernels
+
+N_CELLS = 1024
+
+
+@dataclass(frozen=True)
+class Kind:
+    n_heads: int = 6
+    n_key_heads: int = 2
+    key_size: int = 32
+    value_size: int = 32
+    window: int = 10**6
+    max_bias: float = 0.0
+    soft_cap: float = 0.0
+    has_sinks: bool = False
+
+
+KINDS = [
+    Kind(),
+    Kind(window=100, has_sinks=True),
+    Kind(n_heads=4, n_key_heads=4, max_bias=8.0, key_size=24, value_size=40),
+    Kind(n_heads=8, n_key_heads=1, key_size=72, value_size=64, soft_cap=5.0),
+]
+
+
+class Text:
+    """A sequence's queries, keys and values, by position."""
+
+    def __init__(self, kind: Kind, seed: int, n: int = 700) -> None:
+        rng = np.random.default_rng(seed)
+        self.query = rng.normal(size=(n, kind.n_heads, kind.key_size)).astype(np.float32)
+        self.key = rng.normal(size=(n, kind.n_key_heads * kind.key_size)).astype(np.float32)
+        self.value = rng.normal(size=(n, kind.n_key_heads * kind.value_size)).astype(np.float32)
+
+
+@dataclass
+class Tokens:
+    """Some tokens of a sequence, and the cells for them."""
+
+    sequence: int
+    text: Text
+    start: int
+    cells: Sequence[int]
+
+    @property
+    def part(self) -> slice:
+        return slice(self.start, self.start + len(self.cells))
+
+
+@dataclass
+class Cell:
+    sequences: set[int] = field(default_factory=set)
+    position: int = -1
+
+
+class SharedCache:
+    """Layers of one KV cache, as llama.cpp writes and reads them."""
+
+    def __init__(self, memory: int, kind: Kind, n_layers: int = 2) -> None:
+        self.kind, self.state = kind, kernels.GraphState(cells_are_positions=False)
+        sizes = kind.n_key_heads * kind.key_size, kind.n_key_heads * kind.value_size
+        self.layers = [
+            tuple(tensor(memory, np.full((N_CELLS, size), np.nan, np.float16)) for size in sizes)
+            for _ in range(n_layers)
+        ]
+        self.cells = [Cell() for _ in range(N_CELLS)]
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        for cell in self.cells:
+            if source in cell.sequences and cell.position < length:
+                cell.sequences.add(target)
+
+    def remove(self, sequence: int, first: int = 0) -> None:
+        for cell in self.cells:
+            if cell.position >= first:
+                cell.sequences.discard(sequence)
+
+    def decode(self, *batch: Tokens, n_threads: int = 1, n_times: int = 1) -> list[NDArray[np.float32]]:
+        """Compute a micro-batch; return the output of each part, (tokens, heads, value_size)."""
+        for tokens in batch:
+            for position, cell in enumerate(tokens.cells, tokens.start):
+                assert not self.cells[cell].sequences
+                self.cells[cell] = Cell({tokens.sequence}, position)
+        own = np.concatenate([tokens.cells for tokens in batch]).astype(np.int64)
+        query, key, value = (
+            np.concatenate([getattr(tokens.text, name)[tokens.part] for tokens in batch])
+            for name in ("query", "key", "value")
+        )
+        mask = np.concatenate([self._mask(tokens) for tokens in batch])
+        sinks = np.linspace(-1, 1, self.kind.n_heads, dtype=np.float32)
+        shape = (len(own), self.kind.n_heads, self.kind.value_size)
+        n_bytes = 8 * (own.nbytes + mask.nbytes + 2 * (query.nbytes + key.nbytes + value.nbytes))
+        with ggml_memory(n_bytes + 8 * int(np.prod(shape)) * len(self.layers)) as memory:
+            cells, shared_mask, sink = tensor(memory, own), tensor(memory, mask), tensor(memory, sinks)
+            nodes, outputs = list[int](), list[int]()
+            for k, v in self.layers:
+                nodes += [set_rows(memory, k, tensor(memory, key), cells)]
+                nodes += [set_rows(memory, v, tensor(memory, value), tensor(memory, own))]
+                outputs += [self._attend(memory, tensor(memory, query), k, v, shared_mask, sink)]
+                nodes += outputs[-1:]
+            graph = Graph(memory, nodes)
+            self.state.begin_decode()
+            for _ in range(n_times):
+                graph.compute(self.state, n_threads)
+            assert all(op_of(node) == b"CUSTOM" for node in outputs)
+            found = [floats_of(node, shape) for node in outputs]
+        assert all(np.array_equal(bits(out), bits(found[0])) for out in found), (
+            "layers are all the same here"
+        )
+        return np.split(found[0], np.cumsum([len(tokens.cells) for tokens in batch])[:-1])
+
+    def _attend(self, memory: int, query: int, k: int, v: int, mask: int, sinks: int) -> int:
+        kind = self.kind
+        key, value = (
+            permute(
+                memory,
+                view_4d(
+                    memory, layer, size, kind.n_key_heads, N_CELLS, 1,
+                    2 * size, 2 * size * kind.n_key_heads, 2 * size * kind.n_key_heads * N_CELLS, 0,
+                ),
+                0, 2, 1, 3,
+            )
+            for layer, size in ((k, kind.key_size), (v, kind.value_size))
+        )  # fmt: skip
+        query = permute(memory, query, 0, 2, 1, 3)
+        scale = kind.key_size**-0.5
+        node = flash_attn_ext(memory, query, key, value, mask, scale, kind.max_bias, kind.soft_cap)
+        if kind.has_sinks:
+            add_sinks(node, sinks)
+        return int(node)
+
+    def _mask(self, tokens: Tokens) -> NDArray[np.float16]:
+        position = np.array([cell.position for cell in self.cells])
+        holds = np.array([tokens.sequence in cell.sequences for cell in self.cells])
+        own = np.arange(tokens.start, tokens.part.stop)[:, None]
+        seen = holds & (position <= own) & (position > own - self.kind.window)
+        bias = position - own if self.kind.max_bias else np.zeros_like(own)
+        return np.where(seen, bias, -np.inf).astype(np.float16)
+
+
+def bits(array: NDArray[np.float32]) -> NDArray[np.int32]:
+    return array.view(np.int32)
+
+
+def exact(kind: Kind, text: Text, positions: range) -> NDArray[np.float64]:
+    """In float64, (positions, heads, value_size), of keys and values that were rounded to float16."""
+    group, n = kind.n_heads // kind.n_key_heads, positions.stop
+    key, value = (
+        x[:n].astype(np.float16).astype(np.float64).reshape(n, kind.n_key_heads, -1).repeat(group, 1)
+        for x in (text.key, text.value)
+    )
+    query = text.query[positions.start : n].astype(np.float64) * np.float32(kind.key_size**-0.5)
+    products = np.einsum("thd,nhd->thn", query, key)
+    if kind.soft_cap:
+        products = kind.soft_cap * np.tanh(products / kind.soft_cap)
+    own, other = np.array(positions)[:, None], np.arange(n)[None]
+    if kind.max_bias:
+        slopes = 2.0 ** (-kind.max_bias / kind.n_heads * (np.arange(kind.n_heads) + 1))
+        products += slopes[:, None] * (other - own)[:, None]
+    products[
+        ~np.broadcast_to(((other <= own) & (other > own - kind.window))[:, None], products.shape)
+    ] = -np.inf
+    if kind.has_sinks:
+        sinks = np.broadcast_to(np.linspace(-1, 1, kind.n_heads)[:, None], (*products.shape[:2], 1))
+        products = np.concatenate([products, sinks], 2)
+    weights = np.exp(products - products.max(2, keepdims=True))
+    weights /= weights.sum(2, keepdims=True)
+    return np.einsum("thn,nhv->thv", weights[..., :n], value)
+
+
+def in_order(kind: Kind, text: Text, n: int) -> NDArray[np.float32]:
+    """Compute a text alone, all at once, in cells that are its positions."""
+    with ggml_memory(1 << 23) as memory:
+        return SharedCache(memory, kind).decode(Tokens(0, text, 0, range(n)))[0]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_bits_do_not_depend_on_cells(kind: Kind, simd_path: str) -> None:
+    """In shuffled cells, in small pieces, beside other sequences that come and go."""
+    text, other, n = Text(kind, 0), Text(kind, 1), 330
+    expected = in_order(kind, text, n)
+    np.testing.assert_allclose(expected, exact(kind, text, range(n)), rtol=0, atol=5e-6)
+    rng = np.random.default_rng(2)
+    found = list[NDArray[np.float32]]()
+    with ggml_memory(1 << 23) as memory:
+        cache = SharedCache(memory, kind)
+        cache.decode(Tokens(1, other, 0, range(90)), Tokens(2, other, 0, range(200, 230)))
+        cache.remove(1, first=40)
+        start, others = 0, 30
+        for size in (1, 70, 1, 3, 120, 64, 1, 1, 69):
+            free = rng.permutation([i for i, cell in enumerate(cache.cells) if not cell.sequences])
+            mine, beside = (
+                Tokens(0, text, start, free[:size]),
+                Tokens(2, other, others, free[size : size + 5]),
+            )
+            batch = (mine, beside) if size % 2 else (beside, mine)
+            outputs = cache.decode(*batch, n_threads=1 + size % 3)
+            found.append(outputs[batch.index(mine)])
+            start, others = start + size, others + 5
+            if size == 3:
+                cache.remove(1)
+    assert start == n
+    assert np.array_equal(bits(np.concatenate(found)), bits(expected))
+
+
+@pytest.mark.parametrize("kind", KINDS[:2], ids=str)
+def test_samples_of_a_prompt_share_its_cells(kind: Kind, simd_path: str) -> None:
+    text, n_prompt, n_samples = Text(kind, 0), 200, 9
+    expected = in_order(kind, text, n_prompt + 3)[n_prompt:]
+    rng = np.random.default_rng(3)
+    with ggml_memory(1 << 23) as memory:
+        cache = SharedCache(memory, kind)
+        cells = rng.permutation(N_CELLS)
+        cache.decode(Tokens(0, text, 0, cells[:n_prompt]))
+        for sample in range(1, n_samples):
+            cache.copy(0, sample, n_prompt)
+        cache.remove(0)
+        for step in range(3):
+            free = cells[n_prompt + step * n_samples :]
+            batch = [Tokens(s, text, n_prompt + step, free[s : s + 1]) for s in range(1, n_samples)]
+            for output in cache.decode(*batch, n_threads=1 + step):
+                assert np.array_equal(bits(output[0]), bits(expected[step]))
+
+
+def test_rewritten_cells_and_graphs_computed_again() -> None:
+    kind = KINDS[0]
+    text, other = Text(kind, 0), Text(kind, 1)
+    expected = in_order(kind, text, 150)
+    with ggml_memory(1 << 23) as memory:
+        cache = SharedCache(memory, kind)
+        cache.decode(Tokens(1, other, 0, range(300, 0, -1)))
+        cache.remove(1, first=20)
+        first = cache.decode(Tokens(0, text, 0, range(100)), n_times=2)[0]
+        cache.decode(Tokens(0, other, 100, range(100, 200)))  # another end, which is forgotten
+        cache.remove(0, first=100)
+        last = cache.decode(Tokens(0, text, 100, range(249, 199, -1)), n_threads=2, n_times=3)[0]
+    assert np.array_equal(bits(np.concatenate([first, last])), bits(expected))
