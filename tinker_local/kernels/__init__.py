@@ -231,9 +231,7 @@ def graph_callback(
         set_rows: `ggml_set_rows`.
         custom_4d: `ggml_custom_4d`.
     """
-    return _kernels.graph_callback(
-        init, free, new_tensor_4d, set_name, flash_attn_ext, set_rows, custom_4d
-    )
+    return _kernels.graph_callback(init, free, new_tensor_4d, set_name, flash_attn_ext, set_rows, custom_4d)
 
 
 def largest(logits: Float32, n_threads: int = 1) -> float:

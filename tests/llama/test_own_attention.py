@@ -1,0 +1,91 @@
+"""A request's bits on a cache that sequences share, where it is empty and where it is full of others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.random_model import Architecture, write_random_model
+from tinker_local.llama.backend import start_backend
+from tinker_local.llama.context import Context
+from tinker_local.llama.context_plan import ContextPlan
+from tinker_local.llama.model import Model, load_model
+
+N_TOKENS, PIECES = 130, (70, 1, 40, 1, 1, 17)
+TOKENS = np.random.default_rng(0).integers(0, 256, (8, N_TOKENS))
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma3", "jamba"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    architecture: Architecture = request.param
+    start_backend()
+    return load_model(write_random_model(tmp_path_factory.mktemp("models") / "m.gguf", architecture), 0)
+
+
+def new_context(model: Model, *, own_attention: bool) -> Context:
+    plan = ContextPlan(
+        n_ctx=1024,
+        n_sequences=8,
+        n_batch=128,
+        n_rows=128,
+        n_threads=1,
+        flash_attn=True,
+        own_attention=own_attention,
+    )
+    return Context(model, plan)
+
+
+def decode(context: Context, sequence: int, start: int, stop: int) -> NDArray[np.float32]:
+    """Compute some tokens of a sequence; return their logits."""
+    batch, n = context.batch, stop - start
+    batch.tokens[:n], batch.positions[:n] = TOKENS[sequence, start:stop], range(start, stop)
+    batch.sequences[:n], batch.flags[:n] = sequence, 1
+    context.decode(n)
+    return context.logits(n).copy()
+
+
+def answer(context: Context, *, crowded: bool) -> NDArray[np.float32]:
+    """Compute sequence 0 in pieces, between which others may come and go."""
+    rows, start = list[NDArray[np.float32]](), 0
+    for number, size in enumerate(PIECES):
+        if crowded:
+            context.remove_sequence(1 + (number + 4) % 7)
+            context.remove_sequence(1 + number % 7)
+            decode(context, 1 + number % 7, 0, 20 + 17 * number)
+        rows.append(decode(context, 0, start, start + size))
+        start += size
+    assert start == N_TOKENS
+    return np.concatenate(rows)
+
+
+def test_bits_do_not_depend_on_what_else_the_cache_holds(model: Model) -> None:
+    expected = answer(new_context(model, own_attention=True), crowded=False)
+    context = new_context(model, own_attention=True)
+    for _ in range(2):
+        assert np.array_equal(answer(context, crowded=True), expected)
+        context.remove_sequence(0)
+
+
+def test_numbers_are_those_of_llama_cpp(model: Model) -> None:
+    ours, theirs = (answer(new_context(model, own_attention=own), crowded=True) for own in (True, False))
+    assert not np.array_equal(ours, theirs), "our attention was not used"
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=0.02)
+
+
+def test_a_copied_prefix_has_the_bits_of_its_source(model: Model) -> None:
+    context = new_context(model, own_attention=True)
+    n_prefix = PIECES[0]
+    expected = answer(context, crowded=False)[n_prefix:]
+    context.remove_sequence(0)
+    decode(context, 3, 0, 50)
+    decode(context, 0, 0, n_prefix)
+    context.copy_sequence(0, 1, n_prefix)
+    decode(context, 3, 50, 61)
+    context.remove_sequence(0)
+    context.copy_sequence(1, 0, n_prefix)
+    rows, start = list[NDArray[np.float32]](), n_prefix
+    for size in PIECES[1:]:
+        rows.append(decode(context, 0, start, start + size))
+        start += size
+    assert np.array_equal(np.concatenate(rows), expected)
