@@ -237,7 +237,7 @@ def _floats(address: int, shape: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def _free_context(handle: Any, pid: int, *_used: object) -> None:
-    """Free a context, and only then let go of what it uses: the model, the adapter, what its callbacks have.
+    """Free a context, and only then let go of what it uses: model, adapter and what its callbacks have.
 
     A finalizer keeps its arguments alive until it has run, so none of them can be freed first. A forked
     child frees nothing: a thread of the parent, which the child has not, may have been using it.
