@@ -194,8 +194,8 @@ class GraphState:
         address: for llama.cpp; valid as long as this object lives.
 
     Args:
-        cells_are_positions: each sequence has a stream of cells, in order. Otherwise all sequences share the
-            cells, and positions are found from what is written.
+        cells_are_positions: each sequence has a stream of cells, in order. Otherwise all sequences share
+            the cells, and positions are found from what is written.
     """
 
     def __init__(self, *, cells_are_positions: bool) -> None:
