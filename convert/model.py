@@ -66,7 +66,7 @@ class ModelPlan:
         _refuse_left_over(checkpoint, architecture, targets)
         return cls(
             architecture.gguf_name,
-            {f"{architecture.gguf_name}.{key}": value for key, value in metadata.items()},
+            {architecture.full_key(key): value for key, value in metadata.items()},
             targets,
             architecture,
         )

@@ -29,20 +29,28 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "attention.value_length_mla": ("v_head_dim",),
     "block_count": ("num_hidden_layers", "n_layer"),
     "embedding_length": ("hidden_size", "n_embd"),
-    "expert_count": ("num_experts", "n_routed_experts", "num_local_experts"),
+    "expert_count": ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts"),
     "expert_feed_forward_length": ("moe_intermediate_size",),
     "expert_shared_feed_forward_length": (
         "shared_expert_intermediate_size",
         "moe_shared_expert_intermediate_size",
     ),
     "feed_forward_length": ("intermediate_size", "n_inner"),
-    "leading_dense_block_count": ("first_k_dense_replace",),
+    "expert_shared_count": ("n_shared_experts",),
+    "leading_dense_block_count": ("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers"),
     "moe_latent_size": ("moe_latent_size",),
     "ssm.conv_kernel": ("linear_conv_kernel_dim", "conv_kernel"),
     "ssm.group_count": ("linear_num_key_heads", "n_groups"),
     "ssm.time_step_rank": ("linear_num_value_heads", "mamba_num_heads"),
 }
 """llama.cpp's keys, each with the names of the same setting in config.json, by family."""
+
+SHOWN: dict[str, tuple[str, ...]] = {
+    "attn_q.bias": ("attention_bias", "qkv_bias", "use_bias"),
+    "attn_q_norm.weight": ("use_qk_norm",),
+    "ffn_down.bias": ("mlp_bias",),
+}
+"""Settings that are true where a layer has a tensor."""
 
 
 def read_blueprint(files: Sequence[GgufFile]) -> tuple[Architecture, list[Target]]:
@@ -96,10 +104,14 @@ def _config(keys: Mapping[str, Any], shapes: Shapes, name: str) -> dict[str, Any
         "linear_attention" if f"blk.{i}.ssm_a" in shapes else "full_attention"
         for i in range(keys.get("block_count", 0))
     ]
-    for setting, part in (("attention_bias", "attn_output.bias"), ("mlp_bias", "ffn_down.bias")):
-        config[setting] = any(f"blk.{i}.{part}" in shapes for i in range(keys.get("block_count", 0)))
+    for part, settings in SHOWN.items():
+        shown = any(f"blk.{i}.{part}" in shapes for i in range(keys.get("block_count", 0)))
+        config |= dict.fromkeys(settings, shown)
     if "ssm.state_size" in keys:
         config["linear_value_head_dim"] = config["ssm_state_size"] = keys["ssm.state_size"]
+    if name == "ernie4_5-moe":
+        shared = keys.get("expert_shared_feed_forward_length", 0)
+        config["moe_num_shared_experts"] = shared // keys["expert_feed_forward_length"]
     if name == "deepseek2":
         config["qk_rope_head_dim"] = keys["rope.dimension_count"]
         config["qk_nope_head_dim"] = keys["attention.key_length_mla"] - keys["rope.dimension_count"]
@@ -148,6 +160,10 @@ class _Drawn(Architecture):
         for source in sources:
             self._define(source, self._shape(name)[1:])
         return super().stack(name, sources, rows=rows)
+
+    def vector(self, name: str, source: str, n: int) -> Target:
+        self._define(source, (n,))
+        return super().vector(name, source, n)
 
     def _shape(self, name: str) -> tuple[int, ...]:
         try:

@@ -3,45 +3,72 @@
 architecture.py  what a family says, and what its table of tensors is written with
 decoder.py       embeddings and output matrix, which all decoders have
 transformer.py   the plain decoder: attention and MLP in every layer; most families start from it
-experts.py       mixtures of experts
+mixture.py       the plain decoder with experts
+experts.py       experts as stacks of matrices
 rotary.py        scaled rotary positions
 llama.py, qwen.py, gemma.py ...  the families
 """
 
 from __future__ import annotations
 
+from convert.architectures.apertus import Apertus
 from convert.architectures.architecture import Architecture, Target
 from convert.architectures.deepseek import DeepSeekV3, KimiK25
-from convert.architectures.gemma import Gemma2, Gemma3
+from convert.architectures.ernie4_5 import Ernie45, Ernie45Moe
+from convert.architectures.exaone4 import Exaone4
+from convert.architectures.gemma import Gemma, Gemma2, Gemma3
+from convert.architectures.glm4moe import Glm4Moe
 from convert.architectures.gpt2 import Gpt2
 from convert.architectures.gptoss import GptOss
+from convert.architectures.hunyuan import HunYuan, HunYuanMoe
 from convert.architectures.llama import Llama, Mistral, SmolLM3
+from convert.architectures.minimax_m2 import MiniMaxM2
 from convert.architectures.nemotron_h import NemotronH
-from convert.architectures.olmo2 import Olmo2
+from convert.architectures.olmo2 import Olmo2, Olmo3, Olmoe
 from convert.architectures.phi3 import Phi3
 from convert.architectures.qwen import Qwen2, Qwen3
+from convert.architectures.qwen2moe import Qwen2Moe
 from convert.architectures.qwen3moe import Qwen3Moe
+from convert.architectures.qwen3vl import Qwen3VL, Qwen3VLMoe
 from convert.architectures.qwen35 import Qwen35, Qwen35Moe
+from convert.architectures.seed_oss import SeedOss
+from convert.architectures.starcoder2 import Starcoder2
 from convert.errors import UnsupportedError
 
 FAMILIES: tuple[type[Architecture], ...] = (
+    Apertus,
     DeepSeekV3,
+    Ernie45,
+    Ernie45Moe,
+    Exaone4,
+    Gemma,
     Gemma2,
     Gemma3,
+    Glm4Moe,
     Gpt2,
     GptOss,
+    HunYuan,
+    HunYuanMoe,
     KimiK25,
     Llama,
+    MiniMaxM2,
     Mistral,
     NemotronH,
     Olmo2,
+    Olmo3,
+    Olmoe,
     Phi3,
     Qwen2,
+    Qwen2Moe,
     Qwen3,
-    Qwen3Moe,
     Qwen35,
     Qwen35Moe,
+    Qwen3Moe,
+    Qwen3VL,
+    Qwen3VLMoe,
+    SeedOss,
     SmolLM3,
+    Starcoder2,
 )
 
 

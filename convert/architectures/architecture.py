@@ -9,6 +9,7 @@ the computation and that the family has not read.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -105,6 +106,10 @@ class Architecture(ABC):
     def metadata(self) -> dict[str, Value]:
         """Return the hyperparameters that llama.cpp loads; keys without the leading ``{gguf_name}.``."""
 
+    def full_key(self, key: str) -> str:
+        """Return a key of ``metadata`` as the file has it."""
+        return f"{self.gguf_name}.{key}"
+
     @abstractmethod
     def targets(self) -> Iterator[Target]:
         """Yield every tensor of the GGUF file, in the order in which it is written."""
@@ -178,6 +183,13 @@ class Architecture(ABC):
             columns=columns,
             is_transposed=transposed,
         )
+
+    def vector(self, name: str, source: str, n: int) -> Target:
+        """Return a float32 vector of ``n`` numbers that the checkpoint has in any shape: ``(1, n)``."""
+        tensor = self.tensor(source)
+        if math.prod(tensor.shape) != n:
+            raise CheckpointError(f"tensor {source} has the shape {tensor.shape}; config.json needs {n}")
+        return self.compute(name, (n,), tensor.sources, lambda: tensor.array().reshape(n), is_matrix=False)
 
     def stack(self, name: str, sources: Sequence[str], *, rows: Rows | None = None) -> Target:
         """Return a target with one more axis in front, the experts, each from a source of its own."""

@@ -35,8 +35,15 @@ class DecoderOnly(Architecture):
     is_tied: ClassVar[bool] = False
     """transformers' default for a missing ``tie_word_embeddings``."""
 
+    needs_output: ClassVar[bool] = False
+    """Whether llama.cpp requires an output matrix even if it is the token embeddings once more."""
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Parts of tensors' names in published checkpoints, and what transformers 5 calls them."""
+
     def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
-        super().__init__(config, tensors)
+        super().__init__(config, {self._rename(name): tensor for name, tensor in tensors.items()})
+        tensors = self._source
         if self._says_tied and self.has(self.head) and not self.has(self._embeddings):
             renamed = {self.head: self._embeddings}
             self._source = {renamed.get(name, name): tensor for name, tensor in tensors.items()}
@@ -69,6 +76,8 @@ class DecoderOnly(Architecture):
         if not self.tied:
             self._say_untied()
             yield self.take("output.weight", self.head)
+        elif self.needs_output:
+            yield self.take("output.weight", self._embeddings)
 
     @property
     def _embeddings(self) -> str:
@@ -84,6 +93,11 @@ class DecoderOnly(Architecture):
         if not self.has(self.head):
             return False
         return not are_equal(self.tensor(self.head), self.tensor(self._embeddings))
+
+    def _rename(self, name: str) -> str:
+        for old, new in self.renamed.items():
+            name = name.replace(old, new)
+        return name
 
     def _has_layers(self, prefix: str) -> bool:
         starts = tuple(f"{prefix}{layers}" for layers in _LAYERS)

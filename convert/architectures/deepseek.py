@@ -9,9 +9,9 @@ import numpy as np
 
 from convert.architectures.architecture import Rows, Target, Value, rotary_rows
 from convert.architectures.decoder import DecoderOnly
-from convert.architectures.experts import expert_stacks
+from convert.architectures.experts import SIGMOID, expert_groups, expert_stacks
 from convert.architectures.rotary import latent_rope_metadata
-from convert.errors import CheckpointError, UnsupportedError
+from convert.errors import UnsupportedError
 from convert.source.config import Config
 from convert.source.tensor import Array, SourceTensor
 
@@ -22,8 +22,6 @@ WEIGHTS = {
     "ffn_norm": "post_attention_layernorm",
 }
 MLP = {"ffn_gate": "gate_proj", "ffn_up": "up_proj", "ffn_down": "down_proj"}
-SIGMOID = 2
-"""llama.cpp's number of the sigmoid router (LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID)."""
 
 
 class DeepSeekV3(DecoderOnly):
@@ -201,15 +199,7 @@ class DeepSeekV3(DecoderOnly):
                     f"config.json: llama.cpp cannot compute DeepSeek-V3 with {key} {values[key]!r} "
                     "(n_shared_experts, routed_scaling_factor)"
                 )
-        groups, best = config.integer("n_group", 1), config.integer("topk_group", 1)
-        if groups == best:  # every group is among the best: no groups at all
-            return values
-        if best > groups or self.n_experts % groups or self.n_experts // groups < 2:
-            raise CheckpointError(
-                f"config.json: the best {best} (topk_group) of {groups} groups (n_group) of "
-                f"{self.n_experts} experts cannot be chosen by their two best experts"
-            )
-        return values | {"expert_group_count": groups, "expert_group_used_count": best}
+        return values | expert_groups(config, self.n_experts)
 
     def _refuse_lite(self) -> None:
         """Refuse sizes that llama.cpp takes for a Lite model, which it loads without q_lora_rank."""

@@ -1,4 +1,4 @@
-"""Gemma 2 and 3, and the text part of vision-language checkpoints."""
+"""Gemma 1, 2 and 3, and the text part of vision-language checkpoints."""
 
 from __future__ import annotations
 
@@ -17,6 +17,28 @@ NORMS = {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
+
+
+class Gemma(Transformer):
+    """Llama's layers with GELU, norms that add 1, and scaled embeddings, which also give the output."""
+
+    names = ("GemmaForCausalLM",)
+    gguf_name = "gemma"
+    rope_kinds = ("linear", "yarn")
+    activation = ("hidden_act", ("gelu_pytorch_tanh", "gelu_new"))
+    added_to_norms = 1.0
+    is_tied = True
+    has_output = False
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "hidden_size": 3072,
+        "intermediate_size": 24576,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "head_dim": 256,
+        "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-6,
+    }
 
 
 class Gemma2(Transformer):

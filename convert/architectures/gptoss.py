@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar
 
 import gguf
@@ -14,7 +13,6 @@ from convert.architectures.architecture import Rows, Target, Value
 from convert.architectures.rotary import rope_metadata
 from convert.architectures.transformer import ATTENTION, Transformer
 from convert.errors import CheckpointError, ConversionWarning
-from convert.source.config import Rope
 from convert.source.packed_tensor import Mxfp4Tensor
 from convert.source.tensor import Array, SourceTensor
 
@@ -24,16 +22,6 @@ _ROUNDED_RAMP = (
     "config.json says truncate: false for YaRN; llama.cpp rounds the bounds of its ramp anyway, so a "
     "few rotary frequencies differ a little from the source's"
 )
-
-USUAL_YARN = {
-    "rope_type": "yarn",
-    "factor": 32.0,
-    "beta_fast": 32.0,
-    "beta_slow": 1.0,
-    "truncate": False,
-    "original_max_position_embeddings": 4096,
-}
-"""The rotation of a config.json that says nothing of it (transformers' GptOssConfig)."""
 
 WINDOWED, FULL = "sliding_attention", "full_attention"
 
@@ -48,9 +36,20 @@ class GptOss(Transformer):
 
     names = ("GptOssForCausalLM",)
     gguf_name = "gpt-oss"
+    needs_output = True
     layer = NORMS | ATTENTION
+    biases: ClassVar[Mapping[str, Collection[str]]] = {"attention_bias": ATTENTION}
     interleaves_experts = True
     rope_kinds = ("yarn",)
+    usual_rope: ClassVar[Mapping[str, Any]] = {
+        "rope_type": "yarn",
+        "rope_theta": 150000.0,
+        "factor": 32.0,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "truncate": False,
+        "original_max_position_embeddings": 4096,
+    }
     defaults: ClassVar[Mapping[str, Any]] = {
         "hidden_size": 2880,
         "intermediate_size": 2880,
@@ -68,8 +67,7 @@ class GptOss(Transformer):
 
     def check(self) -> None:
         """Refuse what llama.cpp's architecture cannot express."""
-        key, names = self.activation
-        self.config.expect(key, *names)
+        super().check()
         self.config.expect("attention_bias", True)
         self.config.expect("swiglu_limit", 7.0)
         self.config.expect("swiglu_alpha", 1.702)
@@ -77,12 +75,6 @@ class GptOss(Transformer):
     def has_bias(self, name: str) -> bool:
         """Whether a part of a layer has a bias."""
         return name in ATTENTION
-
-    def read_rope(self) -> Rope:
-        """Return the rotation as the config has it; one that says none has transformers' YaRN."""
-        says = "rope_parameters" in self.config or "rope_scaling" in self.config
-        config = self.config if says else self.config.replaced(rope_scaling=USUAL_YARN)
-        return config.rope(default_theta=150000.0)
 
     def rope_values(self, length: int) -> dict[str, Value]:
         """Return the keys of the rotation."""
@@ -99,13 +91,6 @@ class GptOss(Transformer):
             "attention.sliding_window": self.config.integer("sliding_window"),
             "attention.sliding_window_pattern": self._windowed(),
         }
-
-    def embeddings(self) -> Iterator[Target]:
-        """Yield the token embeddings and the output matrix, which llama.cpp requires even if tied."""
-        targets = list(super().embeddings())
-        yield from targets
-        if len(targets) == 1:
-            yield replace(targets[0], name="output.weight")
 
     def targets(self) -> Iterator[Target]:
         """Yield every tensor of the GGUF file."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from convert.architectures.transformer import ATTENTION, GATED_MLP, Transformer
 from convert.errors import UnsupportedError
-from convert.source.config import Rope
 
 
 class Llama(Transformer):
@@ -25,20 +24,7 @@ class Llama(Transformer):
     }
     rope_kinds = ("linear", "llama3", "yarn", "longrope")
     rotates_pairs = True
-
-    def check(self) -> None:
-        """Refuse what llama.cpp's architecture cannot express."""
-        key, names = self.activation
-        self.config.expect(key, *names)
-        self.config.expect("attention_bias", False, True)
-        self.config.expect("mlp_bias", False, True)
-
-    def has_bias(self, name: str) -> bool:
-        """Whether a part of a layer has a bias."""
-        return bool(
-            (name in ATTENTION and self.config.get("attention_bias", False))
-            or (name in GATED_MLP and self.config.get("mlp_bias", False))
-        )
+    biases: ClassVar[Mapping[str, Collection[str]]] = {"attention_bias": ATTENTION, "mlp_bias": GATED_MLP}
 
 
 class Mistral(Llama):
@@ -73,6 +59,7 @@ class SmolLM3(Transformer):
         "rms_norm_eps": 1e-6,
         "no_rope_layer_interval": 4,
     }
+    usual_rope: ClassVar[Mapping[str, Any]] = {"rope_theta": 2e6}
     rotates_pairs = True
     is_tied = True
 
@@ -88,10 +75,6 @@ class SmolLM3(Transformer):
                 "config.json: no_rope_layers is another pattern than every fourth layer, the only one of "
                 "llama.cpp's smollm3"
             )
-
-    def read_rope(self) -> Rope:
-        """Return the rotation as the config has it."""
-        return self.config.rope(default_theta=2e6)
 
     def window(self) -> int | None:
         """Return the window of the layers without positions, if they have one."""

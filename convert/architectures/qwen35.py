@@ -12,16 +12,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from convert.architectures.architecture import Rows, Target, Value
-from convert.architectures.experts import expert_stacks
+from convert.architectures.mixture import Mixture, shared_expert
+from convert.architectures.rotary import interleaved_sections
 from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, Transformer
-from convert.errors import CheckpointError, UnsupportedError
-from convert.source.config import Config, Rope
+from convert.errors import CheckpointError
+from convert.source.config import Config
 from convert.source.tensor import Array, SourceTensor
 
 LINEAR, FULL = "linear_attention", "full_attention"
 NORMS = {"attn_norm": "input_layernorm", "post_attention_norm": "post_attention_layernorm"}
-SECTIONS = [11, 11, 10]
-"""transformers' default for the rotary pairs of time, height and width (``mrope_section``)."""
 
 
 class Qwen35(Transformer):
@@ -35,6 +34,7 @@ class Qwen35(Transformer):
     prefixes = ("model.language_model.", "model.")
     layer = NORMS | GATED_MLP
     partial_rotation = True
+    usual_rope: ClassVar[Mapping[str, Any]] = {"partial_rotary_factor": 0.25}
     added_to_norms = 1.0
     defaults: ClassVar[Mapping[str, Any]] = {
         "hidden_size": 4096,
@@ -84,15 +84,11 @@ class Qwen35(Transformer):
             "linear_attn.in_proj_v": ("linear_attn.in_proj_qkv", 2 * keys),
         }
 
-    def read_rope(self) -> Rope:
-        """Return the rotation as the config has it."""
-        return self.config.rope(default_partial=0.25)
-
     def metadata(self) -> dict[str, Value]:
         """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
         return super().metadata() | {
             "attention.recurrent_layers": self.is_linear,
-            "rope.dimension_sections": self._sections(),
+            "rope.dimension_sections": interleaved_sections(self.n_rotated // 2),
             "ssm.conv_kernel": self.config.integer("linear_conv_kernel_dim"),
             "ssm.state_size": self.linear_size,
             "ssm.group_count": self.n_heads_key,
@@ -180,28 +176,15 @@ class Qwen35(Transformer):
             )
         return [kind == LINEAR for kind in types]
 
-    def _sections(self) -> list[int]:
-        """Return how many rotary pairs follow time, height and width. In text all three are the position.
 
-        llama.cpp gives pairs that are none of these position 0, transformers gives them time.
-        """
-        sections = self.config.get("rope_parameters", {}).get("mrope_section")
-        sections = sections or self.config.get("rope_scaling", {}).get("mrope_section") or SECTIONS
-        if any(pair >= 3 * sections[pair % 3] for pair in range(min(self.n_rotated // 2, sum(sections)))):
-            raise UnsupportedError(
-                f"config.json: mrope_section {sections} leaves rotary pairs that llama.cpp would not turn"
-            )
-        return [*sections, 0]
-
-
-class Qwen35Moe(Qwen35):
+class Qwen35Moe(Mixture, Qwen35):
     """Qwen3.5 with routed experts and a gated shared expert in every layer."""
 
     names = ("Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM")
     gguf_name = "qwen35moe"
-    layer = NORMS | {
-        f"{name}_shexp": source.replace("mlp.", "mlp.shared_expert.") for name, source in GATED_MLP.items()
-    }
+    layer = NORMS
+    shared = shared_expert("mlp.shared_expert")
+    gate = "mlp.shared_expert_gate"
     defaults: ClassVar[Mapping[str, Any]] = {
         **Qwen35.defaults,
         "hidden_size": 2048,
@@ -214,44 +197,8 @@ class Qwen35Moe(Qwen35):
         "num_experts": 256,
     }
 
-    @cached_property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shape of each part of a layer, the shared expert's included."""
-        width = self.config.integer("hidden_size")
-        inner = self.config.integer("shared_expert_intermediate_size")
-        return {
-            **super().shapes,
-            "ffn_gate_shexp": (inner, width),
-            "ffn_up_shexp": (inner, width),
-            "ffn_down_shexp": (width, inner),
-        }
-
     def check(self) -> None:
         """Refuse what llama.cpp's architecture cannot express."""
         super().check()
         self.config.expect("norm_topk_prob", True)
         self.config.expect("mlp_only_layers", [])
-
-    def metadata(self) -> dict[str, Value]:
-        """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
-        return super().metadata() | {
-            "expert_count": self.config.integer("num_experts"),
-            "expert_used_count": self.config.integer("num_experts_per_tok"),
-            "expert_feed_forward_length": self.config.integer("moe_intermediate_size"),
-            "expert_shared_feed_forward_length": self.config.integer("shared_expert_intermediate_size"),
-        }
-
-    def targets(self) -> Iterator[Target]:
-        """Yield every tensor of the GGUF file."""
-        yield from super().targets()
-        for i in range(self.n_layers):
-            ours, theirs = f"blk.{i}.", f"{self.prefix}layers.{i}.mlp."
-            yield self.take(f"{ours}ffn_gate_inp.weight", f"{theirs}gate.weight", is_matrix=False)
-            yield from expert_stacks(self, ours, f"{theirs}experts.", self.config.integer("num_experts"))
-            yield self._gate(f"{ours}ffn_gate_inp_shexp.weight", f"{theirs}shared_expert_gate.weight")
-
-    def _gate(self, name: str, source: str) -> Target:
-        """Return the shared expert's gate: (1, inputs) without the 1."""
-        self.expect_shape(source, (1, self.config.integer("hidden_size")))
-        gate = self.tensor(source)
-        return self.compute(name, gate.shape[1:], gate.sources, lambda: gate.array()[0], is_matrix=False)

@@ -43,6 +43,15 @@ def rope_metadata(
     return values
 
 
+def interleaved_sections(n_pairs: int) -> list[int]:
+    """Return how many rotary pairs follow time, height and width where these take turns.
+
+    In a text all three are the position. llama.cpp does not turn a pair that is none of the three
+    (``mrope_section`` 24, 20, 20 leaves two of 64); transformers turns it by time. Hence every pair is one.
+    """
+    return [*((n_pairs + 2 - axis) // 3 for axis in range(3)), 0]
+
+
 def rope_factors(rope: Rope, n_dims: int) -> dict[str, Array]:
     """Return the tensors llama.cpp divides the rotary frequencies by, under their names.
 

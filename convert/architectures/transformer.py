@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from convert.architectures.architecture import Rows, Target, Value, rotary_rows
 from convert.architectures.decoder import DecoderOnly
@@ -19,6 +19,7 @@ ATTENTION = {
     "attn_v": "self_attn.v_proj",
     "attn_output": "self_attn.o_proj",
 }
+QKV = ("attn_q", "attn_k", "attn_v")
 GATED_MLP = {"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
 PRE_NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
 HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
@@ -44,6 +45,21 @@ class Transformer(DecoderOnly):
 
     activation: ClassVar[tuple[str, tuple[str, ...]]] = ("hidden_act", ("silu", "swish"))
     """The setting that names the MLP's activation, and its values for the one that llama.cpp computes."""
+
+    usual_rope: ClassVar[Mapping[str, Any]] = {}
+    """The rotation that transformers takes for what config.json leaves out, as in ``rope_parameters``."""
+
+    epsilon: ClassVar[tuple[str, str]] = ("attention.layer_norm_rms_epsilon", "rms_norm_eps")
+    """llama.cpp's key of what norms add to the variance, and the setting."""
+
+    last_norm: ClassVar[str] = "norm"
+    """The name of the norm before the output matrix, after the prefix."""
+
+    kinds: ClassVar[frozenset[str]] = frozenset(("sliding_attention", "full_attention"))
+    """The kinds of layers that ``layer_types`` of config.json may name."""
+
+    biases: ClassVar[Mapping[str, Collection[str]]] = {}
+    """Settings that are true where parts of a layer have biases, each with those parts' names."""
 
     added_to_norms: ClassVar[float] = 0.0
     """Added to the weights of norms: Gemma stores them less 1."""
@@ -99,7 +115,11 @@ class Transformer(DecoderOnly):
 
     def read_rope(self) -> Rope:
         """Return the rotary settings of config.json."""
-        return self.config.rope()
+        usual, config = dict(self.usual_rope), self.config
+        theta, partial = usual.pop("rope_theta", 10000.0), usual.pop("partial_rotary_factor", 1.0)
+        if "rope_parameters" not in config and "rope_scaling" not in config:
+            config = config.replaced(rope_scaling=usual)
+        return config.rope(default_theta=theta, default_partial=partial)
 
     # -- metadata ---------------------------------------------------------------------------------
 
@@ -124,7 +144,7 @@ class Transformer(DecoderOnly):
             "attention.head_count_kv": self.n_heads_kv,
             "attention.key_length": self.head_size,
             "attention.value_length": self.head_size,
-            "attention.layer_norm_rms_epsilon": self.config.number("rms_norm_eps"),
+            self.epsilon[0]: self.config.number(self.epsilon[1]),
             **self.rope_values(length),
         }
 
@@ -136,8 +156,8 @@ class Transformer(DecoderOnly):
         """Refuse what llama.cpp's architecture cannot express. A family adds its own."""
         key, names = self.activation
         self.config.expect(key, *names)
-        self.config.expect("attention_bias", False)
-        self.config.expect("mlp_bias", False)
+        for setting in ("attention_bias", "mlp_bias"):
+            self.config.expect(setting, False, *([True] if setting in self.biases else []))
 
     def window(self) -> int | None:
         """Return the sliding window of an architecture that has none in llama.cpp, or None.
@@ -145,6 +165,20 @@ class Transformer(DecoderOnly):
         The file's context length then is the window: that far, both are the same model.
         """
         return None
+
+    def layer_types(self, usual: Sequence[str]) -> Sequence[str]:
+        """Return each layer's kind, ``usual`` where config.json says none.
+
+        Raises:
+            CheckpointError: there are more or fewer, or others than ``usual`` could have.
+        """
+        types = self.config.get("layer_types", usual)
+        if not isinstance(types, list) or len(types) != self.n_layers or set(types) - self.kinds:
+            raise CheckpointError(
+                f"config.json: layer_types must say {' or '.join(sorted(self.kinds))} for each of "
+                f"{self.n_layers} layers, not {types!r:.60}"
+            )
+        return types
 
     def expect_usual_heads(self) -> None:
         """Refuse a head size other than hidden size / heads, which llama.cpp's architecture assumes."""
@@ -155,20 +189,24 @@ class Transformer(DecoderOnly):
     def targets(self) -> Iterator[Target]:
         """Yield every tensor of the GGUF file."""
         yield from self.embeddings()
-        self.expect_shape(f"{self.prefix}norm.weight", (self.config.integer("hidden_size"),))
-        yield self.norm("output_norm", f"{self.prefix}norm")
+        self.expect_shape(f"{self.prefix}{self.last_norm}.weight", (self.config.integer("hidden_size"),))
+        yield from self.norm("output_norm", f"{self.prefix}{self.last_norm}")
         for name, factors in rope_factors(self.rope, self.n_rotated).items():
             yield self.constant(name, factors)
         for i in range(self.n_layers):
-            for name, source in self.layer.items():
-                yield from self.part(name, f"blk.{i}.{name}", f"{self.prefix}layers.{i}.{source}")
+            yield from self.parts(self.layer, f"blk.{i}.", f"{self.prefix}layers.{i}.")
+
+    def parts(self, layer: Mapping[str, str], ours: str, theirs: str) -> Iterator[Target]:
+        """Yield parts of a layer: llama.cpp's names and the checkpoint's, which follow these prefixes."""
+        for name, source in layer.items():
+            yield from self.part(name, f"{ours}{name}", f"{theirs}{source}")
 
     def part(self, name: str, target: str, source: str) -> Iterator[Target]:
         """Yield one part of a layer: its weight, and its bias where there is one."""
         shape = self.shapes.get(name, (self.config.integer("hidden_size"),))
         self.expect_shape(f"{source}.weight", shape)
         if name.endswith("_norm"):
-            yield self.norm(target, source)
+            yield from self.norm(target, source)
             return
         rows = self.rows.get(name)
         yield self.take(f"{target}.weight", f"{source}.weight", rows=rows)
@@ -176,13 +214,15 @@ class Transformer(DecoderOnly):
             self.expect_shape(f"{source}.bias", shape[:1])
             yield self.take(f"{target}.bias", f"{source}.bias", rows=rows)
 
-    def norm(self, target: str, source: str) -> Target:
-        """Return the weight of a norm."""
-        return self.take(f"{target}.weight", f"{source}.weight", add=self.added_to_norms)
+    def norm(self, target: str, source: str) -> Iterator[Target]:
+        """Yield the weight of a norm, and what else a family's norms have."""
+        yield self.take(f"{target}.weight", f"{source}.weight", add=self.added_to_norms)
 
     def has_bias(self, name: str) -> bool:
         """Whether a part of a layer has a bias."""
-        return False
+        return any(
+            name in parts and bool(self.config.get(setting)) for setting, parts in self.biases.items()
+        )
 
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:

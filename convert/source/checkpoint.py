@@ -63,7 +63,7 @@ class SourceCheckpoint:
         if not isinstance(nested, dict):
             return dict(self.config)
         outer = ("tie_word_embeddings", "quantization_config")
-        return {key: self.config[key] for key in outer if key in self.config} | nested
+        return nested | {key: self.config[key] for key in outer if key in self.config}
 
 
 def _read_weights(directory: Path) -> dict[str, SourceTensor]:

@@ -98,12 +98,12 @@ class Config:
         return self._copy({**defaults, **others, **self._values})
 
     def replaced(self, **values: Any) -> Config:
-        """Return a copy with some settings replaced; settings that were read stay marked as read."""
+        """Return a copy with some settings replaced; what is read of either counts as read."""
         return self._copy({**self._values, **values})
 
     def _copy(self, values: Mapping[str, Any]) -> Config:
         config = Config(values, self._where)
-        config._read |= self._read
+        config._read = self._read
         return config
 
     def __contains__(self, key: str) -> bool:

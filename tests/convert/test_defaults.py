@@ -19,20 +19,27 @@ from convert.source.config import Config
 from convert.source.tensor import SourceTensor
 from tests.convert.expected import read_gguf
 from tests.random_checkpoints.plain import write_llama
+from tests.random_checkpoints.plans import Zeros
 
 LENGTH, EPSILON = "context_length", "attention.layer_norm_rms_epsilon"
 KV, HEAD, WIDTH = "attention.head_count_kv", "attention.key_length", "embedding_length"
 MAMBA = {"layers_block_type": ["mamba", "attention", "mlp"]}
 ROUTED = {"norm_topk_prob": True}
+WINDOWED = {"num_hidden_layers": 64}
 
 
 def metadata(name: str, **settings: Any) -> dict[str, Any]:
     """Return what a family makes of a config.json with these settings alone."""
-    embedding = {
+    embedding: dict[str, SourceTensor] = {
         f"{prefix}embed_tokens.weight": SourceTensor("", (129280, 7168), "BF16", Path(), 0)
         for prefix in ("model.", "model.language_model.", "language_model.model.")
     }
-    model = find_architecture(name)(Config(settings), embedding)
+    learned = {
+        f"model.layers.{i}.mlp.act_fn.{number}": Zeros("", (1,), "F32", Path(), 0)
+        for i in range(32 if name.startswith("Apertus") else 0)
+        for number in ("alpha_n", "alpha_p", "beta", "eps")
+    }
+    model = find_architecture(name)(Config(settings), embedding | learned)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConversionWarning)
         values = dict(model.metadata())
@@ -66,6 +73,15 @@ def metadata(name: str, **settings: Any) -> dict[str, Any]:
         ("NemotronHForCausalLM", {"layer_types": ["mamba"]}, {"block_count": 1}),
         ("Qwen3_5ForCausalLM", {}, {LENGTH: 32768, EPSILON: 1e-6, "ssm.state_size": 128}),
         ("Qwen3_5MoeForCausalLM", {}, {"expert_count": 256, "expert_feed_forward_length": 512}),
+        ("ApertusForCausalLM", {}, {LENGTH: 65536, "rope.freq_base": 12e6}),
+        ("Ernie4_5_MoeForCausalLM", {"num_experts": 8}, {"expert_count": 8, KV: 4, "rope.freq_base": 5e5}),
+        ("Glm4MoeForCausalLM", {}, {"expert_count": 128, "rope.dimension_count": 21}),
+        ("HunYuanMoEV1ForCausalLM", {"num_experts_per_tok": 1}, {"expert_count": 1}),
+        ("MiniMaxM2ForCausalLM", {}, {LENGTH: 196608, HEAD: 128, "rope.freq_base": 5e6}),
+        ("Olmo3ForCausalLM", {}, {"attention.sliding_window": 4096, "rope.freq_base": 5e5}),
+        ("Qwen3VLForConditionalGeneration", {}, {LENGTH: 128000, "rope.freq_base": 5e5}),
+        ("SeedOssForCausalLM", {}, {KV: 8, HEAD: 128}),
+        ("Starcoder2ForCausalLM", {}, {LENGTH: 4096, "attention.layer_norm_epsilon": 1e-5}),
         ("DeepseekV3ForCausalLM", {}, {"expert_group_count": 8, "expert_group_used_count": 4}),
         ("DeepseekV3ForCausalLM", {}, {LENGTH: 4096, EPSILON: 1e-6, "attention.q_lora_rank": 1536}),
         ("DeepseekV3ForCausalLM", {"q_lora_rank": None}, {"attention.q_lora_rank": 0}),

@@ -296,7 +296,6 @@ REFUSED = [
     (QWEN35_4B, {"linear_key_head_dim": 64}, "linear_key_head_dim"),
     (QWEN35_4B, {"attn_output_gate": False}, "attn_output_gate"),
     (QWEN35_4B, {"attention_bias": True}, "attention_bias"),
-    (QWEN35_4B, {"rope_parameters": {"mrope_section": [24, 4, 4]}}, "mrope_section"),
     (GPT_OSS_20B, {"swiglu_limit": 5.0}, "swiglu_limit"),
     (GPT_OSS_20B, {"swiglu_alpha": 1.0}, "swiglu_alpha"),
     (GPT_OSS_20B, {"attention_bias": False}, "attention_bias"),

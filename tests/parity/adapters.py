@@ -77,6 +77,21 @@ TRIALS = (
     Trial("deepseek, rotated halves", LATENT),
     Trial("deepseek, FP8 blocks", LATENT),
     Trial("deepseek, Kimi-K2.5, INT4 unpacked", LATENT),
+    Trial("qwen3vl, dense"),
+    Trial("qwen3vl, experts"),
+    Trial("qwen2moe, experts"),
+    Trial("olmo2, OLMo 3"),
+    Trial("olmo2, OLMoE"),
+    Trial("gemma, Gemma 1, sharp"),
+    Trial("seed_oss, biases"),
+    Trial("apertus, tied, biases"),
+    Trial("ernie4_5, dense"),
+    Trial("ernie4_5, experts"),
+    Trial("hunyuan, experts"),
+    Trial("exaone4, no windows"),
+    Trial("glm4moe, norms of heads, biases, groups"),
+    Trial("minimax_m2, half of each head turns"),
+    Trial("starcoder2, untied, no biases, sharp"),
 )
 
 

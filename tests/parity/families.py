@@ -36,7 +36,7 @@ class Parity:
 def all_cases() -> list[Case]:
     """Return the cases of every module of random checkpoints that there is."""
     cases: list[Case] = []
-    for name in ("dense", "experts"):
+    for name in ("dense", "experts", "lineup"):
         if importlib.util.find_spec(f"tests.random_checkpoints.{name}"):
             cases += importlib.import_module(f"tests.random_checkpoints.{name}").CASES
     return cases

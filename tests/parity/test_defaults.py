@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from convert.architectures import FAMILIES, Architecture
-from tests.convert.test_defaults import MAMBA, ROUTED, metadata
+from tests.convert.test_defaults import MAMBA, ROUTED, WINDOWED, metadata
 
 pytestmark = pytest.mark.parity
 
@@ -16,12 +16,18 @@ CONFIGS = {
     "GPT2LMHeadModel": "GPT2Config",
     "Gemma3ForCausalLM": "Gemma3TextConfig",
     "KimiK25ForConditionalGeneration": "DeepseekV3Config",
+    "Qwen3VLForConditionalGeneration": "Qwen3VLTextConfig",
+    "Qwen3VLMoeForConditionalGeneration": "Qwen3VLMoeTextConfig",
     "Qwen3_5ForConditionalGeneration": "Qwen3_5TextConfig",
     "Qwen3_5MoeForConditionalGeneration": "Qwen3_5MoeTextConfig",
 }
-OURS_ALONE = {"full_attention_interval", "intermediate_size", "n_ctx"}
+OURS_ALONE = {"full_attention_interval", "intermediate_size", "n_ctx", "norm_topk_prob"}
 """Settings without an attribute in the class: read on the way, or sizes that a family does not have."""
-NEEDED = {"NemotronHForCausalLM": MAMBA, "Qwen3MoeForCausalLM": ROUTED}
+NEEDED = {
+    "Exaone4ForCausalLM": WINDOWED,
+    "NemotronHForCausalLM": MAMBA,
+    "Qwen3MoeForCausalLM": ROUTED,
+}
 
 
 def configuration(family: type[Architecture]) -> Any:

@@ -10,6 +10,7 @@ import pytest
 
 from convert.model import ModelPlan
 from convert.source.checkpoint import SourceCheckpoint
+from tests.random_checkpoints.plans import read, stored
 
 pytestmark = pytest.mark.parity
 
@@ -37,6 +38,16 @@ def test_there_are_cases() -> None:
         "qwen35",
         "gptoss",
         "deepseek",
+        "qwen3vl",
+        "qwen2moe",
+        "seed_oss",
+        "apertus",
+        "ernie4_5",
+        "hunyuan",
+        "exaone4",
+        "glm4moe",
+        "minimax_m2",
+        "starcoder2",
     }
 
 
@@ -94,3 +105,5 @@ def test_log_probabilities_and_greedy_text(case: Any, tmp_path: Path) -> None:
     found = measure(case, tmp_path)
     assert found.largest <= case.tolerance, case.reason
     assert found.same_greedy or not case.same_greedy
+    if str(case) in (plans := stored()):
+        assert read(tmp_path / "checkpoint") == plans[str(case)], "python -m tests.random_checkpoints.plans"

@@ -87,7 +87,7 @@ def randomize(model: torch.nn.Module, seed: int = 0) -> None:
 
     with torch.no_grad():
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            if name.endswith("inv_freq"):
+            if name.endswith("inv_freq") or tensor.dim() == 0:
                 continue
             if name.endswith("A_log"):
                 normal(tensor, 0.5, 0.7)

@@ -1,0 +1,195 @@
+"""The families of ``tests/random_checkpoints/lineup.py`` without torch: tensors, settings, what is refused.
+
+The plans in ``plans.jsonl`` are of checkpoints whose files score as transformers does. The parity tests
+hold both together.
+"""
+
+from __future__ import annotations
+
+import warnings
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convert.architectures import find_architecture
+from convert.errors import CheckpointError, ConversionWarning, UnsupportedError
+from convert.gguf.head import Value
+from convert.source.config import Config
+from tests.convert import published_lineup as published
+from tests.random_checkpoints.plans import Zeros, plan, stored
+
+Settings = dict[str, Any]
+PLANS = stored()
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_plans(name: str) -> None:
+    row = PLANS[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConversionWarning)
+        found = plan(row["architecture"], row["settings"], row["shapes"])
+    assert found["metadata"] == row["metadata"]
+    assert found["targets"] == row["targets"]
+    family = find_architecture(row["architecture"])
+    kept = [n for n in found["unused"] if not any(fnmatchcase(n, p) for p in family.ignored)]
+    assert set(kept) <= {"lm_head.weight"}, "a tensor with numbers has no place"
+
+
+def metadata_of(settings: Settings) -> dict[str, Value]:
+    family = find_architecture(settings["architectures"][0])
+    numbers = [
+        f"model.layers.{i}.mlp.act_fn.{name}"
+        for i in range(settings["num_hidden_layers"])
+        for name in ("alpha_n", "alpha_p", "beta", "eps")
+    ]
+    made = family(Config(settings), {name: Zeros(name, (1,), "F32", Path(), 0) for name in numbers})
+    values = made.metadata()
+    made.config.refuse_unread()
+    return {made.full_key(key): value for key, value in values.items()}
+
+
+PUBLISHED: list[tuple[Settings, dict[str, Value]]] = [
+    (
+        published.QWEN3_VL_4B,
+        {
+            "qwen3vl.rope.dimension_sections": [22, 21, 21, 0],
+            "qwen3vl.rope.freq_base": 5e6,
+            "qwen3vl.attention.key_length": 128,
+        },
+    ),
+    (
+        published.QWEN3_VL_30B_A3B,
+        {"qwen3vlmoe.expert_count": 128, "qwen3vlmoe.expert_feed_forward_length": 768},
+    ),
+    (
+        published.QWEN15_MOE_A2_7B,
+        {"qwen2moe.expert_used_count": 4, "qwen2moe.expert_shared_feed_forward_length": 5632},
+    ),
+    (
+        published.OLMO_3_7B,
+        {
+            "olmo2.attention.sliding_window": 4096,
+            "olmo2.attention.sliding_window_pattern": [True, True, True, False] * 8,
+            "olmo2.rope.scaling.type": "yarn",
+            "olmo2.rope.scaling.factor": 8.0,
+            "olmo2.rope.scaling.attn_factor": pytest.approx(1.0),
+        },
+    ),
+    (published.OLMOE_1B_7B, {"olmoe.expert_feed_forward_length": 1024, "olmoe.expert_count": 64}),
+    (published.GEMMA_2B, {"gemma.attention.head_count_kv": 1, "gemma.attention.key_length": 256}),
+    (published.SEED_OSS_36B, {"seed_oss.attention.head_count": 80, "seed_oss.rope.freq_base": 1e7}),
+    (published.APERTUS_8B, {"xielu.alpha_p": [0.0] * 32, "apertus.rope.freq_base": 12e6}),
+    (published.ERNIE_45_0_3B, {"ernie4_5.attention.key_length": 128}),
+    (
+        published.ERNIE_45_21B_A3B,
+        {
+            "ernie4_5-moe.leading_dense_block_count": 1,
+            "ernie4_5-moe.interleave_moe_layer_step": 1,
+            "ernie4_5-moe.expert_shared_feed_forward_length": 3072,
+        },
+    ),
+    (published.HUNYUAN_7B, {"hunyuan-dense.rope.freq_base": pytest.approx(11158839.925)}),
+    (published.HUNYUAN_A13B, {"hunyuan-moe.expert_used_count": 8, "hunyuan-moe.expert_count": 64}),
+    (published.EXAONE_4_1_2B, {"exaone4.context_length": 65536}),
+    (
+        published.EXAONE_4_32B,
+        {
+            "exaone4.attention.sliding_window": 4096,
+            "exaone4.attention.sliding_window_pattern": [True, True, True, False] * 16,
+        },
+    ),
+    (
+        published.GLM_45_AIR,
+        {
+            "glm4moe.rope.dimension_count": 64,
+            "glm4moe.expert_gating_func": 2,
+            "glm4moe.expert_shared_count": 1,
+            "glm4moe.leading_dense_block_count": 1,
+        },
+    ),
+    (published.GLM_46, {"glm4moe.block_count": 92, "glm4moe.expert_weights_scale": 2.5}),
+    (published.MINIMAX_M2, {"minimax-m2.rope.dimension_count": 64, "minimax-m2.expert_gating_func": 2}),
+    (published.STARCODER2_7B, {"starcoder2.context_length": 4096, "starcoder2.attention.head_count": 36}),
+]
+
+
+@pytest.mark.parametrize(("settings", "expected"), PUBLISHED)
+@pytest.mark.filterwarnings("ignore::convert.errors.ConversionWarning")
+def test_published_settings(settings: Settings, expected: dict[str, Value]) -> None:
+    values = metadata_of(settings)
+    assert {key: values[key] for key in expected} == expected
+    assert {type(value) for value in values.values()} <= {bool, int, float, str, list}
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}
+REFUSED: list[tuple[Settings, Settings, str]] = [
+    (published.QWEN3_VL_4B, {"attention_bias": True}, "attention_bias"),
+    (published.QWEN3_VL_30B_A3B, {"norm_topk_prob": False}, "norm_topk_prob"),
+    (published.QWEN3_VL_30B_A3B, {"mlp_only_layers": [1]}, "mlp_only_layers"),
+    (published.QWEN15_MOE_A2_7B, {"norm_topk_prob": True}, "norm_topk_prob"),
+    (published.QWEN15_MOE_A2_7B, {"head_dim": 96}, "head_dim"),
+    (published.OLMO_3_7B, {"head_dim": 64}, "head_dim"),
+    (
+        published.OLMO_3_7B,
+        {
+            "rope_scaling": None,
+            "rope_parameters": {
+                "full_attention": {"rope_theta": 5e5},
+                "sliding_attention": {"rope_theta": 1e4},
+            },
+        },
+        "sliding layers",
+    ),
+    (published.OLMOE_1B_7B, {"num_key_value_heads": 4}, "num_key_value_heads"),
+    (published.OLMOE_1B_7B, {"norm_topk_prob": True}, "norm_topk_prob"),
+    (published.OLMOE_1B_7B, {"clip_qkv": 8.0}, "clip_qkv"),
+    (published.GEMMA_2B, {"hidden_act": "gelu"}, "hidden_act"),
+    (published.SEED_OSS_36B, {"attention_out_bias": True}, "attention_out_bias"),
+    (published.APERTUS_8B, {"hidden_act": "silu"}, "hidden_act"),
+    (published.APERTUS_8B, {"post_norm": True}, "post_norm"),
+    (published.ERNIE_45_0_3B, {"use_bias": True}, "use_bias"),
+    (published.ERNIE_45_21B_A3B, {"moe_layer_interval": 2}, "moe_layer_interval"),
+    (published.ERNIE_45_21B_A3B, {"moe_layer_end_index": 20}, "moe_layer_end_index"),
+    (published.HUNYUAN_7B, {"attention_bias": True}, "attention_bias"),
+    (published.EXAONE_4_1_2B, {"sliding_window": 4096}, "30 layers"),
+    (published.EXAONE_4_32B, {"sliding_window": None}, "64 layers"),
+    (published.GLM_45_AIR, {"n_shared_experts": 0}, "n_shared_experts"),
+    (published.GLM_45_AIR, {"routed_scaling_factor": 0.0}, "routed_scaling_factor"),
+    (published.MINIMAX_M2, {"scoring_func": "softmax"}, "scoring_func"),
+    (published.STARCODER2_7B, {"head_dim": 64}, "head_dim"),
+    (published.STARCODER2_7B, {"hidden_act": "gelu"}, "hidden_act"),
+]
+
+
+@pytest.mark.parametrize(("settings", "change", "named"), REFUSED)
+@pytest.mark.filterwarnings("ignore::convert.errors.ConversionWarning")
+def test_what_llama_cpp_cannot_express_is_refused(settings: Settings, change: Settings, named: str) -> None:
+    metadata_of(settings)
+    with pytest.raises(UnsupportedError, match=named):
+        metadata_of(settings | change)
+
+
+@pytest.mark.parametrize(
+    ("settings", "change", "named"),
+    [
+        (published.OLMO_3_7B, {"layer_types": ["full_attention"]}, "layer_types"),
+        (published.OLMO_3_7B, {"layer_types": ["chunked_attention"] * 32}, "layer_types"),
+        (published.GLM_45_AIR, {"n_group": 3, "topk_group": 2}, "n_group"),
+        (published.HUNYUAN_A13B, {"moe_topk": [8, 4] * 16}, "moe_topk"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings: Settings, change: Settings, named: str) -> None:
+    with pytest.raises(CheckpointError, match=named):
+        metadata_of(settings | change)
+
+
+def test_each_rotary_pair_is_turned_where_axes_take_turns() -> None:
+    """llama.cpp leaves two of Qwen3-VL's 64 pairs alone with the published 24, 20, 20."""
+    for head_size in (12, 16, 80, 128):
+        values = metadata_of(published.QWEN3_VL_4B | {"head_dim": head_size})
+        sections = values["qwen3vl.rope.dimension_sections"]
+        assert isinstance(sections, list)
+        assert sum(sections) == head_size // 2
+        assert all(pair < 3 * sections[pair % 3] for pair in range(head_size // 2))

@@ -1,0 +1,227 @@
+"""Random checkpoints of the families that are a table and little else: a recipe each, and one writer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import GenerationConfig
+
+from tests.random_checkpoints.case import Case, randomize, sharpen_activations
+from tests.random_checkpoints.dense import GELU, YARN
+from tests.random_checkpoints.tokenizers import write_tokenizer
+
+Settings = Mapping[str, Any]
+
+SIZES: Settings = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+EXPERTS: Settings = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+VISION: Settings = {
+    "depth": 1,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_heads": 2,
+    "out_hidden_size": 32,
+    "deepstack_visual_indexes": [0],
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a family's checkpoint is made.
+
+    Attributes:
+        model: the name of transformers' class.
+        config: the name of its configuration.
+        settings: that are not those of ``SIZES``.
+        kind: of tokenizer.
+        outer: the configuration around that of the text, and its other parts; None where there is none.
+    """
+
+    model: str
+    config: str
+    settings: Settings = field(default_factory=dict)
+    kind: str = "qwen2"
+    outer: tuple[str, Settings] | None = None
+
+
+RECIPES: dict[str, Recipe] = {
+    "qwen3vl": Recipe(
+        "Qwen3VLForConditionalGeneration",
+        "Qwen3VLTextConfig",
+        {"head_dim": 16},
+        outer=("Qwen3VLConfig", {"vision_config": VISION}),
+    ),
+    "qwen3vlmoe": Recipe(
+        "Qwen3VLMoeForConditionalGeneration",
+        "Qwen3VLMoeTextConfig",
+        {**EXPERTS, "head_dim": 16},
+        outer=("Qwen3VLMoeConfig", {"vision_config": VISION}),
+    ),
+    "qwen2moe": Recipe(
+        "Qwen2MoeForCausalLM", "Qwen2MoeConfig", {**EXPERTS, "shared_expert_intermediate_size": 40}
+    ),
+    "olmo3": Recipe(
+        "Olmo3ForCausalLM", "Olmo3Config", {"num_hidden_layers": 5, "sliding_window": 16}, "olmo2"
+    ),
+    "olmoe": Recipe("OlmoeForCausalLM", "OlmoeConfig", {**EXPERTS, "num_key_value_heads": 4}, "olmo2"),
+    "gemma": Recipe("GemmaForCausalLM", "GemmaConfig", {"head_dim": 16}, "gemma"),
+    "seed_oss": Recipe("SeedOssForCausalLM", "SeedOssConfig", {"head_dim": 16}),
+    "apertus": Recipe("ApertusForCausalLM", "ApertusConfig", {}, "tekken"),
+    "ernie": Recipe("Ernie4_5ForCausalLM", "Ernie4_5Config", {"head_dim": 16}, "llama2"),
+    "erniemoe": Recipe(
+        "Ernie4_5_MoeForCausalLM",
+        "Ernie4_5_MoeConfig",
+        {"moe_num_experts": 6, "moe_k": 2, "moe_intermediate_size": 24, "moe_layer_end_index": 9},
+        "llama2",
+    ),
+    "hunyuan": Recipe("HunYuanDenseV1ForCausalLM", "HunYuanDenseV1Config", {"head_dim": 16}),
+    "hunyuanmoe": Recipe(
+        "HunYuanMoEV1ForCausalLM", "HunYuanMoEV1Config", {"num_experts": 6, "moe_topk": 2, "head_dim": 16}
+    ),
+    "exaone4": Recipe(
+        "Exaone4ForCausalLM",
+        "Exaone4Config",
+        {"sliding_window": None, "layer_types": ["full_attention"] * 2},
+    ),
+    "glm4moe": Recipe(
+        "Glm4MoeForCausalLM",
+        "Glm4MoeConfig",
+        {
+            "n_routed_experts": 8,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 24,
+            "head_dim": 16,
+            "routed_scaling_factor": 1.5,
+        },
+        "llama3",
+    ),
+    "minimax": Recipe(
+        "MiniMaxM2ForCausalLM",
+        "MiniMaxM2Config",
+        {"num_local_experts": 6, "num_experts_per_tok": 2, "head_dim": 16, "rotary_dim": 8},
+    ),
+    "starcoder2": Recipe("Starcoder2ForCausalLM", "Starcoder2Config", {}, "gpt2"),
+}
+
+
+def write(
+    name: str, directory: Path, *, fused: bool = False, sharpen: bool = False, **settings: Any
+) -> None:
+    """Write a recipe's checkpoint.
+
+    Args:
+        name: a key of ``RECIPES``.
+        fused: save experts as transformers 5 has them, not as they are published.
+        sharpen: large inputs to the activations, see ``sharpen_activations``.
+        settings: others than the recipe's.
+    """
+    recipe = RECIPES[name]
+    written = write_tokenizer(directory, recipe.kind)
+    sizes = {**SIZES, **recipe.settings, "vocab_size": written.n_tokens, **settings}
+    ids = {"bos_token_id": written.bos_token_id, "eos_token_id": written.eos_token_id, "pad_token_id": None}
+    made = getattr(transformers, recipe.config)(**sizes | ids)
+    if recipe.outer is not None:
+        config, others = recipe.outer
+        tied = {"tie_word_embeddings": sizes.get("tie_word_embeddings", False)}
+        made = getattr(transformers, config)(text_config=made.to_dict(), **others, **tied)
+    model = getattr(transformers, recipe.model)(made)
+    randomize(model)
+    if sharpen:
+        sharpen_activations(model)
+    model.generation_config = GenerationConfig(eos_token_id=written.eos_token_id)
+    model.save_pretrained(directory, save_original_format=not fused)
+
+
+def case(family: str, variant: str, name: str, *changes: Any, **settings: Any) -> Case:
+    """Return a case of the table: a recipe, and what is particular about this one."""
+    return Case(family, variant, partial(write, name, **settings), *changes)
+
+
+CASES: tuple[Case, ...] = (
+    case("qwen3vl", "dense", "qwen3vl"),
+    case(
+        "qwen3vl",
+        "dense, tied, heads of 12, three layers",
+        "qwen3vl",
+        tie_word_embeddings=True,
+        head_dim=12,
+        num_hidden_layers=3,
+    ),
+    case("qwen3vl", "experts", "qwen3vlmoe"),
+    case("qwen3vl", "experts, fused", "qwen3vlmoe", fused=True),
+    case("qwen2moe", "experts", "qwen2moe"),
+    case("qwen2moe", "tied, no biases", "qwen2moe", tie_word_embeddings=True, qkv_bias=False),
+    case("olmo2", "OLMo 3", "olmo3"),
+    case(
+        "olmo2", "OLMo 3, yarn", "olmo3", rope_scaling={**YARN, "rope_theta": 5e5, "attention_factor": 1.2}
+    ),
+    case("olmo2", "OLMoE", "olmoe"),
+    case("gemma", "Gemma 1", "gemma", 1e-2, GELU),
+    case("gemma", "Gemma 1, sharp", "gemma", sharpen=True),
+    case("seed_oss", "biases", "seed_oss"),
+    case("seed_oss", "tied, no biases", "seed_oss", tie_word_embeddings=True, attention_bias=False),
+    case("apertus", "xIELU", "apertus"),
+    case("apertus", "tied, biases", "apertus", tie_word_embeddings=True, attention_bias=True),
+    case("ernie4_5", "dense", "ernie"),
+    case("ernie4_5", "experts", "erniemoe"),
+    case(
+        "ernie4_5",
+        "experts, untied, none shared",
+        "erniemoe",
+        tie_word_embeddings=False,
+        moe_num_shared_experts=0,
+    ),
+    case("hunyuan", "dense", "hunyuan"),
+    case(
+        "hunyuan",
+        "dense, tied, alpha",
+        "hunyuan",
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "alpha": 50.0, "factor": 1.0},
+    ),
+    case("hunyuan", "experts", "hunyuanmoe"),
+    case("exaone4", "no windows", "exaone4"),
+    case(
+        "exaone4",
+        "windows",
+        "exaone4",
+        num_hidden_layers=64,
+        layer_types=None,
+        sliding_window=16,
+        hidden_size=16,
+        num_attention_heads=2,
+    ),
+    case("glm4moe", "dense layer and experts", "glm4moe"),
+    case(
+        "glm4moe",
+        "norms of heads, biases, groups",
+        "glm4moe",
+        use_qk_norm=True,
+        attention_bias=True,
+        n_group=4,
+        topk_group=2,
+        num_hidden_layers=3,
+    ),
+    case("minimax_m2", "half of each head turns", "minimax"),
+    case("minimax_m2", "fused", "minimax", fused=True),
+    case("starcoder2", "biases", "starcoder2", 1e-2, GELU),
+    case(
+        "starcoder2",
+        "untied, no biases, sharp",
+        "starcoder2",
+        sharpen=True,
+        tie_word_embeddings=False,
+        use_bias=False,
+    ),
+)
