@@ -49,6 +49,7 @@ __all__ = [
     "LogitsError",
     "MappedRange",
     "ScoredRows",
+    "GGML_FUNCTIONS",
     "graph_callback",
     "largest",
     "philox",
@@ -196,10 +197,12 @@ class GraphState:
     Args:
         cells_are_positions: each sequence has a stream of cells, in order. Otherwise all sequences share
             the cells, and positions are found from what is written.
+        is_exact: a row's bits may not depend on what is computed with it. Otherwise llama.cpp multiplies
+            packed weights with one or two rows, which is faster.
     """
 
-    def __init__(self, *, cells_are_positions: bool) -> None:
-        self._state = _kernels.new_graph_state(cells_are_positions)
+    def __init__(self, *, cells_are_positions: bool, is_exact: bool = True) -> None:
+        self._state = _kernels.new_graph_state(cells_are_positions, is_exact)
         self.address = _kernels.address_of_graph_state(self._state)
 
     def begin_decode(self) -> None:
@@ -207,31 +210,31 @@ class GraphState:
         _kernels.begin_decode(self._state)
 
 
-def graph_callback(
-    *,
-    init: int,
-    free: int,
-    new_tensor_4d: int,
-    set_name: int,
-    flash_attn_ext: int,
-    set_rows: int,
-    custom_4d: int,
-) -> int | None:
+GGML_FUNCTIONS = (
+    "init",
+    "free",
+    "new_tensor_4d",
+    "set_name",
+    "flash_attn_ext",
+    "set_rows",
+    "mul_mat",
+    "mul_mat_id",
+    "get_type_traits",
+    "custom_4d",
+)
+"""Functions of ggml's that ``graph_callback`` calls, without the prefix ``ggml_``."""
+
+
+def graph_callback(addresses: dict[str, int]) -> int | None:
     """Return the address of a callback that puts our kernels into llama.cpp's graphs (`cb_eval`).
 
     Its `cb_eval_user_data` is the address of a `GraphState`.
     None where the ggml whose functions these are lays out its tensors in a way that is not known here.
 
     Args:
-        init: address of `ggml_init`, and so on for the others.
-        free: `ggml_free`.
-        new_tensor_4d: `ggml_new_tensor_4d`.
-        set_name: `ggml_set_name`.
-        flash_attn_ext: `ggml_flash_attn_ext`.
-        set_rows: `ggml_set_rows`.
-        custom_4d: `ggml_custom_4d`.
+        addresses: of ``GGML_FUNCTIONS``, by name.
     """
-    return _kernels.graph_callback(init, free, new_tensor_4d, set_name, flash_attn_ext, set_rows, custom_4d)
+    return _kernels.graph_callback(addresses)
 
 
 def largest(logits: Float32, n_threads: int = 1) -> float:

@@ -140,7 +140,12 @@ float maximum_of(const float* x, int n_blocks) {
 
 #include "attention_kernels.hpp"
 
+#include "weight_kernels.hpp"
+
+#include "product_kernels.hpp"
+
 constexpr tinker::SimdPath kernels(const char* name) {
   return {name, scan, weigh, sum_at_least, sums_at_least,
-          find, maximum_of, attend, attention_scratch, attend_part, join_parts, part_size};
+          find, maximum_of, attend, attention_scratch, attend_part, join_parts, part_size,
+          multiply_rows};
 }

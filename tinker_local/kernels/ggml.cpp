@@ -11,6 +11,10 @@ namespace {
 
 using namespace tinker::ggml;
 
+constexpr int32_t kQ4_0 = 2;
+
+const TypeTraits* (*traits)(int type) = nullptr;  // of the installed ggml
+
 void no_operation(Tensor*, int, int, void*) {}
 
 template <class T>
@@ -35,7 +39,7 @@ Params params_of(const Tensor& node) {
 bool is_known_leaf(const Functions& ggml, Tensor* leaf) {
   constexpr const char* name = "tinker_local";
   ggml.set_name(leaf, name);  // behind the pointer to the data, the last that we use
-  return leaf->type == kFloat16 && !leaf->data && std::memcmp(leaf->name, name, sizeof "tinker_local") == 0;
+  return leaf->type == kFloat16 && !leaf->data && !leaf->extra && std::memcmp(leaf->name, name, sizeof "tinker_local") == 0;
 }
 
 bool is_known_attention(const Tensor& node, std::initializer_list<Tensor*> sources) {
@@ -48,6 +52,31 @@ bool is_known_attention(const Tensor& node, std::initializer_list<Tensor*> sourc
 // It writes rows of one tensor to another, and is a view of that.
 bool is_known_write(const Tensor& node, Tensor* to, std::initializer_list<Tensor*> sources) {
   return are<int64_t>(node.ne, {16, 8, 2, 1}) && sources_are(node, sources) && node.view_src == to;
+}
+
+// Shapes differ in every number, so that no source is taken for another.
+bool is_known_product(const Functions& ggml, Context* memory, int32_t& op) {
+  Tensor* weights = ggml.new_tensor_4d(memory, kFloat16, 16, 5, 1, 1);
+  Tensor* inputs = ggml.new_tensor_4d(memory, kFloat32, 16, 3, 2, 1);
+  const Tensor& node = *ggml.mul_mat(memory, weights, inputs);
+  op = node.op;
+  return node.type == kFloat32 && are<int64_t>(node.ne, {5, 3, 2, 1}) && sources_are(node, {weights, inputs});
+}
+
+bool is_known_product_of_experts(const Functions& ggml, Context* memory, int32_t& op) {
+  Tensor* weights = ggml.new_tensor_4d(memory, kFloat16, 16, 5, 7, 1);
+  Tensor* inputs = ggml.new_tensor_4d(memory, kFloat32, 16, 1, 3, 1);
+  Tensor* ids = ggml.new_tensor_4d(memory, kInt32, 2, 3, 1, 1);
+  const Tensor& node = *ggml.mul_mat_id(memory, weights, inputs, ids);
+  op = node.op;
+  return node.type == kFloat32 && are<int64_t>(node.ne, {5, 2, 3, 1}) && sources_are(node, {weights, inputs, ids});
+}
+
+// A type of blocks, and one without.
+bool are_known_traits(const TypeTraits& half, const TypeTraits& q4_0) {
+  return half.block_size == 1 && half.block_bytes == 2 && !half.is_quantized && half.to_float &&
+         std::strcmp(q4_0.name, "q4_0") == 0 && q4_0.block_size == 32 && q4_0.block_bytes == 18 &&
+         q4_0.is_quantized && q4_0.to_float;
 }
 
 bool is_known_custom(const Tensor& node, std::initializer_list<Tensor*> sources, void* user_data) {
@@ -69,14 +98,18 @@ std::optional<Ops> ops_in(const Functions& ggml, Context* memory) {
   Tensor* sources[] = {query, key};
   Tensor* custom =
       ggml.custom_4d(memory, kFloat32, 5, 6, 7, 8, sources, 2, no_operation, -1, query);
+  Ops ops{attention->op, write->op, -1, -1, custom->op};
   const bool is_known = is_known_leaf(ggml, key) &&
+                        are_known_traits(*ggml.type_traits(kFloat16), *ggml.type_traits(kQ4_0)) &&
+                        is_known_product(ggml, memory, ops.mul_mat) &&
+                        is_known_product_of_experts(ggml, memory, ops.mul_mat_id) &&
                         is_known_attention(*attention, {query, key, value, mask}) &&
                         is_known_write(*write, key, {rows, numbers, key}) &&
                         is_known_custom(*custom, {query, key}, query) && key->op == kNoOp &&
                         attention->op != custom->op && attention->op != write->op &&
                         write->op != custom->op;
   if (!is_known) return std::nullopt;
-  return Ops{attention->op, write->op, custom->op};
+  return ops;
 }
 
 }  // namespace
@@ -87,5 +120,8 @@ std::optional<tinker::ggml::Ops> tinker::ggml::known_ops(const Functions& ggml) 
   if (!memory) return std::nullopt;
   const std::optional<Ops> ops = ops_in(ggml, memory);
   ggml.free(memory);
+  if (ops) traits = ggml.type_traits;
   return ops;
 }
+
+const TypeTraits& tinker::ggml::type_traits(int32_t type) { return *traits(type); }

@@ -8,8 +8,8 @@
 
 namespace tinker::ggml {
 
-constexpr int32_t kFloat32 = 0, kFloat16 = 1, kInt64 = 27;  // enum ggml_type
-constexpr int32_t kNoOp = 0;                                // enum ggml_op, of leaves
+constexpr int32_t kFloat32 = 0, kFloat16 = 1, kInt32 = 26, kInt64 = 27;  // enum ggml_type
+constexpr int32_t kNoOp = 0;                                             // enum ggml_op, of leaves
 
 // struct ggml_tensor. A node of a graph is a tensor with an operation and its sources.
 struct Tensor {
@@ -25,6 +25,7 @@ struct Tensor {
   size_t view_offs;
   char* data;
   char name[64];
+  void* extra;  // not null where llama.cpp has repacked weights
 };
 
 // op_params of flash attention.
@@ -41,6 +42,16 @@ struct Custom {
   Compute compute;
   int32_t n_tasks;  // -1: one for each thread
   void* user_data;
+};
+
+// struct ggml_type_traits: a format of numbers, in blocks.
+struct TypeTraits {
+  const char* name;
+  int64_t block_size;  // numbers of a block
+  int64_t interleave;
+  size_t block_bytes;
+  bool is_quantized;
+  void (*to_float)(const void* from, float* to, int64_t n);
 };
 
 // struct ggml_init_params.
@@ -61,16 +72,22 @@ struct Functions {
   Tensor* (*flash_attn_ext)(Context*, Tensor* query, Tensor* key, Tensor* value, Tensor* mask, float scale,
                             float max_bias, float soft_cap);
   Tensor* (*set_rows)(Context*, Tensor* to, Tensor* rows, Tensor* numbers);
+  Tensor* (*mul_mat)(Context*, Tensor* weights, Tensor* inputs);
+  Tensor* (*mul_mat_id)(Context*, Tensor* weights, Tensor* inputs, Tensor* ids);
+  const TypeTraits* (*type_traits)(int type);
   Tensor* (*custom_4d)(Context*, int type, int64_t, int64_t, int64_t, int64_t, Tensor** sources,
                        int n_sources, Compute, int n_tasks, void* user_data);
 };
 
 // The installed ggml's numbers of operations (enum ggml_op), which move from version to version.
 struct Ops {
-  int32_t flash_attn_ext = -1, set_rows = -1, custom = -1;
+  int32_t flash_attn_ext = -1, set_rows = -1, mul_mat = -1, mul_mat_id = -1, custom = -1;
 };
 
 // Nothing where the installed ggml keeps anything elsewhere than the structures above say.
 std::optional<Ops> known_ops(const Functions& ggml);
+
+// The installed ggml's traits of a type, once `known_ops` has found the ops.
+const TypeTraits& type_traits(int32_t type);
 
 }  // namespace tinker::ggml

@@ -5,6 +5,7 @@
 #include <new>
 
 #include "graph_attention.hpp"
+#include "graph_products.hpp"
 
 namespace {
 
@@ -17,6 +18,8 @@ struct Entry {
 };
 constexpr Entry table[] = {
     {&ggml::Ops::flash_attn_ext, graph_attention},
+    {&ggml::Ops::mul_mat, graph_product},
+    {&ggml::Ops::mul_mat_id, graph_product_of_experts},
 };
 
 ggml::Ops ops;  // written once, before anybody has the callback

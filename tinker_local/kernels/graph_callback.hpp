@@ -17,7 +17,7 @@ namespace tinker {
 struct GraphOperation {
   bool (*can_compute)(const ggml::Tensor& node);  // asked of a node as ggml made it
   ggml::Compute compute;                          // called on a node that was taken over
-  // In one thread, before; returns what `compute` gets. Null where there is no memory for it.
+  // In one thread, before; returns what `compute` gets. Null where the node is better left to ggml.
   void* (*prepare)(const ggml::Tensor& node, GraphState& state);
 };
 

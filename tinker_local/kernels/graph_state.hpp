@@ -36,10 +36,11 @@ struct Workspace {
 
 class GraphState {
  public:
-  explicit GraphState(bool cells_are_positions) : caches(cells_are_positions) {}
+  GraphState(bool cells_are_positions, bool is_exact) : caches(cells_are_positions), is_exact(is_exact) {}
 
   KvCaches caches;
   Workspace workspace;
+  const bool is_exact;  // a product's bits may not depend on the number of rows
 
   // Said before each decode. What an earlier one left is over, whether or not it was computed.
   void begin_decode() { is_over_ = true; }

@@ -331,27 +331,29 @@ nb::object philox_block(PhiloxBlock counter, uint64_t key0, uint64_t key1) {
 
 // --- for llama.cpp: functions and data by their addresses ----------------------------------------
 
-nb::object address_of_graph_callback(uintptr_t init, uintptr_t free, uintptr_t new_tensor_4d,
-                                     uintptr_t set_name, uintptr_t flash_attn_ext, uintptr_t set_rows,
-                                     uintptr_t custom_4d) {
+// `addresses` has those of ggml's functions by their names, without the prefix.
+nb::object address_of_graph_callback(const nb::dict& addresses) {
   ggml::Functions functions;
-  const auto put = [](auto& function, uintptr_t address) {
-    function = reinterpret_cast<std::decay_t<decltype(function)>>(address);
+  const auto put = [&](auto& function, const char* name) {
+    function = reinterpret_cast<std::decay_t<decltype(function)>>(nb::cast<uintptr_t>(addresses[name]));
   };
-  put(functions.init, init);
-  put(functions.free, free);
-  put(functions.new_tensor_4d, new_tensor_4d);
-  put(functions.set_name, set_name);
-  put(functions.flash_attn_ext, flash_attn_ext);
-  put(functions.set_rows, set_rows);
-  put(functions.custom_4d, custom_4d);
+  put(functions.init, "init");
+  put(functions.free, "free");
+  put(functions.new_tensor_4d, "new_tensor_4d");
+  put(functions.set_name, "set_name");
+  put(functions.flash_attn_ext, "flash_attn_ext");
+  put(functions.set_rows, "set_rows");
+  put(functions.mul_mat, "mul_mat");
+  put(functions.mul_mat_id, "mul_mat_id");
+  put(functions.type_traits, "get_type_traits");
+  put(functions.custom_4d, "custom_4d");
   const GraphCallback callback = graph_callback(functions);
   return callback ? nb::cast(reinterpret_cast<uintptr_t>(callback)) : nb::none();
 }
 
 // A capsule owns the state, as it does an abort flag.
-nb::capsule new_graph_state(bool cells_are_positions) {
-  return nb::capsule(new GraphState(cells_are_positions),
+nb::capsule new_graph_state(bool cells_are_positions, bool is_exact) {
+  return nb::capsule(new GraphState(cells_are_positions, is_exact),
                      [](void* state) noexcept { delete static_cast<GraphState*>(state); });
 }
 
@@ -386,9 +388,8 @@ NB_MODULE(_kernels, m) {
         "seed"_a, "sample"_a, "position"_a, "topk"_a, "n_threads"_a);
   m.def("largest", &largest, "logits"_a, "n_threads"_a);
   m.def("philox", &philox_block, "counter"_a, "key0"_a, "key1"_a);
-  m.def("graph_callback", &address_of_graph_callback, "init"_a, "free"_a, "new_tensor_4d"_a, "set_name"_a,
-        "flash_attn_ext"_a, "set_rows"_a, "custom_4d"_a);
-  m.def("new_graph_state", &new_graph_state, "cells_are_positions"_a);
+  m.def("graph_callback", &address_of_graph_callback, "addresses"_a);
+  m.def("new_graph_state", &new_graph_state, "cells_are_positions"_a, "is_exact"_a);
   m.def("begin_decode", &begin_decode, "state"_a);
   m.def("address_of_graph_state", &address_of_graph_state, "state"_a);
   m.def("new_abort_flag", &new_abort_flag);

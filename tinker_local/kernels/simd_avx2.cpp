@@ -48,7 +48,7 @@ inline __m256 exponent(__m256 a) {
 }
 inline Lanes exponent(Lanes a) { return {exponent(a.lo), exponent(a.hi)}; }
 
-#include "reduce_x86.hpp"
+#include "x86.hpp"
 
 inline float sum(Lanes a) { return sum8(_mm256_add_ps(a.lo, a.hi)); }
 inline float maximum(Lanes a) { return maximum8(_mm256_max_ps(a.lo, a.hi)); }
@@ -57,6 +57,29 @@ inline __m256 load_half8(const uint16_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
 inline Lanes load_half(const uint16_t* p) { return {load_half8(p), load_half8(p + 8)}; }
+
+// --- weights ---
+
+inline Lanes from_int8(__m256i lo, __m256i hi) { return {_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)}; }
+inline Lanes from_bytes(Bytes a) {
+  return from_int8(_mm256_cvtepu8_epi32(a.v), _mm256_cvtepu8_epi32(_mm_unpackhi_epi64(a.v, a.v)));
+}
+inline Lanes from_signed(Bytes a) {
+  return from_int8(_mm256_cvtepi8_epi32(a.v), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(a.v, a.v)));
+}
+inline __m256 load_bfloat8(const uint16_t* p) {
+  const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+inline Lanes load_bfloat(const uint16_t* p) { return {load_bfloat8(p), load_bfloat8(p + 8)}; }
+inline float from_half(uint16_t half) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half))); }
+
+using Strip = __m256;
+constexpr int kStrip = 8;
+inline Strip strip(float a) { return _mm256_set1_ps(a); }
+inline Strip load_strip(const float* p) { return _mm256_loadu_ps(p); }
+inline void store_strip(float* p, Strip a) { _mm256_storeu_ps(p, a); }
+inline Strip fma(Strip a, Strip b, Strip c) { return _mm256_fmadd_ps(a, b, c); }
 
 constexpr int kWide = 1;  // Lanes that a product keeps of each of four rows
 

@@ -34,7 +34,7 @@ inline __m256 upper(__m512 a) {
   return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1));
 }
 
-#include "reduce_x86.hpp"
+#include "x86.hpp"
 
 inline float sum(Lanes a) { return sum8(_mm256_add_ps(_mm512_castps512_ps256(a.v), upper(a.v))); }
 inline float maximum(Lanes a) {
@@ -44,6 +44,25 @@ inline float maximum(Lanes a) {
 inline Lanes load_half(const uint16_t* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }
+
+// --- weights ---
+
+inline Lanes from_bytes(Bytes a) { return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(a.v))}; }
+inline Lanes from_signed(Bytes a) { return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(a.v))}; }
+inline Lanes load_bfloat(const uint16_t* p) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+}
+inline float from_half(uint16_t half) {
+  return _mm512_cvtss_f32(_mm512_cvtph_ps(_mm256_castsi128_si256(_mm_cvtsi32_si128(half))));
+}
+
+using Strip = __m512;
+constexpr int kStrip = 16;
+inline Strip strip(float a) { return _mm512_set1_ps(a); }
+inline Strip load_strip(const float* p) { return _mm512_loadu_ps(p); }
+inline void store_strip(float* p, Strip a) { _mm512_storeu_ps(p, a); }
+inline Strip fma(Strip a, Strip b, Strip c) { return _mm512_fmadd_ps(a, b, c); }
 
 constexpr int kWide = 4;  // Lanes that a product keeps of each of four rows
 

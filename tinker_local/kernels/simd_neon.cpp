@@ -89,6 +89,53 @@ inline Lanes load_half(const uint16_t* p) {
   return each([=](int i) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))); });
 }
 
+// --- weights ---
+
+// Sixteen bytes.
+struct Bytes {
+  uint8x16_t v;
+};
+inline Bytes load_bytes(const void* p) { return {vld1q_u8(static_cast<const uint8_t*>(p))}; }
+inline Bytes bytes(int a) { return {vdupq_n_u8(static_cast<uint8_t>(a))}; }
+inline Bytes operator&(Bytes a, Bytes b) { return {vandq_u8(a.v, b.v)}; }
+inline Bytes operator|(Bytes a, Bytes b) { return {vorrq_u8(a.v, b.v)}; }
+template <int n>
+inline Bytes shift_right(Bytes a) {
+  return {vshrq_n_u8(a.v, n)};
+}
+template <int n>
+inline Bytes shift_left(Bytes a) {
+  return {vshlq_n_u8(a.v, n)};
+}
+inline Bytes look_up(Bytes table, Bytes places) { return {vqtbl1q_u8(table.v, places.v)}; }
+inline Bytes spread_bits(const uint8_t* p) {
+  const uint8x8_t place = vcreate_u8(0x8040201008040201);
+  return {vtstq_u8(vcombine_u8(vdup_n_u8(p[0]), vdup_n_u8(p[1])), vcombine_u8(place, place))};
+}
+inline Lanes from_bytes(Bytes a) {
+  const uint16x8_t lo = vmovl_u8(vget_low_u8(a.v)), hi = vmovl_u8(vget_high_u8(a.v));
+  return {{vcvtq_f32_u32(vmovl_u16(vget_low_u16(lo))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(lo))),
+           vcvtq_f32_u32(vmovl_u16(vget_low_u16(hi))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(hi)))}};
+}
+inline Lanes from_signed(Bytes a) {
+  const int8x16_t b = vreinterpretq_s8_u8(a.v);
+  const int16x8_t lo = vmovl_s8(vget_low_s8(b)), hi = vmovl_s8(vget_high_s8(b));
+  return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(lo))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(lo))),
+           vcvtq_f32_s32(vmovl_s16(vget_low_s16(hi))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(hi)))}};
+}
+inline Lanes load_bfloat(const uint16_t* p) {
+  return each([=](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)); });
+}
+inline float from_half(uint16_t half) {
+  return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(half))), 0);
+}
+using Strip = float32x4_t;
+constexpr int kStrip = 4;
+inline Strip strip(float a) { return vdupq_n_f32(a); }
+inline Strip load_strip(const float* p) { return vld1q_f32(p); }
+inline void store_strip(float* p, Strip a) { vst1q_f32(p, a); }
+inline Strip fma(Strip a, Strip b, Strip c) { return vfmaq_f32(c, a, b); }
+
 constexpr int kWide = 1;  // Lanes that a product keeps of each of four rows
 
 inline void transpose4(const float* from, int stride, float* to, int to_stride) {

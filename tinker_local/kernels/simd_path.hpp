@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "attention.hpp"
+#include "product.hpp"
 
 namespace tinker {
 
@@ -49,6 +50,11 @@ struct SimdPath {
   void (*join_parts)(const AttentionCells& cells, const AttentionRow* rows, int n_rows, int n_parts,
                      float* sums);
   size_t (*part_size)(int value_size);
+
+  // Columns first .. first + n_columns of a product, for some rows; `panel` is scratch memory for kColumns times
+  // kSpan numbers.
+  void (*multiply_rows)(const Weights& weights, int64_t first, int n_columns, const ProductRow* rows, int n_rows,
+                        float* panel);
 };
 
 // Null where the compiler or the processor lacks the instructions.

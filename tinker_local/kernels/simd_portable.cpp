@@ -124,6 +124,66 @@ inline Lanes load_half(const uint16_t* p) {
   return each([=](int i) { return from_half(p[i]); });
 }
 
+// --- weights ---
+
+// Sixteen bytes.
+struct Bytes {
+  uint8_t v[16];
+};
+template <class F>
+inline Bytes each_byte(F f) {
+  Bytes r;
+  for (int i = 0; i < 16; ++i) r.v[i] = static_cast<uint8_t>(f(i));
+  return r;
+}
+inline Bytes load_bytes(const void* p) {
+  Bytes r;
+  std::memcpy(r.v, p, sizeof r.v);
+  return r;
+}
+inline Bytes bytes(int a) {
+  return each_byte([=](int) { return a; });
+}
+inline Bytes operator&(Bytes a, Bytes b) {
+  return each_byte([&](int i) { return a.v[i] & b.v[i]; });
+}
+inline Bytes operator|(Bytes a, Bytes b) {
+  return each_byte([&](int i) { return a.v[i] | b.v[i]; });
+}
+template <int n>
+inline Bytes shift_right(Bytes a) {
+  return each_byte([&](int i) { return a.v[i] >> n; });
+}
+template <int n>
+inline Bytes shift_left(Bytes a) {
+  return each_byte([&](int i) { return a.v[i] << n; });
+}
+inline Bytes look_up(Bytes table, Bytes places) {
+  return each_byte([&](int i) { return table.v[places.v[i]]; });
+}
+inline Bytes spread_bits(const uint8_t* p) {
+  return each_byte([=](int i) { return p[i / 8] >> i % 8 & 1 ? 255 : 0; });
+}
+inline Lanes from_bytes(Bytes a) {
+  return each([&](int i) { return static_cast<float>(a.v[i]); });
+}
+inline Lanes from_signed(Bytes a) {
+  return each([&](int i) { return static_cast<float>(static_cast<int8_t>(a.v[i])); });
+}
+inline Lanes load_bfloat(const uint16_t* p) {
+  return each([=](int i) {
+    const uint32_t word = static_cast<uint32_t>(p[i]) << 16;
+    float result;
+    std::memcpy(&result, &word, sizeof result);
+    return result;
+  });
+}
+using Strip = Lanes;  // all sixteen
+constexpr int kStrip = 16;
+inline Strip strip(float a) { return all(a); }
+inline Strip load_strip(const float* p) { return load(p); }
+inline void store_strip(float* p, Strip a) { store(p, a); }
+
 constexpr int kWide = 1;  // Lanes that a product keeps of each of four rows
 
 inline void transpose16(const float* from, int stride, float* to, int to_stride) {

@@ -19,14 +19,6 @@ from tinker_local.llama.ggml import address
 def graph_callback() -> int | None:
     """Return the address for ``cb_eval``; None where the installed ggml is not the one that is known."""
     try:
-        return kernels.graph_callback(
-            init=address("ggml_init"),
-            free=address("ggml_free"),
-            new_tensor_4d=address("ggml_new_tensor_4d"),
-            set_name=address("ggml_set_name"),
-            flash_attn_ext=address("ggml_flash_attn_ext"),
-            set_rows=address("ggml_set_rows"),
-            custom_4d=address("ggml_custom_4d"),
-        )
+        return kernels.graph_callback({name: address(f"ggml_{name}") for name in kernels.GGML_FUNCTIONS})
     except ImportError:
         return None

@@ -47,13 +47,19 @@ class Model:
     """
 
     def __init__(
-        self, path: Path, n_gpu_layers: int, devices: str | None = None, *, check_data: bool = False
+        self,
+        path: Path,
+        n_gpu_layers: int,
+        devices: str | None = None,
+        *,
+        repack: bool = True,
+        check_data: bool = False,
     ) -> None:
         self.files = MappedFiles([path, *check_model(path).others])
         params = llama_cpp.llama_model_default_params()
         params.check_tensors = check_data  # reads the whole file, and refuses NaN and infinities
         params.n_gpu_layers = n_gpu_layers
-        params.use_extra_bufts = not start_backend().avoids_extra_buffers
+        params.use_extra_bufts = repack and not start_backend().avoids_extra_buffers
         pointers = device_pointers(devices)
         params.devices = ctypes.cast(pointers, ctypes.c_void_p) if pointers else None
         flag = new_abort_flag()
@@ -324,7 +330,7 @@ _models: weakref.WeakValueDictionary[tuple[object, ...], Model] = weakref.WeakVa
 _models_lock = threading.Lock()
 
 
-def load_model(path: Path, n_gpu_layers: int, devices: str | None = None) -> Model:
+def load_model(path: Path, n_gpu_layers: int, devices: str | None = None, *, repack: bool = True) -> Model:
     """Open a GGUF file, or share the model if this process has it open already.
 
     Args:
@@ -337,11 +343,11 @@ def load_model(path: Path, n_gpu_layers: int, devices: str | None = None) -> Mod
             such device.
     """
     path, version = file_version(path)
-    key = (path, version, n_gpu_layers, devices)
+    key = (path, version, n_gpu_layers, devices, repack)
     with _models_lock:
         model = _models.get(key)
         if model is None or model.files.is_lost:
-            model = Model(path, n_gpu_layers, devices)
+            model = Model(path, n_gpu_layers, devices, repack=repack)
             if file_version(path)[1] != version:
                 raise BadRequestError(f"{path} was changed while it was opened; open it again")
             _models[key] = model

@@ -1,0 +1,18 @@
+#pragma once
+
+#include "graph_callback.hpp"
+
+namespace tinker {
+
+bool can_compute_product(const ggml::Tensor& node);
+bool can_compute_product_of_experts(const ggml::Tensor& node);
+void* prepare_product(const ggml::Tensor& node, GraphState& state);
+void compute_product(ggml::Tensor* node, int thread, int n_threads, void* user_data);
+void compute_product_of_experts(ggml::Tensor* node, int thread, int n_threads, void* user_data);
+
+// Weights times activations: GGML_OP_MUL_MAT and GGML_OP_MUL_MAT_ID.
+constexpr GraphOperation graph_product{can_compute_product, compute_product, prepare_product};
+constexpr GraphOperation graph_product_of_experts{can_compute_product_of_experts, compute_product_of_experts,
+                                                  prepare_product};
+
+}  // namespace tinker

@@ -1,0 +1,165 @@
+// Matrix products over `Lanes` and `Strip`, as many of the sixteen lanes as a register has (see product.hpp for
+// the order of the sums, and weight_kernels.hpp for the types of weights).
+//
+// Few rows: weights are unpacked in registers, since that is what takes the time. More rows: 24 columns
+// of 512 weights are unpacked to a panel once, and small tiles of rows and columns are summed in registers.
+
+// Weights first .. first + n of a row, to float32, with zeros up to whole lanes. `first` is a multiple of 512.
+template <class Type>
+void unpack(const char* row, int64_t first, int n, float* to) {
+  const auto* block = reinterpret_cast<const uint8_t*>(row) + first / Type::kSize * Type::kBytes;
+  int i = 0;
+  for (; i + Type::kSize <= n; i += Type::kSize, block += Type::kBytes) {
+    Type::each(block, [&](int group, Lanes weights) { store(to + i + 16 * group, weights); });
+  }
+  if (i < n) {  // of plain numbers only
+    uint8_t rest[Type::kBytes] = {};
+    memcpy(rest, block, static_cast<size_t>(n - i) * (Type::kBytes / Type::kSize));
+    Type::each(rest, [&](int, Lanes weights) { store(to + i, weights); });
+  }
+}
+
+// The products of R rows with C columns.
+template <class Type, int R, int C>
+inline void dot_tile(const tinker::Weights& weights, int64_t first, const tinker::ProductRow* rows) {
+  const uint8_t* blocks[C];
+  float totals[R][C] = {};
+  for (int c = 0; c < C; ++c) {
+    blocks[c] = reinterpret_cast<const uint8_t*>(weights.data + static_cast<size_t>(first + c) * weights.stride);
+  }
+  for (int64_t k = 0; k < weights.size;) {
+    const int64_t end = k + tinker::kSpan < weights.size ? k + tinker::kSpan : weights.size;
+    Lanes sums[R][C];
+    for (int r = 0; r < R; ++r) {
+      for (int c = 0; c < C; ++c) sums[r][c] = all(0.0f);
+    }
+    for (; k < end; k += Type::kSize) {
+      for (int c = 0; c < C; ++c) {
+        Type::each(blocks[c], [&](int group, Lanes w) {
+          for (int r = 0; r < R; ++r) sums[r][c] = fma(load(rows[r].input + k + 16 * group), w, sums[r][c]);
+        });
+        blocks[c] += Type::kBytes;
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      for (int c = 0; c < C; ++c) totals[r][c] += sum(sums[r][c]);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int c = 0; c < C; ++c) rows[r].output[first + c] = totals[r][c];
+  }
+}
+
+template <class Type, int R, int C>
+void dot_columns(const tinker::Weights& weights, int64_t first, int n, const tinker::ProductRow* rows) {
+  int c = 0;
+  for (; c + C <= n; c += C) dot_tile<Type, R, C>(weights, first + c, rows);
+  for (; c < n; ++c) dot_tile<Type, R, 1>(weights, first + c, rows);
+}
+
+constexpr int kFewRows = 4;  // rows up to which unpacking in registers is faster: measured
+
+// Products of few rows with n columns; their size is a multiple of the blocks'.
+template <class Type>
+void dot(const tinker::Weights& weights, int64_t first, int n, const tinker::ProductRow* rows, int n_rows) {
+  if (n_rows == 1) return dot_columns<Type, 1, 2>(weights, first, n, rows);
+  if (n_rows == 2) return dot_columns<Type, 2, 2>(weights, first, n, rows);
+  if (n_rows == 3) return dot_columns<Type, 3, 1>(weights, first, n, rows);
+  return dot_columns<Type, 4, 1>(weights, first, n, rows);
+}
+
+struct WeightType {
+  int32_t type;
+  int size;  // of a block
+  void (*unpack)(const char* row, int64_t first, int n, float* to);
+  void (*dot)(const tinker::Weights& weights, int64_t first, int n, const tinker::ProductRow* rows, int n_rows);
+};
+
+template <class... Types>
+const WeightType* find_type(int32_t type) {
+  static constexpr WeightType table[] = {{Types::kType, Types::kSize, unpack<Types>, dot<Types>}...};
+  for (const WeightType& entry : table) {
+    if (entry.type == type) return &entry;
+  }
+  return nullptr;
+}
+
+inline const WeightType* weight_type(int32_t type) {
+  return find_type<F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4>(type);
+}
+
+// Adds to the outputs of R rows the products of n numbers with C columns of a panel.
+template <int R, int C>
+inline void multiply_tile(const tinker::ProductRow* rows, int64_t k, const float* panel, int n, int64_t column) {
+  float lanes[R][C][kLanes];
+  for (int i = 0; i < kLanes; i += kStrip) {
+    Strip sums[R][C];
+    for (int r = 0; r < R; ++r) {
+      for (int c = 0; c < C; ++c) sums[r][c] = strip(0.0f);
+    }
+    for (int j = i; j < n; j += kLanes) {
+      Strip w[C];
+      for (int c = 0; c < C; ++c) w[c] = load_strip(panel + c * tinker::kSpan + j);
+      for (int r = 0; r < R; ++r) {
+        const Strip x = load_strip(rows[r].input + k + j);
+        for (int c = 0; c < C; ++c) sums[r][c] = fma(x, w[c], sums[r][c]);
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      for (int c = 0; c < C; ++c) store_strip(lanes[r][c] + i, sums[r][c]);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int c = 0; c < C; ++c) rows[r].output[column + c] += sum(load(lanes[r][c]));
+  }
+}
+
+// The same for all of a panel's columns.
+template <int R>
+inline void multiply_panel(const tinker::ProductRow* rows, int64_t k, const float* panel, int n, int64_t first,
+                           int n_columns) {
+  int c = 0;
+  for (; c + 3 <= n_columns; c += 3) multiply_tile<R, 3>(rows, k, panel + c * tinker::kSpan, n, first + c);
+  for (; c < n_columns; ++c) multiply_tile<R, 1>(rows, k, panel + c * tinker::kSpan, n, first + c);
+}
+
+inline void multiply_panel(const tinker::ProductRow* rows, int n_rows, int64_t k, const float* panel, int n,
+                           int64_t first, int n_columns) {
+  int r = 0;
+  for (; r + 4 <= n_rows; r += 4) multiply_panel<4>(rows + r, k, panel, n, first, n_columns);
+  if (n_rows - r == 3) multiply_panel<3>(rows + r, k, panel, n, first, n_columns);
+  if (n_rows - r == 2) multiply_panel<2>(rows + r, k, panel, n, first, n_columns);
+  if (n_rows - r == 1) multiply_panel<1>(rows + r, k, panel, n, first, n_columns);
+}
+
+inline void unpack_panel(const tinker::Weights& weights, const WeightType* type, int64_t first, int n_columns,
+                         int64_t k, int n, float* panel) {
+  for (int c = 0; c < n_columns; ++c, panel += tinker::kSpan) {
+    const char* row = weights.data + static_cast<size_t>(first + c) * weights.stride;
+    if (type) {
+      type->unpack(row, k, n, panel);
+    } else {
+      weights.to_float(row + static_cast<size_t>(k / tinker::kSpan) * weights.span_stride, panel, n);
+    }
+  }
+}
+
+// Products of rows with n_columns columns from `first` on; `panel` has room for 24 times 512 numbers.
+void multiply_rows(const tinker::Weights& weights, int64_t first, int n_columns, const tinker::ProductRow* rows,
+                   int n_rows, float* panel) {
+  const WeightType* type = weight_type(weights.type);
+  if (n_rows <= kFewRows && type && weights.size % type->size == 0) {
+    return type->dot(weights, first, n_columns, rows, n_rows);
+  }
+  for (int done = 0; done < n_columns; done += tinker::kColumns) {
+    const int columns = n_columns - done < tinker::kColumns ? n_columns - done : tinker::kColumns;
+    for (int r = 0; r < n_rows; ++r) {
+      for (int c = 0; c < columns; ++c) rows[r].output[first + done + c] = 0;
+    }
+    for (int64_t k = 0; k < weights.size; k += tinker::kSpan) {
+      const int n = static_cast<int>(weights.size - k < tinker::kSpan ? weights.size - k : tinker::kSpan);
+      unpack_panel(weights, type, first + done, columns, k, n, panel);
+      multiply_panel(rows, n_rows, k, panel, n, first + done, columns);
+    }
+  }
+}
