@@ -15,8 +15,13 @@ from tinker_local.llama.ggml import bind
 from tinker_local.llama.graph_callback import graph_callback
 
 POINTER = ctypes.c_void_p
-F32, F16, I64 = 0, 1, 27  # enum ggml_type
-_TYPES = {np.dtype(np.float32): F32, np.dtype(np.float16): F16, np.dtype(np.int64): I64}
+F32, F16, I32, I64 = 0, 1, 26, 27  # enum ggml_type
+_TYPES = {
+    np.dtype(np.float32): F32,
+    np.dtype(np.float16): F16,
+    np.dtype(np.int32): I32,
+    np.dtype(np.int64): I64,
+}
 _ROOM = 1 << 20  # bytes for a graph and its tensors, their data aside
 
 
@@ -30,6 +35,8 @@ new_tensor = bind("ggml_new_tensor_4d", POINTER, POINTER, ctypes.c_int, *[ctypes
 data_of = bind("ggml_get_data", POINTER, POINTER)
 op_of = bind("ggml_op_desc", ctypes.c_char_p, POINTER)
 flash_attn_ext = bind("ggml_flash_attn_ext", POINTER, *[POINTER] * 5, *[ctypes.c_float] * 3)
+mul_mat = bind("ggml_mul_mat", POINTER, *[POINTER] * 3)
+mul_mat_id = bind("ggml_mul_mat_id", POINTER, *[POINTER] * 4)
 add_sinks = bind("ggml_flash_attn_ext_add_sinks", None, POINTER, POINTER)
 set_rows = bind("ggml_set_rows", POINTER, *[POINTER] * 4)
 view_4d = bind("ggml_view_4d", POINTER, POINTER, POINTER, *[ctypes.c_int64] * 4, *[ctypes.c_size_t] * 4)

@@ -214,17 +214,14 @@ def test_other_operations_are_left_alone() -> None:
             assert ctypes.string_at(node, 256) == before
 
 
-FUNCTIONS = ("init", "free", "new_tensor_4d", "set_name", "flash_attn_ext", "set_rows", "custom_4d")
-
-
 def test_a_ggml_that_keeps_things_elsewhere_is_refused() -> None:
-    functions = {name: address(f"ggml_{name}") for name in FUNCTIONS}
-    assert kernels.graph_callback(**functions) == graph_callback()
+    functions = {name: address(f"ggml_{name}") for name in kernels.GGML_FUNCTIONS}
+    assert kernels.graph_callback(functions) == graph_callback()
 
     def refused(name: str, function: Any) -> bool:
         found = ctypes.cast(function, POINTER).value
         assert found is not None
-        return kernels.graph_callback(**{**functions, name: found}) is None
+        return kernels.graph_callback({**functions, name: found}) is None
 
     named = ctypes.CFUNCTYPE(POINTER, POINTER, ctypes.c_char_p)(lambda tensor, name: tensor)
     assert refused("set_name", named), "the name is not where it should be"
@@ -237,5 +234,10 @@ def test_a_ggml_that_keeps_things_elsewhere_is_refused() -> None:
         lambda c, q, k, v, m, scale, bias, cap: flash_attn_ext(c, q, k, v, None, scale, 0, cap)
     )
     assert refused("flash_attn_ext", other_sources)
+    two = ctypes.CFUNCTYPE(POINTER, *[POINTER] * 3)
+    assert refused("mul_mat", two(lambda c, weights, inputs: weights))
+    assert refused("set_rows", ctypes.CFUNCTYPE(POINTER, *[POINTER] * 4)(lambda c, to, rows, n: to))
+    traits = bind("ggml_get_type_traits", POINTER, ctypes.c_int)
+    assert refused("get_type_traits", ctypes.CFUNCTYPE(POINTER, ctypes.c_int)(lambda kind: traits(8)))
     without_memory = ctypes.CFUNCTYPE(POINTER, InitParams)(lambda params: None)
     assert refused("init", without_memory)

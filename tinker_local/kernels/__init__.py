@@ -1,4 +1,4 @@
-"""Compiled kernels: log-probabilities and samples from rows of float32 logits, and attention.
+"""Compiled kernels: log-probabilities and samples from rows of logits, attention, matrix products.
 
 The work is done in C++ with the GIL released. Logits are read where they lie and never copied;
 nothing the size of the vocabulary is allocated. Ids and draws are the same to the last bit for any
@@ -21,6 +21,8 @@ kv_caches.hpp .cpp       which position each cell holds
 graph_state.hpp          what is kept for a context from one graph to the next
 graph_callback.hpp .cpp  the door from llama.cpp's graphs: a table of the operations computed here
 graph_attention.hpp .cpp  one of them, flash attention: a node in parts for several threads
+product.hpp              what a matrix product is computed of, and in which order it is summed
+graph_products.hpp .cpp  matrix products, of experts too: a node in parts for several threads
 ggml.hpp .cpp            ggml's structures in memory, and whether the installed ggml has the same
 abort_flag.hpp           a flag that ends what llama.cpp computes or loads
 mapped_ranges.hpp .cpp   memory of files: zeros where it can no longer be read, instead of SIGBUS
@@ -28,14 +30,16 @@ mapped_ranges.hpp .cpp   memory of files: zeros where it can no longer be read, 
 simd_path.hpp            the functions that are compiled once for each instruction set
 block_kernels.hpp        those over blocks of logits, written once over sixteen lanes
 attention_kernels.hpp    attention, likewise
+product_kernels.hpp      matrix products, likewise
+weight_kernels.hpp       the types of weights in GGUF files, to float32
 simd_*.cpp               the sixteen lanes in AVX-512, AVX2, NEON and plain C++
-reduce_x86.hpp, cpu.hpp  what two of them share, and which of them this CPU has
+x86.hpp, cpu.hpp         what two of them share, and which of them this CPU has
 pool.hpp                 threads that share the rows of a call
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,13 +47,13 @@ import numpy.typing as npt
 from tinker_local.kernels import _kernels
 
 __all__ = [
+    "GGML_FUNCTIONS",
     "AbortFlag",
     "Draws",
     "GraphState",
     "LogitsError",
     "MappedRange",
     "ScoredRows",
-    "GGML_FUNCTIONS",
     "graph_callback",
     "largest",
     "philox",
@@ -188,6 +192,9 @@ class MappedRange:
         _kernels.forget_range(number)
 
 
+Products = Literal["none", "most", "all"]
+
+
 class GraphState:
     """What our kernels keep of one context's graphs; for `cb_eval_user_data`.
 
@@ -197,12 +204,13 @@ class GraphState:
     Args:
         cells_are_positions: each sequence has a stream of cells, in order. Otherwise all sequences share
             the cells, and positions are found from what is written.
-        is_exact: a row's bits may not depend on what is computed with it. Otherwise llama.cpp multiplies
-            packed weights with one or two rows, which is faster.
+        products: which matrix products are computed here. ``most`` leaves packed weights with one or two
+            rows to llama.cpp, which is faster. With ``all`` a row's bits do not depend on what is computed
+            with it.
     """
 
-    def __init__(self, *, cells_are_positions: bool, is_exact: bool = True) -> None:
-        self._state = _kernels.new_graph_state(cells_are_positions, is_exact)
+    def __init__(self, *, cells_are_positions: bool, products: Products = "none") -> None:
+        self._state = _kernels.new_graph_state(cells_are_positions, products)
         self.address = _kernels.address_of_graph_state(self._state)
 
     def begin_decode(self) -> None:

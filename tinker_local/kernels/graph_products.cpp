@@ -193,8 +193,10 @@ bool tinker::can_compute_product_of_experts(const Tensor& node) {
 void* tinker::prepare_product(const Tensor& node, GraphState& state) {
   constexpr int64_t few = 2;
   const bool is_packed = ggml::type_traits(node.src[0]->type).is_quantized;
-  const int64_t n_rows = node.ne[1] * node.ne[2] * node.ne[3];
-  return is_packed && n_rows <= few && !state.is_exact ? nullptr : &state;
+  const bool has_few_rows = node.ne[1] * node.ne[2] * node.ne[3] <= few;
+  const bool is_left = state.products == Products::none ||
+                       (state.products == Products::most && is_packed && has_few_rows);
+  return is_left ? nullptr : &state;
 }
 
 void tinker::compute_product(Tensor* node, int thread, int n_threads, void* state) {

@@ -4,6 +4,7 @@
 
 namespace tinker {
 
+// Weights as a file has them times activations, if GraphState::products says so.
 bool can_compute_product(const ggml::Tensor& node);
 bool can_compute_product_of_experts(const ggml::Tensor& node);
 void* prepare_product(const ggml::Tensor& node, GraphState& state);

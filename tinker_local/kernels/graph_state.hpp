@@ -34,13 +34,16 @@ struct Workspace {
   std::array<std::atomic<int32_t>, kMostUnits> n_done{};  // parts of each unit; 0 between nodes
 };
 
+// Which products are computed here: none, all but those of very few rows with packed weights, or all.
+enum class Products { none, most, all };
+
 class GraphState {
  public:
-  GraphState(bool cells_are_positions, bool is_exact) : caches(cells_are_positions), is_exact(is_exact) {}
+  GraphState(bool cells_are_positions, Products products) : caches(cells_are_positions), products(products) {}
 
   KvCaches caches;
   Workspace workspace;
-  const bool is_exact;  // a product's bits may not depend on the number of rows
+  const Products products;
 
   // Said before each decode. What an earlier one left is over, whether or not it was computed.
   void begin_decode() { is_over_ = true; }

@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <map>
 #include <string>
 
 #include "abort_flag.hpp"
@@ -352,8 +353,12 @@ nb::object address_of_graph_callback(const nb::dict& addresses) {
 }
 
 // A capsule owns the state, as it does an abort flag.
-nb::capsule new_graph_state(bool cells_are_positions, bool is_exact) {
-  return nb::capsule(new GraphState(cells_are_positions, is_exact),
+nb::capsule new_graph_state(bool cells_are_positions, const std::string& products) {
+  static const std::map<std::string, Products> names = {
+      {"none", Products::none}, {"most", Products::most}, {"all", Products::all}};
+  const auto found = names.find(products);
+  if (found == names.end()) wrong("products is '" + products + "', not none, most or all");
+  return nb::capsule(new GraphState(cells_are_positions, found->second),
                      [](void* state) noexcept { delete static_cast<GraphState*>(state); });
 }
 
@@ -389,7 +394,7 @@ NB_MODULE(_kernels, m) {
   m.def("largest", &largest, "logits"_a, "n_threads"_a);
   m.def("philox", &philox_block, "counter"_a, "key0"_a, "key1"_a);
   m.def("graph_callback", &address_of_graph_callback, "addresses"_a);
-  m.def("new_graph_state", &new_graph_state, "cells_are_positions"_a, "is_exact"_a);
+  m.def("new_graph_state", &new_graph_state, "cells_are_positions"_a, "products"_a);
   m.def("begin_decode", &begin_decode, "state"_a);
   m.def("address_of_graph_state", &address_of_graph_state, "state"_a);
   m.def("new_abort_flag", &new_abort_flag);

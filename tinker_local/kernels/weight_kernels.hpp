@@ -1,8 +1,9 @@
 // How weights become float32, sixteen at a time, for each type of GGUF file that has a kernel here. Formats
 // are ggml's (ggml-common.h, `dequantize_row_*`): a block has a scale and small integers.
 //
-// Over `Lanes`, load_half, load_bfloat, from_half, and `Bytes`, sixteen of them, which the including file defines. `each` calls its argument with the number of a group of sixteen and their weights. All products
-// in it are exact, or rounded once as ggml rounds them.
+// Over `Lanes`, load_half, load_bfloat, from_half, and `Bytes`, sixteen of them, which the including file defines.
+// `each` calls its argument with the number of a group of sixteen and their weights. Products in it are exact, or
+// rounded once, as ggml's are.
 
 // Plain numbers have blocks of sixteen.
 struct F32 {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tinker_local.kernels import Products
 from tinker_local.llama.adapter import Adapter
 from tinker_local.llama.model import Model
 from tinker_local.options import KvType
@@ -45,6 +46,8 @@ class ContextPlan:
         n_spare_cells: cells of a stream beyond ``n_ctx``, for tokens that are soon removed again.
         swa_full: whether layers with a sliding window keep the cells behind it too.
         own_attention: whether our kernel computes flash attention, in place of ggml's.
+        products: which matrix products our kernels compute, beside attention; see ``kernels.GraphState``.
+            Weights must not be repacked.
     """
 
     n_ctx: int
@@ -62,6 +65,7 @@ class ContextPlan:
     n_spare_cells: int = 0
     swa_full: bool = False
     own_attention: bool = False
+    products: Products = "none"
 
     @property
     def n_cells(self) -> int:

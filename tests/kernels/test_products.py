@@ -1,0 +1,250 @@
+"""Matrix products against float64, in graphs that ggml makes and computes."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType as Type
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tests.kernels.ggml_graphs import (
+    F32,
+    POINTER,
+    Graph,
+    ask,
+    data_of,
+    floats_of,
+    ggml_memory,
+    mul_mat,
+    mul_mat_id,
+    new_tensor,
+    op_of,
+    tensor,
+)
+from tinker_local import kernels
+from tinker_local.llama.ggml import bind
+
+PLAIN = (Type.F32, Type.F16, Type.BF16)
+PACKED = (
+    *(Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0),
+    *(Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K),
+    *(Type.IQ4_NL, Type.IQ4_XS, Type.MXFP4, Type.IQ2_XXS),
+)
+_HALVES = {  # where a block has float16 numbers, in bytes
+    **dict.fromkeys((Type.Q4_0, Type.Q5_0, Type.Q8_0, Type.IQ4_NL, Type.IQ4_XS, Type.IQ2_XXS), (0,)),
+    **dict.fromkeys((Type.Q4_1, Type.Q5_1, Type.Q4_K, Type.Q5_K), (0, 2)),
+    Type.Q2_K: (80, 82),
+    Type.Q3_K: (108,),
+    Type.Q6_K: (208,),
+}
+
+
+def random_weights(kind: Type, shape: tuple[int, ...], seed: int = 0) -> NDArray[np.uint8]:
+    """Return random bytes of a type, with scales that are numbers: every bit of a format is used."""
+    rng = np.random.default_rng(seed)
+    size, n_bytes = gguf.GGML_QUANT_SIZES[kind]
+    if kind in PLAIN:
+        numbers = rng.normal(size=shape).astype(np.float32)
+        return gguf.quants.quantize(numbers, kind).view(np.uint8).reshape(*shape[:-1], -1)
+    blocks = rng.integers(0, 256, (*shape[:-1], shape[-1] // size, n_bytes), np.uint8)
+    for place in _HALVES.get(kind, ()):
+        scales = rng.normal(scale=0.05, size=blocks.shape[:-1]).astype(np.float16)
+        blocks[..., place : place + 2] = scales[..., None].view(np.uint8)
+    if kind is Type.MXFP4:
+        blocks[..., 0] = rng.integers(120, 130, blocks.shape[:-1])
+    return blocks.reshape(*shape[:-1], -1)
+
+
+def in_float32(kind: Type, weights: NDArray[np.uint8], n: int) -> NDArray[np.float32]:
+    if kind in PLAIN:
+        weights = weights.view({Type.F32: np.float32, Type.F16: np.float16, Type.BF16: np.uint16}[kind])
+    if kind is Type.F16:
+        return weights.astype(np.float32)
+    if kind is Type.BF16:
+        return (weights.astype(np.uint32) << 16).view(np.float32)
+    return gguf.quants.dequantize(weights, kind).reshape(*weights.shape[:-1], n)
+
+
+def weights_tensor(context: int, kind: Type, weights: NDArray[np.uint8], n: int) -> int:
+    found = new_tensor(context, int(kind), *(n, *weights.shape[-2::-1], 1, 1)[:4])
+    ctypes.memmove(data_of(found), weights.ctypes.data, weights.nbytes)
+    return int(found)
+
+
+def product(
+    kind: Type, weights: NDArray[np.uint8], inputs: NDArray[np.float32], n_threads: int = 1
+) -> NDArray[np.float32]:
+    """Return weights times inputs (.., rows, n) by our kernel: (.., rows, columns)."""
+    shape = (*inputs.shape[:-1], weights.shape[-2])
+    room = weights.nbytes + inputs.nbytes + 4 * int(np.prod(shape))
+    with ggml_memory(room) as context:
+        node = mul_mat(
+            context, weights_tensor(context, kind, weights, inputs.shape[-1]), tensor(context, inputs)
+        )
+        Graph(context, [node]).compute(
+            kernels.GraphState(cells_are_positions=False, products="all"), n_threads
+        )
+        assert op_of(node) == b"CUSTOM"
+        return floats_of(node, shape)
+
+
+def experts_product(
+    kind: Type,
+    weights: NDArray[np.uint8],
+    inputs: NDArray[np.float32],
+    ids: NDArray[np.int32],
+    n_threads: int = 1,
+) -> NDArray[np.float32]:
+    """The same of experts, of which ``ids`` (tokens, used) names some for each token."""
+    shape = (*ids.shape, weights.shape[-2])
+    room = weights.nbytes + inputs.nbytes + ids.nbytes + 4 * int(np.prod(shape))
+    with ggml_memory(room) as context:
+        matrices = weights_tensor(context, kind, weights, inputs.shape[-1])
+        node = mul_mat_id(context, matrices, tensor(context, inputs), tensor(context, ids))
+        Graph(context, [node]).compute(
+            kernels.GraphState(cells_are_positions=False, products="all"), n_threads
+        )
+        assert op_of(node) == b"CUSTOM"
+        return floats_of(node, shape)
+
+
+def normal(*shape: int, seed: int = 1) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def assert_close(
+    found: NDArray[np.float32], weights: NDArray[np.float32], inputs: NDArray[np.float32]
+) -> None:
+    """Within a few roundings of float32 of the exact product, in terms of the numbers that are summed."""
+    w, x = weights.astype(np.float64), inputs.astype(np.float64)
+    exact, size = x @ w.swapaxes(-1, -2), np.abs(x) @ np.abs(w).swapaxes(-1, -2)
+    assert np.max(np.abs(found - exact) / (size + 1e-30)) < 4e-7
+
+
+@pytest.mark.parametrize("kind", [*PLAIN, *PACKED], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 4, 7])
+def test_products_are_exact_within_float32(kind: Type, n_rows: int, simd_path: str) -> None:
+    n, n_columns = 768, 27
+    weights, inputs = random_weights(kind, (n_columns, n)), normal(n_rows, n)
+    assert_close(product(kind, weights, inputs), in_float32(kind, weights, n), inputs)
+
+
+@pytest.mark.parametrize("kind", PLAIN, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("n", [1, 8, 15, 17, 40, 513, 530])
+def test_plain_numbers_need_not_fill_lanes(kind: Type, n: int, simd_path: str) -> None:
+    weights = random_weights(kind, (5, n))
+    for n_rows in (1, 6):
+        inputs = normal(n_rows, n)
+        assert_close(product(kind, weights, inputs), in_float32(kind, weights, n), inputs)
+
+
+@given(
+    kind=st.sampled_from([*PLAIN, *PACKED]),
+    n_blocks=st.integers(1, 4),
+    n_columns=st.integers(1, 60),
+    n_rows=st.integers(1, 140),
+    n_threads=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_a_row_has_the_same_bits_alone(
+    kind: Type, n_blocks: int, n_columns: int, n_rows: int, n_threads: int, seed: int
+) -> None:
+    n = n_blocks * (256 if kind not in PLAIN else 100)
+    weights, inputs = random_weights(kind, (n_columns, n), seed), normal(n_rows, n, seed=seed)
+    together = product(kind, weights, inputs, n_threads)
+    row = seed % n_rows
+    np.testing.assert_array_equal(product(kind, weights, inputs[row : row + 1])[0], together[row])
+    pair = product(kind, weights, inputs[[row, 0]])
+    np.testing.assert_array_equal(pair, together[[row, 0]])
+
+
+def test_every_path_gives_the_same_bits() -> None:
+    before, found = kernels.simd_path(), []
+    for path in kernels.simd_paths():
+        kernels.use_simd_path(path)
+        for kind in (*PLAIN, *PACKED):
+            weights = random_weights(kind, (13, 1280))
+            found.append([product(kind, weights, normal(n_rows, 1280)) for n_rows in (1, 9)])
+    kernels.use_simd_path(before)
+    n = len(PLAIN) + len(PACKED)
+    for number, products in enumerate(found):
+        for ours, first in zip(products, found[number % n], strict=True):
+            np.testing.assert_array_equal(ours, first)
+
+
+@pytest.mark.parametrize("kind", [Type.F16, Type.Q4_K], ids=lambda kind: kind.name)
+def test_matrices_are_shared_by_neighbouring_inputs(kind: Type, simd_path: str) -> None:
+    weights, inputs = random_weights(kind, (2, 9, 256)), normal(6, 5, 256)
+    found = product(kind, weights, inputs, 2)
+    for number in range(6):
+        np.testing.assert_array_equal(found[number], product(kind, weights[number // 3], inputs[number]))
+
+
+@pytest.mark.parametrize("kind", [Type.BF16, Type.MXFP4, Type.Q4_K, Type.IQ2_XXS], ids=lambda k: k.name)
+@pytest.mark.parametrize(("n_tokens", "of_each"), [(1, 1), (40, 1), (40, 3)])
+def test_experts(kind: Type, n_tokens: int, of_each: int, simd_path: str) -> None:
+    n_experts, n_used = 7, 3
+    rng = np.random.default_rng(n_tokens)
+    ids = np.stack([rng.permutation(n_experts)[:n_used] for _ in range(n_tokens)]).astype(np.int32)
+    weights, inputs = random_weights(kind, (n_experts, 30, 512)), normal(n_tokens, of_each, 512)
+    found = experts_product(kind, weights, inputs, ids, 2)
+    for token in range(n_tokens):
+        for place in range(n_used):
+            row = inputs[token, place % of_each][None]
+            np.testing.assert_array_equal(
+                found[token, place], product(kind, weights[ids[token, place]], row)[0]
+            )
+
+
+@pytest.mark.parametrize("n_rows", [1, 5])
+@pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan])
+def test_what_is_no_number_stays_in_its_row_and_column(wrong: float, n_rows: int, simd_path: str) -> None:
+    weights, inputs = random_weights(Type.F32, (10, 70)), normal(n_rows, 70)
+    weights.view(np.float32)[3, 69] = wrong
+    found = product(Type.F32, weights, inputs)
+    assert not np.isfinite(found[:, 3]).any()
+    assert np.isfinite(np.delete(found, 3, 1)).all()
+    inputs[0, 69] = np.nan
+    found = product(Type.F32, random_weights(Type.F32, (10, 70)), inputs)
+    assert np.isnan(found[0]).all()
+    assert np.isfinite(found[1:]).all()
+
+
+def test_extreme_numbers(simd_path: str) -> None:
+    """The largest and the smallest floats, subnormal ones too, as they come."""
+    weights = np.array([[3e38, 1e-45, -1e-38, 65504.0] * 8, [0.0] * 32], np.float32)
+    inputs = np.array([[1.0, 1.0, 1.0, -1.0] * 8], np.float32)
+    found = product(Type.F32, weights.view(np.uint8), np.repeat(inputs * np.float32(0.01), 6, 0))
+    np.testing.assert_allclose(found[:, 0], 8 * 3e36, rtol=1e-6)
+    assert (found[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize(("n_rows", "is_ours"), [(2, False), (3, True)])
+def test_few_rows_of_packed_weights_are_left_to_llama_cpp_where_bits_may_depend_on_them(
+    n_rows: int, *, is_ours: bool
+) -> None:
+    state = kernels.GraphState(cells_are_positions=False, products="most")
+    with ggml_memory(1 << 16) as context:
+        inputs = tensor(context, normal(n_rows, 256))
+        packed = mul_mat(context, new_tensor(context, int(Type.Q4_K), 256, 4, 1, 1), inputs)
+        plain = mul_mat(context, new_tensor(context, int(Type.F16), 256, 4, 1, 1), inputs)
+        for node in (packed, plain):
+            ask(node, state)
+        assert (op_of(packed) == b"CUSTOM") is is_ours
+        assert op_of(plain) == b"CUSTOM"
+
+
+def test_what_is_computed_is_no_weight() -> None:
+    """Keys times queries, say: such products stay with llama.cpp."""
+    double: Any = bind("ggml_dup", POINTER, POINTER, POINTER)
+    with ggml_memory(1 << 16) as context:
+        keys, queries = (new_tensor(context, F32, 64, 4, 1, 1) for _ in range(2))
+        node = mul_mat(context, double(context, keys), queries)
+        ask(node, kernels.GraphState(cells_are_positions=False, products="all"))
+        assert op_of(node) == b"MUL_MAT"
