@@ -1,6 +1,7 @@
 """llama.cpp with nothing around it: the reference for numbers and for speed.
 
-Talks to ``llama_cpp`` directly, in the same configuration as the engine, and shares none of its code.
+Talks to ``llama_cpp`` directly, in the same configuration as the engine, and shares none of its code. Our
+attention is put into its graphs where it is asked for.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
+from tinker_local.kernels import GraphState
+from tinker_local.llama.graph_callback import graph_callback
 from tinker_local.llama.machine import default_threads
 
 
@@ -28,8 +31,18 @@ class BareLoop:
         n_sequences: int = 1,
         n_batch: int = 512,
         exact: bool = False,
+        own_attention: bool = False,
     ) -> None:
-        """``exact``: float32 cache and no flash attention, whose numbers hardly depend on the batch."""
+        """Make a context.
+
+        Args:
+            path: the model's file.
+            n_ctx: cells.
+            n_sequences: most sequences.
+            n_batch: most tokens of a batch.
+            exact: float32 cache and no flash attention, whose numbers hardly depend on the batch.
+            own_attention: attention by our kernel, as in the engine.
+        """
         self.model = llama_cpp.llama_model_load_from_file(
             str(path).encode(), llama_cpp.llama_model_default_params()
         )
@@ -43,6 +56,11 @@ class BareLoop:
         if exact:
             params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        self._graphs = GraphState(cells_are_positions=False)
+        if own_attention:
+            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            params.cb_eval = ctypes.cast(graph_callback() or 0, llama_cpp.ggml_backend_sched_eval_callback)
+            params.cb_eval_user_data = self._graphs.address
         self.context = llama_cpp.llama_init_from_model(self.model, params)
         assert self.context
         self.memory = llama_cpp.llama_get_memory(self.context)
@@ -72,6 +90,7 @@ class BareLoop:
         np.ctypeslib.as_array(ctypes.cast(batch.logits, ctypes.POINTER(ctypes.c_int8)), (n,))[:] = flags
         for i, sequence in enumerate(sequences):
             batch.seq_id[i][0] = sequence
+        self._graphs.begin_decode()
         start = time.perf_counter()
         code = llama_cpp.llama_decode(self.context, batch)
         llama_cpp.llama_synchronize(self.context)

@@ -75,7 +75,9 @@ class Options(BaseModel):
         '"f16" and needs flash attention. Unset: f16.',
     )
     flash_attn: bool | None = Field(
-        default=None, description="Use flash attention. Unset: llama.cpp decides."
+        default=None,
+        description="Use flash attention. On a CPU with kv_type f16 the kernel is our own; False takes "
+        "llama.cpp's attention in steps. Unset: llama.cpp decides.",
     )
     logprobs_mode: LogprobsMode = Field(
         default="sampling",

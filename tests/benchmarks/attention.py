@@ -3,16 +3,16 @@
     python -m tests.benchmarks.attention [--type q4_0] [--rounds N] [--threads N]
 
 Two bare loops take turns on one file: ``llama_decode`` on prepared batches, with all sequences in one
-cache. ``beside 4000`` are cells that the query does not see. Prints the median ratio of neighbouring runs,
-ggml's time / ours: above 1 ours is faster.
-
-The engine uses ours where ``batch_invariant`` is on.
+cache. ``beside 4000`` are cells that the query does not see. Cells are ``scattered`` where a prompt's
+tokens lie among those of others. Prints the median ratio of neighbouring runs, ggml's time / ours: above 1
+ours is faster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -46,12 +46,39 @@ def prefill(context: Context, sequence: int, n: int) -> float:
     return decode(context, RNG.integers(0, context.model.n_vocab, n).tolist(), range(n), [sequence] * n)
 
 
-def score(n: int) -> Callable[[Context], float]:
-    def run(context: Context) -> float:
-        context.remove_sequence(0)
-        return prefill(context, 0, n)
+def prefill_scattered(context: Context, n: int) -> None:
+    """Compute sequence 0 so that the tokens of seven others lie between its tokens, and forget these."""
+    sequences = list(range(8))
+    tokens = RNG.integers(0, context.model.n_vocab, 8 * n).tolist()
+    decode(context, tokens, np.repeat(np.arange(n), 8).tolist(), sequences * n)
+    for sequence in sequences[1:]:
+        context.remove_sequence(sequence)
 
-    return run
+
+@dataclass(frozen=True)
+class Scoring:
+    """A prompt with a row for each token; beside cells of other sequences."""
+
+    n: int
+    n_beside: int = 0
+
+    def prepare(self, context: Context) -> None:
+        clear(context)
+        fill(context, self.n_beside)
+
+    def run(self, context: Context) -> float:
+        context.remove_sequence(0)
+        return prefill(context, 0, self.n)
+
+
+def clear(context: Context) -> None:
+    for sequence in range(N_SEQUENCES):
+        context.remove_sequence(sequence)
+
+
+def fill(context: Context, n: int) -> None:
+    for number in range(n // 1000):
+        prefill(context, N_SEQUENCES - 1 - number, 1000)
 
 
 @dataclass(frozen=True)
@@ -61,15 +88,17 @@ class Decoding:
     n_samples: int
     n_prompt: int = N_PROMPT
     has_own_prompts: bool = False
+    is_scattered: bool = False
     n_beside: int = 0
     n_steps: int = 12
 
     def prepare(self, context: Context) -> None:
-        for sequence in range(N_SEQUENCES):
-            context.remove_sequence(sequence)
-        for number in range(self.n_beside // 1000):
-            prefill(context, N_SEQUENCES - 1 - number, 1000)
-        prefill(context, 0, self.n_prompt)
+        clear(context)
+        fill(context, self.n_beside)
+        if self.is_scattered:
+            prefill_scattered(context, self.n_prompt)
+        else:
+            prefill(context, 0, self.n_prompt)
         for sequence in range(1, self.n_samples):
             if self.has_own_prompts:
                 prefill(context, sequence, self.n_prompt)
@@ -86,13 +115,20 @@ class Decoding:
         return seconds
 
 
-DECODING = {
+CASES: dict[str, Scoring | Decoding] = {
+    "score 512": Scoring(512),
+    "score 512, beside 4000": Scoring(512, n_beside=4000),
+    "score 2048": Scoring(2048),
     "decode 1": Decoding(1),
     "decode 1, beside 4000": Decoding(1, n_beside=4000),
     "decode 1, prompt of 3000": Decoding(1, n_prompt=3000),
+    "decode 1, prompt of 1000": Decoding(1, n_prompt=1000),
+    "decode 1, its cells scattered": Decoding(1, n_prompt=1000, is_scattered=True),
     "decode 8": Decoding(8),
     "decode 8, beside 4000": Decoding(8, n_beside=4000),
+    "decode 8, cells scattered": Decoding(8, n_prompt=1000, is_scattered=True),
     "decode 32": Decoding(32),
+    "decode 32, beside 4000": Decoding(32, n_beside=4000),
     "decode 32, own prompts": Decoding(32, has_own_prompts=True),
 }
 
@@ -115,16 +151,11 @@ def main() -> None:
     )
     ours, other = (Context(model, plan) for plan in (replace(theirs, own_attention=True), theirs))
 
-    def compare(name: str, run: Callable[[Context], float]) -> None:
-        pairs = alternate(lambda: run(ours), lambda: run(other), given.rounds)
-        print(f"{name:30s} {pairs.ratio:6.2f}", flush=True)
-
-    for n in (512, 2048):
-        compare(f"score {n}", score(n))
-    for name, decoding in DECODING.items():
+    for name, case in CASES.items():
         for context in (ours, other):
-            decoding.prepare(context)
-        compare(name, decoding.run)
+            case.prepare(context)
+        pairs = alternate(partial(case.run, ours), partial(case.run, other), given.rounds)
+        print(f"{name:30s} {pairs.ratio:6.2f}", flush=True)
 
 
 if __name__ == "__main__":

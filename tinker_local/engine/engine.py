@@ -24,6 +24,7 @@ from tinker_local.llama.adapter import load_adapter
 from tinker_local.llama.context import Context, loaded_bytes
 from tinker_local.llama.context_plan import ContextPlan
 from tinker_local.llama.devices import ACCELERATOR, kinds
+from tinker_local.llama.graph_callback import graph_callback
 from tinker_local.llama.machine import available_memory, check_fits, default_threads, main_memory, memory_of
 from tinker_local.llama.model import Model, load_model
 from tinker_local.options import Options
@@ -163,9 +164,19 @@ def _memory_share(context: Context, options: Options) -> float:
 
 def is_all_in_main_memory(options: Options) -> bool:
     """Whether the CPU computes all layers of a model, as far as options and devices tell."""
+    return options.n_gpu_layers == 0 or _has_only_cpus(options)
+
+
+def _has_only_cpus(options: Options) -> bool:
+    """Whether there is no GPU, which could be given work even if it holds no layer."""
     devices = (options.devices or "").strip().casefold()
-    accelerated = any(kind != ACCELERATOR for kind in kinds().values())
-    return not accelerated or options.n_gpu_layers == 0 or devices == "none"
+    return devices == "none" or all(kind == ACCELERATOR for kind in kinds().values())
+
+
+def _has_own_attention(options: Options) -> bool:
+    """Whether our kernel computes attention: on CPUs, wherever it can."""
+    wanted = options.flash_attn is not False and options.kv_type == "f16"
+    return wanted and _has_only_cpus(options) and graph_callback() is not None
 
 
 def _check_weights(path: Path, max_memory_mb: int | None) -> None:
@@ -182,6 +193,7 @@ def _check_weights(path: Path, max_memory_mb: int | None) -> None:
 def _usual_plan(model: Model, options: Options) -> ContextPlan:
     """Return how a context is made by these options, batch invariance and adapters aside."""
     n_batch = options.n_ubatch or _N_BATCH
+    own_attention = _has_own_attention(options)
     return ContextPlan(
         n_ctx=options.n_ctx or min(model.usual_n_ctx, _DEFAULT_N_CTX),
         n_sequences=_N_STATES if model.is_recurrent else _N_SEQUENCES,
@@ -189,8 +201,9 @@ def _usual_plan(model: Model, options: Options) -> ContextPlan:
         n_rows=min(n_batch, max(_MIN_ROWS, _LOGITS_FLOATS // model.n_vocab)),
         n_threads=options.n_threads or default_threads(),
         kv_type=options.kv_type,
-        flash_attn=options.flash_attn,
+        flash_attn=own_attention or options.flash_attn,
         kv_offload=options.kv_offload,
+        own_attention=own_attention,
     )
 
 

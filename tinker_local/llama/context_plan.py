@@ -23,7 +23,8 @@ _CELLS_STEP = 256  # llama.cpp wants streams of a multiple of these
 class ContextPlan:
     """Every choice about a context. ``Context(model, plan)`` applies the plan and adds none.
 
-    The last five fields are for batch invariance: ``engine/invariance.py`` sets them, and says why.
+    The last five fields are for batch invariance (``engine/invariance.py`` says why), ``own_attention`` not
+    for that alone.
 
     With an ``adapter``, each weight W that it has factors A and B for counts as W + c B A, where
     c = ``lora_scale`` * alpha / rank, or ``lora_scale`` where the file's alpha is 0 or missing

@@ -1,7 +1,8 @@
-"""Our kernels inside llama.cpp's graphs: today attention, for batch invariance.
+"""Our kernels inside llama.cpp's graphs: today attention.
 
-llama.cpp's flash attention on CPUs has three kernels, chosen by shape, whose bits differ. Ours has one
-(``kernels/attention_kernels.hpp``). llama.cpp asks a callback before it computes a node of its graph
+llama.cpp's flash attention on CPUs has three kernels, chosen by shape, whose bits differ, and all go
+through the cells of the cache in order. Ours is one (``kernels/attention_kernels.hpp``), and goes through
+what a token sees in order of position. llama.cpp asks a callback before it computes a node of its graph
 (``llama_context_params.cb_eval``), and the callback puts our kernel in the node
 (``kernels/graph_callback.hpp``). That relies on ggml's own structures (``kernels/ggml.hpp``), which are
 checked on nodes that the installed ggml makes.

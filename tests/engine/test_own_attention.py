@@ -1,0 +1,69 @@
+"""Our attention in the usual mode: when it is used, and a request's bits in a cache full of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.random_model import write_random_model
+from tinker_local import ModelInput, SamplingParams, ServiceClient
+from tinker_local.engine import engine
+from tinker_local.llama.devices import ACCELERATOR
+from tinker_local.llama.model import load_model
+from tinker_local.options import Options
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_model(tmp_path_factory.mktemp("models") / "small.gguf")
+
+
+@pytest.mark.parametrize(
+    ("options", "is_known", "kinds", "flash_attn", "own_attention"),
+    [
+        ({}, True, {}, True, True),
+        ({"flash_attn": True}, True, {}, True, True),
+        ({"flash_attn": False}, True, {}, False, False),
+        ({}, False, {}, None, False),
+        ({}, True, {"BLAS": ACCELERATOR}, True, True),
+        ({}, True, {"CUDA0": 1}, None, False),
+        ({"n_gpu_layers": 0}, True, {"CUDA0": 1}, None, False),
+        ({"devices": "none"}, True, {"CUDA0": 1}, True, True),
+    ],
+)
+def test_when_it_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+    path: Path,
+    options: dict[str, Any],
+    is_known: bool,
+    kinds: dict[str, int],
+    flash_attn: bool | None,
+    own_attention: bool,
+) -> None:
+    model = load_model(path, 0)
+    monkeypatch.setattr(engine, "graph_callback", lambda: 1 if is_known else None)
+    monkeypatch.setattr(engine, "kinds", lambda: kinds)
+    plan = engine._usual_plan(model, Options(**options))
+    assert (plan.flash_attn, plan.own_attention) == (flash_attn, own_attention)
+
+
+def test_a_request_alone_has_the_same_bits_in_a_full_cache(path: Path) -> None:
+    rng = np.random.default_rng(0)
+    prompt, *others = (ModelInput.from_ints(rng.integers(0, 256, n).tolist()) for n in (150, *[90] * 12))
+
+    def answer(*before: ModelInput) -> tuple[list[int], list[float] | None, list[float | None] | None]:
+        with ServiceClient(n_ctx=512, n_threads=1) as service:
+            client = service.create_sampling_client(base_model=str(path))
+            for other in before:
+                client.sample(other, 2, SamplingParams(max_tokens=5, seed=1)).result()
+            params = SamplingParams(max_tokens=30, seed=0)
+            response = client.sample(prompt, 1, params, include_prompt_logprobs=True).result()
+        (sequence,) = response.sequences
+        return sequence.tokens, sequence.logprobs, response.prompt_logprobs
+
+    expected = answer()
+    assert answer(*others) == expected
+    assert answer(*others[3:7]) == expected
