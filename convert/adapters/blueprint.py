@@ -34,11 +34,13 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "expert_shared_feed_forward_length": (
         "shared_expert_intermediate_size",
         "moe_shared_expert_intermediate_size",
+        "shared_intermediate_size",
     ),
     "feed_forward_length": ("intermediate_size", "n_inner"),
     "expert_shared_count": ("n_shared_experts",),
     "leading_dense_block_count": ("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers"),
     "moe_latent_size": ("moe_latent_size",),
+    "shortconv.l_cache": ("conv_L_cache",),
     "ssm.conv_kernel": ("linear_conv_kernel_dim", "conv_kernel"),
     "ssm.group_count": ("linear_num_key_heads", "n_groups"),
     "ssm.time_step_rank": ("linear_num_value_heads", "mamba_num_heads"),
@@ -99,11 +101,13 @@ def _config(keys: Mapping[str, Any], shapes: Shapes, name: str) -> dict[str, Any
     for key, settings in SETTINGS.items():
         if key in keys:
             config |= dict.fromkeys(settings, keys[key])
+    if isinstance(heads := keys.get("attention.head_count_kv"), list):  # 0 in layers without attention
+        config["num_key_value_heads"] = max(heads)
+    if "attention.indexer.types" in keys:
+        config["indexer_types"] = [("shared", "full")[full] for full in keys["attention.indexer.types"]]
+    config["block_auto_adjust_ff_dim"] = False  # the file has the width that follows
     config["tie_word_embeddings"] = "output.weight" not in shapes
-    config["layer_types"] = [
-        "linear_attention" if f"blk.{i}.ssm_a" in shapes else "full_attention"
-        for i in range(keys.get("block_count", 0))
-    ]
+    config["layer_types"] = [_kind(i, shapes) for i in range(keys.get("block_count", 0))]
     for part, settings in SHOWN.items():
         shown = any(f"blk.{i}.{part}" in shapes for i in range(keys.get("block_count", 0)))
         config |= dict.fromkeys(settings, shown)
@@ -112,13 +116,20 @@ def _config(keys: Mapping[str, Any], shapes: Shapes, name: str) -> dict[str, Any
     if name == "ernie4_5-moe":
         shared = keys.get("expert_shared_feed_forward_length", 0)
         config["moe_num_shared_experts"] = shared // keys["expert_feed_forward_length"]
-    if name == "deepseek2":
+    if "attention.key_length_mla" in keys:
         config["qk_rope_head_dim"] = keys["rope.dimension_count"]
         config["qk_nope_head_dim"] = keys["attention.key_length_mla"] - keys["rope.dimension_count"]
         config["q_lora_rank"] = keys.get("attention.q_lora_rank") or None
     if name.startswith("nemotron_h"):
         config |= _nemotron_h(keys, name)
     return config
+
+
+def _kind(layer: int, shapes: Shapes) -> str:
+    """Return a layer's kind; only recurrent ones have these tensors."""
+    if f"blk.{layer}.shortconv.conv.weight" in shapes:
+        return "conv"
+    return "linear_attention" if f"blk.{layer}.ssm_a" in shapes else "full_attention"
 
 
 def _nemotron_h(keys: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -131,7 +142,6 @@ def _nemotron_h(keys: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {
         "layers_block_type": kinds,
         "mamba_head_dim": keys["ssm.inner_size"] // keys["ssm.time_step_rank"],
-        "num_key_value_heads": max(keys["attention.head_count_kv"]),
         "intermediate_size": max(widths),
     }
 

@@ -14,21 +14,26 @@ from __future__ import annotations
 from convert.architectures.apertus import Apertus
 from convert.architectures.architecture import Architecture, Target
 from convert.architectures.deepseek import DeepSeekV3, KimiK25
+from convert.architectures.deepseek_sparse import DeepSeekV32, GlmMoeDsa
 from convert.architectures.ernie4_5 import Ernie45, Ernie45Moe
 from convert.architectures.exaone4 import Exaone4
 from convert.architectures.gemma import Gemma, Gemma2, Gemma3
 from convert.architectures.glm4moe import Glm4Moe
 from convert.architectures.gpt2 import Gpt2
 from convert.architectures.gptoss import GptOss
+from convert.architectures.granite import Granite, GraniteMoe
 from convert.architectures.hunyuan import HunYuan, HunYuanMoe
+from convert.architectures.lfm2 import Lfm2, Lfm2Moe
 from convert.architectures.llama import Llama, Mistral, SmolLM3
 from convert.architectures.minimax_m2 import MiniMaxM2
+from convert.architectures.ministral3 import Ministral3
 from convert.architectures.nemotron_h import NemotronH
 from convert.architectures.olmo2 import Olmo2, Olmo3, Olmoe
 from convert.architectures.phi3 import Phi3
 from convert.architectures.qwen import Qwen2, Qwen3
 from convert.architectures.qwen2moe import Qwen2Moe
 from convert.architectures.qwen3moe import Qwen3Moe
+from convert.architectures.qwen3next import Qwen3Next
 from convert.architectures.qwen3vl import Qwen3VL, Qwen3VLMoe
 from convert.architectures.qwen35 import Qwen35, Qwen35Moe
 from convert.architectures.seed_oss import SeedOss
@@ -38,6 +43,7 @@ from convert.errors import UnsupportedError
 FAMILIES: tuple[type[Architecture], ...] = (
     Apertus,
     DeepSeekV3,
+    DeepSeekV32,
     Ernie45,
     Ernie45Moe,
     Exaone4,
@@ -45,13 +51,19 @@ FAMILIES: tuple[type[Architecture], ...] = (
     Gemma2,
     Gemma3,
     Glm4Moe,
+    GlmMoeDsa,
     Gpt2,
     GptOss,
+    Granite,
+    GraniteMoe,
     HunYuan,
     HunYuanMoe,
     KimiK25,
+    Lfm2,
+    Lfm2Moe,
     Llama,
     MiniMaxM2,
+    Ministral3,
     Mistral,
     NemotronH,
     Olmo2,
@@ -64,6 +76,7 @@ FAMILIES: tuple[type[Architecture], ...] = (
     Qwen35,
     Qwen35Moe,
     Qwen3Moe,
+    Qwen3Next,
     Qwen3VL,
     Qwen3VLMoe,
     SeedOss,

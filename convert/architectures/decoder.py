@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -39,7 +40,7 @@ class DecoderOnly(Architecture):
     """Whether llama.cpp requires an output matrix even if it is the token embeddings once more."""
 
     renamed: ClassVar[Mapping[str, str]] = {}
-    """Parts of tensors' names in published checkpoints, and what transformers 5 calls them."""
+    """Parts of tensors' names in published checkpoints (``re``), and what transformers 5 calls them."""
 
     def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
         super().__init__(config, {self._rename(name): tensor for name, tensor in tensors.items()})
@@ -96,7 +97,7 @@ class DecoderOnly(Architecture):
 
     def _rename(self, name: str) -> str:
         for old, new in self.renamed.items():
-            name = name.replace(old, new)
+            name = re.sub(old, new, name)
         return name
 
     def _has_layers(self, prefix: str) -> bool:

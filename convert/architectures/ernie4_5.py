@@ -41,7 +41,7 @@ class Ernie45Moe(Mixture, Ernie45):
     names = ("Ernie4_5_MoeForCausalLM",)
     gguf_name = "ernie4_5-moe"
     layer = PRE_NORMS | ATTENTION
-    renamed: ClassVar[Mapping[str, str]] = {".mlp.moe_statics.": ".mlp.gate.moe_statics."}
+    renamed: ClassVar[Mapping[str, str]] = {r"\.mlp\.moe_statics\.": ".mlp.gate.moe_statics."}
     correction = "mlp.gate.moe_statics.e_score_correction_bias"
     shared = shared_expert("mlp.shared_experts")
     sizes = ("moe_num_experts", "moe_k", "moe_intermediate_size")

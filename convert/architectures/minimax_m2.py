@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from convert.architectures.architecture import Value
 from convert.architectures.experts import SIGMOID
-from convert.architectures.mixture import Mixture
+from convert.architectures.mixture import NUMBERED, Mixture
 from convert.source.config import Rope
 
 
@@ -19,12 +19,7 @@ class MiniMaxM2(Mixture):
     gguf_name = "minimax-m2"
     needs_output = True
     partial_rotation = True
-    renamed: ClassVar[Mapping[str, str]] = {
-        ".block_sparse_moe.": ".mlp.",
-        ".w1.weight": ".gate_proj.weight",
-        ".w2.weight": ".down_proj.weight",
-        ".w3.weight": ".up_proj.weight",
-    }
+    renamed: ClassVar[Mapping[str, str]] = {r"\.block_sparse_moe\.": ".mlp.", **NUMBERED}
     correction = "mlp.e_score_correction_bias"
     sizes = ("num_local_experts", "num_experts_per_tok", "intermediate_size")
     defaults: ClassVar[Mapping[str, Any]] = {

@@ -16,6 +16,13 @@ from convert.architectures.transformer import (
     Transformer,
 )
 
+NUMBERED = {
+    r"(\.experts\.\d+)\.w1\.": r"\1.gate_proj.",
+    r"(\.experts\.\d+)\.w2\.": r"\1.down_proj.",
+    r"(\.experts\.\d+)\.w3\.": r"\1.up_proj.",
+}
+"""What Mixtral and others call the projections, for ``renamed``."""
+
 
 def shared_expert(module: str) -> dict[str, str]:
     """Return the entries of a layer's table for a shared expert: ``mlp.shared_expert`` is its module."""
@@ -27,6 +34,9 @@ class Mixture(Transformer):
 
     layer: ClassVar[Mapping[str, str]] = PRE_NORMS | ATTENTION | HEAD_NORMS
     """A layer's tensors without those of its MLP or experts."""
+
+    mlp: ClassVar[Mapping[str, str]] = GATED_MLP
+    """The tensors of an MLP, in the layers that have one."""
 
     router: ClassVar[str] = "mlp.gate"
     """The name of the router in a layer, without ``.weight``."""
@@ -99,7 +109,7 @@ class Mixture(Transformer):
         for i in range(self.n_layers):
             ours, theirs = f"blk.{i}.", f"{self.prefix}layers.{i}."
             if i < self.n_dense:
-                yield from self.parts(GATED_MLP, ours, theirs)
+                yield from self.parts(self.mlp, ours, theirs)
             else:
                 yield from self.mixture(ours, theirs)
 

@@ -102,7 +102,7 @@ class Qwen35(Transformer):
         for i, is_linear in enumerate(self.is_linear):
             ours, theirs = f"blk.{i}.", f"{self.prefix}layers.{i}."
             if is_linear:
-                yield from self._linear_attention(ours, f"{theirs}linear_attn.")
+                yield from self.linear_attention(ours, f"{theirs}linear_attn.")
                 continue
             for name, source in (ATTENTION | HEAD_NORMS).items():
                 yield from self.part(name, f"{ours}{name}", f"{theirs}{source}")
@@ -113,7 +113,8 @@ class Qwen35(Transformer):
         rows, width = super().shapes["attn_q"]
         return {**super().shapes, "attn_q": (2 * rows, width)}
 
-    def _linear_attention(self, ours: str, theirs: str) -> Iterator[Target]:
+    def linear_attention(self, ours: str, theirs: str) -> Iterator[Target]:
+        """Yield a layer of linear attention."""
         keys = np.arange(2 * self.n_heads_key * self.linear_size)  # the rows of queries and keys stay
         numbers, heads = self._tiled(self.linear_size), self._tiled(1)
         qkv = np.concatenate([keys, len(keys) + numbers])

@@ -52,8 +52,8 @@ class Transformer(DecoderOnly):
     epsilon: ClassVar[tuple[str, str]] = ("attention.layer_norm_rms_epsilon", "rms_norm_eps")
     """llama.cpp's key of what norms add to the variance, and the setting."""
 
-    last_norm: ClassVar[str] = "norm"
-    """The name of the norm before the output matrix, after the prefix."""
+    last_norm: ClassVar[tuple[str, str]] = ("output_norm", "norm")
+    """The norm before the output matrix: llama.cpp's name, and the checkpoint's after the prefix."""
 
     kinds: ClassVar[frozenset[str]] = frozenset(("sliding_attention", "full_attention"))
     """The kinds of layers that ``layer_types`` of config.json may name."""
@@ -189,8 +189,9 @@ class Transformer(DecoderOnly):
     def targets(self) -> Iterator[Target]:
         """Yield every tensor of the GGUF file."""
         yield from self.embeddings()
-        self.expect_shape(f"{self.prefix}{self.last_norm}.weight", (self.config.integer("hidden_size"),))
-        yield from self.norm("output_norm", f"{self.prefix}{self.last_norm}")
+        name, source = self.last_norm[0], f"{self.prefix}{self.last_norm[1]}"
+        self.expect_shape(f"{source}.weight", (self.config.integer("hidden_size"),))
+        yield from self.norm(name, source)
         for name, factors in rope_factors(self.rope, self.n_rotated).items():
             yield self.constant(name, factors)
         for i in range(self.n_layers):

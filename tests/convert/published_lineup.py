@@ -271,3 +271,163 @@ STARCODER2_7B = _sizes(4608, 18432, 32, 36, 4, 16384) | {
     "use_bias": True,
     "vocab_size": 49152,
 }
+GRANITE_33_8B = _sizes(4096, 12800, 40, 32, 8, 131072) | {
+    "architectures": ["GraniteForCausalLM"],
+    "attention_multiplier": 0.0078125,
+    "embedding_multiplier": 12.0,
+    "logits_scaling": 16.0,
+    "mlp_bias": False,
+    "residual_multiplier": 0.22,
+    "rms_norm_eps": 1e-5,
+    "rope_scaling": None,
+    "rope_theta": 10000000.0,
+    "tie_word_embeddings": True,
+    "vocab_size": 49159,
+}
+GRANITE_3_1B_A400M = _sizes(1024, 512, 24, 16, 8, 131072) | {
+    "architectures": ["GraniteMoeForCausalLM"],
+    "attention_multiplier": 0.015625,
+    "embedding_multiplier": 12.0,
+    "logits_scaling": 6.0,
+    "num_experts_per_tok": 8,
+    "num_local_experts": 32,
+    "residual_multiplier": 0.22,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1500000.0,
+    "tie_word_embeddings": True,
+    "vocab_size": 49155,
+}
+_LFM2_LAYERS = [
+    "full_attention" if i in (2, 5, 8, 10, 12, 14) else "conv" for i in range(16)
+]  # of LFM2-1.2B
+LFM2_1_2B = _sizes(2048, 12288, 16, 32, 8, 128000) | {
+    "architectures": ["Lfm2ForCausalLM"],
+    "block_auto_adjust_ff_dim": True,
+    "block_ff_dim": 12288,
+    "block_ffn_dim_multiplier": 1.0,
+    "block_multiple_of": 256,
+    "conv_L_cache": 3,
+    "conv_bias": False,
+    "layer_types": _LFM2_LAYERS,
+    "norm_eps": 1e-5,
+    "rope_theta": 1000000.0,
+    "vocab_size": 65536,
+}
+LFM2_8B_A1B = _sizes(2048, 7168, 24, 32, 8, 128000) | {
+    "architectures": ["Lfm2MoeForCausalLM"],
+    "conv_L_cache": 3,
+    "conv_bias": False,
+    "layer_types": ["full_attention" if i in (2, 6, 10, 14, 18, 21) else "conv" for i in range(24)],
+    "moe_intermediate_size": 1792,
+    "norm_eps": 1e-5,
+    "norm_topk_prob": True,
+    "num_dense_layers": 2,
+    "num_experts": 32,
+    "num_experts_per_tok": 4,
+    "rope_theta": 1000000.0,
+    "routed_scaling_factor": 1.0,
+    "use_expert_bias": True,
+    "vocab_size": 65536,
+}
+MINISTRAL_3_8B = _sizes(4096, 14336, 34, 32, 8, 262144) | {  # the text_config
+    "architectures": ["Mistral3ForConditionalGeneration"],
+    "head_dim": 128,
+    "rms_norm_eps": 1e-5,
+    "rope_parameters": {
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "factor": 16.0,
+        "llama_4_scaling_beta": 0.1,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 16384,
+        "rope_theta": 1000000.0,
+        "rope_type": "yarn",
+        "type": "yarn",
+    },
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+    "vocab_size": 131072,
+}
+QWEN3_NEXT_80B_A3B = _sizes(2048, 5120, 48, 16, 2, 262144) | {
+    "architectures": ["Qwen3NextForCausalLM"],
+    "decoder_sparse_step": 1,
+    "full_attention_interval": 4,
+    "head_dim": 256,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_value_head_dim": 128,
+    "mlp_only_layers": [],
+    "moe_intermediate_size": 512,
+    "norm_topk_prob": True,
+    "num_experts": 512,
+    "num_experts_per_tok": 10,
+    "partial_rotary_factor": 0.25,
+    "rms_norm_eps": 1e-6,
+    "rope_scaling": None,
+    "rope_theta": 10000000,
+    "shared_expert_intermediate_size": 512,
+    "tie_word_embeddings": False,
+    "vocab_size": 151936,
+}
+_LATENT = {
+    "first_k_dense_replace": 3,
+    "index_head_dim": 128,
+    "index_topk": 2048,
+    "kv_lora_rank": 512,
+    "moe_intermediate_size": 2048,
+    "moe_layer_freq": 1,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "norm_topk_prob": True,
+    "num_experts_per_tok": 8,
+    "num_nextn_predict_layers": 1,
+    "qk_rope_head_dim": 64,
+    "routed_scaling_factor": 2.5,
+    "scoring_func": "sigmoid",
+    "tie_word_embeddings": False,
+    "topk_method": "noaux_tc",
+}
+DEEPSEEK_V32 = (
+    _sizes(7168, 18432, 61, 128, 128, 163840)
+    | _LATENT
+    | {
+        "architectures": ["DeepseekV32ForCausalLM"],
+        "index_n_heads": 64,
+        "n_group": 8,
+        "q_lora_rank": 1536,
+        "qk_nope_head_dim": 128,
+        "rms_norm_eps": 1e-6,
+        "rope_scaling": {
+            "beta_fast": 32,
+            "beta_slow": 1,
+            "factor": 40,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "original_max_position_embeddings": 4096,
+            "type": "yarn",
+        },
+        "rope_theta": 10000,
+        "topk_group": 4,
+        "v_head_dim": 128,
+        "vocab_size": 129280,
+    }
+)
+GLM_5 = (
+    _sizes(6144, 12288, 78, 64, 64, 202752)
+    | _LATENT
+    | {
+        "architectures": ["GlmMoeDsaForCausalLM"],
+        "index_n_heads": 32,
+        "n_group": 1,
+        "q_lora_rank": 2048,
+        "qk_nope_head_dim": 192,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_theta": 1000000, "rope_type": "default"},
+        "topk_group": 1,
+        "v_head_dim": 256,
+        "vocab_size": 154880,
+    }
+)

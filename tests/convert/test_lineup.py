@@ -44,7 +44,8 @@ def metadata_of(settings: Settings) -> dict[str, Value]:
         for i in range(settings["num_hidden_layers"])
         for name in ("alpha_n", "alpha_p", "beta", "eps")
     ]
-    made = family(Config(settings), {name: Zeros(name, (1,), "F32", Path(), 0) for name in numbers})
+    shapes = dict.fromkeys(numbers, (1,)) | {"model.embed_tokens.weight": (settings["vocab_size"], 1)}
+    made = family(Config(settings), {n: Zeros(n, shape, "F32", Path(), 0) for n, shape in shapes.items()})
     values = made.metadata()
     made.config.refuse_unread()
     return {made.full_key(key): value for key, value in values.items()}
@@ -111,6 +112,67 @@ PUBLISHED: list[tuple[Settings, dict[str, Value]]] = [
     ),
     (published.GLM_46, {"glm4moe.block_count": 92, "glm4moe.expert_weights_scale": 2.5}),
     (published.MINIMAX_M2, {"minimax-m2.rope.dimension_count": 64, "minimax-m2.expert_gating_func": 2}),
+    (
+        published.GRANITE_33_8B,
+        {
+            "granite.attention.scale": 0.0078125,
+            "granite.embedding_scale": 12.0,
+            "granite.residual_scale": 0.22,
+            "granite.logit_scale": 16.0,
+        },
+    ),
+    (published.GRANITE_3_1B_A400M, {"granitemoe.expert_count": 32, "granitemoe.logit_scale": 6.0}),
+    (
+        published.LFM2_1_2B,
+        {
+            "lfm2.feed_forward_length": 8192,
+            "lfm2.shortconv.l_cache": 3,
+            "lfm2.attention.head_count_kv": [0, 0, 8, 0, 0, 8, 0, 0, 8, 0, 8, 0, 8, 0, 8, 0],
+        },
+    ),
+    (
+        published.LFM2_8B_A1B,
+        {
+            "lfm2moe.feed_forward_length": 7168,
+            "lfm2moe.leading_dense_block_count": 2,
+            "lfm2moe.expert_gating_func": 2,
+        },
+    ),
+    (
+        published.MINISTRAL_3_8B,
+        {
+            "mistral3.attention.temperature_scale": 0.1,
+            "mistral3.rope.scaling.original_context_length": 16384,
+            "mistral3.rope.scaling.factor": 16.0,
+            "mistral3.context_length": 262144,
+        },
+    ),
+    (
+        published.QWEN3_NEXT_80B_A3B,
+        {
+            "qwen3next.rope.dimension_count": 64,
+            "qwen3next.attention.recurrent_layers": [i % 4 != 3 for i in range(48)],
+            "qwen3next.ssm.inner_size": 4096,
+        },
+    ),
+    (
+        published.DEEPSEEK_V32,
+        {
+            "deepseek32.attention.indexer.head_count": 64,
+            "deepseek32.attention.indexer.key_length": 128,
+            "deepseek32.attention.indexer.top_k": 2048,
+            "deepseek32.expert_group_count": 8,
+            "deepseek32.rope.scaling.yarn_log_multiplier": pytest.approx(0.1),
+        },
+    ),
+    (
+        published.GLM_5,
+        {
+            "glm-dsa.attention.indexer.types": [True] * 78,
+            "glm-dsa.attention.key_length_mla": 256,
+            "glm-dsa.rope.freq_base": 1e6,
+        },
+    ),
     (published.STARCODER2_7B, {"starcoder2.context_length": 4096, "starcoder2.attention.head_count": 36}),
 ]
 
@@ -158,6 +220,17 @@ REFUSED: list[tuple[Settings, Settings, str]] = [
     (published.GLM_45_AIR, {"n_shared_experts": 0}, "n_shared_experts"),
     (published.GLM_45_AIR, {"routed_scaling_factor": 0.0}, "routed_scaling_factor"),
     (published.MINIMAX_M2, {"scoring_func": "softmax"}, "scoring_func"),
+    (published.GRANITE_33_8B, {"logits_scaling": 0.0}, "multiplier"),
+    (published.LFM2_1_2B, {"conv_bias": True}, "conv_bias"),
+    (published.LFM2_8B_A1B, {"norm_topk_prob": False}, "norm_topk_prob"),
+    (published.LFM2_8B_A1B, {"use_expert_bias": False}, "use_expert_bias"),
+    (
+        published.MINISTRAL_3_8B,
+        {"rope_parameters": {"rope_type": "default", "llama_4_scaling_beta": 0.1}},
+        "llama_4_scaling_beta",
+    ),
+    (published.QWEN3_NEXT_80B_A3B, {"decoder_sparse_step": 2}, "decoder_sparse_step"),
+    (published.DEEPSEEK_V32, {"index_head_dim": 96}, "index_head_dim"),
     (published.STARCODER2_7B, {"head_dim": 64}, "head_dim"),
     (published.STARCODER2_7B, {"hidden_act": "gelu"}, "hidden_act"),
 ]
@@ -177,12 +250,27 @@ def test_what_llama_cpp_cannot_express_is_refused(settings: Settings, change: Se
         (published.OLMO_3_7B, {"layer_types": ["full_attention"]}, "layer_types"),
         (published.OLMO_3_7B, {"layer_types": ["chunked_attention"] * 32}, "layer_types"),
         (published.GLM_45_AIR, {"n_group": 3, "topk_group": 2}, "n_group"),
+        (published.LFM2_1_2B, {"layer_types": ["sliding_attention"] * 16}, "layer_types"),
+        (published.GLM_5, {"indexer_types": ["shared"] * 78}, "indexer_types"),
+        (published.GLM_5, {"index_topk_pattern": "FX" * 39}, "indexer_types"),
         (published.HUNYUAN_A13B, {"moe_topk": [8, 4] * 16}, "moe_topk"),
     ],
 )
 def test_settings_that_do_not_go_together(settings: Settings, change: Settings, named: str) -> None:
     with pytest.raises(CheckpointError, match=named):
         metadata_of(settings | change)
+
+
+@pytest.mark.parametrize(
+    ("settings", "full"),
+    [
+        ({"index_topk_pattern": "FSF" * 26}, [True, False, True] * 26),
+        ({"index_topk_freq": 4}, [i < 2 or i % 4 == 1 for i in range(78)]),
+        ({"index_topk_freq": 4, "index_skip_topk_offset": 1}, [i % 4 == 0 for i in range(78)]),
+    ],
+)
+def test_layers_that_take_over_a_choice(settings: Settings, full: list[bool]) -> None:
+    assert metadata_of(published.GLM_5 | settings)["glm-dsa.attention.indexer.types"] == full
 
 
 def test_each_rotary_pair_is_turned_where_axes_take_turns() -> None:

@@ -27,6 +27,8 @@ TOLERANCE = 1e-3
 
 LAYOUTS = {"tinker": tinker_lora, "peft": peft_lora}
 LATENT = ("q_a_proj", "q_b_proj", "q_proj", "kv_a_proj_with_mqa", "kv_b_proj", "lm_head")
+INDEXER = ("wq_b", "wk", "weights_proj")
+SPARSE = (*LATENT, *INDEXER)
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,14 @@ TRIALS = (
     Trial("exaone4, no windows"),
     Trial("glm4moe, norms of heads, biases, groups"),
     Trial("minimax_m2, half of each head turns"),
+    Trial("granite, tied, biases"),
+    Trial("granite, experts and a shared one"),
+    Trial("lfm2, dense"),
+    Trial("lfm2, experts"),
+    Trial("ministral3, scaled queries"),
+    Trial("qwen3next, experts"),
+    Trial("deepseek_sparse, DeepSeek-V3.2", SPARSE),
+    Trial("deepseek_sparse, GLM-5, shared choices", SPARSE),
     Trial("starcoder2, untied, no biases, sharp"),
 )
 

@@ -22,6 +22,7 @@ CONFIGS = {
     "Qwen3_5MoeForConditionalGeneration": "Qwen3_5MoeTextConfig",
 }
 OURS_ALONE = {"full_attention_interval", "intermediate_size", "n_ctx", "norm_topk_prob"}
+OURS_ALONE |= {"num_nextn_predict_layers", "rope_interleave", "shared_intermediate_size"}
 """Settings without an attribute in the class: read on the way, or sizes that a family does not have."""
 NEEDED = {
     "Exaone4ForCausalLM": WINDOWED,

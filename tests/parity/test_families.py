@@ -48,6 +48,11 @@ def test_there_are_cases() -> None:
         "glm4moe",
         "minimax_m2",
         "starcoder2",
+        "granite",
+        "lfm2",
+        "ministral3",
+        "qwen3next",
+        "deepseek_sparse",
     }
 
 

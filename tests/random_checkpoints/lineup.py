@@ -13,6 +13,7 @@ from transformers import GenerationConfig
 
 from tests.random_checkpoints.case import Case, randomize, sharpen_activations
 from tests.random_checkpoints.dense import GELU, YARN
+from tests.random_checkpoints.experts import ROUNDING
 from tests.random_checkpoints.tokenizers import write_tokenizer
 
 Settings = Mapping[str, Any]
@@ -34,6 +35,39 @@ VISION: Settings = {
     "out_hidden_size": 32,
     "deepstack_visual_indexes": [0],
 }
+MULTIPLIERS: Settings = {
+    "attention_multiplier": 0.2,
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.5,
+    "logits_scaling": 4.0,
+}
+CONVOLUTIONS: Settings = {
+    "num_hidden_layers": 3,
+    "layer_types": ["conv", "full_attention", "conv"],
+}
+SCALED: Settings = {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 16}
+SCALED = {**SCALED, "llama_4_scaling_beta": 0.3}
+LATENT: Settings = {
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 4,
+    "first_k_dense_replace": 1,
+    "moe_intermediate_size": 24,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "n_group": 4,
+    "topk_group": 2,
+    "kv_lora_rank": 16,
+    "q_lora_rank": 24,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 12,
+    "v_head_dim": 16,
+    "index_n_heads": 16,
+    "index_head_dim": 64,
+    "index_topk": 20,
+}
+LATENT_NORMS = (
+    "transformers norms latent queries and keys with 1e-6 whatever the config says; llama.cpp with 1e-5"
+)
 
 
 @dataclass(frozen=True)
@@ -110,6 +144,44 @@ RECIPES: dict[str, Recipe] = {
         "MiniMaxM2ForCausalLM",
         "MiniMaxM2Config",
         {"num_local_experts": 6, "num_experts_per_tok": 2, "head_dim": 16, "rotary_dim": 8},
+    ),
+    "granite": Recipe("GraniteForCausalLM", "GraniteConfig", MULTIPLIERS, "llama3"),
+    "granitemoe": Recipe(
+        "GraniteMoeForCausalLM",
+        "GraniteMoeConfig",
+        {**MULTIPLIERS, "num_local_experts": 6, "num_experts_per_tok": 2},
+        "llama3",
+    ),
+    "graniteshared": Recipe(
+        "GraniteMoeSharedForCausalLM",
+        "GraniteMoeSharedConfig",
+        {**MULTIPLIERS, "num_local_experts": 6, "num_experts_per_tok": 2, "shared_intermediate_size": 40},
+        "llama3",
+    ),
+    "lfm2": Recipe("Lfm2ForCausalLM", "Lfm2Config", {**CONVOLUTIONS, "block_multiple_of": 16}),
+    "lfm2moe": Recipe(
+        "Lfm2MoeForCausalLM", "Lfm2MoeConfig", {**CONVOLUTIONS, **EXPERTS, "num_dense_layers": 1}
+    ),
+    "ministral3": Recipe(
+        "Ministral3ForCausalLM", "Ministral3Config", {"head_dim": 16, "rope_parameters": SCALED}, "tekken"
+    ),
+    "qwen3next": Recipe(
+        "Qwen3NextForCausalLM",
+        "Qwen3NextConfig",
+        {
+            **EXPERTS,
+            "shared_expert_intermediate_size": 40,
+            "num_hidden_layers": 4,
+            "head_dim": 16,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 16,
+        },
+    ),
+    "deepseek32": Recipe("DeepseekV32ForCausalLM", "DeepseekV32Config", LATENT, "deepseek-v3"),
+    "glm_dsa": Recipe(
+        "GlmMoeDsaForCausalLM", "GlmMoeDsaConfig", {**LATENT, "n_group": 1, "topk_group": 1}, "llama3"
     ),
     "starcoder2": Recipe("Starcoder2ForCausalLM", "Starcoder2Config", {}, "gpt2"),
 }
@@ -215,6 +287,52 @@ CASES: tuple[Case, ...] = (
     ),
     case("minimax_m2", "half of each head turns", "minimax"),
     case("minimax_m2", "fused", "minimax", fused=True),
+    case("granite", "four multipliers", "granite"),
+    case(
+        "granite", "tied, biases", "granite", tie_word_embeddings=True, attention_bias=True, mlp_bias=True
+    ),
+    case("granite", "experts", "granitemoe"),
+    case("granite", "experts, fused, tied", "granitemoe", fused=True, tie_word_embeddings=True),
+    case("granite", "experts and a shared one", "graniteshared"),
+    case("lfm2", "dense", "lfm2"),
+    case(
+        "lfm2",
+        "dense, untied, own width",
+        "lfm2",
+        tie_word_embeddings=False,
+        block_auto_adjust_ff_dim=False,
+        conv_L_cache=4,
+    ),
+    case("lfm2", "experts", "lfm2moe"),
+    case("lfm2", "experts, fused", "lfm2moe", fused=True),
+    case("ministral3", "scaled queries", "ministral3"),
+    case(
+        "ministral3",
+        "tied, plain rotation",
+        "ministral3",
+        tie_word_embeddings=True,
+        rope_parameters={**SCALED, "rope_type": "default", "llama_4_scaling_beta": 0.0},
+    ),
+    case("qwen3next", "experts", "qwen3next", 2e-4, ROUNDING),
+    case(
+        "qwen3next", "fused, as many key as value heads", "qwen3next", fused=True, linear_num_value_heads=2
+    ),
+    case("deepseek_sparse", "DeepSeek-V3.2", "deepseek32"),
+    case(
+        "deepseek_sparse",
+        "DeepSeek-V3.2, yarn",
+        "deepseek32",
+        rope_parameters={**YARN, "mscale": 1.0, "mscale_all_dim": 1.0},
+    ),
+    case("deepseek_sparse", "GLM-5", "glm_dsa", 5e-4, LATENT_NORMS),
+    case("deepseek_sparse", "GLM-5, epsilon of 1e-6", "glm_dsa", rms_norm_eps=1e-6),
+    case(
+        "deepseek_sparse",
+        "GLM-5, shared choices",
+        "glm_dsa",
+        indexer_types=["full", "shared", "full"],
+        rms_norm_eps=1e-6,
+    ),
     case("starcoder2", "biases", "starcoder2", 1e-2, GELU),
     case(
         "starcoder2",
