@@ -17,7 +17,15 @@ from tinker_local import ModelInput, ServiceClient
 PAGES = [ROOT / ".github" / name for name in ("CONTRIBUTING.md", "SECURITY.md")]
 PAGES.append(ROOT / "tests" / "parity" / "README.md")
 CONTRIBUTING = PAGES[0].read_text(encoding="utf-8")
-PLACES = ("", "tinker_local", "convert", "tinker_local/engine", "convert/architectures", "tests/convert")
+PLACES = (
+    "",
+    "tinker_local",
+    "convert",
+    "tinker_local/engine",
+    "convert/architectures",
+    "tests/convert",
+    "tests/random_checkpoints",
+)
 FOREIGN = {"before.json"}
 
 MULTIPLIERS = {

@@ -66,7 +66,7 @@ class DeepSeekV3(DecoderOnly):
         "num_local_experts": "n_routed_experts",
         "num_mtp_layers": "num_nextn_predict_layers",
     }
-    without_lora = (
+    without_lora: ClassVar[tuple[str, ...]] = (
         "output.weight",
         "blk.*.attn_q.weight",
         "blk.*.attn_q_a.weight",

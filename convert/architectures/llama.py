@@ -30,7 +30,7 @@ class Llama(Transformer):
 class Mistral(Llama):
     """Llama with a sliding window, which llama.cpp's architecture does not have."""
 
-    names = ("MistralForCausalLM",)
+    names: ClassVar[tuple[str, ...]] = ("MistralForCausalLM",)
     defaults: ClassVar[Mapping[str, Any]] = {
         **Llama.defaults,
         "intermediate_size": 14336,

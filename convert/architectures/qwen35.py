@@ -29,9 +29,9 @@ class Qwen35(Transformer):
     Layers that predict further tokens (``mtp.*``) are no part of a token's probability and are left out.
     """
 
-    names = ("Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM")
+    names: ClassVar[tuple[str, ...]] = ("Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM")
     gguf_name = "qwen35"
-    prefixes = ("model.language_model.", "model.")
+    prefixes: ClassVar[tuple[str, ...]] = ("model.language_model.", "model.")
     layer = NORMS | GATED_MLP
     partial_rotation = True
     usual_rope: ClassVar[Mapping[str, Any]] = {"partial_rotary_factor": 0.25}
@@ -181,7 +181,7 @@ class Qwen35(Transformer):
 class Qwen35Moe(Mixture, Qwen35):
     """Qwen3.5 with routed experts and a gated shared expert in every layer."""
 
-    names = ("Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM")
+    names: ClassVar[tuple[str, ...]] = ("Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM")
     gguf_name = "qwen35moe"
     layer = NORMS
     shared = shared_expert("mlp.shared_expert")
