@@ -12,7 +12,7 @@ from convert.errors import UnsupportedError
 class Llama(Transformer):
     """Pre-norm transformer with rotary positions, grouped queries and a gated MLP."""
 
-    names = ("LlamaForCausalLM",)
+    names: ClassVar[tuple[str, ...]] = ("LlamaForCausalLM",)
     gguf_name = "llama"
     defaults: ClassVar[Mapping[str, Any]] = {
         "hidden_size": 4096,
