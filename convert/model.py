@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from convert.architectures import Architecture, find_architecture
-from convert.errors import CheckpointError
+from convert.architectures import FAMILIES, Architecture, find_architecture, is_known
+from convert.architectures.nearest import describe_unknown
+from convert.errors import CheckpointError, UnsupportedError
 from convert.gguf.head import Value
 from convert.gguf.target import Target
 from convert.source.checkpoint import SourceCheckpoint
@@ -48,8 +49,13 @@ class ModelPlan:
                 is missing, or one is left over.
             UnsupportedError: the architecture is not known, or cannot express the settings.
         """
+        where = str(checkpoint.directory / "config.json")
+        if not is_known(checkpoint.architecture):
+            settings = checkpoint.text_config | {"model_type": checkpoint.config.get("model_type")}
+            unknown = describe_unknown(checkpoint.architecture, settings, checkpoint.tensors, FAMILIES)
+            raise UnsupportedError(f"{where}: {unknown}")
         family = find_architecture(checkpoint.architecture)
-        config = Config(checkpoint.text_config, str(checkpoint.directory / "config.json"))
+        config = Config(checkpoint.text_config, where)
         try:
             architecture = family(config, unpack(checkpoint.tensors, config))
             if change:

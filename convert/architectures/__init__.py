@@ -4,6 +4,7 @@ architecture.py  what a family says, and what its table of tensors is written wi
 decoder.py       embeddings and output matrix, which all decoders have
 transformer.py   the plain decoder: attention and MLP in every layer; most families start from it
 mixture.py       the plain decoder with experts
+nearest.py       what to say of an architecture that is not known
 experts.py       experts as stacks of matrices
 rotary.py        scaled rotary positions
 llama.py, qwen.py, gemma.py ...  the families
@@ -85,6 +86,11 @@ FAMILIES: tuple[type[Architecture], ...] = (
 )
 
 
+def is_known(name: str) -> bool:
+    """Whether a family converts an entry of config.json's ``architectures``."""
+    return any(name in family.names for family in FAMILIES)
+
+
 def find_architecture(name: str) -> type[Architecture]:
     """Return the class for an entry of config.json's ``architectures``.
 
@@ -98,4 +104,4 @@ def find_architecture(name: str) -> type[Architecture]:
     raise UnsupportedError(f"config.json: the architecture {name} is not known; known are {known}")
 
 
-__all__ = ["FAMILIES", "Architecture", "Target", "find_architecture"]
+__all__ = ["FAMILIES", "Architecture", "Target", "find_architecture", "is_known"]
