@@ -40,6 +40,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "expert_shared_count": ("n_shared_experts",),
     "leading_dense_block_count": ("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers"),
     "moe_latent_size": ("moe_latent_size",),
+    "kda.head_dim": ("linear_head_dim",),
     "shortconv.l_cache": ("conv_L_cache",),
     "ssm.conv_kernel": ("linear_conv_kernel_dim", "conv_kernel"),
     "ssm.group_count": ("linear_num_key_heads", "n_groups"),

@@ -24,6 +24,7 @@ from convert.architectures.gpt2 import Gpt2
 from convert.architectures.gptoss import GptOss
 from convert.architectures.granite import Granite, GraniteMoe
 from convert.architectures.hunyuan import HunYuan, HunYuanMoe
+from convert.architectures.kimi_linear import KimiLinear
 from convert.architectures.lfm2 import Lfm2, Lfm2Moe
 from convert.architectures.llama import Llama, Mistral, SmolLM3
 from convert.architectures.minimax_m2 import MiniMaxM2
@@ -60,6 +61,7 @@ FAMILIES: tuple[type[Architecture], ...] = (
     HunYuan,
     HunYuanMoe,
     KimiK25,
+    KimiLinear,
     Lfm2,
     Lfm2Moe,
     Llama,

@@ -85,7 +85,10 @@ class DeepSeekV3(DecoderOnly):
         self.n_heads = config.integer("num_attention_heads")
         self.nope, self.rope = config.integer("qk_nope_head_dim"), config.integer("qk_rope_head_dim")
         self.value, self.rank = config.integer("v_head_dim"), config.integer("kv_lora_rank")
-        self.n_dense = config.integer("first_k_dense_replace")
+        kinds = config.get("mlp_layer_types", ["dense"] * config.integer("first_k_dense_replace"))
+        self.n_dense = kinds.index("sparse") if "sparse" in kinds else len(kinds)
+        if "dense" in kinds[self.n_dense :]:
+            raise UnsupportedError("config.json: mlp_layer_types has a dense layer after one of experts")
         self.n_experts = config.integer("n_routed_experts")
 
     def metadata(self) -> dict[str, Value]:

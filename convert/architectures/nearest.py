@@ -22,7 +22,7 @@ UPSTREAM = {
 """Architectures that llama.cpp cannot run yet, by the start of ``model_type``: where it is worked on."""
 
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_experts", "n_routed_experts")
-CAPS = {"expert": 2, "layer": 96}
+CAPS = {"expert": 2, "layer": 16}
 """The most of what a setting with such a name counts; the names of the first ones are those of all."""
 
 OTHERS = re.compile(r"vis(ion|ual)|audio|projector")
@@ -125,6 +125,8 @@ class _Asking(Architecture):
 
 def _capped(key: str, value: Any) -> Any:
     """Return a setting that makes no more than some thousand names, whatever a config.json says."""
+    if isinstance(value, list | str):  # an entry a layer
+        return value[: CAPS["layer"]]
     if not isinstance(value, int) or isinstance(value, bool):
         return value
     return min(value, next((most for word, most in CAPS.items() if word in key), 1 << 16))

@@ -173,6 +173,17 @@ PUBLISHED: list[tuple[Settings, dict[str, Value]]] = [
             "glm-dsa.rope.freq_base": 1e6,
         },
     ),
+    (
+        published.KIMI_LINEAR_48B_A3B,
+        {
+            "kimi-linear.attention.head_count_kv": [
+                int(i in (3, 7, 11, 15, 19, 23, 26)) for i in range(27)
+            ],
+            "kimi-linear.kda.head_dim": 128,
+            "kimi-linear.context_length": 1048576,
+            "kimi-linear.expert_used_count": 8,
+        },
+    ),
     (published.STARCODER2_7B, {"starcoder2.context_length": 4096, "starcoder2.attention.head_count": 36}),
 ]
 
@@ -231,6 +242,9 @@ REFUSED: list[tuple[Settings, Settings, str]] = [
     ),
     (published.QWEN3_NEXT_80B_A3B, {"decoder_sparse_step": 2}, "decoder_sparse_step"),
     (published.DEEPSEEK_V32, {"index_head_dim": 96}, "index_head_dim"),
+    (published.KIMI_LINEAR_48B_A3B, {"moe_renormalize": False}, "norm_topk_prob"),
+    (published.KIMI_LINEAR_48B_A3B, {"q_lora_rank": 1536}, "q_lora_rank"),
+    (published.DEEPSEEK_V32, {"mlp_layer_types": ["sparse", "dense"] * 30}, "mlp_layer_types"),
     (published.STARCODER2_7B, {"head_dim": 64}, "head_dim"),
     (published.STARCODER2_7B, {"hidden_act": "gelu"}, "hidden_act"),
 ]

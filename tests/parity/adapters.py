@@ -28,6 +28,7 @@ TOLERANCE = 1e-3
 LAYOUTS = {"tinker": tinker_lora, "peft": peft_lora}
 LATENT = ("q_a_proj", "q_b_proj", "q_proj", "kv_a_proj_with_mqa", "kv_b_proj", "lm_head")
 INDEXER = ("wq_b", "wk", "weights_proj")
+DELTA = ("k_proj", "v_proj", "o_proj", "f_a_proj", "f_b_proj", "b_proj", "g_a_proj", "g_b_proj")
 SPARSE = (*LATENT, *INDEXER)
 
 
@@ -101,6 +102,7 @@ TRIALS = (
     Trial("qwen3next, experts"),
     Trial("deepseek_sparse, DeepSeek-V3.2", SPARSE),
     Trial("deepseek_sparse, GLM-5, shared choices", SPARSE),
+    Trial("kimi_linear, fused, epsilon of 1e-6", (*LATENT, *DELTA)),
     Trial("starcoder2, untied, no biases, sharp"),
 )
 

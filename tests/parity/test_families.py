@@ -53,6 +53,7 @@ def test_there_are_cases() -> None:
         "ministral3",
         "qwen3next",
         "deepseek_sparse",
+        "kimi_linear",
     }
 
 

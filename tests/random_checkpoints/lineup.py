@@ -183,6 +183,25 @@ RECIPES: dict[str, Recipe] = {
     "glm_dsa": Recipe(
         "GlmMoeDsaForCausalLM", "GlmMoeDsaConfig", {**LATENT, "n_group": 1, "topk_group": 1}, "llama3"
     ),
+    "kimi_linear": Recipe(
+        "KimiLinearForCausalLM",
+        "KimiLinearConfig",
+        {
+            "num_hidden_layers": 3,
+            "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+            "num_key_value_heads": 4,
+            "moe_intermediate_size": 24,
+            "num_local_experts": 8,
+            "num_experts_per_tok": 3,
+            "kv_lora_rank": 16,
+            "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 12,
+            "v_head_dim": 16,
+            "linear_head_dim": 16,
+            "linear_num_heads": 4,
+        },
+        "kimi-k2",
+    ),
     "starcoder2": Recipe("Starcoder2ForCausalLM", "Starcoder2Config", {}, "gpt2"),
 }
 
@@ -333,6 +352,8 @@ CASES: tuple[Case, ...] = (
         indexer_types=["full", "shared", "full"],
         rms_norm_eps=1e-6,
     ),
+    case("kimi_linear", "published names", "kimi_linear"),
+    case("kimi_linear", "fused, epsilon of 1e-6", "kimi_linear", fused=True, rms_norm_eps=1e-6),
     case("starcoder2", "biases", "starcoder2", 1e-2, GELU),
     case(
         "starcoder2",
