@@ -76,8 +76,8 @@ class Options(BaseModel):
     )
     flash_attn: bool | None = Field(
         default=None,
-        description="Use flash attention. On a CPU with kv_type f16 the kernel is our own; False takes "
-        "llama.cpp's attention in steps. Unset: llama.cpp decides.",
+        description="Use flash attention. On a CPU the kernel is our own, and False takes llama.cpp's "
+        "attention in steps. Unset: our own on a CPU; elsewhere llama.cpp decides.",
     )
     logprobs_mode: LogprobsMode = Field(
         default="sampling",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,9 +13,12 @@ from numpy.typing import NDArray
 from tests.kernels.ggml_graphs import (
     Graph,
     add_sinks,
+    cast,
+    data_of,
     flash_attn_ext,
     floats_of,
     ggml_memory,
+    new_tensor,
     op_of,
     permute,
     set_rows,
@@ -24,6 +28,8 @@ from tests.kernels.ggml_graphs import (
 from tinker_local import kernels
 
 N_CELLS = 1024
+F16 = 1
+CACHE_TYPES = {"f32": 0, "f16": F16, "q8_0": 8}  # enum ggml_type
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,21 @@ class Kind:
     max_bias: float = 0.0
     soft_cap: float = 0.0
     has_sinks: bool = False
+    cache_type: str = "f16"
+
+    def row_bytes(self, n: int) -> int:
+        """Bytes of ``n`` numbers in a cell."""
+        return {"f32": 4 * n, "f16": 2 * n, "q8_0": n // 32 * 34}[self.cache_type]
+
+    def stored(self, numbers: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return what the cache makes of rows of numbers."""
+        if self.cache_type == "q8_0":  # quantize_row_q8_0_ref
+            blocks = numbers.reshape(-1, 32)
+            scale = np.abs(blocks).max(1, keepdims=True) / np.float32(127)
+            quotients = blocks * (np.float32(1) / scale)
+            rounded = np.sign(quotients) * np.floor(np.abs(quotients) + np.float32(0.5))
+            return (rounded * scale.astype(np.float16).astype(np.float64)).reshape(numbers.shape)
+        return numbers.astype(np.float16 if self.cache_type == "f16" else np.float32).astype(np.float64)
 
 
 KINDS = [
@@ -43,6 +64,8 @@ KINDS = [
     Kind(window=100, has_sinks=True),
     Kind(n_heads=4, n_key_heads=4, max_bias=8.0, key_size=24, value_size=40),
     Kind(n_heads=8, n_key_heads=1, key_size=72, value_size=64, soft_cap=5.0),
+    Kind(cache_type="f32", key_size=40),
+    Kind(cache_type="q8_0", key_size=64, window=100),
 ]
 
 
@@ -82,11 +105,14 @@ class SharedCache:
     def __init__(self, memory: int, kind: Kind, n_layers: int = 2) -> None:
         self.kind, self.state = kind, kernels.GraphState(cells_are_positions=False)
         sizes = kind.n_key_heads * kind.key_size, kind.n_key_heads * kind.value_size
-        self.layers = [
-            tuple(tensor(memory, np.full((N_CELLS, size), np.nan, np.float16)) for size in sizes)
-            for _ in range(n_layers)
-        ]
+        self.layers = [tuple(self._new_layer(memory, size) for size in sizes) for _ in range(n_layers)]
         self.cells = [Cell() for _ in range(N_CELLS)]
+        self.casts = list[int]()
+
+    def _new_layer(self, memory: int, size: int) -> int:
+        layer = int(new_tensor(memory, CACHE_TYPES[self.kind.cache_type], size, N_CELLS, 1, 1))
+        ctypes.memset(data_of(layer), 255, N_CELLS * self.kind.row_bytes(size))  # NaN
+        return layer
 
     def copy(self, source: int, target: int, length: int) -> None:
         for cell in self.cells:
@@ -113,7 +139,8 @@ class SharedCache:
         sinks = np.linspace(-1, 1, self.kind.n_heads, dtype=np.float32)
         shape = (len(own), self.kind.n_heads, self.kind.value_size)
         n_bytes = 8 * (own.nbytes + mask.nbytes + 2 * (query.nbytes + key.nbytes + value.nbytes))
-        with ggml_memory(n_bytes + 8 * int(np.prod(shape)) * len(self.layers)) as memory:
+        self.casts.clear()
+        with ggml_memory(n_bytes + 8 * int(np.prod(shape)) * len(self.layers) + (1 << 20)) as memory:
             cells, shared_mask, sink = tensor(memory, own), tensor(memory, mask), tensor(memory, sinks)
             nodes, outputs = list[int](), list[int]()
             for k, v in self.layers:
@@ -126,6 +153,7 @@ class SharedCache:
             for _ in range(n_times):
                 graph.compute(self.state, n_threads)
             assert all(op_of(node) == b"CUSTOM" for node in outputs)
+            assert all(op_of(node) == b"NONE" for node in self.casts), "nobody needs what they compute"
             found = [floats_of(node, shape) for node in outputs]
         assert all(np.array_equal(bits(out), bits(found[0])) for out in found), (
             "layers are all the same here"
@@ -134,23 +162,26 @@ class SharedCache:
 
     def _attend(self, memory: int, query: int, k: int, v: int, mask: int, sinks: int) -> int:
         kind = self.kind
-        key, value = (
-            permute(
-                memory,
-                view_4d(
-                    memory, layer, size, kind.n_key_heads, N_CELLS, 1,
-                    2 * size, 2 * size * kind.n_key_heads, 2 * size * kind.n_key_heads * N_CELLS, 0,
-                ),
-                0, 2, 1, 3,
-            )
-            for layer, size in ((k, kind.key_size), (v, kind.value_size))
-        )  # fmt: skip
+        key, value = self._heads(memory, k, kind.key_size), self._heads(memory, v, kind.value_size)
         query = permute(memory, query, 0, 2, 1, 3)
         scale = kind.key_size**-0.5
         node = flash_attn_ext(memory, query, key, value, mask, scale, kind.max_bias, kind.soft_cap)
         if kind.has_sinks:
             add_sinks(node, sinks)
         return int(node)
+
+    def _heads(self, memory: int, layer: int, size: int) -> int:
+        """Return a layer's keys or values by heads, cast as llama.cpp does it."""
+        n_heads, head, cell = (
+            self.kind.n_key_heads,
+            *map(self.kind.row_bytes, (size, size * self.kind.n_key_heads)),
+        )
+        view = view_4d(memory, layer, size, n_heads, N_CELLS, 1, head, cell, cell * N_CELLS, 0)
+        heads = permute(memory, view, 0, 2, 1, 3)
+        if self.kind.cache_type != "f32":
+            return int(heads)
+        self.casts.append(int(cast(memory, heads, F16)))
+        return self.casts[-1]
 
     def _mask(self, tokens: Tokens) -> NDArray[np.float16]:
         position = np.array([cell.position for cell in self.cells])
@@ -166,11 +197,10 @@ def bits(array: NDArray[np.float32]) -> NDArray[np.int32]:
 
 
 def exact(kind: Kind, text: Text, positions: range) -> NDArray[np.float64]:
-    """In float64, (positions, heads, value_size), of keys and values that were rounded to float16."""
+    """In float64, (positions, heads, value_size), of keys and values as the cache has them."""
     group, n = kind.n_heads // kind.n_key_heads, positions.stop
     key, value = (
-        x[:n].astype(np.float16).astype(np.float64).reshape(n, kind.n_key_heads, -1).repeat(group, 1)
-        for x in (text.key, text.value)
+        kind.stored(x[:n]).reshape(n, kind.n_key_heads, -1).repeat(group, 1) for x in (text.key, text.value)
     )
     query = text.query[positions.start : n].astype(np.float64) * np.float32(kind.key_size**-0.5)
     products = np.einsum("thd,nhd->thn", query, key)
@@ -193,7 +223,7 @@ def exact(kind: Kind, text: Text, positions: range) -> NDArray[np.float64]:
 
 def in_order(kind: Kind, text: Text, n: int) -> NDArray[np.float32]:
     """Compute a text alone, all at once, in cells that are its positions."""
-    with ggml_memory(1 << 23) as memory:
+    with ggml_memory(1 << 24) as memory:
         return SharedCache(memory, kind).decode(Tokens(0, text, 0, range(n)))[0]
 
 
@@ -205,7 +235,7 @@ def test_bits_do_not_depend_on_cells(kind: Kind, simd_path: str) -> None:
     np.testing.assert_allclose(expected, exact(kind, text, range(n)), rtol=0, atol=5e-6)
     rng = np.random.default_rng(2)
     found = list[NDArray[np.float32]]()
-    with ggml_memory(1 << 23) as memory:
+    with ggml_memory(1 << 24) as memory:
         cache = SharedCache(memory, kind)
         cache.decode(Tokens(1, other, 0, range(90)), Tokens(2, other, 0, range(200, 230)))
         cache.remove(1, first=40)
@@ -231,7 +261,7 @@ def test_samples_of_a_prompt_share_its_cells(kind: Kind, simd_path: str) -> None
     text, n_prompt, n_samples = Text(kind, 0), 200, 9
     expected = in_order(kind, text, n_prompt + 3)[n_prompt:]
     rng = np.random.default_rng(3)
-    with ggml_memory(1 << 23) as memory:
+    with ggml_memory(1 << 24) as memory:
         cache = SharedCache(memory, kind)
         cells = rng.permutation(N_CELLS)
         cache.decode(Tokens(0, text, 0, cells[:n_prompt]))
@@ -249,7 +279,7 @@ def test_rewritten_cells_and_graphs_computed_again() -> None:
     kind = KINDS[0]
     text, other = Text(kind, 0), Text(kind, 1)
     expected = in_order(kind, text, 150)
-    with ggml_memory(1 << 23) as memory:
+    with ggml_memory(1 << 24) as memory:
         cache = SharedCache(memory, kind)
         cache.decode(Tokens(1, other, 0, range(300, 0, -1)))
         cache.remove(1, first=20)

@@ -174,9 +174,8 @@ def _has_only_cpus(options: Options) -> bool:
 
 
 def _has_own_attention(options: Options) -> bool:
-    """Whether our kernel computes attention: on CPUs, wherever it can."""
-    wanted = options.flash_attn is not False and options.kv_type == "f16"
-    return wanted and _has_only_cpus(options) and graph_callback() is not None
+    """Whether our kernel computes attention: on CPUs, unless the user wants it in steps."""
+    return options.flash_attn is not False and _has_only_cpus(options) and graph_callback() is not None
 
 
 def _check_weights(path: Path, max_memory_mb: int | None) -> None:

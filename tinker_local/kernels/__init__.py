@@ -225,6 +225,7 @@ GGML_FUNCTIONS = (
     "set_name",
     "flash_attn_ext",
     "set_rows",
+    "cast",
     "mul_mat",
     "mul_mat_id",
     "get_type_traits",

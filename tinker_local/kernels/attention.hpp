@@ -50,10 +50,11 @@ struct AttentionRow {
   float* output;
 };
 
-// The cells of one head: float16, `key_size` and `value_size` numbers each.
+// The cells of one head: `key_size` and `value_size` numbers each.
 struct AttentionCells {
   const char* keys;
   const char* values;
+  int32_t key_type, value_type;     // enum ggml_type: float16, float32 or q8_0
   size_t key_stride, value_stride;  // bytes from one cell to the next
   int key_size, value_size;
   float scale;     // of the products

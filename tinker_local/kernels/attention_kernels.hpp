@@ -1,4 +1,5 @@
-// Attention over `Lanes` (see block_kernels.hpp, which has exp2) and load_half, sixteen float16 numbers.
+// Attention over `Lanes` (see block_kernels.hpp, which has exp2, and weight_kernels.hpp for the types of keys and
+// values).
 //
 // Rows of queries form a tile. A tile goes through the positions once, 64 at a time, and keeps for each row
 // the largest product so far, the total of the weights and the weighted values, both relative to that largest
@@ -57,17 +58,6 @@ inline void matrix_product(int rows, const float* a, int a_stride, const float* 
   }
   for (; j < columns; j += kLanes) {
     multiply_rows<1>(rows, a, a_stride, b + j, b_stride, n, c + j, c_stride);
-  }
-}
-
-// float16 to float32; `to` has room for whole lanes and gets zeros there.
-inline void widen(const uint16_t* from, int n, float* to) {
-  int i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(to + i, load_half(from + i));
-  if (i < n) {
-    uint16_t rest[kLanes] = {};
-    for (int j = i; j < n; ++j) rest[j - i] = from[j];
-    store(to + i, load_half(rest));
   }
 }
 
@@ -180,7 +170,7 @@ inline const float* read_mask(const tinker::AttentionRow& row, const tinker::Cel
   }
   uint16_t halves[n];
   for (int i = 0; i < n; ++i) halves[i] = block.cells[i] < 0 ? 0 : row.mask[block.cells[i]];
-  widen(halves, n, mask);
+  unpack<F16>(reinterpret_cast<const char*>(halves), 0, n, mask);
   for (int i = 0; i < n; ++i) {
     const bool is_seen = i >= span.begin && i < span.end && block.cells[i] >= 0;
     mask[i] = is_seen ? mask[i] * row.slope : kNegativeInfinity;
@@ -189,27 +179,42 @@ inline const float* read_mask(const tinker::AttentionRow& row, const tinker::Cel
 }
 
 // A cell's numbers in float32; zeros where there is no cell.
-inline void read_cell(const char* cells, size_t stride, int32_t cell, int size, int width, float* to) {
+template <class Type>
+inline void read_cell(const char* cells, size_t stride, int32_t cell, int size, float* to) {
   if (cell >= 0) {
-    widen(reinterpret_cast<const uint16_t*>(cells + static_cast<size_t>(cell) * stride), size, to);
+    unpack<Type>(cells + static_cast<size_t>(cell) * stride, 0, size, to);
   } else {
-    for (int i = 0; i < width; i += kLanes) store(to + i, all(0.0f));
+    for (int i = 0; i < size; i += kLanes) store(to + i, all(0.0f));
   }
 }
 
-// Keys and values of a span, from wherever their cells are.
+// Those of a block's cells from `begin` to before `end`; none outside of `span`.
+template <class Type>
+inline void read_numbers_of(const char* cells, size_t stride, const tinker::CellBlock& block, int begin,
+                            int end, Span span, int size, float* to) {
+  for (int i = begin; i < end; ++i) {
+    const bool is_there = i >= span.begin && i < span.end;
+    read_cell<Type>(cells, stride, is_there ? block.cells[i] : tinker::CellBlock::kNone, size,
+                    to + i * whole_lanes(size));
+  }
+}
+
+inline void read_numbers(int32_t type, const char* cells, size_t stride, const tinker::CellBlock& block,
+                         int begin, int end, Span span, int size, float* to) {
+  const auto read = type == F32::kType    ? &read_numbers_of<F32>
+                    : type == Q8_0::kType ? &read_numbers_of<Q8_0>
+                                          : &read_numbers_of<F16>;
+  read(cells, stride, block, begin, end, span, size, to);
+}
+
+// Keys and values of a span, from wherever their cells are. Keys are for whole lanes of positions.
 inline void read_cells(const tinker::AttentionCells& cells, const tinker::CellBlock& block, Span span,
                        Tile& tile) {
-  for (int i = span.first_lane(); i < span.last_lane(); ++i) {
-    const int32_t cell = i < span.begin || i >= span.end ? tinker::CellBlock::kNone : block.cells[i];
-    read_cell(cells.keys, cells.key_stride, cell, tile.key_size, tile.key_width,
-              tile.turning + i * tile.key_width);
-  }
+  read_numbers(cells.key_type, cells.keys, cells.key_stride, block, span.first_lane(), span.last_lane(), span,
+               tile.key_size, tile.turning);
   turn(tile.turning, tile.key_width, span.first_lane(), span.last_lane(), tile.keys);
-  for (int i = span.begin; i < span.end; ++i) {
-    read_cell(cells.values, cells.value_stride, block.cells[i], tile.value_size, tile.value_width,
-              tile.values + i * tile.value_width);
-  }
+  read_numbers(cells.value_type, cells.values, cells.value_stride, block, span.begin, span.end, span,
+               tile.value_size, tile.values);
 }
 
 // Adds the mask to a row's products with a block; returns the largest.

@@ -138,11 +138,11 @@ float maximum_of(const float* x, int n_blocks) {
   return result;
 }
 
-#include "attention_kernels.hpp"
-
 #include "weight_kernels.hpp"
 
 #include "product_kernels.hpp"
+
+#include "attention_kernels.hpp"
 
 constexpr tinker::SimdPath kernels(const char* name) {
   return {name, scan, weigh, sum_at_least, sums_at_least,

@@ -13,7 +13,8 @@ using namespace tinker::ggml;
 
 constexpr int32_t kQ4_0 = 2;
 
-const TypeTraits* (*traits)(int type) = nullptr;  // of the installed ggml
+const TypeTraits* (*traits)(int type) = nullptr;  // of the installed ggml ..
+int32_t cast = -1;                               // .. and its number of that operation
 
 void no_operation(Tensor*, int, int, void*) {}
 
@@ -52,6 +53,13 @@ bool is_known_attention(const Tensor& node, std::initializer_list<Tensor*> sourc
 // It writes rows of one tensor to another, and is a view of that.
 bool is_known_write(const Tensor& node, Tensor* to, std::initializer_list<Tensor*> sources) {
   return are<int64_t>(node.ne, {16, 8, 2, 1}) && sources_are(node, sources) && node.view_src == to;
+}
+
+bool is_known_cast(const Functions& ggml, Context* memory, int32_t& op) {
+  Tensor* number = ggml.new_tensor_4d(memory, kFloat32, 16, 8, 2, 1);
+  const Tensor& node = *ggml.cast(memory, number, kFloat16);
+  op = node.op;
+  return node.type == kFloat16 && are<int64_t>(node.ne, {16, 8, 2, 1}) && node.src[0] == number && op != kNoOp;
 }
 
 // Shapes differ in every number, so that no source is taken for another.
@@ -98,11 +106,12 @@ std::optional<Ops> ops_in(const Functions& ggml, Context* memory) {
   Tensor* sources[] = {query, key};
   Tensor* custom =
       ggml.custom_4d(memory, kFloat32, 5, 6, 7, 8, sources, 2, no_operation, -1, query);
-  Ops ops{attention->op, write->op, -1, -1, custom->op};
+  Ops ops{attention->op, write->op, -1, -1, custom->op, -1};
   const bool is_known = is_known_leaf(ggml, key) &&
                         are_known_traits(*ggml.type_traits(kFloat16), *ggml.type_traits(kQ4_0)) &&
                         is_known_product(ggml, memory, ops.mul_mat) &&
                         is_known_product_of_experts(ggml, memory, ops.mul_mat_id) &&
+                        is_known_cast(ggml, memory, ops.cast) &&
                         is_known_attention(*attention, {query, key, value, mask}) &&
                         is_known_write(*write, key, {rows, numbers, key}) &&
                         is_known_custom(*custom, {query, key}, query) && key->op == kNoOp &&
@@ -120,8 +129,18 @@ std::optional<tinker::ggml::Ops> tinker::ggml::known_ops(const Functions& ggml) 
   if (!memory) return std::nullopt;
   const std::optional<Ops> ops = ops_in(ggml, memory);
   ggml.free(memory);
-  if (ops) traits = ggml.type_traits;
+  if (ops) {
+    traits = ggml.type_traits;
+    cast = ops->cast;
+  }
   return ops;
 }
 
 const TypeTraits& tinker::ggml::type_traits(int32_t type) { return *traits(type); }
+
+Tensor* tinker::ggml::before_cast(Tensor* tensor) {
+  const Tensor* source = tensor->src[0];
+  const bool is_cast = tensor->op == cast && tensor->type == kFloat16 && source->type == kFloat32 &&
+                       std::equal(source->ne, std::end(source->ne), tensor->ne);
+  return is_cast ? tensor->src[0] : tensor;
+}

@@ -8,8 +8,8 @@
 
 namespace tinker::ggml {
 
-constexpr int32_t kFloat32 = 0, kFloat16 = 1, kInt32 = 26, kInt64 = 27;  // enum ggml_type
-constexpr int32_t kNoOp = 0;                                             // enum ggml_op, of leaves
+constexpr int32_t kFloat32 = 0, kFloat16 = 1, kQ8_0 = 8, kInt32 = 26, kInt64 = 27;  // enum ggml_type
+constexpr int32_t kNoOp = 0;                                                        // enum ggml_op, of leaves
 
 // struct ggml_tensor. A node of a graph is a tensor with an operation and its sources.
 struct Tensor {
@@ -72,6 +72,7 @@ struct Functions {
   Tensor* (*flash_attn_ext)(Context*, Tensor* query, Tensor* key, Tensor* value, Tensor* mask, float scale,
                             float max_bias, float soft_cap);
   Tensor* (*set_rows)(Context*, Tensor* to, Tensor* rows, Tensor* numbers);
+  Tensor* (*cast)(Context*, Tensor*, int type);
   Tensor* (*mul_mat)(Context*, Tensor* weights, Tensor* inputs);
   Tensor* (*mul_mat_id)(Context*, Tensor* weights, Tensor* inputs, Tensor* ids);
   const TypeTraits* (*type_traits)(int type);
@@ -81,7 +82,7 @@ struct Functions {
 
 // The installed ggml's numbers of operations (enum ggml_op), which move from version to version.
 struct Ops {
-  int32_t flash_attn_ext = -1, set_rows = -1, mul_mat = -1, mul_mat_id = -1, custom = -1;
+  int32_t flash_attn_ext = -1, set_rows = -1, mul_mat = -1, mul_mat_id = -1, custom = -1, cast = -1;
 };
 
 // Nothing where the installed ggml keeps anything elsewhere than the structures above say.
@@ -89,5 +90,8 @@ std::optional<Ops> known_ops(const Functions& ggml);
 
 // The installed ggml's traits of a type, once `known_ops` has found the ops.
 const TypeTraits& type_traits(int32_t type);
+
+// What a node casts from float32 to float16; of any other tensor, itself. Once `known_ops` has found the ops.
+Tensor* before_cast(Tensor* tensor);
 
 }  // namespace tinker::ggml

@@ -70,6 +70,7 @@ class Attention {
     const int64_t ks = stream / (q_.ne[3] / k_.ne[3]), vs = stream / (q_.ne[3] / v_.ne[3]);
     unit.cells = {k_.data + head * k_.nb[2] + ks * k_.nb[3],
                   v_.data + head * v_.nb[2] + vs * v_.nb[3],
+                  k_.type, v_.type,
                   k_.nb[1], v_.nb[1],
                   static_cast<int>(k_.ne[0]), static_cast<int>(v_.ne[0]),
                   params_.scale, params_.soft_cap};
@@ -161,8 +162,16 @@ void fail(Tensor& node) {
               std::nanf(""));
 }
 
+// Keys or values whose numbers lie side by side.
+bool can_read_cells(const Tensor& cells) {
+  const bool is_known = (cells.type == ggml::kFloat32 && cells.nb[0] == 4) ||
+                        (cells.type == ggml::kFloat16 && cells.nb[0] == 2) ||
+                        (cells.type == ggml::kQ8_0 && cells.nb[0] == 34 && cells.ne[0] % 32 == 0);
+  return is_known && cells.ne[1] <= std::numeric_limits<int32_t>::max();
+}
+
 // A mask that is known before the graph is computed, and the same for all heads.
-bool can_read(const Tensor& mask, const Tensor& q, const Tensor& k) {
+bool can_read_mask(const Tensor& mask, const Tensor& q, const Tensor& k) {
   return mask.type == ggml::kFloat16 && mask.op == ggml::kNoOp && mask.data && mask.ne[0] == k.ne[1] &&
          mask.ne[1] >= q.ne[1] && mask.ne[2] == 1 && (mask.ne[3] == 1 || mask.ne[3] == q.ne[3]);
 }
@@ -170,16 +179,23 @@ bool can_read(const Tensor& mask, const Tensor& q, const Tensor& k) {
 }  // namespace
 
 bool tinker::can_compute_attention(const Tensor& node) {
-  const Tensor *q = node.src[0], *k = node.src[1], *v = node.src[2], *mask = node.src[3];
-  return q->type == ggml::kFloat32 && k->type == ggml::kFloat16 && v->type == ggml::kFloat16 &&
-         k->ne[2] == v->ne[2] && q->ne[2] % k->ne[2] == 0 && q->nb[0] == sizeof(float) &&
-         k->nb[0] == sizeof(uint16_t) && v->nb[0] == sizeof(uint16_t) &&
-         k->ne[1] <= std::numeric_limits<int32_t>::max() && (!mask || can_read(*mask, *q, *k));
+  const Tensor &q = *node.src[0], &k = *ggml::before_cast(node.src[1]), &v = *ggml::before_cast(node.src[2]);
+  const Tensor* mask = node.src[3];
+  return q.type == ggml::kFloat32 && q.nb[0] == sizeof(float) && can_read_cells(k) && can_read_cells(v) &&
+         k.ne[2] == v.ne[2] && q.ne[2] % k.ne[2] == 0 && (!mask || can_read_mask(*mask, q, k));
+}
+
+void tinker::leave_out_casts(Tensor& node) {
+  for (Tensor** source : {&node.src[1], &node.src[2]}) {
+    Tensor* before = ggml::before_cast(*source);
+    if (before != *source) (*source)->op = ggml::kNoOp;  // its numbers are for this node alone
+    *source = before;
+  }
 }
 
 void* tinker::prepare_attention(const Tensor& node, GraphState& state) {
   try {
-    GraphMask& mask = state.mask(Attention::mask_of(node), *node.src[1]);
+    GraphMask& mask = state.mask(Attention::mask_of(node), *ggml::before_cast(node.src[1]));
     const Attention attention(node, {}, mask.seen);
     if (fits(attention)) has_room(state.workspace.sums, needed(attention));  // without it, units stay whole
     return &mask;

@@ -42,6 +42,7 @@ void take_over(ggml::Tensor& node, const GraphOperation& ours, GraphState& state
   std::memcpy(params.params, node.op_params, sizeof params.params);
   params.write_to(node);
   node.op = ops.custom;
+  if (ours.adopt) ours.adopt(node);
 }
 
 // llama.cpp may compute a graph again: its nodes are custom operations then, with no tasks left.

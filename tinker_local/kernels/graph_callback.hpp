@@ -19,6 +19,7 @@ struct GraphOperation {
   ggml::Compute compute;                          // called on a node that was taken over
   // In one thread, before; returns what `compute` gets. Null where the node is better left to ggml.
   void* (*prepare)(const ggml::Tensor& node, GraphState& state);
+  void (*adopt)(ggml::Tensor& node);  // once, when it is taken over; null if there is nothing to do
 };
 
 // op_params of a node that was taken over.

@@ -12,8 +12,8 @@ void compute_product(ggml::Tensor* node, int thread, int n_threads, void* user_d
 void compute_product_of_experts(ggml::Tensor* node, int thread, int n_threads, void* user_data);
 
 // Weights times activations: GGML_OP_MUL_MAT and GGML_OP_MUL_MAT_ID.
-constexpr GraphOperation graph_product{can_compute_product, compute_product, prepare_product};
+constexpr GraphOperation graph_product{can_compute_product, compute_product, prepare_product, nullptr};
 constexpr GraphOperation graph_product_of_experts{can_compute_product_of_experts, compute_product_of_experts,
-                                                  prepare_product};
+                                                  prepare_product, nullptr};
 
 }  // namespace tinker

@@ -344,6 +344,7 @@ nb::object address_of_graph_callback(const nb::dict& addresses) {
   put(functions.set_name, "set_name");
   put(functions.flash_attn_ext, "flash_attn_ext");
   put(functions.set_rows, "set_rows");
+  put(functions.cast, "cast");
   put(functions.mul_mat, "mul_mat");
   put(functions.mul_mat_id, "mul_mat_id");
   put(functions.type_traits, "get_type_traits");
