@@ -26,7 +26,7 @@ from tinker_local import (
     SamplingParams,
     ServiceClient,
 )
-from tinker_local.engine import invariance
+from tinker_local.engine import engine, invariance
 from tinker_local.engine.invariance import RULES, Rule
 from tinker_local.engine.invariant_runner import InvariantRunner
 from tinker_local.llama import context as llama_context
@@ -216,6 +216,7 @@ def test_where_ggml_is_unknown_its_plain_kernel_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invariance, "graph_callback", lambda: None)
+    monkeypatch.setattr(engine, "graph_callback", lambda: None)
     test_long_contexts({}, tmp_path)
 
 
@@ -304,6 +305,7 @@ def test_attention_that_goes_by_the_number_of_queries_is_refused(
 ) -> None:
     """By llama.cpp's own kernels 64 queries or more are computed in another way than few."""
     monkeypatch.setattr(invariance, "graph_callback", lambda: None)
+    monkeypatch.setattr(engine, "graph_callback", lambda: None)
     monkeypatch.setitem(llama_context._CACHE_TYPES, "bf16", 1)  # float16, as keys have it
     with pytest.raises(BadRequestError, match="depend on what is computed together"):
         Case().client(tmp_path)
