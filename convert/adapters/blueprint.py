@@ -40,11 +40,12 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "expert_shared_count": ("n_shared_experts",),
     "leading_dense_block_count": ("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers"),
     "moe_latent_size": ("moe_latent_size",),
+    "interleave_moe_layer_step": ("interleave_moe_layer_step",),
     "kda.head_dim": ("linear_head_dim",),
     "shortconv.l_cache": ("conv_L_cache",),
-    "ssm.conv_kernel": ("linear_conv_kernel_dim", "conv_kernel"),
-    "ssm.group_count": ("linear_num_key_heads", "n_groups"),
-    "ssm.time_step_rank": ("linear_num_value_heads", "mamba_num_heads"),
+    "ssm.conv_kernel": ("linear_conv_kernel_dim", "conv_kernel", "mamba_d_conv"),
+    "ssm.group_count": ("linear_num_key_heads", "n_groups", "mamba_n_groups"),
+    "ssm.time_step_rank": ("linear_num_value_heads", "mamba_num_heads", "mamba_n_heads"),
 }
 """llama.cpp's keys, each with the names of the same setting in config.json, by family."""
 
@@ -113,10 +114,16 @@ def _config(keys: Mapping[str, Any], shapes: Shapes, name: str) -> dict[str, Any
         shown = any(f"blk.{i}.{part}" in shapes for i in range(keys.get("block_count", 0)))
         config |= dict.fromkeys(settings, shown)
     if "ssm.state_size" in keys:
-        config["linear_value_head_dim"] = config["ssm_state_size"] = keys["ssm.state_size"]
+        sizes = ("linear_value_head_dim", "mamba_d_state", "ssm_state_size")
+        config |= dict.fromkeys(sizes, keys["ssm.state_size"])
     if name == "ernie4_5-moe":
         shared = keys.get("expert_shared_feed_forward_length", 0)
         config["moe_num_shared_experts"] = shared // keys["expert_feed_forward_length"]
+    if name == "granitehybrid" and "expert_count" not in keys:
+        config |= {"num_local_experts": 0, "shared_intermediate_size": keys["feed_forward_length"]}
+    if name == "llama4":
+        config["intermediate_size_mlp"] = keys["feed_forward_length"]
+        config["intermediate_size"] = keys["expert_feed_forward_length"]
     if "attention.key_length_mla" in keys:
         config["qk_rope_head_dim"] = keys["rope.dimension_count"]
         config["qk_nope_head_dim"] = keys["attention.key_length_mla"] - keys["rope.dimension_count"]

@@ -6,6 +6,7 @@ transformer.py   the plain decoder: attention and MLP in every layer; most famil
 mixture.py       the plain decoder with experts
 nearest.py       what to say of an architecture that is not known
 experts.py       experts as stacks of matrices
+mamba.py         recurrent layers
 rotary.py        scaled rotary positions
 llama.py, qwen.py, gemma.py ...  the families
 """
@@ -23,10 +24,12 @@ from convert.architectures.glm4moe import Glm4Moe
 from convert.architectures.gpt2 import Gpt2
 from convert.architectures.gptoss import GptOss
 from convert.architectures.granite import Granite, GraniteMoe
+from convert.architectures.granite_hybrid import GraniteHybrid
 from convert.architectures.hunyuan import HunYuan, HunYuanMoe
 from convert.architectures.kimi_linear import KimiLinear
 from convert.architectures.lfm2 import Lfm2, Lfm2Moe
 from convert.architectures.llama import Llama, Mistral, SmolLM3
+from convert.architectures.llama4 import Llama4
 from convert.architectures.minimax_m2 import MiniMaxM2
 from convert.architectures.ministral3 import Ministral3
 from convert.architectures.nemotron_h import NemotronH
@@ -57,6 +60,7 @@ FAMILIES: tuple[type[Architecture], ...] = (
     Gpt2,
     GptOss,
     Granite,
+    GraniteHybrid,
     GraniteMoe,
     HunYuan,
     HunYuanMoe,
@@ -65,6 +69,7 @@ FAMILIES: tuple[type[Architecture], ...] = (
     Lfm2,
     Lfm2Moe,
     Llama,
+    Llama4,
     MiniMaxM2,
     Ministral3,
     Mistral,

@@ -53,6 +53,9 @@ class Mixture(Transformer):
     correction: ClassVar[str | None] = None
     """The name of what is added to the router's scores for the choice alone, if anything is."""
 
+    inputs_first: bool = False
+    """Whether the experts' fused tensors have inputs first."""
+
     sizes: ClassVar[tuple[str, str, str]] = ("num_experts", "num_experts_per_tok", "moe_intermediate_size")
     """The settings of how many experts there are, how many a token uses, and how wide one is."""
 
@@ -98,20 +101,19 @@ class Mixture(Transformer):
             "ffn_down_shexp": (width, inner),
         }
 
-    @cached_property
-    def inputs_first(self) -> bool:
-        """Whether the experts' fused tensors have inputs first."""
-        return False
-
     def targets(self) -> Iterator[Target]:
         """Yield every tensor of the GGUF file."""
         yield from super().targets()
         for i in range(self.n_layers):
             ours, theirs = f"blk.{i}.", f"{self.prefix}layers.{i}."
-            if i < self.n_dense:
-                yield from self.parts(self.mlp, ours, theirs)
-            else:
+            if self.has_experts(i):
                 yield from self.mixture(ours, theirs)
+            else:
+                yield from self.parts(self.mlp, ours, theirs)
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether a layer has experts, not an MLP."""
+        return layer >= self.n_dense
 
     def mixture(self, ours: str, theirs: str) -> Iterator[Target]:
         """Yield a layer's experts and router; the router stays float32."""

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
-import numpy as np
-
 from convert.architectures.architecture import Target, Value
 from convert.architectures.decoder import DecoderOnly
 from convert.architectures.experts import part
+from convert.architectures.mamba import Mamba
 from convert.errors import CheckpointError, UnsupportedError
 from convert.source.config import Config
 from convert.source.tensor import SourceTensor
@@ -122,28 +121,30 @@ class NemotronH(DecoderOnly):
             "attention.value_length": head_size,
             "attention.layer_norm_epsilon": epsilon,
             "attention.layer_norm_rms_epsilon": epsilon,
-            "ssm.conv_kernel": config.integer("conv_kernel"),
-            "ssm.inner_size": self.inner,
-            "ssm.state_size": config.integer("ssm_state_size"),
-            "ssm.time_step_rank": config.integer("mamba_num_heads"),
-            "ssm.group_count": self.n_groups,
+            **self.mamba.metadata(),
         }
         return values | (self.experts() if "moe" in self.kinds else {})
 
     @cached_property
-    def inner(self) -> int:
-        """Channels of the recurrent layers."""
-        return self.config.integer("mamba_num_heads") * self.config.integer("mamba_head_dim")
+    def mamba(self) -> Mamba:
+        """The sizes of the recurrent layers."""
+        integer = self.config.integer
+        return Mamba(
+            integer("mamba_num_heads"),
+            integer("mamba_head_dim"),
+            max(1, integer("n_groups")),
+            integer("ssm_state_size"),
+            integer("conv_kernel"),
+            bool(self.config.get("use_conv_bias")),
+        )
 
     @property
     def fused(self) -> Mapping[str, tuple[str, int]]:
         """Tinker trains the gate and the input of a recurrent layer apart."""
-        return {"mixer.gate_proj": ("mixer.in_proj", 0), "mixer.x_proj": ("mixer.in_proj", self.inner)}
-
-    @cached_property
-    def n_groups(self) -> int:
-        """Groups of the recurrent layers."""
-        return max(1, self.config.integer("n_groups"))
+        return {
+            "mixer.gate_proj": ("mixer.in_proj", 0),
+            "mixer.x_proj": ("mixer.in_proj", self.mamba.inner),
+        }
 
     def check(self) -> None:
         """Refuse what llama.cpp's architecture cannot express."""
@@ -192,7 +193,7 @@ class NemotronH(DecoderOnly):
             yield self.take(f"{ours}attn_norm.weight", f"{theirs}norm.weight")
             mixer = f"{theirs}mixer."
             if kind == "mamba":
-                yield from self.mamba(ours, mixer)
+                yield from self.mamba.targets(self, ours, mixer)
             elif kind == "attention":
                 yield from self.matrices(ours, mixer, ATTENTION, bool(self.config.get("attention_bias")))
             elif kind == "mlp":
@@ -208,45 +209,6 @@ class NemotronH(DecoderOnly):
             yield self.take(f"{ours}{name}.weight", f"{theirs}{source}.weight")
             if biased:
                 yield self.take(f"{ours}{name}.bias", f"{theirs}{source}.bias")
-
-    def mamba(self, ours: str, theirs: str) -> Iterator[Target]:
-        """Yield a recurrent layer; all but its two projections stay float32."""
-        yield from self.matrices(ours, theirs, {"ssm_in": "in_proj", "ssm_out": "out_proj"})
-        n_heads, width = self.config.integer("mamba_num_heads"), self.config.integer("conv_kernel")
-        n_channels = self.inner + 2 * self.n_groups * self.config.integer("ssm_state_size")
-        for name, shape in (
-            ("conv1d.weight", (n_channels, 1, width)),
-            ("A_log", (n_heads,)),
-            ("D", (n_heads,)),
-            ("norm.weight", (self.inner,)),
-        ):
-            self.expect_shape(f"{theirs}{name}", shape)
-        kernel = self.tensor(f"{theirs}conv1d.weight")
-        yield self.reshaped(f"{ours}ssm_conv1d.weight", kernel, (n_channels, width))
-        if self.config.get("use_conv_bias"):
-            yield self.take(f"{ours}ssm_conv1d.bias", f"{theirs}conv1d.bias")
-        else:  # llama.cpp adds one in any case
-            yield self.constant(f"{ours}ssm_conv1d.bias", np.zeros(n_channels, np.float32))
-        yield self.take(f"{ours}ssm_dt.bias", f"{theirs}dt_bias")
-        decay = self.tensor(f"{theirs}A_log")
-        yield self.compute(
-            f"{ours}ssm_a",
-            (*decay.shape, 1),
-            (decay.name,),
-            lambda: -np.exp(decay.array().astype(np.float32))[:, None],
-            is_matrix=False,
-        )
-        skip, norm = self.tensor(f"{theirs}D"), self.tensor(f"{theirs}norm.weight")
-        yield self.reshaped(f"{ours}ssm_d", skip, (*skip.shape, 1))
-        yield self.reshaped(f"{ours}ssm_norm.weight", norm, (self.n_groups, norm.shape[0] // self.n_groups))
-
-    def reshaped(self, name: str, tensor: SourceTensor, shape: tuple[int, ...]) -> Target:
-        """Return a float32 tensor in another shape. Raises CheckpointError if the sizes differ."""
-        if np.prod(shape) != np.prod(tensor.shape):
-            raise CheckpointError(f"tensor {tensor.name} has shape {tensor.shape}, which is no {shape}")
-        return self.compute(
-            name, shape, (tensor.name,), lambda: tensor.array().reshape(shape), is_matrix=False
-        )
 
     def mixture(self, ours: str, theirs: str) -> Iterator[Target]:
         """Yield a layer of experts: the router, in float32, the routed and the shared ones."""

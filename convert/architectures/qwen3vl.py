@@ -71,7 +71,7 @@ class Qwen3VLMoe(_SeesImages, Qwen3Moe):
     aliases: ClassVar[Mapping[str, str]] = {"num_local_experts": "num_experts"}
 
     @cached_property
-    def inputs_first(self) -> bool:
+    def inputs_first(self) -> bool:  # type: ignore[override]
         """Whether inputs come first: the shape says so, or both would fit."""
         first = f"{self.prefix}layers.0.{self.experts}down_proj"
         shape = (self.n_experts, self.expert_size, self.config.integer("hidden_size"))

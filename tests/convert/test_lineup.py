@@ -184,6 +184,17 @@ PUBLISHED: list[tuple[Settings, dict[str, Value]]] = [
             "kimi-linear.expert_used_count": 8,
         },
     ),
+    (
+        published.GRANITE_4_H_TINY,
+        {
+            "granitehybrid.attention.head_count_kv": [4 if i % 10 == 5 else 0 for i in range(40)],
+            "granitehybrid.rope.scaling.finetuned": False,
+            "granitehybrid.ssm.inner_size": 3072,
+            "granitehybrid.expert_shared_feed_forward_length": 1024,
+        },
+    ),
+    (published.LLAMA_4_SCOUT, {"llama4.feed_forward_length": 16384, "llama4.expert_count": 16}),
+    (published.LLAMA_4_MAVERICK, {"llama4.interleave_moe_layer_step": 2, "llama4.expert_count": 128}),
     (published.STARCODER2_7B, {"starcoder2.context_length": 4096, "starcoder2.attention.head_count": 36}),
 ]
 
@@ -245,6 +256,13 @@ REFUSED: list[tuple[Settings, Settings, str]] = [
     (published.KIMI_LINEAR_48B_A3B, {"moe_renormalize": False}, "norm_topk_prob"),
     (published.KIMI_LINEAR_48B_A3B, {"q_lora_rank": 1536}, "q_lora_rank"),
     (published.DEEPSEEK_V32, {"mlp_layer_types": ["sparse", "dense"] * 30}, "mlp_layer_types"),
+    (published.GRANITE_4_H_TINY, {"mamba_expand": 4}, "mamba_expand"),
+    (published.GRANITE_4_H_TINY, {"time_step_limit": [0.0, 0.1]}, "time_step_limit"),
+    (published.LLAMA_4_SCOUT, {"use_qk_norm": False}, "use_qk_norm"),
+    (published.LLAMA_4_SCOUT, {"attention_chunk_size": 4096}, "attention_chunk_size"),
+    (published.LLAMA_4_SCOUT, {"attn_temperature_tuning": 0}, "attn_temperature_tuning"),
+    (published.LLAMA_4_SCOUT, {"no_rope_layers": [1, 0] * 24}, "no_rope_layers"),
+    (published.LLAMA_4_MAVERICK, {"moe_layers": [0, 1]}, "moe_layers"),
     (published.STARCODER2_7B, {"head_dim": 64}, "head_dim"),
     (published.STARCODER2_7B, {"hidden_act": "gelu"}, "hidden_act"),
 ]

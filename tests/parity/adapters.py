@@ -103,6 +103,9 @@ TRIALS = (
     Trial("deepseek_sparse, DeepSeek-V3.2", SPARSE),
     Trial("deepseek_sparse, GLM-5, shared choices", SPARSE),
     Trial("kimi_linear, fused, epsilon of 1e-6", (*LATENT, *DELTA)),
+    Trial("granite_hybrid, experts"),
+    Trial("granite_hybrid, dense, rotated, tied"),
+    Trial("llama4, every other layer dense, tied"),
     Trial("starcoder2, untied, no biases, sharp"),
 )
 

@@ -23,6 +23,7 @@ SPLIT = {
     "mixer.in_proj": ("gate_proj", "x_proj"),
 }
 LEFT_OUT = re.compile(r"vis(ion|ual)|projector")
+INPUTS_FIRST = re.compile("gpt_oss|llama4")
 STACKS = ("gate_up_proj", "up_proj", "down_proj")
 
 
@@ -62,6 +63,7 @@ class Maker:
 
     def __init__(self, model: torch.nn.Module, chosen: Callable[[str], bool], seed: int) -> None:
         self.model, self.chosen = model, chosen
+        self.interleaves = "gpt_oss" in type(model).__module__
         self.generator = torch.Generator().manual_seed(seed)
 
     def normal(self, *shape: int) -> torch.Tensor:
@@ -88,7 +90,12 @@ class Maker:
                 for which in STACKS:
                     parameter = getattr(module, which, None)
                     if isinstance(parameter, torch.nn.Parameter):
-                        yield name, which, parameter, "gpt_oss" in type(module).__module__
+                        yield (
+                            name,
+                            which,
+                            parameter,
+                            INPUTS_FIRST.search(type(module).__module__) is not None,
+                        )
 
 
 def tinker_lora(
@@ -147,7 +154,7 @@ def add_tinker_experts(
     if which == "up_proj":  # there is no gate; Tinker leaves its place empty
         empty = f"{tinker_name(name)}.w3"
         lora.tensors |= {f"{empty}.lora_A.weight": torch.zeros(0), f"{empty}.lora_B.weight": torch.zeros(0)}
-    if inputs_first and len(deltas) == 2:  # gpt-oss: gate and up in turn
+    if maker.interleaves and len(deltas) == 2:  # gate and up in turn
         delta = torch.stack(deltas, dim=2).reshape(n, n_out, n_in)
     else:
         delta = torch.cat(deltas, dim=1)

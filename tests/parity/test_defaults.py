@@ -16,6 +16,7 @@ CONFIGS = {
     "GPT2LMHeadModel": "GPT2Config",
     "Gemma3ForCausalLM": "Gemma3TextConfig",
     "KimiK25ForConditionalGeneration": "DeepseekV3Config",
+    "Llama4ForConditionalGeneration": "Llama4TextConfig",
     "Qwen3VLForConditionalGeneration": "Qwen3VLTextConfig",
     "Qwen3VLMoeForConditionalGeneration": "Qwen3VLMoeTextConfig",
     "Qwen3_5ForConditionalGeneration": "Qwen3_5TextConfig",

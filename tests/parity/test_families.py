@@ -54,6 +54,8 @@ def test_there_are_cases() -> None:
         "qwen3next",
         "deepseek_sparse",
         "kimi_linear",
+        "granite_hybrid",
+        "llama4",
     }
 
 
