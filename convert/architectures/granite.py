@@ -53,7 +53,7 @@ class Granite(Transformer):
 class GraniteMoe(Mixture, Granite):
     """Experts in every layer, fused; perhaps a shared one, whose gate and up are one matrix."""
 
-    names = ("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM")
+    names: ClassVar[tuple[str, ...]] = ("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM")
     gguf_name = "granitemoe"
     layer = PRE_NORMS | ATTENTION
     renamed: ClassVar[Mapping[str, str]] = {

@@ -80,7 +80,9 @@ def llama3_factors(rope: Rope, n_dims: int) -> Array:
     """
     factor, low, high = (rope.number(key) for key in ("factor", "low_freq_factor", "high_freq_factor"))
     wave_length = 2 * np.pi * rope.theta ** (np.arange(0, n_dims, 2) / n_dims)
-    ramp = np.clip((_original_length(rope) / wave_length - low) / (high - low), 0, 1)
+    turns = _original_length(rope) / wave_length
+    # Llama 4 Scout has no ramp: both factors are 1
+    ramp = np.clip((turns - low) / (high - low), 0, 1) if high != low else np.heaviside(turns - low, 1)
     return np.asarray(1 / ((1 - ramp) / factor + ramp), np.float32)
 
 
