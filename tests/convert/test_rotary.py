@@ -162,3 +162,17 @@ def test_the_original_length_of_the_model_wins_over_the_scalings_own() -> None:
     assert Config(settings).rope().number("original_max_position_embeddings") == 2048
     del settings["original_max_position_embeddings"], settings["rope_scaling"]
     assert Config(settings).rope() == Rope(10000.0)
+
+
+def test_llama3_factors_without_a_ramp() -> None:
+    """Llama 4 Scout's factors are 1 and 1; transformers gives 35 of the 64 frequencies as they are."""
+    scaling = {
+        "rope_type": "llama3",
+        "factor": 16.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 1.0,
+        "original_max_position_embeddings": 8192,
+    }
+    factors = llama3_factors(Rope(5e5, 1.0, scaling), 128)
+    assert (factors == 1).sum() == 35
+    assert (factors[35:] == 16).all()
