@@ -105,13 +105,13 @@ class DecoderOnly(Architecture):
         return any(name.startswith(starts) for name in self.sources)
 
     def _say_untied(self) -> None:
-        if not self._says_tied:
-            return
         if not self.has_output:
             raise UnsupportedError(
                 f"tensor {self.head} differs from {self._embeddings}; llama.cpp's {self.gguf_name} always "
                 "uses the token embeddings as the output matrix"
             )
+        if not self._says_tied:
+            return
         warnings.warn(
             f"config.json says that the output matrix is the embedding (tie_word_embeddings), but tensor "
             f"{self.head} differs from {self._embeddings}; both are used, as in transformers 5",

@@ -305,6 +305,13 @@ def test_layers_that_take_over_a_choice(settings: Settings, full: list[bool]) ->
     assert metadata_of(published.GLM_5 | settings)["glm-dsa.attention.indexer.types"] == full
 
 
+def test_gemma_has_no_output_matrix_of_its_own() -> None:
+    row = PLANS["gemma, Gemma 1, sharp"]
+    shapes = row["shapes"] | {"lm_head.weight": row["shapes"]["model.embed_tokens.weight"]}
+    with pytest.raises(UnsupportedError, match="gemma always uses the token embeddings"):
+        plan(row["architecture"], row["settings"] | {"tie_word_embeddings": False}, shapes)
+
+
 def test_each_rotary_pair_is_turned_where_axes_take_turns() -> None:
     """llama.cpp leaves two of Qwen3-VL's 64 pairs alone with the published 24, 20, 20."""
     for head_size in (12, 16, 80, 128):
