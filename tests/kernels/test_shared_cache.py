@@ -99,15 +99,34 @@ class Cell:
     position: int = -1
 
 
+@dataclass
+class Part:
+    """The part of a graph that one cache has: what is computed, and the output of each layer."""
+
+    shape: tuple[int, ...]
+    nodes: list[int] = field(default_factory=list)
+    casts: list[int] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
+
+    def read(self) -> NDArray[np.float32]:
+        """Return the output of the layers, which are all the same."""
+        assert all(op_of(node) == b"CUSTOM" for node in self.outputs)
+        assert all(op_of(node) == b"NONE" for node in self.casts), "nobody needs what they compute"
+        found = [floats_of(node, self.shape) for node in self.outputs]
+        assert all(np.array_equal(bits(out), bits(found[0])) for out in found)
+        return found[0]
+
+
 class SharedCache:
     """Layers of one KV cache, as llama.cpp writes and reads them."""
 
-    def __init__(self, memory: int, kind: Kind, n_layers: int = 2) -> None:
-        self.kind, self.state = kind, kernels.GraphState(cells_are_positions=False)
+    def __init__(
+        self, memory: int, kind: Kind, n_layers: int = 2, state: kernels.GraphState | None = None
+    ) -> None:
+        self.kind, self.state = kind, state or kernels.GraphState(cells_are_positions=False)
         sizes = kind.n_key_heads * kind.key_size, kind.n_key_heads * kind.value_size
         self.layers = [tuple(self._new_layer(memory, size) for size in sizes) for _ in range(n_layers)]
         self.cells = [Cell() for _ in range(N_CELLS)]
-        self.casts = list[int]()
 
     def _new_layer(self, memory: int, size: int) -> int:
         layer = int(new_tensor(memory, CACHE_TYPES[self.kind.cache_type], size, N_CELLS, 1, 1))
@@ -126,6 +145,17 @@ class SharedCache:
 
     def decode(self, *batch: Tokens, n_threads: int = 1, n_times: int = 1) -> list[NDArray[np.float32]]:
         """Compute a micro-batch; return the output of each part, (tokens, heads, value_size)."""
+        with ggml_memory(1 << 24) as memory:
+            part = self.build(memory, *batch)
+            graph = Graph(memory, part.nodes)
+            self.state.begin_decode()
+            for _ in range(n_times):
+                graph.compute(self.state, n_threads)
+            found = part.read()
+        return np.split(found, np.cumsum([len(tokens.cells) for tokens in batch])[:-1])
+
+    def build(self, memory: int, *batch: Tokens) -> Part:
+        """Make the nodes of a micro-batch, whose cells are taken from now on."""
         for tokens in batch:
             for position, cell in enumerate(tokens.cells, tokens.start):
                 assert not self.cells[cell].sequences
@@ -135,34 +165,22 @@ class SharedCache:
             np.concatenate([getattr(tokens.text, name)[tokens.part] for tokens in batch])
             for name in ("query", "key", "value")
         )
-        mask = np.concatenate([self._mask(tokens) for tokens in batch])
-        sinks = np.linspace(-1, 1, self.kind.n_heads, dtype=np.float32)
-        shape = (len(own), self.kind.n_heads, self.kind.value_size)
-        n_bytes = 8 * (own.nbytes + mask.nbytes + 2 * (query.nbytes + key.nbytes + value.nbytes))
-        self.casts.clear()
-        with ggml_memory(n_bytes + 8 * int(np.prod(shape)) * len(self.layers) + (1 << 20)) as memory:
-            cells, shared_mask, sink = tensor(memory, own), tensor(memory, mask), tensor(memory, sinks)
-            nodes, outputs = list[int](), list[int]()
-            for k, v in self.layers:
-                nodes += [set_rows(memory, k, tensor(memory, key), cells)]
-                nodes += [set_rows(memory, v, tensor(memory, value), tensor(memory, own))]
-                outputs += [self._attend(memory, tensor(memory, query), k, v, shared_mask, sink)]
-                nodes += outputs[-1:]
-            graph = Graph(memory, nodes)
-            self.state.begin_decode()
-            for _ in range(n_times):
-                graph.compute(self.state, n_threads)
-            assert all(op_of(node) == b"CUSTOM" for node in outputs)
-            assert all(op_of(node) == b"NONE" for node in self.casts), "nobody needs what they compute"
-            found = [floats_of(node, shape) for node in outputs]
-        assert all(np.array_equal(bits(out), bits(found[0])) for out in found), (
-            "layers are all the same here"
-        )
-        return np.split(found[0], np.cumsum([len(tokens.cells) for tokens in batch])[:-1])
+        mask = tensor(memory, np.concatenate([self._mask(tokens) for tokens in batch]))
+        sinks = tensor(memory, np.linspace(-1, 1, self.kind.n_heads, dtype=np.float32))
+        part, cells = Part((len(own), self.kind.n_heads, self.kind.value_size)), tensor(memory, own)
+        for k, v in self.layers:
+            part.nodes += [set_rows(memory, k, tensor(memory, key), cells)]
+            part.nodes += [set_rows(memory, v, tensor(memory, value), tensor(memory, own))]
+            keys, values = (
+                self._heads(memory, k, self.kind.key_size, part),
+                self._heads(memory, v, self.kind.value_size, part),
+            )
+            part.outputs += [self._attend(memory, tensor(memory, query), keys, values, mask, sinks)]
+            part.nodes += part.outputs[-1:]
+        return part
 
-    def _attend(self, memory: int, query: int, k: int, v: int, mask: int, sinks: int) -> int:
+    def _attend(self, memory: int, query: int, key: int, value: int, mask: int, sinks: int) -> int:
         kind = self.kind
-        key, value = self._heads(memory, k, kind.key_size), self._heads(memory, v, kind.value_size)
         query = permute(memory, query, 0, 2, 1, 3)
         scale = kind.key_size**-0.5
         node = flash_attn_ext(memory, query, key, value, mask, scale, kind.max_bias, kind.soft_cap)
@@ -170,18 +188,16 @@ class SharedCache:
             add_sinks(node, sinks)
         return int(node)
 
-    def _heads(self, memory: int, layer: int, size: int) -> int:
+    def _heads(self, memory: int, layer: int, size: int, part: Part) -> int:
         """Return a layer's keys or values by heads, cast as llama.cpp does it."""
-        n_heads, head, cell = (
-            self.kind.n_key_heads,
-            *map(self.kind.row_bytes, (size, size * self.kind.n_key_heads)),
-        )
+        n_heads = self.kind.n_key_heads
+        head, cell = self.kind.row_bytes(size), self.kind.row_bytes(size * n_heads)
         view = view_4d(memory, layer, size, n_heads, N_CELLS, 1, head, cell, cell * N_CELLS, 0)
-        heads = permute(memory, view, 0, 2, 1, 3)
+        heads = int(permute(memory, view, 0, 2, 1, 3))
         if self.kind.cache_type != "f32":
-            return int(heads)
-        self.casts.append(int(cast(memory, heads, F16)))
-        return self.casts[-1]
+            return heads
+        part.casts.append(int(cast(memory, heads, F16)))
+        return part.casts[-1]
 
     def _mask(self, tokens: Tokens) -> NDArray[np.float16]:
         position = np.array([cell.position for cell in self.cells])
@@ -288,3 +304,26 @@ def test_rewritten_cells_and_graphs_computed_again() -> None:
         cache.remove(0, first=100)
         last = cache.decode(Tokens(0, text, 100, range(249, 199, -1)), n_threads=2, n_times=3)[0]
     assert np.array_equal(bits(np.concatenate([first, last])), bits(expected))
+
+
+def test_two_caches_and_masks_in_one_graph() -> None:
+    """As models have them that see all in some layers and a window in others."""
+    kinds = (Kind(), Kind(window=100))
+    text, n = Text(kinds[0], 0), 150
+    expected = [in_order(kind, text, n) for kind in kinds]
+    rng = np.random.default_rng(4)
+    with ggml_memory(1 << 24) as memory:
+        state = kernels.GraphState(cells_are_positions=False)
+        caches = [SharedCache(memory, kind, state=state) for kind in kinds]
+        found = list[list[NDArray[np.float32]]]()
+        for start, stop in ((0, 80), (80, 81), (81, n)):
+            with ggml_memory(1 << 24) as graph_memory:
+                parts = []
+                for cache in caches:
+                    free = rng.permutation([i for i, cell in enumerate(cache.cells) if not cell.sequences])
+                    parts.append(cache.build(graph_memory, Tokens(0, text, start, free[: stop - start])))
+                state.begin_decode()
+                Graph(graph_memory, [node for part in parts for node in part.nodes]).compute(state)
+                found.append([part.read() for part in parts])
+    for outputs, right in zip(zip(*found, strict=True), expected, strict=True):
+        assert np.array_equal(bits(np.concatenate(outputs)), bits(right))
