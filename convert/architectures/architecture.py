@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import gguf
 import numpy as np
 
-from convert.errors import CheckpointError
+from convert.errors import CheckpointError, UnsupportedError
 from convert.gguf.head import Value
 from convert.gguf.target import Rows, Target
 from convert.source.config import Config
@@ -126,6 +126,14 @@ class Architecture(ABC):
             return self._source[source]
         except KeyError:
             raise CheckpointError(f"the checkpoint has no tensor {source}, which the model needs") from None
+
+    def expect_both_kinds(self, recurrent: Sequence[bool]) -> None:
+        """Refuse a hybrid model without a layer of either kind: llama.cpp ends the process over it."""
+        if all(recurrent) or not any(recurrent):
+            raise UnsupportedError(
+                f"config.json: {'all' if all(recurrent) else 'none'} of the {len(recurrent)} layers are "
+                f"recurrent; llama.cpp's {self.gguf_name} must have some of these and some with attention"
+            )
 
     def expect_shape(self, source: str, shape: tuple[int, ...]) -> None:
         """Raise CheckpointError if a tensor has another shape than the settings give it."""

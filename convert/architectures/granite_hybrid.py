@@ -58,6 +58,7 @@ class GraniteHybrid(GraniteMoe):
     def check(self) -> None:
         """Refuse what llama.cpp's architecture cannot express."""
         super().check()
+        self.expect_both_kinds(self.is_recurrent)
         self.config.expect("mamba_expand", 2)
         self.config.expect("mamba_proj_bias", False)
         infinite = {"__float__": "Infinity"}  # as transformers 5 writes it

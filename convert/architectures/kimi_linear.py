@@ -107,6 +107,7 @@ class KimiLinear(DeepSeekV3):
         """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
         self.config.expect("norm_topk_prob", True)
         self.config.expect("q_lora_rank")
+        self.expect_both_kinds(self.is_linear)
         return super().metadata() | {
             "attention.head_count_kv": [0 if is_linear else 1 for is_linear in self.is_linear],
             "kda.head_dim": self.delta_size,

@@ -74,6 +74,7 @@ class Lfm2(Transformer):
         super().check()
         self.expect_usual_heads()
         self.config.expect("conv_bias", False)
+        self.expect_both_kinds([kind == CONV for kind in self.types])
 
     def metadata(self) -> dict[str, Value]:
         """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""

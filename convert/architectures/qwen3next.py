@@ -48,6 +48,7 @@ class Qwen3Next(Qwen35Moe):
         """Refuse what llama.cpp's architecture cannot express."""
         super().check()
         self.config.expect("decoder_sparse_step", 1)
+        self.expect_both_kinds(self.is_linear)
 
     def metadata(self) -> dict[str, Value]:
         """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""

@@ -31,8 +31,12 @@ OURS_ALONE |= {
     "shared_intermediate_size",
 }
 """Settings without an attribute in the class: read on the way, or sizes that a family does not have."""
+BOTH = ["linear_attention", "full_attention"]
 NEEDED = {
     "Exaone4ForCausalLM": WINDOWED,
+    "GraniteMoeHybridForCausalLM": {"num_hidden_layers": 2, "layer_types": BOTH},
+    "Lfm2ForCausalLM": {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]},
+    "Lfm2MoeForCausalLM": {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]},
     "NemotronHForCausalLM": MAMBA,
     "Qwen3MoeForCausalLM": ROUTED,
 }
