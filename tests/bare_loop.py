@@ -17,9 +17,11 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
+from tinker_local.engine.own_kernels import own_products
 from tinker_local.kernels import GraphState
 from tinker_local.llama.graph_callback import graph_callback
 from tinker_local.llama.machine import default_threads
+from tinker_local.options import Options
 
 
 class BareLoop:
@@ -31,7 +33,7 @@ class BareLoop:
         n_sequences: int = 1,
         n_batch: int = 512,
         exact: bool = False,
-        own_attention: bool = False,
+        own_kernels: bool = False,
     ) -> None:
         """Make a context.
 
@@ -41,11 +43,12 @@ class BareLoop:
             n_sequences: most sequences.
             n_batch: most tokens of a batch.
             exact: float32 cache and no flash attention, whose numbers hardly depend on the batch.
-            own_attention: attention by our kernel, as in the engine.
+            own_kernels: attention and products by our kernels, as in the engine.
         """
-        self.model = llama_cpp.llama_model_load_from_file(
-            str(path).encode(), llama_cpp.llama_model_default_params()
-        )
+        products = own_products(Options()) if own_kernels else "none"
+        model_params = llama_cpp.llama_model_default_params()
+        model_params.use_extra_bufts = products == "none"
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), model_params)
         assert self.model
         self.n_batch = n_batch
         self.n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
@@ -56,8 +59,8 @@ class BareLoop:
         if exact:
             params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        self._graphs = GraphState(cells_are_positions=False)
-        if own_attention:
+        self._graphs = GraphState(products=products)
+        if own_kernels:
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
             params.cb_eval = ctypes.cast(graph_callback() or 0, llama_cpp.ggml_backend_sched_eval_callback)
             params.cb_eval_user_data = self._graphs.address

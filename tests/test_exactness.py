@@ -27,7 +27,7 @@ def test_tokens_agree_with_one_bare_decode(
 ) -> None:
     client = ServiceClient(n_ctx=1024).create_sampling_client(base_model=str(model_path))
     tokens = tokenizer.encode(english)[:length]
-    bare = BareLoop(model_path, n_ctx=1024, n_sequences=64, own_attention=True)
+    bare = BareLoop(model_path, n_ctx=1024, n_sequences=64, own_kernels=True)
     expected = log_softmax(bare.prompt_logits(tokens))
     bare.close()
     response = client.sample(
@@ -73,7 +73,7 @@ def test_numbers_of_a_small_model_do_not_depend_on_chunks(
 
 
 def assert_equal_to_one_decode(client: SamplingClient, path: Path, tokens: list[int]) -> None:
-    bare = BareLoop(path, n_ctx=2048, n_batch=2048, own_attention=True)
+    bare = BareLoop(path, n_ctx=2048, n_batch=2048, own_kernels=True)
     expected = log_softmax(bare.prompt_logits(tokens))[np.arange(len(tokens) - 1), tokens[1:]]
     bare.close()
     ours = np.array(client.compute_logprobs(ModelInput.from_ints(tokens)).result()[1:])

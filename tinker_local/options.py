@@ -93,8 +93,8 @@ class Options(BaseModel):
     batch_invariant: bool = Field(
         default=False,
         description="Give every request the same bits as if it ran alone, on the CPU. compute_logprobs "
-        "then repeats the log-probabilities of sampled tokens exactly. n_ctx is the room of each running "
-        "sequence; as many run as fit a share of the memory. Unset: False.",
+        "then repeats the log-probabilities of sampled tokens exactly. Only packed weights with one or two "
+        "tokens in a step become slower. Unset: False.",
     )
     n_contexts: int | None = Field(
         default=None,
@@ -129,11 +129,8 @@ class Options(BaseModel):
     def _check_together(self) -> Options:
         if self.kv_type == "q8_0" and self.flash_attn is False:
             raise ValueError("kv_type='q8_0' needs flash attention; leave out flash_attn=False")
-        if self.batch_invariant and (self.flash_attn is not None or self.kv_type == "q8_0"):
-            raise ValueError(
-                "batch_invariant decides how attention is computed; leave out "
-                + ("kv_type='q8_0'" if self.flash_attn is None else f"flash_attn={self.flash_attn}")
-            )
+        if self.batch_invariant and self.flash_attn is False:
+            raise ValueError("batch_invariant needs our own attention; leave out flash_attn=False")
         return self
 
     @field_validator("models_dir")

@@ -62,9 +62,8 @@ class ServiceClient(TelemetryProvider):
             then starts from the longest prefix in the cache. If False, a request on an idle engine
             gives the same bits each time. Default: True.
         batch_invariant: give every request the same bits as if it ran alone, on the CPU.
-            ``compute_logprobs`` then repeats the log-probabilities of sampled tokens exactly.
-            ``n_ctx`` is the room of each running sequence; as many run as fit a share of the
-            memory. Default: False.
+            ``compute_logprobs`` then repeats the log-probabilities of sampled tokens exactly. Only
+            packed weights with one or two tokens in a step become slower. Default: False.
         n_contexts: KV caches kept in memory, one for each model or adapter that was opened. Beyond
             this number those idle longest are released, and made again on use. Default: as many as
             fit half of the memory that the weights leave, at least 2.

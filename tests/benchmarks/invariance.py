@@ -1,14 +1,13 @@
 """Batch invariance: does it hold, what does it cost, and how far do results vary without it?
 
-    python -m tests.benchmarks.invariance [--type bf16 ...] [--only check|cost|repetition|variation]
+    python -m tests.benchmarks.invariance [--type bf16 ...] [--only check|cost|variation]
                                           [--requests N] [--rounds N]
 
 check       N requests (default 1,000) run twice: one by one on a fresh client, then shuffled from 16
-            threads, with the prefix cache and with fewer streams than samples. Every token and float must
+            threads, with the prefix cache and with fewer sequences than samples. Every token and float must
             be equal, and tokens sampled at temperature 1 must equal ``compute_logprobs``. Prompts have 1
             to 1,500 tokens, 1 to 8 samples, mixed temperatures and seeds; every third one is scored.
 cost        the mode against the default, in turn: scoring 512 and 2,048 tokens, decoding 1, 8, 32 samples
-repetition  the same for one sample that copies source code with a name changed
 variation   without the mode: sampled against scored log-probabilities, and greedy continuations of 64
             tokens, alone against among others
 """
@@ -30,7 +29,6 @@ from tests.benchmarks.timing import alternate
 from tinker_local import ModelInput, SampleResponse, SamplingClient, SamplingParams, ServiceClient
 
 N_CTX = 2048
-SOURCE = Path(__file__).with_name("timing.py")
 Ask = Callable[[SamplingClient], Any]
 
 
@@ -129,8 +127,7 @@ def score(client: SamplingClient, tokens: list[int]) -> float:
 
 def cost(path: Path, rounds: int) -> None:
     mode, usual = (
-        open_client(path, batch_invariant=mode, prefix_cache=False, n_ctx=n_ctx)
-        for mode, n_ctx in ((True, 2048), (False, 8192))
+        open_client(path, batch_invariant=mode, prefix_cache=False, n_ctx=8192) for mode in (True, False)
     )
     tokens = np.random.default_rng(0).integers(20, 40000, 2048).tolist()
     for n in (512, 2048):
@@ -143,23 +140,6 @@ def cost(path: Path, rounds: int) -> None:
             rounds,
         )
         print(f"{path.name:40s} decode {n:3d} x 64 {pairs.ratio:6.2f} {pairs.fastest:6.2f}", flush=True)
-
-
-def repetition(path: Path, rounds: int) -> None:
-    mode, usual = (open_client(path, batch_invariant=mode, prefix_cache=False) for mode in (True, False))
-    source = SOURCE.read_text(encoding="utf-8")
-    text = f"# before\n{source}\n# after: the same file, with Pairs renamed to Couples\n"
-    text += source[: len(source) // 4].replace("Pairs", "Couples")
-    prompt = ModelInput.from_ints(usual.get_tokenizer().encode(text))
-    params = SamplingParams(max_tokens=200, temperature=0, stop=[])
-
-    def run(client: SamplingClient) -> float:
-        times: list[float] = []
-        client.sample(prompt, 1, params, on_token=lambda *_: times.append(time.perf_counter())).result()
-        return times[-1] - times[0]
-
-    pairs = alternate(lambda: run(usual), lambda: run(mode), rounds)
-    print(f"{path.name:40s} copying code    {pairs.ratio:6.2f} {pairs.fastest:6.2f}", flush=True)
 
 
 # -- variation ------------------------------------------------------------------------------------
@@ -196,11 +176,11 @@ def variation(path: Path, n: int = 20) -> None:
 def main() -> None:
     parser = command_line(__doc__)
     parser.set_defaults(type=None)
-    parser.add_argument("--only", choices=("check", "cost", "repetition", "variation"))
+    parser.add_argument("--only", choices=("check", "cost", "variation"))
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    if arguments.only in (None, "cost", "repetition"):
+    if arguments.only in (None, "cost"):
         print("the mode's time over the default's: median and fastest")
     for kind in [arguments.type] if arguments.type else TYPES:
         path = default_model(kind)
@@ -208,8 +188,6 @@ def main() -> None:
             check(path, arguments.requests)
         if arguments.only in (None, "cost"):
             cost(path, arguments.rounds)
-        if arguments.only in (None, "repetition"):
-            repetition(path, arguments.rounds)
         if arguments.only in (None, "variation"):
             variation(path)
 

@@ -19,6 +19,7 @@ from tinker_local.store.model_store import ModelStore
 
 CACHE = Path(tempfile.gettempdir()) / "tinker-local-benchmarks"
 FILE_TYPES = {
+    "f32": llama_cpp.LLAMA_FTYPE_ALL_F32,
     "bf16": llama_cpp.LLAMA_FTYPE_MOSTLY_BF16,
     "f16": llama_cpp.LLAMA_FTYPE_MOSTLY_F16,
     "q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
@@ -27,7 +28,7 @@ FILE_TYPES = {
     "q6_k": llama_cpp.LLAMA_FTYPE_MOSTLY_Q6_K,
 }
 _MIXED = ("q4_k_m", "q6_k")  # several types in one file
-TYPES = ("q4_1", *FILE_TYPES)
+TYPES = ("q4_1", *(kind for kind in FILE_TYPES if kind != "f32"))
 
 
 def default_model(kind: str = "q4_1") -> Path:
@@ -38,6 +39,13 @@ def default_model(kind: str = "q4_1") -> Path:
     target = CACHE / f"SmolLM2-135M-Instruct.{kind.upper()}.gguf"
     if not target.exists():
         requantize(source, target, kind)
+    return target
+
+
+def in_float32(source: Path, target: Path) -> Path:
+    """Return a file of the same weights as float32; make it if it is missing."""
+    if not target.exists():
+        requantize(source, target, "f32")
     return target
 
 

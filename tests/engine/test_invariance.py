@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.benchmarks.requantized import requantize
 from tests.long import as_long, few
@@ -21,17 +18,14 @@ from tests.random_model import Architecture, Quantization, Shape, write_random_m
 from tinker_local import (
     BadRequestError,
     ModelInput,
+    RequestFailedError,
     SampleResponse,
     SamplingClient,
     SamplingParams,
     ServiceClient,
 )
-from tinker_local.engine import engine, invariance
-from tinker_local.engine.invariance import RULES, Rule
-from tinker_local.engine.invariant_runner import InvariantRunner
-from tinker_local.llama import context as llama_context
+from tinker_local.engine import own_kernels
 from tinker_local.llama import devices
-from tinker_local.llama.context import Context
 
 WIDE = Shape(n_embd=256, n_layer=3, n_ff=512)  # rows that quantized blocks of 256 fit into
 N_VOCAB = Shape().n_vocab
@@ -155,7 +149,7 @@ def test_the_same_bits_alone_and_together(case: Case, tmp_path: Path) -> None:
 
 def test_without_the_mode_bits_depend_on_company(tmp_path: Path) -> None:
     """What the tests above can find: the same comparison, with the mode switched off."""
-    case, asked = Case(kind="BF16"), requests(12, 200)
+    case, asked = Case(kind="Q8_0"), requests(12, 200)
     options = {"batch_invariant": False, "n_ctx": 2048}
     alone = case.client(tmp_path, prefix_cache=False, **options)
     expected = [Asked.bits(request.submit(alone).result()) for request in asked]
@@ -164,63 +158,9 @@ def test_without_the_mode_bits_depend_on_company(tmp_path: Path) -> None:
     assert [Asked.bits(future.result()) for future in futures] != expected
 
 
-def test_accepted_drafts_are_not_computed_again(tmp_path: Path) -> None:
-    client = Case().client(tmp_path)
-    context = client._engine._loop._context
-    assert context is not None
-    n_decodes, decode = 0, context.decode
-
-    def count(n_tokens: int) -> None:
-        nonlocal n_decodes
-        n_decodes += 1
-        decode(n_tokens)
-
-    context.decode = count  # type: ignore[method-assign]
-    params = SamplingParams(max_tokens=60, temperature=0, stop=[])
-    first = client.sample(ModelInput.from_ints([1, 2, 3]), 1, params).result().sequences[0].tokens
-    assert len(first) == 60
-    n_decodes = 0
-    written = [1, 2, 3, *first, 9, 1, 2, 3]
-    again = client.sample(ModelInput.from_ints(written), 1, params).result().sequences[0]
-    assert len(again.tokens) == 60
-    with_drafts = n_decodes
-    scores = client.compute_logprobs(ModelInput.from_ints([*written, *again.tokens])).result()
-    assert scores[len(written) :] == again.logprobs
-    assert with_drafts < 60, "a greedy continuation of a tiny model soon repeats itself"
-
-
-def test_lookups_go_with_their_requests(tmp_path: Path) -> None:
-    client = Case().client(tmp_path)
-    for number in range(10):
-        client.sample(ModelInput.from_ints([number, 1, 2]), 2, SamplingParams(max_tokens=6)).result()
-    gc.collect()
-    runner = client._engine._loop._runner
-    assert isinstance(runner, InvariantRunner)
-    assert len(runner._lookups) <= 1  # the engine may still hold what was last
-
-
-def test_stop_rules_hold_within_drafts(tmp_path: Path) -> None:
-    client = Case().client(tmp_path)
-    free = SamplingParams(max_tokens=60, temperature=0, stop=[])
-    prompt = ModelInput.from_ints([5, 6, 7])
-    whole = client.sample(prompt, 1, free).result().sequences[0]
-    for at in (3, 17, 41):
-        stopping = SamplingParams(max_tokens=60, temperature=0, stop=[whole.tokens[at]])
-        cut = client.sample(prompt, 1, stopping).result().sequences[0]
-        n = whole.tokens.index(whole.tokens[at]) + 1
-        assert (cut.tokens, cut.logprobs) == (whole.tokens[:n], whole.logprobs[:n])
-        assert cut.stop_reason == "stop"
-
-
-def test_where_ggml_is_unknown_its_plain_kernel_serves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(invariance, "graph_callback", lambda: None)
-    monkeypatch.setattr(engine, "graph_callback", lambda: None)
-    test_long_contexts({}, tmp_path)
-
-
-@pytest.mark.parametrize("options", few(1, [{}, {"kv_type": "f32"}]), ids=["f16", "f32"])
+@pytest.mark.parametrize(
+    "options", few(1, [{}, {"kv_type": "f32"}, {"kv_type": "q8_0"}]), ids=["f16", "f32", "q8_0"]
+)
 def test_long_contexts(options: dict[str, Any], tmp_path: Path) -> None:
     """Where other attention kernels would take over: 64 queries, and 512 cells for one query."""
     clients = [Case(kind="BF16").client(tmp_path, n_ctx=640, n_threads=n, **options) for n in (1, 2)]
@@ -235,15 +175,6 @@ def test_long_contexts(options: dict[str, Any], tmp_path: Path) -> None:
     assert clients[1].compute_logprobs(whole).result()[600:] == samples[0].logprobs
     clients[1].compute_logprobs(ModelInput.from_ints(tokens[:300])).result()
     assert clients[0].compute_logprobs(whole).result() == clients[1].compute_logprobs(whole).result()
-
-
-def test_without_flash_attention_no_sequence_has_a_token_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Bits of a short text may agree by chance, and did on one machine."""
-    monkeypatch.setattr(invariance, "RULES", RULES[:2])
-    with pytest.raises(BadRequestError, match="depend on what is computed together"):
-        Case().client(tmp_path, kv_type="f32")
 
 
 def test_a_prompt_that_fills_the_context(tmp_path: Path) -> None:
@@ -262,79 +193,36 @@ class TestRefusals:
             Case(architecture).client(tmp_path)
 
     def test_gpus(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(invariance, "kinds", lambda: {"CUDA0": 1})
+        monkeypatch.setattr(own_kernels, "kinds", lambda: {"CUDA0": 1})
         with pytest.raises(BadRequestError, match=r"GPUs \(CUDA0\).*devices='none'"):
             Case().client(tmp_path)
         Case().client(tmp_path, devices="none").compute_logprobs(ModelInput.from_ints([1, 2])).result()
 
-    def test_a_machine_that_breaks_the_promise(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        logits = Context.logits
-
-        def other_kernel(context: Context, n_rows: int) -> Any:
-            rows = logits(context, n_rows)
-            return np.nextafter(rows, np.float32(1)) if n_rows >= 40 else rows
-
-        monkeypatch.setattr(Context, "logits", other_kernel)
-        with pytest.raises(BadRequestError, match="depend on what is computed together"):
+    def test_an_unknown_ggml(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(own_kernels, "graph_callback", lambda: None)
+        with pytest.raises(BadRequestError, match="does not know how"):
             Case().client(tmp_path)
 
-    def test_the_dearer_rule_where_the_cheap_one_fails(
+    def test_products_that_are_left_to_llama_cpp(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        decode, logits, n = Context.decode, Context.logits, 0
-
-        def remember(context: Context, n_tokens: int) -> None:
-            nonlocal n
-            n = n_tokens
-            decode(context, n_tokens)
-
-        def in_fours(context: Context, n_rows: int) -> Any:
-            rows = logits(context, n_rows)
-            return np.nextafter(rows, np.float32(1)) if n % 4 or n < 8 else rows
-
-        monkeypatch.setattr(Context, "decode", remember)
-        monkeypatch.setattr(Context, "logits", in_fours)
-        client = Case().client(tmp_path)
-        assert client._engine._loop._runner._rule == Rule(1, 8, 4)
-
-
-def test_attention_that_goes_by_the_number_of_queries_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By llama.cpp's own kernels 64 queries or more are computed in another way than few."""
-    monkeypatch.setattr(invariance, "graph_callback", lambda: None)
-    monkeypatch.setattr(engine, "graph_callback", lambda: None)
-    monkeypatch.setitem(llama_context._CACHE_TYPES, "bf16", 1)  # float16, as keys have it
-    with pytest.raises(BadRequestError, match="depend on what is computed together"):
-        Case().client(tmp_path)
+        """As those of repacked weights are, and what an architecture multiplies besides weights."""
+        load = own_kernels.load_model
+        monkeypatch.setattr(own_kernels, "load_model", lambda *args, repack: load(*args))
+        client = Case(kind="Q4_0").client(tmp_path)
+        with pytest.raises(RequestFailedError, match="by its own"):
+            client.compute_logprobs(ModelInput.from_ints([1, 2])).result()
 
 
 def test_besides_blas_batches_stay_below_its_threshold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a Mac with Accelerate; every rule, in batches of 24 tokens."""
+    """As on a Mac with Accelerate: batches of 24 tokens."""
     asked = requests(8, 100)
     expected = [Asked.bits(request.submit(Case().client(tmp_path)).result()) for request in asked[:3]]
-    monkeypatch.setattr(invariance, "kinds", lambda: {"BLAS": devices.ACCELERATOR})
-    for rule in RULES:
-        monkeypatch.setattr(invariance, "RULES", (rule,))
-        client = Case().client(tmp_path)
-        context = client._engine._loop._context
-        assert context is not None
-        assert context.n_batch == 24
-        assert together(client, asked, 2)[:3] == expected
-
-
-@given(st.sampled_from(RULES), st.integers(1, 32), st.integers(1, 16), st.integers(0, 8))
-def test_the_smallest_batch(rule: Rule, width: int, length: int, spare: int) -> None:
-    most = -(-width // 4) * 4 + spare
-    w, n = rule.shape(width, length, most)
-    assert width <= w <= most
-    assert n >= length
-    assert rule.allows(w, n)
-    for other in range(width, most + 1):
-        for tokens in range(length, n + 1):
-            if other * tokens < w * n:
-                assert not rule.allows(other, tokens)
+    monkeypatch.setattr(own_kernels, "kinds", lambda: {"BLAS": devices.ACCELERATOR})
+    client = Case().client(tmp_path)
+    context = client._engine._loop._context
+    assert context is not None
+    assert context.n_batch == 24
+    assert together(client, asked, 2)[:3] == expected

@@ -10,7 +10,7 @@ import pytest
 
 from tests.random_model import write_random_model
 from tinker_local import ModelInput, SamplingParams, ServiceClient
-from tinker_local.engine import engine
+from tinker_local.engine import engine, own_kernels
 from tinker_local.llama.devices import ACCELERATOR
 from tinker_local.llama.model import load_model
 from tinker_local.options import Options
@@ -44,9 +44,10 @@ def test_when_it_is_used(
     own_attention: bool,
 ) -> None:
     model = load_model(path, 0)
-    monkeypatch.setattr(engine, "graph_callback", lambda: 1 if is_known else None)
-    monkeypatch.setattr(engine, "kinds", lambda: kinds)
-    plan = engine._usual_plan(model, Options(**options))
+    monkeypatch.setattr(own_kernels, "graph_callback", lambda: 1 if is_known else None)
+    monkeypatch.setattr(own_kernels, "kinds", lambda: kinds)
+    given = Options(**options)
+    plan = own_kernels.with_own_kernels(engine._plan(model, given), given)
     assert (plan.flash_attn, plan.own_attention) == (flash_attn, own_attention)
 
 

@@ -131,7 +131,7 @@ class Inputs:
                 add_sinks(node, sinks)
             graph = Graph(context, [node])
             assert op_of(node) == b"FLASH_ATTN_EXT"
-            state = kernels.GraphState(cells_are_positions=True)
+            state = kernels.GraphState()
             for _ in range(n_times):
                 ctypes.memset(data_of(node), 255, 4 * int(np.prod(shape)))  # NaN
                 graph.compute(state, n_threads)
@@ -210,7 +210,7 @@ def test_other_operations_are_left_alone() -> None:
         others = custom(context, F32, 4, 1, 1, 1, ctypes.byref(POINTER(leaf)), 1, compute, -1, None)
         for node in (leaf, others):
             before = ctypes.string_at(node, 256)
-            ask(node, kernels.GraphState(cells_are_positions=False))
+            ask(node, kernels.GraphState())
             assert ctypes.string_at(node, 256) == before
 
 

@@ -87,9 +87,7 @@ def product(
         node = mul_mat(
             context, weights_tensor(context, kind, weights, inputs.shape[-1]), tensor(context, inputs)
         )
-        Graph(context, [node]).compute(
-            kernels.GraphState(cells_are_positions=False, products="all"), n_threads
-        )
+        Graph(context, [node]).compute(kernels.GraphState(products="all"), n_threads)
         assert op_of(node) == b"CUSTOM"
         return floats_of(node, shape)
 
@@ -107,9 +105,7 @@ def experts_product(
     with ggml_memory(room) as context:
         matrices = weights_tensor(context, kind, weights, inputs.shape[-1])
         node = mul_mat_id(context, matrices, tensor(context, inputs), tensor(context, ids))
-        Graph(context, [node]).compute(
-            kernels.GraphState(cells_are_positions=False, products="all"), n_threads
-        )
+        Graph(context, [node]).compute(kernels.GraphState(products="all"), n_threads)
         assert op_of(node) == b"CUSTOM"
         return floats_of(node, shape)
 
@@ -229,7 +225,7 @@ def test_extreme_numbers(simd_path: str) -> None:
 def test_few_rows_of_packed_weights_are_left_to_llama_cpp_where_bits_may_depend_on_them(
     n_rows: int, *, is_ours: bool
 ) -> None:
-    state = kernels.GraphState(cells_are_positions=False, products="most")
+    state = kernels.GraphState(products="most")
     with ggml_memory(1 << 16) as context:
         inputs = tensor(context, normal(n_rows, 256))
         packed = mul_mat(context, new_tensor(context, int(Type.Q4_K), 256, 4, 1, 1), inputs)
@@ -246,5 +242,5 @@ def test_what_is_computed_is_no_weight() -> None:
     with ggml_memory(1 << 16) as context:
         keys, queries = (new_tensor(context, F32, 64, 4, 1, 1) for _ in range(2))
         node = mul_mat(context, double(context, keys), queries)
-        ask(node, kernels.GraphState(cells_are_positions=False, products="all"))
+        ask(node, kernels.GraphState(products="all"))
         assert op_of(node) == b"MUL_MAT"

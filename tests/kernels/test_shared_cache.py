@@ -123,7 +123,7 @@ class SharedCache:
     def __init__(
         self, memory: int, kind: Kind, n_layers: int = 2, state: kernels.GraphState | None = None
     ) -> None:
-        self.kind, self.state = kind, state or kernels.GraphState(cells_are_positions=False)
+        self.kind, self.state = kind, state or kernels.GraphState()
         sizes = kind.n_key_heads * kind.key_size, kind.n_key_heads * kind.value_size
         self.layers = [tuple(self._new_layer(memory, size) for size in sizes) for _ in range(n_layers)]
         self.cells = [Cell() for _ in range(N_CELLS)]
@@ -313,7 +313,7 @@ def test_two_caches_and_masks_in_one_graph() -> None:
     expected = [in_order(kind, text, n) for kind in kinds]
     rng = np.random.default_rng(4)
     with ggml_memory(1 << 24) as memory:
-        state = kernels.GraphState(cells_are_positions=False)
+        state = kernels.GraphState()
         caches = [SharedCache(memory, kind, state=state) for kind in kinds]
         found = list[list[NDArray[np.float32]]]()
         for start, stop in ((0, 80), (80, 81), (81, n)):

@@ -19,10 +19,11 @@ import numpy as np
 
 from tinker_local.bench.bare_loop import BareLoop
 from tinker_local.bench.rounds import fit, medians, take_turns
+from tinker_local.engine.own_kernels import open_model, with_own_kernels
 from tinker_local.gguf.parts import ModelFiles
 from tinker_local.llama.context import Context
 from tinker_local.llama.context_plan import ContextPlan
-from tinker_local.llama.model import load_model
+from tinker_local.options import Options
 
 CANDIDATES = ("bf16", "q8_0", "q6_k", "q4_k", "q4_1", "q4_0", "iq4_nl")
 """Formats that are measured, the most exact first."""
@@ -140,7 +141,8 @@ def _layers(shape: LayerShape, kind: str, n_threads: int) -> Iterator[BareLoop]:
             n_rows=_N_SCORED,
             n_threads=n_threads,
         )
-        context = Context(load_model(path, 0, "none"), plan)
+        options = Options(n_gpu_layers=0, devices="none")
+        context = Context(open_model(path, options), with_own_kernels(plan, options))
         try:
             yield BareLoop(context)
         finally:

@@ -11,9 +11,7 @@ cells.py             the account of KV sequences and cells
 prefix_cache.py      the prefixes in the cells: a radix tree
 runner.py            runs a step: fills a batch, decodes it, and reads its logits
 scores.py            log-probabilities of prompt tokens, and those that are wanted
-invariance.py        batch invariance: batches that give every token the same bits
-invariant_runner.py  runs a step in such batches
-prompt_lookup.py     drafts for it, from what followed the same tokens before
+own_kernels.py       which parts of llama.cpp's graphs our kernels compute; batch invariance
 sharing.py           cores and memory, which the contexts of a process share
 
 To learn the engine, read loop.py, scheduler.py, sequence.py, step.py and runner.py, in this order.

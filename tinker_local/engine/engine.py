@@ -11,11 +11,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tinker_local.engine.invariance import find_rule, invariant_plan, refuse_devices
-from tinker_local.engine.invariant_runner import InvariantRunner
 from tinker_local.engine.loop import Loop
+from tinker_local.engine.own_kernels import (
+    batch_invariant_plan,
+    check_batch_invariant,
+    has_only_cpus,
+    open_model,
+    with_own_kernels,
+)
 from tinker_local.engine.request import QueueLimit, Request
-from tinker_local.engine.runner import BatchRunner, Runner
 from tinker_local.engine.sharing import ContextLimit
 from tinker_local.engine.token_feed import TokenFeed
 from tinker_local.errors import RequestFailedError
@@ -23,10 +27,8 @@ from tinker_local.futures import when_done
 from tinker_local.llama.adapter import load_adapter
 from tinker_local.llama.context import Context, loaded_bytes
 from tinker_local.llama.context_plan import ContextPlan
-from tinker_local.llama.devices import ACCELERATOR, kinds
-from tinker_local.llama.graph_callback import graph_callback
 from tinker_local.llama.machine import available_memory, check_fits, default_threads, main_memory, memory_of
-from tinker_local.llama.model import Model, load_model
+from tinker_local.llama.model import Model
 from tinker_local.options import Options
 from tinker_local.queue_state import QueueStateObserver
 
@@ -64,14 +66,11 @@ class Engine:
         max_queue: int,
     ) -> None:
         context = make_context()  # at once, so that the caller gets the error if there is no room
-        make_runner: Callable[[Context], Runner] = BatchRunner
-        if context.has_streams:
-            make_runner = partial(InvariantRunner, rule=find_rule(context))
         self.model = context.model
         self.n_ctx = context.n_ctx
         self._queue = QueueLimit(max_queue)
         share = memory_share(context)
-        self._loop = Loop(context, make_context, make_runner, limit, share, keeps_prefixes=keeps_prefixes)
+        self._loop = Loop(context, make_context, limit, share, keeps_prefixes=keeps_prefixes)
         self._pid = os.getpid()
         thread = threading.Thread(target=self._loop.run, name="tinker-local-engine", daemon=True)
         self.close = weakref.finalize(self, _stop, self._loop, thread, self._pid)
@@ -101,16 +100,16 @@ class Engine:
             InternalServerError: the context cannot be made, for example for want of memory.
 
         With ``options.batch_invariant``, BadRequestError also says that this model, these devices or this
-        machine cannot give the same bits every time.
+        llama.cpp cannot give the same bits every time.
         """
         if options.batch_invariant:
-            refuse_devices(options.devices)
+            check_batch_invariant(options)
         if is_all_in_main_memory(options):
             _check_weights(path, options.max_memory_mb)
-        model = load_model(path, options.n_gpu_layers, options.devices)
-        plan = _usual_plan(model, options)
+        model = open_model(path, options)
+        plan = with_own_kernels(_plan(model, options), options)
         if options.batch_invariant:
-            plan = invariant_plan(plan, model)
+            plan = batch_invariant_plan(plan, model)
         if adapter_path:
             plan = replace(plan, adapter=load_adapter(model, adapter_path), lora_scale=lora_scale)
         make_context = partial(_make_context, model, plan, options)
@@ -164,18 +163,7 @@ def _memory_share(context: Context, options: Options) -> float:
 
 def is_all_in_main_memory(options: Options) -> bool:
     """Whether the CPU computes all layers of a model, as far as options and devices tell."""
-    return options.n_gpu_layers == 0 or _has_only_cpus(options)
-
-
-def _has_only_cpus(options: Options) -> bool:
-    """Whether there is no GPU, which could be given work even if it holds no layer."""
-    devices = (options.devices or "").strip().casefold()
-    return devices == "none" or all(kind == ACCELERATOR for kind in kinds().values())
-
-
-def _has_own_attention(options: Options) -> bool:
-    """Whether our kernel computes attention: on CPUs, unless the user wants it in steps."""
-    return options.flash_attn is not False and _has_only_cpus(options) and graph_callback() is not None
+    return options.n_gpu_layers == 0 or has_only_cpus(options)
 
 
 def _check_weights(path: Path, max_memory_mb: int | None) -> None:
@@ -189,10 +177,9 @@ def _check_weights(path: Path, max_memory_mb: int | None) -> None:
     )
 
 
-def _usual_plan(model: Model, options: Options) -> ContextPlan:
-    """Return how a context is made by these options, batch invariance and adapters aside."""
+def _plan(model: Model, options: Options) -> ContextPlan:
+    """Return how a context is made by these options, kernels and adapters aside."""
     n_batch = options.n_ubatch or _N_BATCH
-    own_attention = _has_own_attention(options)
     return ContextPlan(
         n_ctx=options.n_ctx or min(model.usual_n_ctx, _DEFAULT_N_CTX),
         n_sequences=_N_STATES if model.is_recurrent else _N_SEQUENCES,
@@ -200,9 +187,8 @@ def _usual_plan(model: Model, options: Options) -> ContextPlan:
         n_rows=min(n_batch, max(_MIN_ROWS, _LOGITS_FLOATS // model.n_vocab)),
         n_threads=options.n_threads or default_threads(),
         kv_type=options.kv_type,
-        flash_attn=own_attention or options.flash_attn,
+        flash_attn=options.flash_attn,
         kv_offload=options.kv_offload,
-        own_attention=own_attention,
     )
 
 

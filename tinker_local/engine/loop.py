@@ -45,7 +45,6 @@ class Loop:
     Args:
         context: the first context. It is released when ``limit`` says so, and made again for new work.
         make_context: makes another like it.
-        make_runner: makes the runner that computes steps on a context.
         limit: the shared budget of all contexts.
         memory_share: the fraction of that budget that this context uses.
         keeps_prefixes: whether finished sequences stay in the KV cache.
@@ -60,7 +59,6 @@ class Loop:
         self,
         context: Context,
         make_context: Callable[[], Context],
-        make_runner: Callable[[Context], Runner],
         limit: ContextLimit,
         memory_share: float,
         *,
@@ -72,7 +70,7 @@ class Loop:
             weakref.WeakKeyDictionary()
         )
         self._inbox: SimpleQueue[tuple[Request, object] | None] = SimpleQueue()  # None only wakes
-        self._make_context, self._make_runner = make_context, make_runner
+        self._make_context = make_context
         self._limit, self.memory_share = limit, memory_share
         self._files = context.model.files
         self._files_checked_at = 0.0
@@ -84,7 +82,6 @@ class Loop:
             context.n_rows,
             keeps_prefixes=keeps_prefixes,
             copies_whole=context.copies_whole,
-            has_streams=context.has_streams,
         )
         self._scheduler = self._make_scheduler()
         self._scheduled: Step | None = None  # the step at work
@@ -295,7 +292,7 @@ class Loop:
     # -- the context's life ---------------------------------------------------------------------
 
     def _use(self, context: Context) -> None:
-        self._runner = self._make_runner(context)
+        self._runner = Runner(context)
         self._context = context
         self._limit.opened(self)
 

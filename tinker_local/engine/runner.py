@@ -1,14 +1,12 @@
 """Runs a step: edits the KV cache, decodes a batch, and turns its logits into tokens and scores.
 
-``Readout`` reads logits, and knows nothing of batches. ``BatchRunner`` is the usual way to fill and decode
-a batch; ``invariant_runner.py`` has the other one. Both have a ``Readout``.
+``Runner`` fills and decodes a batch. ``Readout`` reads its logits, and knows nothing of batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +17,7 @@ from tinker_local.engine.step import Chunk, Copy, Remove, Step
 from tinker_local.llama.context import ABORTED, Context, DecodeError
 
 
-class Runner(Protocol):
-    """Computes steps on a context.
-
-    What goes wrong for one request (a batch that cannot be computed, logits that are no distribution, its
-    own callback) is noted in ``Step.failed``, and the others go on.
-    """
-
-    def run(self, step: Step) -> None:
-        """Edit the KV cache, decode, draw and score.
-
-        Raises:
-            DecodeError: the step was aborted.
-        """
-
-
-def apply_edits(context: Context, edits: Sequence[Remove | Copy]) -> None:
+def _apply_edits(context: Context, edits: Sequence[Remove | Copy]) -> None:
     """Change a context's KV cache as a step asks."""
     for edit in edits:
         if isinstance(edit, Copy):
@@ -185,16 +168,24 @@ class Readout:
             self.failed[sample.owner] = error
 
 
-class BatchRunner:
-    """Decodes all tokens of a step in one batch. See ``Runner``."""
+class Runner:
+    """Computes steps on a context.
+
+    What goes wrong for one request (a batch that cannot be computed, logits that are no distribution, its
+    own callback) is noted in ``Step.failed``, and the others go on.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._readout = Readout(context)
 
     def run(self, step: Step) -> None:
-        """Edit the KV cache, decode, draw and score; see ``Runner``."""
-        apply_edits(self._context, step.edits)
+        """Edit the KV cache, decode all tokens of a step in one batch, draw and score.
+
+        Raises:
+            DecodeError: the step was aborted.
+        """
+        _apply_edits(self._context, step.edits)
         self._readout.begin(step)
         if step.samples or step.chunks:
             self._compute(step)

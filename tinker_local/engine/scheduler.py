@@ -51,8 +51,6 @@ class Scheduler:
         n_rows: most rows of logits of a step.
         keeps_prefixes: finished sequences stay for later requests to start from.
         copies_whole: sequences can only be copied as a whole (recurrent and hybrid models).
-        has_streams: each sequence has cells of its own. Samples and chunks are then decoded in batches of
-            their own, and come out in the same bits whatever is cached.
     """
 
     def __init__(
@@ -64,12 +62,10 @@ class Scheduler:
         *,
         keeps_prefixes: bool = False,
         copies_whole: bool = False,
-        has_streams: bool = False,
     ) -> None:
         self._n_batch, self._n_rows = n_batch, n_rows
         self._unit = min(MIN_CHUNK, n_batch // 3)  # so that two always fit
         self._keeps_prefixes, self._copies_whole = keeps_prefixes, copies_whole
-        self._has_streams = has_streams
         self._cells = Cells(n_cells, n_sequences, keeps_prefixes=keeps_prefixes, copies_whole=copies_whole)
         self._n_requests = 0
         self._waiting: deque[Request] = deque()
@@ -265,7 +261,7 @@ class Scheduler:
         start = self._cells.find_start(sequence)
         if not is_new or 2 * start.length >= sequence.length:
             return start
-        is_alone = not (self._active or self._has_streams) and len(self._waiting) == 1
+        is_alone = not self._active and len(self._waiting) == 1
         if sequence.is_scored and is_alone and sequence.request.wanted.first == 1:
             self._cells.forget_prefixes()  # a score that shares little is that of the model run alone
             return self._cells.from_nothing
@@ -358,7 +354,7 @@ class Scheduler:
     def _take_chunks(self) -> list[Chunk]:
         """Share what the running samples leave of the batch among the prefilling, oldest first."""
         chunks: list[Chunk] = []
-        n_decoding = 0 if self._has_streams else len(self._running)
+        n_decoding = len(self._running)
         room, rows, taken = self._n_batch - n_decoding, self._n_rows - n_decoding, 0
         for sequence in list(self._prefilling):
             if sequence.id < 0:

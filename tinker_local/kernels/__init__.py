@@ -202,16 +202,19 @@ class GraphState:
         address: for llama.cpp; valid as long as this object lives.
 
     Args:
-        cells_are_positions: each sequence has a stream of cells, in order. Otherwise all sequences share
-            the cells, and positions are found from what is written.
         products: which matrix products are computed here. ``most`` leaves packed weights with one or two
             rows to llama.cpp, which is faster. With ``all`` a row's bits do not depend on what is computed
             with it.
     """
 
-    def __init__(self, *, cells_are_positions: bool, products: Products = "none") -> None:
-        self._state = _kernels.new_graph_state(cells_are_positions, products)
+    def __init__(self, *, products: Products = "none") -> None:
+        self._state = _kernels.new_graph_state(products)
         self.address = _kernels.address_of_graph_state(self._state)
+
+    @property
+    def n_left(self) -> int:
+        """Attentions and products that our kernels were not given, or cannot compute, so far."""
+        return _kernels.n_left(self._state)
 
     def begin_decode(self) -> None:
         """Forget the graphs of earlier decodes; before each decode, in the thread that decodes."""

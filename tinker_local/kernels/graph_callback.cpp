@@ -24,6 +24,12 @@ constexpr Entry table[] = {
 
 ggml::Ops ops;  // written once, before anybody has the callback
 
+// Whether kernels of ours compute such operations.
+bool is_known(const ggml::Tensor& node) {
+  return std::any_of(std::begin(table), std::end(table),
+                     [&](const Entry& entry) { return node.op == ops.*entry.op; });
+}
+
 // What a node was taken over by; null if it was not.
 const GraphOperation* taken_over_by(const ggml::Tensor& node) {
   if (node.op != ops.custom) return nullptr;
@@ -33,16 +39,17 @@ const GraphOperation* taken_over_by(const ggml::Tensor& node) {
   return found == std::end(table) ? nullptr : &found->ours;
 }
 
-// Where there is no memory for what the operation needs, the node is left to ggml.
-void take_over(ggml::Tensor& node, const GraphOperation& ours, GraphState& state) {
+// False where the node is left to ggml: there is no memory for what the operation needs, say.
+bool take_over(ggml::Tensor& node, const GraphOperation& ours, GraphState& state) {
   void* prepared = ours.prepare(node, state);
-  if (!prepared) return;
+  if (!prepared) return false;
   TakenOver params{};
   params.custom = {ours.compute, -1, prepared};
   std::memcpy(params.params, node.op_params, sizeof params.params);
   params.write_to(node);
   node.op = ops.custom;
   if (ours.adopt) ours.adopt(node);
+  return true;
 }
 
 // llama.cpp may compute a graph again: its nodes are custom operations then, with no tasks left.
@@ -70,12 +77,13 @@ bool callback(ggml::Tensor* node, bool ask, void* user_data) {
   state.begin_asking();
   if (node->op == ops.set_rows) note_write(*node, state);
   for (const Entry& entry : table) {
-    if (node->op == ops.*entry.op && entry.ours.can_compute(*node)) {
-      take_over(*node, entry.ours, state);
-      return false;
-    }
+    if (node->op == ops.*entry.op && entry.ours.can_compute(*node) && take_over(*node, entry.ours, state)) return false;
   }
-  if (const GraphOperation* ours = taken_over_by(*node)) begin_again(*node, *ours, state);
+  if (const GraphOperation* ours = taken_over_by(*node)) {
+    begin_again(*node, *ours, state);
+  } else if (is_known(*node)) {
+    ++state.n_left;
+  }
   return false;
 }
 

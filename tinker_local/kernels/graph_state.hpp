@@ -39,11 +39,12 @@ enum class Products { none, most, all };
 
 class GraphState {
  public:
-  GraphState(bool cells_are_positions, Products products) : caches(cells_are_positions), products(products) {}
+  explicit GraphState(Products products) : products(products) {}
 
   KvCaches caches;
   Workspace workspace;
   const Products products;
+  int64_t n_left = 0;  // nodes of our operations that were left to ggml
 
   // Said before each decode. What an earlier one left is over, whether or not it was computed.
   void begin_decode() { is_over_ = true; }

@@ -14,7 +14,7 @@ const Tensor* owner_of(const Tensor& tensor) { return tensor.view_src ? tensor.v
 }  // namespace
 
 void KvCaches::note_write(const Tensor& node) {
-  if (cells_are_positions_ || node.src[1]->type != ggml::kInt64) return;
+  if (node.src[1]->type != ggml::kInt64) return;
   writes_.push_back({owner_of(node), node.src[1]});
 }
 

@@ -12,9 +12,6 @@ namespace tinker {
 
 class KvCaches {
  public:
-  // `cells_are_positions`: each sequence has a stream of cells in order. Then nothing need be known.
-  explicit KvCaches(bool cells_are_positions) : cells_are_positions_(cells_are_positions) {}
-
   // A node that writes rows of a tensor, asked for before it is computed. Throws std::bad_alloc.
   void note_write(const ggml::Tensor& node);
 
@@ -38,7 +35,6 @@ class KvCaches {
   Positions* positions_of(const ggml::Tensor* tensor) const;
   Positions& add_layer(const Write& write);
 
-  const bool cells_are_positions_;
   std::vector<Write> writes_;        // of the graph at hand
   std::vector<Layer> layers_;        // that were seen so far
   std::deque<Positions> positions_;  // a cache each: layers may have several, with and without a window

@@ -354,16 +354,18 @@ nb::object address_of_graph_callback(const nb::dict& addresses) {
 }
 
 // A capsule owns the state, as it does an abort flag.
-nb::capsule new_graph_state(bool cells_are_positions, const std::string& products) {
+nb::capsule new_graph_state(const std::string& products) {
   static const std::map<std::string, Products> names = {
       {"none", Products::none}, {"most", Products::most}, {"all", Products::all}};
   const auto found = names.find(products);
   if (found == names.end()) wrong("products is '" + products + "', not none, most or all");
-  return nb::capsule(new GraphState(cells_are_positions, found->second),
+  return nb::capsule(new GraphState(found->second),
                      [](void* state) noexcept { delete static_cast<GraphState*>(state); });
 }
 
 void begin_decode(const nb::capsule& state) { static_cast<GraphState*>(state.data())->begin_decode(); }
+
+int64_t n_left(const nb::capsule& state) { return static_cast<GraphState*>(state.data())->n_left; }
 
 uintptr_t address_of_graph_state(const nb::capsule& state) {
   return reinterpret_cast<uintptr_t>(state.data());
@@ -395,8 +397,9 @@ NB_MODULE(_kernels, m) {
   m.def("largest", &largest, "logits"_a, "n_threads"_a);
   m.def("philox", &philox_block, "counter"_a, "key0"_a, "key1"_a);
   m.def("graph_callback", &address_of_graph_callback, "addresses"_a);
-  m.def("new_graph_state", &new_graph_state, "cells_are_positions"_a, "products"_a);
+  m.def("new_graph_state", &new_graph_state, "products"_a);
   m.def("begin_decode", &begin_decode, "state"_a);
+  m.def("n_left", &n_left, "state"_a);
   m.def("address_of_graph_state", &address_of_graph_state, "state"_a);
   m.def("new_abort_flag", &new_abort_flag);
   m.def("set_abort_flag", &set_abort_flag, "flag"_a);

@@ -57,8 +57,6 @@ void dot_columns(const tinker::Weights& weights, int64_t first, int n, const tin
   for (; c < n; ++c) dot_tile<Type, R, 1>(weights, first + c, rows);
 }
 
-constexpr int kFewRows = 4;  // rows up to which unpacking in registers is faster: measured
-
 // Products of few rows with n columns; their size is a multiple of the blocks'.
 template <class Type>
 void dot(const tinker::Weights& weights, int64_t first, int n, const tinker::ProductRow* rows, int n_rows) {
@@ -66,6 +64,16 @@ void dot(const tinker::Weights& weights, int64_t first, int n, const tinker::Pro
   if (n_rows == 2) return dot_columns<Type, 2, 2>(weights, first, n, rows);
   if (n_rows == 3) return dot_columns<Type, 3, 1>(weights, first, n, rows);
   return dot_columns<Type, 4, 1>(weights, first, n, rows);
+}
+
+// Plain C++ has no registers for lanes; there the code would only take long to compile.
+template <class Type>
+constexpr auto dot_of() {
+  if constexpr (kFewRows > 0) {
+    return dot<Type>;
+  } else {
+    return nullptr;
+  }
 }
 
 struct WeightType {
@@ -77,7 +85,7 @@ struct WeightType {
 
 template <class... Types>
 const WeightType* find_type(int32_t type) {
-  static constexpr WeightType table[] = {{Types::kType, Types::kSize, unpack<Types>, dot<Types>}...};
+  static constexpr WeightType table[] = {{Types::kType, Types::kSize, unpack<Types>, dot_of<Types>()}...};
   for (const WeightType& entry : table) {
     if (entry.type == type) return &entry;
   }

@@ -182,6 +182,7 @@ bool SeenByTokens::goes_on(const uint16_t* before, const uint16_t* mask, int64_t
     return true;
   });
   if (!adds_one_at_most || fresh < 0 || n_gone != seen.first - previous.first) return false;
+  if (seen.first > previous.last) return false;  // nothing in common: the first token of another sequence
   seen.last = previous.last + 1;
   if (cells_.own) {
     if (cells_.own[token] != fresh) return false;

@@ -81,6 +81,8 @@ inline Strip load_strip(const float* p) { return _mm256_loadu_ps(p); }
 inline void store_strip(float* p, Strip a) { _mm256_storeu_ps(p, a); }
 inline Strip fma(Strip a, Strip b, Strip c) { return _mm256_fmadd_ps(a, b, c); }
 
+constexpr int kFewRows = 4;  // rows up to which weights are unpacked in registers: faster, as measured
+
 constexpr int kWide = 1;  // Lanes that a product keeps of each of four rows
 
 // In halves: pairs of rows, of pairs, of fours.

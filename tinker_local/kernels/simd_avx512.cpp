@@ -64,6 +64,8 @@ inline Strip load_strip(const float* p) { return _mm512_loadu_ps(p); }
 inline void store_strip(float* p, Strip a) { _mm512_storeu_ps(p, a); }
 inline Strip fma(Strip a, Strip b, Strip c) { return _mm512_fmadd_ps(a, b, c); }
 
+constexpr int kFewRows = 4;  // rows up to which weights are unpacked in registers: faster, as measured
+
 constexpr int kWide = 4;  // Lanes that a product keeps of each of four rows
 
 // In halves, four times: pairs of rows, of pairs, of fours, of eights.

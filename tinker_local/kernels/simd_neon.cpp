@@ -136,6 +136,8 @@ inline Strip load_strip(const float* p) { return vld1q_f32(p); }
 inline void store_strip(float* p, Strip a) { vst1q_f32(p, a); }
 inline Strip fma(Strip a, Strip b, Strip c) { return vfmaq_f32(c, a, b); }
 
+constexpr int kFewRows = 4;  // rows up to which weights are unpacked in registers: faster, as measured
+
 constexpr int kWide = 1;  // Lanes that a product keeps of each of four rows
 
 inline void transpose4(const float* from, int stride, float* to, int to_stride) {

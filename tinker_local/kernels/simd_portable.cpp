@@ -184,6 +184,8 @@ inline Strip strip(float a) { return all(a); }
 inline Strip load_strip(const float* p) { return load(p); }
 inline void store_strip(float* p, Strip a) { store(p, a); }
 
+constexpr int kFewRows = 0;  // rows up to which weights are unpacked in registers
+
 constexpr int kWide = 1;  // Lanes that a product keeps of each of four rows
 
 inline void transpose16(const float* from, int stride, float* to, int to_stride) {

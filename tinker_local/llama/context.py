@@ -13,17 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinker_local import kernels
-from tinker_local.errors import InternalServerError
+from tinker_local.errors import InternalServerError, RequestFailedError
 from tinker_local.llama.aborting import new_abort_flag
 from tinker_local.llama.adapter import Adapter
-from tinker_local.llama.context_plan import CacheType, ContextPlan, cell_bytes, logits_bytes
+from tinker_local.llama.context_plan import ContextPlan, cell_bytes, logits_bytes
 from tinker_local.llama.decode_batch import DecodeBatch
 from tinker_local.llama.graph_callback import graph_callback
 from tinker_local.llama.log import log
 from tinker_local.llama.machine import give_back
 from tinker_local.llama.model import Model, model_bytes
+from tinker_local.options import KvType
 
-_CACHE_TYPES: dict[CacheType, int] = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}  # enum ggml_type
+_CACHE_TYPES: dict[KvType, int] = {"f32": 0, "f16": 1, "q8_0": 8}  # enum ggml_type
 _FLASH_ATTN: dict[bool | None, int] = {None: -1, False: 0, True: 1}  # enum llama_flash_attn_type
 
 ABORTED = 2
@@ -58,7 +59,6 @@ class Context:
         n_bytes: bytes of memory that the context takes at most, about: the cache, and logits where they are
             computed and where they are read.
         least_bytes: bytes that it takes at least; see ``ContextPlan.needed_bytes``.
-        has_streams: whether each sequence has cells of its own, and copies are real copies.
         copies_whole: whether only whole sequences can be copied: states cannot step back, and what lies
             behind a sliding window is overwritten (``llama_kv_cache::find_slot``).
     """
@@ -67,7 +67,7 @@ class Context:
         if plan.adapter is not None and plan.adapter.model is not model:
             raise ValueError(f"the adapter {plan.adapter.path} was loaded for another model")
         self._abort_flag = new_abort_flag()
-        self._graphs = kernels.GraphState(cells_are_positions=not plan.kv_unified, products=plan.products)
+        self._graphs = kernels.GraphState(products=plan.products)
         used = (self._abort_flag, self._graphs, model, plan.adapter)
         with model.adapters_lock, log.listening():
             handle = llama_cpp.llama_init_from_model(model.handle, _parameters(plan, self._graphs))
@@ -83,16 +83,15 @@ class Context:
         self.n_ctx = min(plan.n_ctx, model.n_ctx_train)
         self.n_sequences = plan.n_sequences
         self.n_threads = plan.n_threads
-        self.has_streams = not plan.kv_unified
         n_cells = int(llama_cpp.llama_n_ctx(handle))
         self.n_cells = n_cells
-        if self.has_streams or llama_cpp.llama_model_is_recurrent(model.handle):
-            self.n_cells = plan.n_sequences * plan.n_ctx  # a stream or a state has room for all its tokens
+        if llama_cpp.llama_model_is_recurrent(model.handle):
+            self.n_cells = plan.n_sequences * plan.n_ctx  # a state has room for all its tokens
         self.n_batch = int(llama_cpp.llama_n_batch(handle))
         self.n_rows = min(plan.n_rows, self.n_batch)
         self.n_bytes = int(n_cells * cell_bytes(model, plan.kv_type)) + logits_bytes(model, self.n_rows)
         self.least_bytes = plan.needed_bytes(model)
-        loses_cells = 0 < model.sliding_window < self.n_ctx and not plan.swa_full
+        loses_cells = 0 < model.sliding_window < self.n_ctx
         self.copies_whole = model.is_recurrent or loses_cells
         self.batch = DecodeBatch(self.n_batch)
         self._handle: Any = handle
@@ -115,7 +114,8 @@ class Context:
 
         Raises:
             DecodeError: llama.cpp did not compute the batch.
-            RequestFailedError: the weights could not be read; see ``MappedFiles``.
+            RequestFailedError: the weights could not be read, see ``MappedFiles``; or all products were to
+                be ours, and some are not.
         """
         self.batch.struct.n_tokens = n_tokens
         self._graphs.begin_decode()
@@ -130,6 +130,11 @@ class Context:
         self.model.files.check_read()
         if code != 0:
             raise DecodeError(code)
+        if self.plan.products == "all" and self._graphs.n_left:
+            raise RequestFailedError(
+                f"batch_invariant: llama.cpp computes products of {self.model.path.name} by its own "
+                "kernels, chosen by the size of the batch; open the model without batch_invariant"
+            )
 
     def set_threads(self, n_threads: int) -> None:
         """Change the number of threads that compute."""
@@ -159,31 +164,11 @@ class Context:
     def copy_sequence(self, source: int, target: int, length: int) -> None:
         """Make ``target`` hold the first ``length`` tokens of ``source``.
 
-        The two sequences share the cells, unless each has a stream: then the cells are copied. A recurrent
-        state has no parts, so of such a model the whole sequence is copied.
+        The two sequences share the cells. A recurrent state has no parts, so of such a model the whole
+        sequence is copied.
         """
-        if self.has_streams:
-            self._copy_stream(source, target)
-            self.truncate_sequence(target, length)
-            return
         end = -1 if self.model.is_recurrent else length
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, end)
-
-    def _copy_stream(self, source: int, target: int) -> None:
-        """Copy a whole sequence's cells, by way of main memory.
-
-        ``llama_memory_seq_cp`` copies unused cells too, which takes ten times as long. But a saved state
-        lacks the cells behind a sliding window, and the others move. So models with a window take
-        ``llama_memory_seq_cp``.
-        """
-        if self.model.sliding_window:
-            llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
-            return
-        size = int(llama_cpp.llama_state_seq_get_size(self._handle, source))
-        state = (ctypes.c_uint8 * size)()
-        llama_cpp.llama_state_seq_get_data(self._handle, state, size, source)
-        if not llama_cpp.llama_state_seq_set_data(self._handle, state, size, target):
-            raise InternalServerError(f"llama.cpp cannot copy a sequence of {size:,} bytes")
 
     def truncate_sequence(self, sequence: int, length: int) -> None:
         """Forget a sequence's tokens from position ``length`` on."""
@@ -210,20 +195,20 @@ _contexts: weakref.WeakSet[Context] = weakref.WeakSet()
 def _parameters(plan: ContextPlan, graphs: kernels.GraphState) -> Any:
     """Return a plan in llama.cpp's words: ``llama_context_params``."""
     params = llama_cpp.llama_context_default_params()
-    params.n_ctx = plan.n_cells
+    params.n_ctx = plan.n_ctx
     params.n_batch = params.n_ubatch = plan.n_batch
     params.n_outputs_max = plan.n_rows
     params.n_seq_max = plan.n_sequences
     params.n_threads = params.n_threads_batch = plan.n_threads
     params.type_k = _CACHE_TYPES[plan.kv_type]
-    params.type_v = _CACHE_TYPES[plan.value_type or plan.kv_type]
+    params.type_v = _CACHE_TYPES[plan.kv_type]
     params.flash_attn_type = _FLASH_ATTN[plan.flash_attn]
-    if plan.own_attention:
+    if plan.own_attention or plan.products != "none":
         params.cb_eval = ctypes.cast(graph_callback() or 0, llama_cpp.ggml_backend_sched_eval_callback)
         params.cb_eval_user_data = graphs.address
     params.offload_kqv = plan.kv_offload
-    params.kv_unified = plan.kv_unified
-    params.swa_full = plan.swa_full
+    params.kv_unified = True
+    params.swa_full = False
     params.no_perf = True
     return params
 

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from tinker_local.kernels import Products
 from tinker_local.llama.adapter import Adapter
 from tinker_local.llama.model import Model
 from tinker_local.options import KvType
 
-CacheType = Literal[KvType, "bf16"]
-"""A number format of keys or values. Options offer ``KvType``; bfloat16 is for batch invariance."""
-
-KV_BYTES: dict[CacheType, float] = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32}
+KV_BYTES: dict[KvType, float] = {"f32": 4, "f16": 2, "q8_0": 34 / 32}
 """Bytes per KV-cache element, by ``kv_type``."""
-
-_CELLS_STEP = 256  # llama.cpp wants streams of a multiple of these
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextPlan:
     """Every choice about a context. ``Context(model, plan)`` applies the plan and adds none.
-
-    The last five fields are for batch invariance (``engine/invariance.py`` says why), ``own_attention`` not
-    for that alone.
 
     With an ``adapter``, each weight W that it has factors A and B for counts as W + c B A, where
     c = ``lora_scale`` * alpha / rank, or ``lora_scale`` where the file's alpha is 0 or missing
@@ -36,16 +27,11 @@ class ContextPlan:
         n_batch: most tokens of one ``decode``.
         n_rows: most flagged tokens of one ``decode``.
         n_threads: threads that compute.
-        kv_type: number format of keys, and of values unless ``value_type`` is given.
+        kv_type: number format of keys and values.
         flash_attn: whether attention is fused ("flash attention"). None: llama.cpp decides.
         kv_offload: whether a GPU that has a layer's weights keeps its keys and values too.
         adapter: a LoRA of the same model.
         lora_scale: how strongly the adapter counts.
-        value_type: number format of values. None: that of keys.
-        kv_unified: whether all sequences share the cells. If not, each has a stream of its own: its
-            position is the cell, and copies are real copies.
-        n_spare_cells: cells of a stream beyond ``n_ctx``, for tokens that are soon removed again.
-        swa_full: whether layers with a sliding window keep the cells behind it too.
         own_attention: whether our kernel computes flash attention, in place of ggml's.
         products: which matrix products our kernels compute, beside attention; see ``kernels.GraphState``.
             Weights must not be repacked.
@@ -61,26 +47,8 @@ class ContextPlan:
     kv_offload: bool = True
     adapter: Adapter | None = None
     lora_scale: float = 1.0
-    value_type: CacheType | None = None
-    kv_unified: bool = True
-    n_spare_cells: int = 0
-    swa_full: bool = False
     own_attention: bool = False
     products: Products = "none"
-
-    @property
-    def n_cells(self) -> int:
-        """Cells of the KV cache, those of all streams together."""
-        return self.n_ctx if self.kv_unified else self.n_sequences * self.stream_cells
-
-    @property
-    def stream_cells(self) -> int:
-        """Cells of one stream."""
-        return -(-(self.n_ctx + self.n_spare_cells) // _CELLS_STEP) * _CELLS_STEP
-
-    def stream_bytes(self, model: Model) -> int:
-        """Return the bytes of one stream's keys and values."""
-        return int(self.stream_cells * cell_bytes(model, self.kv_type))
 
     def needed_bytes(self, model: Model) -> int:
         """Return the bytes that a context takes, at least: cells, and logits as they are made and kept.
@@ -88,13 +56,13 @@ class ContextPlan:
         Layers with a sliding window have fewer cells. llama.cpp does not tell which layers these are, so
         all are taken for such, and nothing is refused that would have fitted.
         """
-        n_cells = self.n_cells
-        if model.sliding_window and not self.swa_full:
+        n_cells = self.n_ctx
+        if model.sliding_window:
             n_cells = min(n_cells, model.sliding_window + self.n_batch)
         return int(n_cells * cell_bytes(model, self.kv_type)) + logits_bytes(model, self.n_rows)
 
 
-def cell_bytes(model: Model, kv_type: CacheType) -> float:
+def cell_bytes(model: Model, kv_type: KvType) -> float:
     """Return the bytes that one token takes in a KV cache, in all layers together."""
     return model.kv_numbers * KV_BYTES[kv_type]
 

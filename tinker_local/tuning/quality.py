@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tinker_local.engine.own_kernels import with_own_kernels
 from tinker_local.kernels import score_rows
 from tinker_local.llama.context import Context
 from tinker_local.llama.context_plan import ContextPlan
@@ -98,7 +99,7 @@ def _context(model: Model, size: int, options: Options) -> Context:
         flash_attn=options.flash_attn,
         kv_offload=options.kv_offload,
     )
-    return Context(model, plan)
+    return Context(model, with_own_kernels(plan, options))
 
 
 def _logits(

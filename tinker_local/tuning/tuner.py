@@ -10,9 +10,10 @@ from typing import Any
 
 from convert.convert import convert_checkpoint
 from convert.errors import ConversionError
+from tinker_local.engine.own_kernels import open_model
 from tinker_local.errors import BadRequestError
 from tinker_local.llama.machine import default_threads
-from tinker_local.llama.model import Model, load_model
+from tinker_local.llama.model import Model
 from tinker_local.options import Options
 from tinker_local.service_client import ServiceClient
 from tinker_local.store.known_model import KnownModel
@@ -92,7 +93,7 @@ class Tuner:
         self._home = home
         self._options = options.model_copy(update={"n_ctx": speed.N_CELLS, "prefix_cache": False})
         self._rounds = rounds
-        self._open = load_model(self.source, options.n_gpu_layers, options.devices)
+        self._open = open_model(self.source, options)
         self.windows = _windows(self._open, text, max_tokens)
 
     def measure(self, types: Sequence[str]) -> Iterator[TypeMeasurement]:
@@ -163,7 +164,7 @@ class Tuner:
         return TypeMeasurement(type, is_source, n_bytes, quality, speeds)
 
     def _load(self, path: Path) -> Model:
-        return load_model(path, self._options.n_gpu_layers, self._options.devices)
+        return open_model(path, self._options)
 
 
 def choose(rows: Sequence[TypeMeasurement], work: str, max_kl: float) -> TypeMeasurement:

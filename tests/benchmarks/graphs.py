@@ -1,11 +1,13 @@
-"""Our attention against ggml's, in contexts that are otherwise the same: scoring, and decoding.
+"""llama.cpp's graphs with our kernels in them against llama.cpp alone: scoring, and decoding.
 
-    python -m tests.benchmarks.attention [--type q4_0] [--rounds N] [--threads N]
+    python -m tests.benchmarks.graphs [--type q4_0] [--ours attention|most|all] [--rounds N] [--threads N]
 
 Two bare loops take turns on one file: ``llama_decode`` on prepared batches, with all sequences in one
-cache. ``beside 4000`` are cells that the query does not see. Cells are ``scattered`` where a prompt's
-tokens lie among those of others. Prints the median ratio of neighbouring runs, ggml's time / ours: above 1
-ours is faster.
+cache. llama.cpp has repacked weights. Ours is attention alone; attention and products as in the usual mode
+(``most``: llama.cpp keeps packed weights with one or two rows); or all, as with ``batch_invariant``.
+``beside 4000`` are cells that the query does not see. In ``scattered cells`` each of a prompt's tokens
+has its cell far from its neighbours', as where prompts were computed together. Prints the median ratio of
+neighbouring runs, llama.cpp's time / ours: above 1 ours is faster.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import numpy as np
 
 from tests.benchmarks.requantized import command_line, default_model
 from tests.benchmarks.timing import alternate
+from tinker_local.kernels import Products
 from tinker_local.llama.backend import start_backend
 from tinker_local.llama.context import Context
 from tinker_local.llama.context_plan import ContextPlan
@@ -133,14 +136,18 @@ CASES: dict[str, Scoring | Decoding] = {
 }
 
 
+OURS: dict[str, Products] = {"attention": "none", "most": "most", "all": "all"}
+
+
 def main() -> None:
     """Print the table."""
     parser = command_line(__doc__)
+    parser.add_argument("--ours", choices=OURS, default="most")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     start_backend()
-    model = load_model(default_model(given.type), 0)
+    path, products = default_model(given.type), OURS[given.ours]
     theirs = ContextPlan(
         n_ctx=8192,
         n_sequences=N_SEQUENCES,
@@ -149,8 +156,11 @@ def main() -> None:
         n_threads=given.threads,
         flash_attn=True,
     )
-    ours, other = (Context(model, plan) for plan in (replace(theirs, own_attention=True), theirs))
-
+    other = Context(load_model(path, 0), theirs)
+    ours = Context(
+        load_model(path, 0, repack=products == "none"),
+        replace(theirs, own_attention=True, products=products),
+    )
     for name, case in CASES.items():
         for context in (ours, other):
             case.prepare(context)

@@ -1,0 +1,72 @@
+"""How far log-probabilities are from float32: ours, and llama.cpp's, on the same file.
+
+    python -m tests.benchmarks.exactness [--type q4_0] [--tokens N]
+
+Float32 is the same weights in an F32 file, computed by llama.cpp with a float32 cache and no flash
+attention. The text is the LICENSE. Prints the mean and the largest distance of the log-probabilities of its
+tokens, with the usual float16 cache.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.benchmarks.requantized import CACHE, TYPES, command_line, default_model, in_float32
+from tinker_local import kernels
+from tinker_local.kernels import Products
+from tinker_local.llama.backend import start_backend
+from tinker_local.llama.context import Context
+from tinker_local.llama.context_plan import ContextPlan
+from tinker_local.llama.model import load_model
+from tinker_local.options import KvType
+from tinker_local.tokenizer import Tokenizer
+
+
+def logprobs(
+    path: Path, tokens: NDArray[np.int32], products: Products | None, kv_type: KvType = "f16"
+) -> NDArray[np.float32]:
+    """Score tokens in one pass: by llama.cpp alone (None), or with our kernels."""
+    n, is_own = len(tokens), products is not None
+    plan = ContextPlan(
+        n_ctx=n,
+        n_sequences=1,
+        n_batch=n,
+        n_rows=n,
+        n_threads=2,
+        kv_type=kv_type,
+        flash_attn=kv_type == "f16",
+        own_attention=is_own,
+        products=products or "none",
+    )
+    context = Context(load_model(path, 0, repack=not is_own), plan)
+    batch = context.batch
+    batch.tokens[:n], batch.positions[:n], batch.sequences[:n], batch.flags[:n] = tokens, range(n), 0, 1
+    context.decode(n)
+    return kernels.score_rows(context.logits(n - 1), targets=tokens[1:]).target_logprobs
+
+
+def main() -> None:
+    """Print the table."""
+    parser = command_line(__doc__)
+    parser.set_defaults(type=None)
+    parser.add_argument("--tokens", type=int, default=1024)
+    given = parser.parse_args()
+    start_backend()
+    print("mean and largest distance from float32: ours, llama.cpp's")
+    for kind in [given.type] if given.type else TYPES:
+        path = default_model(kind)
+        text = (Path(__file__).parents[2] / "LICENSE").read_text("utf-8")
+        tokens = np.array(Tokenizer(load_model(path, 0)).encode(text)[: given.tokens], np.int32)
+        exact = logprobs(in_float32(path, CACHE / f"{kind}.f32.gguf"), tokens, None, "f32")
+        ours, theirs = (np.abs(logprobs(path, tokens, p) - exact) for p in ("all", None))
+        print(
+            f"{kind:8s} {ours.mean():.5f} {ours.max():.4f}   {theirs.mean():.5f} {theirs.max():.4f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

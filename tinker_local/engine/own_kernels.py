@@ -1,0 +1,113 @@
+"""Which parts of llama.cpp's graphs our kernels compute, and what batch invariance needs of them.
+
+Our kernels (``llama/graph_callback.py``) are for CPUs. There, attention is ours unless ``flash_attn`` is
+False. Products of weights are ours too where they were measured to be faster than llama.cpp's.
+
+Batch invariance is what both give together. llama.cpp chooses its kernels by shape, and kernels add in
+different orders. Ours have one order each: a product's number depends on its row and the weights alone, a
+query's attention on what it sees, in order of position. The rest of a graph goes row by row in llama.cpp
+too: norms, rotations, activations, the choice of experts. So with all products and attention ours, the bits
+of a request depend on nothing but the request.
+
+States of recurrent and hybrid models are no products of weights: llama.cpp computes those of many tokens in
+another order than those of one. GPUs and BLAS choose by shape, and have kernels of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from tinker_local import kernels
+from tinker_local.errors import BadRequestError
+from tinker_local.kernels import Products
+from tinker_local.llama.context_plan import ContextPlan
+from tinker_local.llama.devices import ACCELERATOR, kinds
+from tinker_local.llama.graph_callback import graph_callback
+from tinker_local.llama.model import Model, load_model
+from tinker_local.options import Options
+
+_FASTER_PRODUCTS = ("avx2",)  # SIMD paths; ``tests/benchmarks/graphs.py`` measures it
+_N_BATCH_BESIDE_BLAS = 24  # ggml-blas takes over multiplications from 32 rows on
+
+
+def has_only_cpus(options: Options) -> bool:
+    """Whether there is no GPU, which could be given work even if it holds no layer."""
+    devices = (options.devices or "").strip().casefold()
+    return devices == "none" or not _gpus()
+
+
+def own_attention(options: Options) -> bool:
+    """Whether our kernel computes attention: on CPUs, unless the user wants it in steps."""
+    return options.flash_attn is not False and has_only_cpus(options) and graph_callback() is not None
+
+
+def own_products(options: Options) -> Products:
+    """Return which products of weights our kernels compute; any need weights that are not repacked."""
+    if options.batch_invariant:
+        return "all"
+    can = has_only_cpus(options) and graph_callback() is not None and not _has_blas()
+    return "most" if can and kernels.simd_path() in _FASTER_PRODUCTS else "none"
+
+
+def open_model(path: Path, options: Options) -> Model:
+    """Open a GGUF file, or share its model, with weights as whoever multiplies them wants them.
+
+    Raises:
+        BadRequestError: see ``load_model``.
+    """
+    repack = own_products(options) == "none"
+    return load_model(path, options.n_gpu_layers, options.devices, repack=repack)
+
+
+def with_own_kernels(plan: ContextPlan, options: Options) -> ContextPlan:
+    """Return a plan in which our kernels compute what they can."""
+    is_own = own_attention(options)
+    flash_attn = is_own or plan.flash_attn
+    return replace(plan, flash_attn=flash_attn, own_attention=is_own, products=own_products(options))
+
+
+def check_batch_invariant(options: Options) -> None:
+    """Refuse batch invariance where our kernels cannot compute.
+
+    Raises:
+        BadRequestError: a GPU would compute layers, or the installed ggml is not known.
+    """
+    if not has_only_cpus(options):
+        raise BadRequestError(
+            f"batch_invariant: GPUs ({', '.join(_gpus())}) choose their kernels by the size of the batch; "
+            "pass devices='none' to compute on the CPU"
+        )
+    if graph_callback() is None:
+        raise BadRequestError(
+            "batch_invariant: this tinker-local does not know how the installed llama-cpp-python lays out "
+            "its graphs; install the version that tinker-local asks for"
+        )
+
+
+def batch_invariant_plan(plan: ContextPlan, model: Model) -> ContextPlan:
+    """Return a plan by which all products are ours.
+
+    Raises:
+        BadRequestError: the model keeps states.
+    """
+    if model.is_recurrent:
+        raise BadRequestError(
+            f"batch_invariant: {model.path.name} is a recurrent or hybrid model, whose states llama.cpp "
+            "computes in another order for many tokens than for one; open it without batch_invariant"
+        )
+    if not _has_blas():
+        return plan
+    most = _N_BATCH_BESIDE_BLAS
+    n_sequences = min(plan.n_sequences, most)  # llama.cpp plans for a token of each
+    return replace(
+        plan, n_batch=min(plan.n_batch, most), n_rows=min(plan.n_rows, most), n_sequences=n_sequences
+    )
+
+
+def _gpus() -> list[str]:
+    return [name for name, kind in kinds().items() if kind != ACCELERATOR]
+
+
+def _has_blas() -> bool:
+    return any(kind == ACCELERATOR for kind in kinds().values())
