@@ -237,6 +237,14 @@ def test_a_ggml_that_keeps_things_elsewhere_is_refused() -> None:
     two = ctypes.CFUNCTYPE(POINTER, *[POINTER] * 3)
     assert refused("mul_mat", two(lambda c, weights, inputs: weights))
     assert refused("set_rows", ctypes.CFUNCTYPE(POINTER, *[POINTER] * 4)(lambda c, to, rows, n: to))
+    activations = {
+        "gelu": "gelu_quick",  # two kinds with one number
+        "geglu_quick_split": "geglu_split",
+        "geglu_swapped": "geglu",  # which half has the gates is not said
+        "geglu": "relu",  # another operation
+    }
+    for name, other in activations.items():
+        assert refused(name, ctypes.c_void_p(address(f"ggml_{other}"))), name
     traits = bind("ggml_get_type_traits", POINTER, ctypes.c_int)
     assert refused("get_type_traits", ctypes.CFUNCTYPE(POINTER, ctypes.c_int)(lambda kind: traits(8)))
     without_memory = ctypes.CFUNCTYPE(POINTER, InitParams)(lambda params: None)

@@ -1,4 +1,4 @@
-"""Compiled kernels: log-probabilities and samples from rows of logits, attention, matrix products.
+"""Compiled kernels: log-probabilities and samples from rows of logits; attention, products, GELU.
 
 The work is done in C++ with the GIL released. Logits are read where they lie and never copied;
 nothing the size of the vocabulary is allocated. Ids and draws are the same to the last bit for any
@@ -23,6 +23,8 @@ graph_callback.hpp .cpp  the door from llama.cpp's graphs: a table of the operat
 graph_attention.hpp .cpp  one of them, flash attention: a node in parts for several threads
 product.hpp              what a matrix product is computed of, and in which order it is summed
 graph_products.hpp .cpp  matrix products, of experts too: a node in parts for several threads
+activation.hpp           GELU in two forms
+graph_activations.hpp .cpp  activations, likewise
 ggml.hpp .cpp            ggml's structures in memory, and whether the installed ggml has the same
 abort_flag.hpp           a flag that ends what llama.cpp computes or loads
 mapped_ranges.hpp .cpp   memory of files: zeros where it can no longer be read, instead of SIGBUS
@@ -31,6 +33,7 @@ simd_path.hpp            the functions that are compiled once for each instructi
 block_kernels.hpp        those over blocks of logits, written once over sixteen lanes
 attention_kernels.hpp    attention, likewise
 product_kernels.hpp      matrix products, likewise
+activation_kernels.hpp   activations, likewise
 weight_kernels.hpp       the types of weights in GGUF files, to float32
 simd_*.cpp               the sixteen lanes in AVX-512, AVX2, NEON and plain C++
 x86.hpp, cpu.hpp         what two of them share, and which of them this CPU has
@@ -231,6 +234,12 @@ GGML_FUNCTIONS = (
     "cast",
     "mul_mat",
     "mul_mat_id",
+    "gelu",
+    "gelu_quick",
+    "geglu",
+    "geglu_swapped",
+    "geglu_split",
+    "geglu_quick_split",
     "get_type_traits",
     "custom_4d",
 )

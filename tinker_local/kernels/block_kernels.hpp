@@ -1,5 +1,5 @@
 // The block kernels over `Lanes`, sixteen floats that the including file defines for its
-// instruction set, together with what is done to them: load, store, all, + - *, fma, max, exponent,
+// instruction set, together with what is done to them: load, store, all, + - * /, fma, max, exponent,
 // at_least (which makes a Mask), add_where, bits, and over the lanes sum and maximum. Included
 // inside an unnamed namespace, so that no two instruction sets share a symbol.
 
@@ -144,8 +144,10 @@ float maximum_of(const float* x, int n_blocks) {
 
 #include "attention_kernels.hpp"
 
+#include "activation_kernels.hpp"
+
 constexpr tinker::SimdPath kernels(const char* name) {
   return {name, scan, weigh, sum_at_least, sums_at_least,
           find, maximum_of, attend, attention_scratch, attend_part, join_parts, part_size,
-          multiply_rows};
+          multiply_rows, activate};
 }

@@ -80,6 +80,37 @@ bool is_known_product_of_experts(const Functions& ggml, Context* memory, int32_t
   return node.type == kFloat32 && are<int64_t>(node.ne, {5, 2, 3, 1}) && sources_are(node, {weights, inputs, ids});
 }
 
+bool is_known_activation(const Tensor& node, int64_t size, std::initializer_list<Tensor*> sources) {
+  return node.type == kFloat32 && are<int64_t>(node.ne, {size, 3, 2, 1}) && sources_are(node, sources);
+}
+
+// One operation of two kinds.
+bool are_known_kinds(const Tensor& one, const Tensor& other, int32_t& op, int32_t& kind, int32_t& other_kind) {
+  op = one.op;
+  kind = params_of<Activation>(one).kind, other_kind = params_of<Activation>(other).kind;
+  return other.op == op && kind != other_kind;
+}
+
+// Two tensors, or the halves of one, of which either may be the gates.
+bool are_known_activations(const Functions& ggml, Context* memory, Ops& ops) {
+  Tensor* x = ggml.new_tensor_4d(memory, kFloat32, 16, 3, 2, 1);
+  Tensor* gates = ggml.new_tensor_4d(memory, kFloat32, 16, 3, 2, 1);
+  const Tensor &tanh = *ggml.gelu(memory, x), &quick = *ggml.gelu_quick(memory, x);
+  const Tensor &split = *ggml.geglu_split(memory, x, gates);
+  const Tensor &quick_split = *ggml.geglu_quick_split(memory, x, gates);
+  const Tensor &halves = *ggml.geglu(memory, x), &swapped = *ggml.geglu_swapped(memory, x);
+  const auto is = [](const Tensor& node, const Tensor& same, int32_t is_swapped) {
+    const auto params = params_of<Activation>(node);
+    return node.op == same.op && params.kind == params_of<Activation>(same).kind &&
+           params.is_swapped == is_swapped;
+  };
+  return are_known_kinds(tanh, quick, ops.unary, ops.gelu, ops.gelu_quick) &&
+         are_known_kinds(split, quick_split, ops.glu, ops.geglu, ops.geglu_quick) && ops.unary != ops.glu &&
+         is_known_activation(tanh, 16, {x}) && is_known_activation(split, 16, {x, gates}) &&
+         is_known_activation(halves, 8, {x}) && is_known_activation(swapped, 8, {x}) &&
+         is(split, split, 0) && is(halves, split, 0) && is(swapped, split, 1);
+}
+
 // A type of blocks, and one without.
 bool are_known_traits(const TypeTraits& half, const TypeTraits& q4_0) {
   return half.block_size == 1 && half.block_bytes == 2 && !half.is_quantized && half.to_float &&
@@ -106,12 +137,14 @@ std::optional<Ops> ops_in(const Functions& ggml, Context* memory) {
   Tensor* sources[] = {query, key};
   Tensor* custom =
       ggml.custom_4d(memory, kFloat32, 5, 6, 7, 8, sources, 2, no_operation, -1, query);
-  Ops ops{attention->op, write->op, -1, -1, custom->op, -1};
+  Ops ops;
+  ops.flash_attn_ext = attention->op, ops.set_rows = write->op, ops.custom = custom->op;
   const bool is_known = is_known_leaf(ggml, key) &&
                         are_known_traits(*ggml.type_traits(kFloat16), *ggml.type_traits(kQ4_0)) &&
                         is_known_product(ggml, memory, ops.mul_mat) &&
                         is_known_product_of_experts(ggml, memory, ops.mul_mat_id) &&
                         is_known_cast(ggml, memory, ops.cast) &&
+                        are_known_activations(ggml, memory, ops) &&
                         is_known_attention(*attention, {query, key, value, mask}) &&
                         is_known_write(*write, key, {rows, numbers, key}) &&
                         is_known_custom(*custom, {query, key}, query) && key->op == kNoOp &&

@@ -34,6 +34,12 @@ struct FlashAttention {
   int32_t precision;
 };
 
+// op_params of an activation, with or without gates.
+struct Activation {
+  int32_t kind;        // enum ggml_unary_op or ggml_glu_op
+  int32_t is_swapped;  // the gates are the first half of the numbers, not the second
+};
+
 // ggml_custom_op_t: computes the share of thread number `thread` of a node.
 using Compute = void (*)(Tensor* node, int thread, int n_threads, void* user_data);
 
@@ -75,14 +81,23 @@ struct Functions {
   Tensor* (*cast)(Context*, Tensor*, int type);
   Tensor* (*mul_mat)(Context*, Tensor* weights, Tensor* inputs);
   Tensor* (*mul_mat_id)(Context*, Tensor* weights, Tensor* inputs, Tensor* ids);
+  Tensor* (*gelu)(Context*, Tensor* inputs);
+  Tensor* (*gelu_quick)(Context*, Tensor* inputs);
+  Tensor* (*geglu)(Context*, Tensor* halves);
+  Tensor* (*geglu_swapped)(Context*, Tensor* halves);
+  Tensor* (*geglu_split)(Context*, Tensor* inputs, Tensor* gates);
+  Tensor* (*geglu_quick_split)(Context*, Tensor* inputs, Tensor* gates);
   const TypeTraits* (*type_traits)(int type);
   Tensor* (*custom_4d)(Context*, int type, int64_t, int64_t, int64_t, int64_t, Tensor** sources,
                        int n_sources, Compute, int n_tasks, void* user_data);
 };
 
-// The installed ggml's numbers of operations (enum ggml_op), which move from version to version.
+// The installed ggml's numbers of operations (enum ggml_op) and of their kinds, which move from version to
+// version.
 struct Ops {
   int32_t flash_attn_ext = -1, set_rows = -1, mul_mat = -1, mul_mat_id = -1, custom = -1, cast = -1;
+  int32_t unary = -1, gelu = -1, gelu_quick = -1;
+  int32_t glu = -1, geglu = -1, geglu_quick = -1;
 };
 
 // Nothing where the installed ggml keeps anything elsewhere than the structures above say.

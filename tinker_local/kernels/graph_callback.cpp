@@ -4,6 +4,7 @@
 #include <mutex>
 #include <new>
 
+#include "graph_activations.hpp"
 #include "graph_attention.hpp"
 #include "graph_products.hpp"
 
@@ -11,23 +12,33 @@ namespace {
 
 using namespace tinker;
 
-// ggml's number of an operation, and what computes it here. Another operation is another line.
+// ggml's number of an operation, and what computes it here. Another operation is another line. Some operations
+// are of several kinds, whose number is the first of op_params.
 struct Entry {
   int32_t ggml::Ops::* op;
   GraphOperation ours;
+  int32_t ggml::Ops::* kind = nullptr;
 };
 constexpr Entry table[] = {
     {&ggml::Ops::flash_attn_ext, graph_attention},
     {&ggml::Ops::mul_mat, graph_product},
     {&ggml::Ops::mul_mat_id, graph_product_of_experts},
+    {&ggml::Ops::unary, graph_gelu_tanh, &ggml::Ops::gelu},
+    {&ggml::Ops::unary, graph_gelu_quick, &ggml::Ops::gelu_quick},
+    {&ggml::Ops::glu, graph_gelu_tanh, &ggml::Ops::geglu},
+    {&ggml::Ops::glu, graph_gelu_quick, &ggml::Ops::geglu_quick},
 };
 
 ggml::Ops ops;  // written once, before anybody has the callback
 
+bool is_of(const ggml::Tensor& node, const Entry& entry) {
+  return node.op == ops.*entry.op && (!entry.kind || node.op_params[0] == ops.*entry.kind);
+}
+
 // Whether kernels of ours compute such operations.
 bool is_known(const ggml::Tensor& node) {
   return std::any_of(std::begin(table), std::end(table),
-                     [&](const Entry& entry) { return node.op == ops.*entry.op; });
+                     [&](const Entry& entry) { return is_of(node, entry); });
 }
 
 // What a node was taken over by; null if it was not.
@@ -77,7 +88,9 @@ bool callback(ggml::Tensor* node, bool ask, void* user_data) {
   state.begin_asking();
   if (node->op == ops.set_rows) note_write(*node, state);
   for (const Entry& entry : table) {
-    if (node->op == ops.*entry.op && entry.ours.can_compute(*node) && take_over(*node, entry.ours, state)) return false;
+    if (is_of(*node, entry) && entry.ours.can_compute(*node) && take_over(*node, entry.ours, state)) {
+      return false;
+    }
   }
   if (const GraphOperation* ours = taken_over_by(*node)) {
     begin_again(*node, *ours, state);

@@ -347,6 +347,12 @@ nb::object address_of_graph_callback(const nb::dict& addresses) {
   put(functions.cast, "cast");
   put(functions.mul_mat, "mul_mat");
   put(functions.mul_mat_id, "mul_mat_id");
+  put(functions.gelu, "gelu");
+  put(functions.gelu_quick, "gelu_quick");
+  put(functions.geglu, "geglu");
+  put(functions.geglu_swapped, "geglu_swapped");
+  put(functions.geglu_split, "geglu_split");
+  put(functions.geglu_quick_split, "geglu_quick_split");
   put(functions.type_traits, "get_type_traits");
   put(functions.custom_4d, "custom_4d");
   const GraphCallback callback = graph_callback(functions);

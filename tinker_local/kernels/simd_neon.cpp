@@ -37,6 +37,9 @@ inline Lanes operator-(Lanes a, Lanes b) {
 inline Lanes operator*(Lanes a, Lanes b) {
   return each([&](int i) { return vmulq_f32(a.v[i], b.v[i]); });
 }
+inline Lanes operator/(Lanes a, Lanes b) {
+  return each([&](int i) { return vdivq_f32(a.v[i], b.v[i]); });
+}
 inline Lanes fma(Lanes a, Lanes b, Lanes c) {
   return each([&](int i) { return vfmaq_f32(c.v[i], a.v[i], b.v[i]); });
 }

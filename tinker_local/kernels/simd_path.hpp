@@ -5,6 +5,7 @@
 
 #include <limits>
 
+#include "activation.hpp"
 #include "attention.hpp"
 #include "product.hpp"
 
@@ -55,6 +56,9 @@ struct SimdPath {
   // kSpan numbers.
   void (*multiply_rows)(const Weights& weights, int64_t first, int n_columns, const ProductRow* rows, int n_rows,
                         float* panel);
+
+  // y = GELU of x, times the gates where there are some. y may be x or the gates.
+  void (*activate)(const float* x, const float* gates, int64_t n, Gelu form, float* y);
 };
 
 // Null where the compiler or the processor lacks the instructions.

@@ -40,6 +40,9 @@ inline Lanes operator-(Lanes a, Lanes b) {
 inline Lanes operator*(Lanes a, Lanes b) {
   return each([&](int i) { return a.v[i] * b.v[i]; });
 }
+inline Lanes operator/(Lanes a, Lanes b) {
+  return each([&](int i) { return a.v[i] / b.v[i]; });
+}
 inline Lanes max(Lanes a, Lanes b) {
   return each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
 }
