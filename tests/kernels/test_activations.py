@@ -62,7 +62,7 @@ class Activation:
             node = self.node(context, *(tensor(context, source) for source in sources))
             graph = Graph(context, [node])
             for _ in range(n_times):
-                graph.compute(kernels.GraphState(cells_are_positions=True), n_threads)
+                graph.compute(kernels.GraphState(), n_threads)
                 assert op_of(node) == b"CUSTOM"
             return floats_of(node, x.shape)
 
@@ -127,7 +127,7 @@ def test_rows_need_not_follow_each_other() -> None:
         whole = tensor(context, x)
         rows = view_4d(context, whole, 24, 3, 4, 1, *(4 * n for n in (40, 120, 480)), 4 * 8)
         gelu, geglu = ALL[0].node(context, rows), ALL[3].node(context, rows)
-        Graph(context, [gelu, geglu]).compute(kernels.GraphState(cells_are_positions=True))
+        Graph(context, [gelu, geglu]).compute(kernels.GraphState())
         part = x[..., 8:32].astype(np.float64)
         np.testing.assert_allclose(floats_of(gelu, (4, 3, 24)), tanh_form(part), atol=2e-7, rtol=2e-7)
         gated = tanh_form(part[..., :12]) * part[..., 12:]
@@ -139,5 +139,5 @@ def test_other_activations_are_left_alone(name: str) -> None:
     x, _ = inputs(2, 32)
     with ggml_memory(4 * x.nbytes) as context:
         node = Activation(name, 1, tanh_form).node(context, tensor(context, x))
-        ask(node, kernels.GraphState(cells_are_positions=True))
+        ask(node, kernels.GraphState())
         assert op_of(node) != b"CUSTOM"
