@@ -40,6 +40,7 @@ def test_a_sound_installation(tmp_path: Path) -> None:
     assert found["store"]["models"] == 2, "the store's and the one of a package"
     assert found["model tried"]["state"] == "works"
     assert found["kernels"]["right"]
+    assert found["kernels"]["attention"] == "ours"
     assert found["versions"]["llama-cpp-python"] == build().package
     assert set(found["devices"]) == set(devices())
 

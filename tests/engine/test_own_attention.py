@@ -66,3 +66,42 @@ def test_a_request_alone_has_the_same_bits_in_a_full_cache(path: Path) -> None:
     expected = answer()
     assert answer(*others) == expected
     assert answer(*others[3:7]) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "is_known", "path", "kinds", "attention", "products"),
+    [
+        ({}, True, "avx2", {}, "ours", "ours; llama.cpp's where packed weights meet one or two tokens"),
+        ({"batch_invariant": True}, True, "neon", {}, "ours", "ours"),
+        ({}, True, "avx512", {}, "ours", "llama.cpp's: it is as fast here, or was not measured"),
+        (
+            {},
+            True,
+            "avx2",
+            {"BLAS": ACCELERATOR},
+            "ours",
+            "llama.cpp's: it is as fast here, or was not measured",
+        ),
+        ({}, False, "avx2", {}, *["llama.cpp's: how it lays out its graphs is not known here"] * 2),
+        (
+            {},
+            True,
+            "avx2",
+            {"CUDA0": 1},
+            *["llama.cpp's: ours are for CPUs, and there are GPUs (CUDA0)"] * 2,
+        ),
+    ],
+)
+def test_whose_kernels(
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    is_known: bool,
+    path: str,
+    kinds: dict[str, int],
+    attention: str,
+    products: str,
+) -> None:
+    monkeypatch.setattr(own_kernels, "graph_callback", lambda: 1 if is_known else None)
+    monkeypatch.setattr(own_kernels, "kinds", lambda: kinds)
+    monkeypatch.setattr(own_kernels.kernels, "simd_path", lambda: path)
+    assert own_kernels.whose_kernels(Options(**options)) == {"attention": attention, "products": products}

@@ -15,6 +15,7 @@ import numpy as np
 
 from tinker_local import kernels
 from tinker_local.doctor.diagnosis import Diagnosis
+from tinker_local.engine.own_kernels import whose_kernels
 from tinker_local.errors import BadRequestError
 from tinker_local.llama.build import Build
 from tinker_local.options import ENVIRONMENT_PREFIX, Options
@@ -49,12 +50,13 @@ def llama_facts(made: Build) -> dict[str, Any]:
 
 
 def kernel_facts() -> dict[str, Any]:
-    """Return which code path our compiled kernels take, and whether they score a row correctly."""
+    """Return which path our kernels take, what they compute, and whether they score a row correctly."""
     row = np.array([[0.0, 1.0, 2.0, 3.0]], np.float32)
     found = kernels.score_rows(row).logsumexp[0]
     return {
         "SIMD path": kernels.simd_path(),
         "SIMD paths": kernels.simd_paths(),
+        **whose_kernels(Options()),
         "right": bool(abs(found - np.log(np.exp(row, dtype=np.float64).sum())) < 1e-6),
     }
 

@@ -50,6 +50,23 @@ def own_products(options: Options) -> Products:
     return "most" if can and kernels.simd_path() in _FASTER_PRODUCTS else "none"
 
 
+def whose_kernels(options: Options) -> dict[str, str]:
+    """Return, for people, who computes attention and products of weights with these options, and why."""
+    if graph_callback() is None:
+        theirs = "llama.cpp's: how it lays out its graphs is not known here"
+    elif not has_only_cpus(options):
+        theirs = f"llama.cpp's: ours are for CPUs, and there are GPUs ({', '.join(_gpus())})"
+    else:
+        theirs = "llama.cpp's"
+    attention = "ours" if own_attention(options) else theirs
+    products: dict[Products, str] = {
+        "all": "ours",
+        "most": "ours; llama.cpp's where packed weights meet one or two tokens",
+        "none": theirs if attention == theirs else f"{theirs}: it is as fast here, or was not measured",
+    }
+    return {"attention": attention, "products": products[own_products(options)]}
+
+
 def open_model(path: Path, options: Options) -> Model:
     """Open a GGUF file, or share its model, with weights as whoever multiplies them wants them.
 
