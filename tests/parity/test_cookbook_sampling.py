@@ -123,7 +123,7 @@ def test_an_evaluator_that_samples(client: SamplingClient, directory: Path) -> N
 
 
 def test_an_evaluator_that_scores(model_path: Path, directory: Path, tmp_path: Path) -> None:
-    """Mean negative log-likelihood of the answers in a local file, against float64."""
+    """Mean negative log-likelihood of the answers in a local file, against the sum of its logits' rows."""
     lines = [
         json.dumps({"messages": [{"role": "user", "content": a}, {"role": "assistant", "content": b}]})
         for a, b in TALKS
@@ -137,10 +137,10 @@ def test_an_evaluator_that_scores(model_path: Path, directory: Path, tmp_path: P
     )()
     evaluator = SamplerNLLEvaluator.from_dataset(dataset, "talks", get_tokenizer(str(directory)))
     assert len(evaluator.data) == len(TALKS)
-    service = ServiceClient(n_ctx=512, kv_type="f32", flash_attn=False, prefix_cache=False)
+    service = ServiceClient(n_ctx=512, prefix_cache=False)
     metrics = asyncio.run(evaluator(service.create_sampling_client(base_model=str(model_path))))
 
-    bare = BareLoop(model_path, exact=True)
+    bare = BareLoop(model_path, own_kernels=True)
     total = weight = 0.0
     for datum in evaluator.data:
         targets = datum.loss_fn_inputs["target_tokens"].to_numpy()
@@ -150,5 +150,5 @@ def test_an_evaluator_that_scores(model_path: Path, directory: Path, tmp_path: P
         weight += weights.sum()
     bare.close()
     print(f"mean negative log-likelihood: {metrics['talks/nll']:.6f}, exactly {-total / weight:.6f}")
-    assert abs(metrics["talks/nll"] + total / weight) < 1e-2
+    assert abs(metrics["talks/nll"] + total / weight) < 1e-3
     assert metrics["talks/bpb"] > 0
