@@ -1,4 +1,4 @@
-// What is known here of ggml: its tensors in memory, and what two operations keep in a node. None of it is
+// What is known here of ggml: its tensors in memory, and what operations keep in a node. None of it is
 // promised to stay, so `known_ops` checks it on nodes that the installed ggml makes.
 #pragma once
 

@@ -156,12 +156,6 @@ void run_part(const Attention& attention, int64_t task, const SimdPath& simd, fl
   simd.join_parts(unit.cells, unit.rows, unit.n_rows, static_cast<int>(n_parts), sums);
 }
 
-// There was no memory to begin. The output is NaN, which ends the requests.
-void fail(Tensor& node) {
-  std::fill_n(reinterpret_cast<float*>(node.data), node.ne[0] * node.ne[1] * node.ne[2] * node.ne[3],
-              std::nanf(""));
-}
-
 // Keys or values whose numbers lie side by side.
 bool can_read_cells(const Tensor& cells) {
   const bool is_known = (cells.type == ggml::kFloat32 && cells.nb[0] == 4) ||
@@ -207,7 +201,7 @@ void* tinker::prepare_attention(const Tensor& node, GraphState& state) {
 // Called in each of llama.cpp's threads. Bits do not depend on who computes which task.
 void tinker::compute_attention(Tensor* node, int thread, int n_threads, void* user_data) {
   if (!user_data) {
-    if (thread == 0) fail(*node);
+    if (thread == 0) fill_with_nan(*node);
     return;
   }
   GraphMask& mask = *static_cast<GraphMask*>(user_data);

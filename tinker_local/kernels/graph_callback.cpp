@@ -35,12 +35,6 @@ bool is_of(const ggml::Tensor& node, const Entry& entry) {
   return node.op == ops.*entry.op && (!entry.kind || node.op_params[0] == ops.*entry.kind);
 }
 
-// Whether kernels of ours compute such operations.
-bool is_known(const ggml::Tensor& node) {
-  return std::any_of(std::begin(table), std::end(table),
-                     [&](const Entry& entry) { return is_of(node, entry); });
-}
-
 // What a node was taken over by; null if it was not.
 const GraphOperation* taken_over_by(const ggml::Tensor& node) {
   if (node.op != ops.custom) return nullptr;
@@ -87,16 +81,14 @@ bool callback(ggml::Tensor* node, bool ask, void* user_data) {
   GraphState& state = *static_cast<GraphState*>(user_data);
   state.begin_asking();
   if (node->op == ops.set_rows) note_write(*node, state);
-  for (const Entry& entry : table) {
-    if (is_of(*node, entry) && entry.ours.can_compute(*node) && take_over(*node, entry.ours, state)) {
-      return false;
-    }
-  }
   if (const GraphOperation* ours = taken_over_by(*node)) {
     begin_again(*node, *ours, state);
-  } else if (is_known(*node)) {
-    ++state.n_left;
+    return false;
   }
+  const Entry* entry = std::find_if(std::begin(table), std::end(table),
+                                    [&](const Entry& each) { return is_of(*node, each); });
+  if (entry == std::end(table)) return false;
+  if (!entry->ours.can_compute(*node) || !take_over(*node, entry->ours, state)) ++state.n_left;
   return false;
 }
 

@@ -5,8 +5,10 @@
 // the kernel.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <limits>
 
 #include "ggml.hpp"
 #include "graph_state.hpp"
@@ -50,6 +52,12 @@ static_assert(sizeof(TakenOver) <= sizeof(ggml::Tensor::op_params));
 inline int32_t take_task(ggml::Tensor& node) {
   char* params = reinterpret_cast<char*>(node.op_params);
   return reinterpret_cast<std::atomic<int32_t>*>(params + offsetof(TakenOver, next_task))->fetch_add(1);
+}
+
+// What a node's numbers are where there is no memory to compute them: NaN, which ends the requests.
+inline void fill_with_nan(ggml::Tensor& node) {
+  std::fill_n(reinterpret_cast<float*>(node.data), node.ne[0] * node.ne[1] * node.ne[2] * node.ne[3],
+              std::numeric_limits<float>::quiet_NaN());
 }
 
 // ggml_backend_sched_eval_callback. `user_data` is the GraphState of the context; without one, nodes are left

@@ -2,7 +2,6 @@
 #include "graph_products.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <new>
 #include <vector>
 
@@ -143,12 +142,12 @@ Weights weights_of(const Tensor& tensor, const Group& group) {
           static_cast<size_t>(kSpan / type.block_size) * type.block_bytes, type.to_float};
 }
 
-// Called in each of llama.cpp's threads. A thread without memory takes no tasks; the first one then says so by
-// NaN, which ends the requests.
+// Called in each of llama.cpp's threads. A thread without memory takes no tasks. The first one says so, since the
+// others may have none either.
 void compute(Tensor* node, List list, int thread, int n_threads) {
   static thread_local Rows rows;
   if (!is_ready(*node, list, rows)) {
-    if (thread == 0) std::fill_n(reinterpret_cast<float*>(node->data), node->ne[0], std::nanf(""));
+    if (thread == 0) fill_with_nan(*node);
     return;
   }
   const int64_t size = node->ne[0];
