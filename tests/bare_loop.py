@@ -1,7 +1,7 @@
 """llama.cpp with nothing around it: the reference for numbers and for speed.
 
 Talks to ``llama_cpp`` directly, in the same configuration as the engine, and shares none of its code. Our
-attention is put into its graphs where it is asked for.
+kernels are put into its graphs where they are asked for.
 """
 
 from __future__ import annotations

@@ -37,17 +37,22 @@ def has_only_cpus(options: Options) -> bool:
     return devices == "none" or not _gpus()
 
 
+def _can_compute(options: Options) -> bool:
+    """Whether our kernels can compute at all: CPUs do, and llama.cpp's graphs are known."""
+    return has_only_cpus(options) and graph_callback() is not None
+
+
 def own_attention(options: Options) -> bool:
     """Whether our kernel computes attention: on CPUs, unless the user wants it in steps."""
-    return options.flash_attn is not False and has_only_cpus(options) and graph_callback() is not None
+    return options.flash_attn is not False and _can_compute(options)
 
 
 def own_products(options: Options) -> Products:
     """Return which products of weights our kernels compute; any need weights that are not repacked."""
     if options.batch_invariant:
         return "all"
-    can = has_only_cpus(options) and graph_callback() is not None and not _has_blas()
-    return "most" if can and kernels.simd_path() in _FASTER_PRODUCTS else "none"
+    are_faster = kernels.simd_path() in _FASTER_PRODUCTS and not _has_blas()
+    return "most" if are_faster and _can_compute(options) else "none"
 
 
 def whose_kernels(options: Options) -> dict[str, str]:

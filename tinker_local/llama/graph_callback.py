@@ -1,4 +1,4 @@
-"""Our kernels inside llama.cpp's graphs: today attention.
+"""Our kernels inside llama.cpp's graphs: attention, products of weights, and GELU.
 
 llama.cpp's flash attention on CPUs has three kernels, chosen by shape, whose bits differ, and all go
 through the cells of the cache in order. Ours is one (``kernels/attention_kernels.hpp``), and goes through

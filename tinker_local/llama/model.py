@@ -41,7 +41,6 @@ class Model:
         n_vocab: number of token ids.
         n_ctx_train: tokens the model was trained to read.
         sliding_window: tokens back to which layers with a sliding window see; 0 if there are none.
-        is_latent: whether attention keeps one compressed vector a token for keys and values (MLA).
         is_recurrent: whether layers keep a state for each sequence: all (recurrent) or some (hybrid).
         adapters_lock: to be held while llama.cpp's list of the model's adapters is read or changed.
     """
@@ -91,9 +90,6 @@ class Model:
         self.sliding_window = int(llama_cpp.llama_model_n_swa(handle))
         self.is_recurrent = bool(
             llama_cpp.llama_model_is_recurrent(handle) or llama_cpp.llama_model_is_hybrid(handle)
-        )
-        self.is_latent = (
-            self.metadata(f"{self.metadata('general.architecture')}.attention.kv_lora_rank") is not None
         )
         if self.n_vocab == 0 or not llama_cpp.llama_model_has_decoder(handle):
             raise BadRequestError(f"{path} is not a language model: it has no vocabulary or decoder")
@@ -337,6 +333,7 @@ def load_model(path: Path, n_gpu_layers: int, devices: str | None = None, *, rep
         path: the file.
         n_gpu_layers: layers kept on the devices; -1 for all.
         devices: names of the devices, with commas between; "none" for the CPU alone; None for all.
+        repack: whether llama.cpp may copy packed weights into a layout for its own products.
 
     Raises:
         BadRequestError: llama.cpp does not accept the file (the message quotes llama.cpp), or there is no
