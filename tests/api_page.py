@@ -30,6 +30,7 @@ SECTIONS = {
     "What comes out": [
         "SampleResponse",
         "SampledSequence",
+        "SampledToken",
         "PromptAltTokens",
         "TopkLogprobs",
         "Checkpoint",

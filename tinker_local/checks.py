@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import compress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinker_local.engine.logit_rule import LogitRule
 from tinker_local.engine.request import StopRule
 from tinker_local.engine.scores import Targets
 from tinker_local.errors import BadRequestError, BadValueError, shown
@@ -20,6 +21,8 @@ MAX_TOPK = 1024
 """Most alternatives a request may ask for at each position."""
 MAX_SAMPLES = 65_536
 """Most continuations a request may ask for."""
+MOST_BIAS = 10_000.0
+"""Largest ``logit_bias``, and the smallest with a minus."""
 _AT_THE_END = StopRule()
 _TINY, _HUGE = 1e-37, 3e38  # the kernels compute with float32
 
@@ -220,6 +223,41 @@ def top_k(value: Any, n_vocab: int) -> int:
     return -1 if number >= n_vocab else number
 
 
+def min_p(value: Any) -> float:
+    """Return a factor in [0, 1]."""
+    return _between(value, "min_p", 0.0, 1.0)
+
+
+def logit_rule(params: Any, prompt: NDArray[np.int32], n_vocab: int) -> LogitRule | None:
+    """Return how sampling parameters change logits; None if they do not, as Tinker's cannot."""
+    bias = logit_bias(getattr(params, "logit_bias", None), n_vocab)
+    presence = _between(getattr(params, "presence_penalty", 0), "presence_penalty", -2.0, 2.0)
+    frequency = _between(getattr(params, "frequency_penalty", 0), "frequency_penalty", -2.0, 2.0)
+    repetition = _between(getattr(params, "repetition_penalty", 1), "repetition_penalty", 0.01, 100.0)
+    if not (bias or presence or frequency) and repetition == 1:
+        return None
+    return LogitRule.of(prompt, bias, presence, frequency, repetition)
+
+
+def logit_bias(value: Any, n_vocab: int) -> dict[int, float]:
+    """Return ids and what is added to their logits, at most ``MOST_BIAS`` in size; None is nothing."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise BadRequestError(f"logit_bias is {shown(value)}; it must be a dict of token id to bias")
+    result = {}
+    for key, bias in value.items():
+        token = token_id(_number_of_json(key), "an id in logit_bias", n_vocab)
+        result[token] = _between(bias, f"logit_bias[{token}]", -MOST_BIAS, MOST_BIAS)
+    return result
+
+
+def _number_of_json(key: Any) -> Any:
+    """Return the int that a key of a JSON object stands for; anything else as it is."""
+    is_number = isinstance(key, str) and key.isascii() and key.isdecimal() and len(key) < 20
+    return int(key) if is_number else key
+
+
 def lora_scale(value: Any) -> float:
     """Return a finite number."""
     number = _real(value, "lora_scale")
@@ -240,16 +278,17 @@ def stop_rule(stop: Any, n_vocab: int) -> StopRule:
     if isinstance(stop, str):
         return StopRule(strings=(_stop_string(stop),))
     if isinstance(stop, bytes | dict | set) or not hasattr(stop, "__iter__"):
-        raise BadRequestError(f"stop is {shown(stop)}; it must be None, a str, or a list of str or of int")
+        raise BadRequestError(f"stop is {shown(stop)}; it must be None, a str, or a list of str and int")
     items = list(stop)
     if not items:
         return StopRule(end_of_generation=False)
-    if all(isinstance(item, str) for item in items):
-        return StopRule(strings=tuple(_stop_string(item) for item in items))
-    if any(isinstance(item, str) for item in items):
-        raise BadRequestError(f"stop is {shown(stop)}; it must hold only strs or only ints")
     return StopRule(
-        tokens=frozenset(token_id(item, f"stop token {i}", n_vocab) for i, item in enumerate(items))
+        tokens=frozenset(
+            token_id(item, f"stop token {i}", n_vocab)
+            for i, item in enumerate(items)
+            if not isinstance(item, str)
+        ),
+        strings=tuple(_stop_string(item) for item in items if isinstance(item, str)),
     )
 
 
@@ -257,6 +296,13 @@ def _stop_string(text: str) -> bytes:
     if not text:
         raise BadRequestError("stop holds an empty string, which would stop at once; leave it out")
     return text.encode("utf-8", "surrogatepass")
+
+
+def _between(value: Any, name: str, least: float, most: float) -> float:
+    number = _real(value, name)
+    if not least <= number <= most:
+        raise BadRequestError(f"{name} is {shown(value)}; it must be from {least:g} to {most:g}")
+    return number
 
 
 def _real(value: Any, name: str) -> float:

@@ -96,7 +96,7 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         prompt_alt_tokens_k: int = 0,
         prompt_logprobs_last_n: int | None = None,
         *,
-        on_token: Callable[[int, int], None] | None = None,
+        on_token: Callable[[int, types.SampledToken], None] | None = None,
     ) -> APIFuture[types.SampleResponse]:
         """Generate continuations of a prompt. Returns at once.
 
@@ -117,9 +117,10 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
                 before them can come from the cache. Applies to ``include_prompt_logprobs`` and
                 ``topk_prompt_logprobs``.
             on_token: called with (sample index, token) for each token soon after it is drawn, in order, on
-                a thread for callbacks. If it blocks, only this request waits: its result comes after its
-                tokens. An error in it ends the request. Where a ``RetryConfig`` retries a request, its
-                tokens come again from the first.
+                a thread for callbacks. The token is an int with ``logprob`` and ``topk_logprobs``. If the
+                callback blocks, only this request waits: its result comes after its tokens. An error in it
+                ends the request. Where a ``RetryConfig`` retries a request, its tokens come again from the
+                first.
 
         Returns:
             A future of the ``SampleResponse``. Cancelling it frees what the request held.
@@ -157,6 +158,8 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
                 temperature=checks.temperature(params.temperature),
                 top_k=checks.top_k(params.top_k, n_vocab),
                 top_p=checks.top_p(params.top_p),
+                min_p=checks.min_p(getattr(params, "min_p", 0)),  # Tinker's parameters have none of these
+                logit_rule=checks.logit_rule(params, tokens, n_vocab),
                 seed=secrets.randbits(64) if params.seed is None else checks.seed(params.seed),
                 stop=checks.stop_rule(params.stop, n_vocab),
                 prompt_logprobs=logprobs,
@@ -184,7 +187,7 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         prompt_alt_tokens_k: int = 0,
         prompt_logprobs_last_n: int | None = None,
         *,
-        on_token: Callable[[int, int], None] | None = None,
+        on_token: Callable[[int, types.SampledToken], None] | None = None,
     ) -> types.SampleResponse:
         """``sample`` as a coroutine."""
         return await self.sample(

@@ -63,22 +63,34 @@ def test_each_line_says_what_it_wants(tiny: Path, tmp_path: Path) -> None:
         {"prompt": "ab", "id": 7, "max_tokens": 3, "label": {"kept": [1.5, None, "é"]}},
         {"tokens": [1, 2, 3], "num_samples": 2, "seed": 11, "temperature": 0.5, "top_k": 20, "top_p": 0.9},
         {"prompt": "cd", "stop": [5], "max_tokens": None},
+        {"prompt": "cd", "logit_bias": {"65": 90}, "presence_penalty": 2, "min_p": 0.9, "max_tokens": 4},
     ]
-    result = sample(tiny, "--input", write(tmp_path / "in", *asked), "--output", tmp_path / "out")
+    result = sample(
+        tiny,
+        "--logit-bias",
+        "66=90",
+        "--input",
+        write(tmp_path / "in", *asked),
+        "--output",
+        tmp_path / "out",
+    )
     assert result.exit_code == 0, result.output
     answers = read(tmp_path / "out")
-    assert [answer["line"] for answer in answers] == [1, 2, 3]
+    assert [answer["line"] for answer in answers] == [1, 2, 3, 4]
+    assert [s["tokens"] for s in answers[3]["sequences"]] == [[65] * 4]
+    assert answers[0]["sequences"][0]["tokens"] == [66] * 3
     for given, answer in zip(asked, answers, strict=True):
         assert {key: answer[key] for key in given} == given
     assert len(answers[0]["sequences"][0]["tokens"]) == 3
     assert len(answers[2]["sequences"][0]["tokens"]) > 12
     client = ServiceClient(n_ctx=256).create_sampling_client(base_model=str(tiny))
-    params = SamplingParams(max_tokens=12, seed=11, temperature=0.5, top_k=20, top_p=0.9)
+    bias = {66: 90.0}
+    params = SamplingParams(max_tokens=12, seed=11, temperature=0.5, top_k=20, top_p=0.9, logit_bias=bias)
     expected = client.sample(ModelInput.from_ints([1, 2, 3]), 2, params).result()
     assert [s["tokens"] for s in answers[1]["sequences"]] == [s.tokens for s in expected.sequences]
     assert "seed" in answers[0]
     assert answers[0]["seed"] != answers[2]["seed"]
-    params = SamplingParams(max_tokens=3, seed=answers[0]["seed"])
+    params = SamplingParams(max_tokens=3, seed=answers[0]["seed"], logit_bias=bias)
     prompt = ModelInput.from_ints(answers[0]["prompt_tokens"])
     again = client.sample(prompt, 1, params).result().sequences[0]
     assert answers[0]["sequences"][0]["tokens"] == again.tokens

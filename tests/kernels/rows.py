@@ -68,21 +68,21 @@ def close(a: Any, b: Any) -> Any:
 
 
 def assert_drawn(
-    x: np.ndarray, settings: tuple[float, int, float], u: float, token: int, logprob: float
+    x: np.ndarray, settings: tuple[float, int, float, float], u: float, token: int, logprob: float
 ) -> None:
     """`token` is what u draws from the row, and `logprob` its log-probability.
 
     Where a sum of probabilities comes within rounding of top_p or of u, both sides are right.
     """
     x = x.astype(np.float64)
-    temperature, top_k, top_p = settings
+    temperature, top_k, top_p, min_p = settings
     if temperature == 0:
         assert token == reference.best_first(x)[0]
         assert close(logprob, x[token] - reference.logsumexp(x))
         return
     assert np.isfinite(logprob)
     for p in (top_p, top_p * (1 - 2e-6), min(top_p * (1 + 2e-6), 1.0)):
-        probabilities = reference.truncated(x, temperature, top_k, p)
+        probabilities = reference.truncated(x, temperature, top_k, p, min_p)
         below = probabilities[:token].sum()
         fits = below - 2e-6 <= u <= below + probabilities[token] + 2e-6
         if probabilities[token] > 0 and fits and close(logprob, np.log(probabilities[token])):
@@ -97,6 +97,7 @@ def requests(n: int, **given: Any) -> dict[str, np.ndarray]:
         "temperature": np.float32,
         "top_k": np.int32,
         "top_p": np.float32,
+        "min_p": np.float32,
         "seed": np.uint64,
         "sample": np.uint64,
         "position": np.uint64,
@@ -107,6 +108,20 @@ def requests(n: int, **given: Any) -> dict[str, np.ndarray]:
         name: np.ascontiguousarray(np.broadcast_to(np.asarray(value), (n,)), dtype=types[name])
         for name, value in values.items()
     }
+
+
+def edits(n: int, size: int, seed: int = 0) -> kernels.LogitEdits:
+    """Edits of n requests on rows of `size` logits: none for the first, then of 1 to 6 ids."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 7, n) * (np.arange(n) > 0)
+    m = int(lengths.sum())
+    return kernels.LogitEdits(
+        np.cumsum([0, *lengths], dtype=np.int64),
+        rng.integers(0, size, m).astype(np.int32),
+        rng.choice([0, 5, -100, 10_000], m).astype(np.float32),
+        rng.choice([0.5, 1, 1.3], m).astype(np.float32),
+        rng.choice([0, 0.75, -2], m).astype(np.float32),
+    )
 
 
 def equal(a: kernels.ScoredRows | kernels.Draws, b: kernels.ScoredRows | kernels.Draws) -> bool:

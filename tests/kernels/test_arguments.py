@@ -22,6 +22,12 @@ def uint64(*values: int) -> np.ndarray:
     return np.array(values, dtype=np.uint64)
 
 
+def edits(**changed: Any) -> kernels.LogitEdits:
+    one = np.ones(1, np.float32)
+    good: dict[str, Any] = {"indptr": np.array([0, 1, 1]), "ids": int32(3)}
+    return kernels.LogitEdits(**{**good, "bias": one, "repetition": one, "penalty": one, **changed})
+
+
 @pytest.mark.parametrize(
     ("wanted", "error", "says"),
     [
@@ -78,6 +84,13 @@ def test_bad_arguments_of_score_rows(wanted: dict[str, Any], error: type[Excepti
         ({"top_p": np.float32([1, 0])}, ValueError, r"top_p\[1\] is 0.*, not in \(0, 1\]"),
         ({"top_p": np.float32([1, np.nan])}, ValueError, r"top_p\[1\] is nan"),
         ({"top_p": np.float32([1, 1.5])}, ValueError, r"top_p\[1\] is 1.5"),
+        ({"min_p": np.float32([0, 1.5])}, ValueError, r"min_p\[1\] is 1.5.*, not in \[0, 1\]"),
+        ({"edits": edits(ids=int32(10))}, ValueError, r"edits.ids\[0\] is 10.*, not an id below 10"),
+        ({"edits": edits(indptr=np.array([0, 2, 1]))}, ValueError, "edits.indptr must rise from 0"),
+        ({"edits": edits(bias=np.float32([np.inf]))}, ValueError, r"edits.bias\[0\] is inf.*, not finite"),
+        ({"edits": edits(repetition=np.float32([0]))}, ValueError, r"edits.repetition\[0\] is 0.*above 0"),
+        ({"edits": edits(penalty=np.float32([1, 2]))}, ValueError, r"edits.penalty must have shape \(1,\)"),
+        ({"edits": edits(penalty=None)}, TypeError, "edits.penalty .* not NoneType"),
         ({"seed": uint64(1)}, ValueError, r"seed must have shape \(2,\), not \(1,\)"),
         ({"sample": int32(1, 1)}, TypeError, "sample .* uint64"),
         ({"position": uint64(1, 1, 1)}, ValueError, "position must have shape"),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.kernels.rows import KINDS, equal, matrices, requests, row
+from tests.kernels.rows import KINDS, edits, equal, matrices, requests, row
 from tinker_local import kernels
 
 
@@ -30,7 +30,11 @@ def everything(logits: np.ndarray, n_threads: int = 1) -> list[Any]:
     )
     topk = min(100, size)
     positions = np.arange(n_rows, dtype=np.uint64)
+    few = {name: values[::3].copy() for name, values in given.items()}
+    few["min_p"] = np.tile(np.float32([0, 0.02]), n // 6)
+    edited = edits(n // 3, size)
     return [
+        kernels.sample_rows(logits, **few, edits=edited, n_threads=n_threads),
         kernels.sample_rows(logits, **given, topk=topk, n_threads=n_threads),
         kernels.score_rows(
             logits,
@@ -92,7 +96,7 @@ def test_the_same_draws_on_every_machine(simd_path: str) -> None:
     words = np.random.Philox(key=1).random_raw(3 * 40_000).reshape(3, 2, 20_000) >> 40
     logits = ((words.sum(axis=0).astype(np.float64) - 3 * 2**23) * 2.0**-20).astype(np.float32)
     logits[1, ::3] = -np.inf
-    draws, scores = everything(logits)
-    parts = [draws.tokens, draws.topk_ids, scores.topk_ids, scores.alt_tokens]
+    edited, draws, scores = everything(logits)
+    parts = [edited.tokens, draws.tokens, draws.topk_ids, scores.topk_ids, scores.alt_tokens]
     digest = hashlib.sha256(b"".join(part.astype("<i4").tobytes() for part in parts)).hexdigest()
-    assert digest[:16] == "e39ccd740e92b4ae"
+    assert digest[:16] == "1fc341f2c0aa3d2a"

@@ -50,6 +50,26 @@ def test_20_000_draws(temperature: float, top_k: int, top_p: float, stream: str)
     assert_frequencies(x, (temperature, top_k, top_p), 20_000, stream)
 
 
+@pytest.mark.parametrize("top_k", [-1, 50])
+def test_20_000_draws_of_edited_logits(top_k: int) -> None:
+    x, n = row(np.random.default_rng(5), "normal", 1000), 20_000
+    ids = np.argsort(x)[:-30:-3].astype(np.int32)
+    changes = np.linspace(-3, 3, len(ids), dtype=np.float32)
+    one = kernels.LogitEdits(
+        np.array([0, len(ids)]), ids, changes, np.exp(changes / 4), changes[::-1].copy()
+    )
+    places = np.arange(n + 1) * len(ids)
+    edited = kernels.LogitEdits(places, *(np.tile(column, n) for column in one[1:]))
+    given = requests(n, temperature=0.9, top_k=top_k, min_p=0.01, position=np.arange(n))
+    tokens = kernels.sample_rows(x[None], **given, edits=edited, n_threads=2).tokens
+    exact = np.float64(np.float32(0.9)), top_k, 1.0, np.float64(np.float32(0.01))
+    probabilities = reference.truncated(reference.edited(x.astype(np.float64), one, 0), *exact)
+    counts = np.bincount(tokens, minlength=x.size)
+    assert not counts[probabilities == 0].any()
+    assert (probabilities > 0).sum() > 10
+    assert abs(surprise(counts, probabilities)) < 4
+
+
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [

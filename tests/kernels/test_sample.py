@@ -5,27 +5,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.kernels.rows import assert_drawn, close, matrices, requests, row
+from tests.kernels.rows import assert_drawn, close, edits, matrices, requests, row
 from tinker_local import kernels
 from tinker_local.kernels import reference
 
 temperatures = st.sampled_from([0.0, 1e-30, 0.01, 0.7, 1.0, 1.5, 1e30])
 top_ks = st.sampled_from([-1, 1, 2, 40, 300, 1024, 1025, 10_000])
+min_ps = st.sampled_from([0.0, 1e-3, 0.05, 0.5, 1.0])
 top_ps = st.sampled_from([1e-6, 0.1, 0.5, 0.9, 0.999, 1 - 2**-24, 1.0])
 
 
-def check(logits: np.ndarray, given: dict[str, np.ndarray], draws: kernels.Draws) -> None:
+def check(
+    logits: np.ndarray,
+    given: dict[str, np.ndarray],
+    draws: kernels.Draws,
+    edited: kernels.LogitEdits | None = None,
+) -> None:
     for i, r in enumerate(given["rows"]):
-        x = logits[r]
+        x = logits[r] if edited is None else reference.edited(logits[r].astype(np.float64), edited, i)
         settings = (
             np.float64(given["temperature"][i]),
             int(given["top_k"][i]),
             np.float64(given["top_p"][i]),
+            np.float64(given["min_p"][i]),
         )
         key = [int(given[name][i]) for name in ("seed", "sample", "position")]
         token = int(draws.tokens[i])
         assert_drawn(x, settings, reference.uniform(*key), token, draws.logprobs[i])
-        raw = x.astype(np.float64)
+        raw = logits[r].astype(np.float64)
         assert close(draws.raw_logprobs[i], raw[token] - reference.logsumexp(raw))
 
 
@@ -39,14 +46,18 @@ def test_small_rows(logits: np.ndarray, data: st.DataObject, simd_path: str) -> 
         temperature=[data.draw(temperatures) for _ in range(n)],
         top_k=[data.draw(top_ks) for _ in range(n)],
         top_p=[data.draw(top_ps) for _ in range(n)],
+        min_p=[data.draw(min_ps) for _ in range(n)],
         seed=rng.integers(0, 2**63, n),
         sample=rng.integers(0, 9, n),
         position=rng.integers(0, 2**40, n),
     )
     topk = min(3, logits.shape[1])
-    draws = kernels.sample_rows(logits, **given, topk=topk)
-    expected = reference.sample_rows(logits, **given, topk=topk)
-    check(logits, given, draws)
+    edited = (
+        edits(n, logits.shape[1], data.draw(st.integers(0, 2**32))) if data.draw(st.booleans()) else None
+    )
+    draws = kernels.sample_rows(logits, **given, edits=edited, topk=topk)
+    expected = reference.sample_rows(logits, **given, edits=edited, topk=topk)
+    check(logits, given, draws, edited)
     assert (draws.topk_ids == expected.topk_ids).all()
     assert close(draws.topk_logprobs, expected.topk_logprobs).all()
 
@@ -71,6 +82,36 @@ def test_large_rows(kind: str, simd_path: str) -> None:
         position=np.arange(len(grid)),
     )
     check(logits, given, kernels.sample_rows(logits, **given))
+    given["min_p"][:] = np.tile([0.01, 0.3, 1.0], len(grid) // 3)
+    edited = edits(len(grid), logits.shape[1])
+    check(logits, given, kernels.sample_rows(logits, **given, edits=edited), edited)
+
+
+def test_min_p_keeps_what_is_just_as_probable(simd_path: str) -> None:
+    # Two logits at the very bound, 0.25 of the best; the next float below it is out.
+    logits = np.full((1, 700), -np.inf, dtype=np.float32)
+    at = np.float32(5 + np.log(0.25))
+    bound = at if float(at) >= 5 + np.log(0.25) else np.nextafter(at, np.float32(9))
+    logits[0, [3, 300, 699]] = 5, bound, bound
+    logits[0, 400] = np.nextafter(bound, np.float32(-9))
+    for top_k, top_p in [(-1, 1), (5, 1), (-1, 0.99)]:
+        given = requests(400, top_k=top_k, top_p=top_p, min_p=0.25, position=np.arange(400))
+        draws = kernels.sample_rows(logits, **given)
+        assert {*draws.tokens.tolist()} == {3, 300, 699}
+        assert close(np.exp(draws.logprobs[draws.tokens == 3]), 2 / 3).all()
+
+
+def test_edits_leave_what_a_model_excludes_and_stay_finite(simd_path: str) -> None:
+    logits = np.array([[-np.inf, 3e38, 1, -3e38]], dtype=np.float32)
+    edited = kernels.LogitEdits(
+        np.array([0, 4]),
+        np.arange(4, dtype=np.int32),
+        np.array([1e4, 3e38, 0, -3e38], np.float32),
+        np.array([1, 0.01, 1, 100], np.float32),
+        np.zeros(4, np.float32),
+    )
+    draws = kernels.sample_rows(logits, **requests(1, temperature=0), edits=edited)
+    assert (draws.tokens[0], draws.logprobs[0], draws.raw_logprobs[0]) == (1, 0, 0)
 
 
 def test_search_ends_for_any_spacing_of_logits(simd_path: str) -> None:

@@ -69,7 +69,18 @@ class SampleTask:
     chat: bool = False
     seed: int = 0
 
-    _PARAMS: ClassVar = ("max_tokens", "temperature", "top_p", "top_k", "stop")
+    _PARAMS: ClassVar = (
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "logit_bias",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+        "stop",
+    )
     known: ClassVar = frozenset((*TEXTS, *_PARAMS, "seed", "num_samples", "id"))
     written: ClassVar = frozenset(("line", "error", "prompt_tokens", "sequences"))
 

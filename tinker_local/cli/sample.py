@@ -36,6 +36,24 @@ def sample(
     top_k: Annotated[
         int, typer.Option(help="Sample from this many most probable tokens; -1 for all.")
     ] = -1,
+    min_p: Annotated[
+        float,
+        typer.Option(help="Sample from tokens at least this times as probable as the most probable one."),
+    ] = 0.0,
+    logit_bias: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID=BIAS", help="Add to a token's logit. May be given several times."),
+    ] = None,
+    presence_penalty: Annotated[
+        float, typer.Option(help="Subtract from the logits of tokens generated before.")
+    ] = 0.0,
+    frequency_penalty: Annotated[
+        float, typer.Option(help="Subtract as many times as a token was generated before.")
+    ] = 0.0,
+    repetition_penalty: Annotated[
+        float,
+        typer.Option(help="Make tokens seen before, in the prompt too, this much less likely; 1: off."),
+    ] = 1.0,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the random draws; the same seed repeats them.")
     ] = None,
@@ -77,6 +95,11 @@ def sample(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        min_p=min_p,
+        logit_bias=_biases(logit_bias),
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        repetition_penalty=repetition_penalty,
     )
     if input is not None:
         task = SampleTask(params.model_copy(update={"seed": None}), num_samples, chat)
@@ -92,6 +115,17 @@ def sample(
         return
     head = "" if chat else continued.text
     _print_live(client, continued, head, num_samples, params, logprobs)
+
+
+def _biases(given: list[str] | None) -> dict[int, float] | None:
+    biases = {}
+    for bias in given or []:
+        token, _, value = bias.partition("=")
+        try:
+            biases[int(token)] = float(value)
+        except ValueError:
+            raise typer.BadParameter(f"--logit-bias is {bias!r}; give ID=BIAS, for example 13=-5") from None
+    return biases or None
 
 
 def _prompt_tokens(tokenizer: Tokenizer, prompt: str, chat: bool) -> list[int]:

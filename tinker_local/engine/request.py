@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinker_local.engine.logit_rule import LogitRule
 from tinker_local.engine.scores import Alternatives, Scores, Targets, Wanted
 from tinker_local.errors import BadRequestError, RateLimitError
 from tinker_local.futures import when_done
-from tinker_local.types import StopReason
+from tinker_local.types import SampledToken, StopReason
 
 _REQUEST_BYTES = 1500  # a request and its future, without the tokens
 _DRAWN_BYTES = 72  # a drawn token: two Python objects and their places in lists
+_EDIT_BYTES = 140  # an edit of a drawn token's logit
 _SCORED_BYTES = 8  # an id and its log-probability
 
 
@@ -48,7 +50,8 @@ class Request:
             that is one token longer than the context.
         num_samples: continuations to draw; 0 only scores the prompt.
         max_tokens: most tokens of each continuation; n_read + max_tokens fits the context.
-        temperature, top_k, top_p, seed: see ``types.SamplingParams``; seed is in [0, 2**64).
+        temperature, top_k, top_p, min_p, seed: see ``types.SamplingParams``; seed is in [0, 2**64).
+        logit_rule: how logits are changed before a token is drawn; None where they are not.
         stop: when a continuation is complete.
         prompt_logprobs: whether the prompt's tokens are scored.
         topk_prompt_logprobs: most probable tokens to report at each prompt position.
@@ -75,6 +78,8 @@ class Request:
     temperature: float = 1.0
     top_k: int = -1
     top_p: float = 1.0
+    min_p: float = 0.0
+    logit_rule: LogitRule | None = None
     seed: int = 0
     stop: StopRule = field(default_factory=StopRule)
     prompt_logprobs: bool = False
@@ -84,7 +89,7 @@ class Request:
     targets: Targets | None = None
     prompt_alt_tokens_k: int = 0
     raw_logprobs: bool = False
-    on_token: Callable[[int, int], None] | None = None
+    on_token: Callable[[int, SampledToken], None] | None = None
     submitted_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -185,6 +190,8 @@ class QueueLimit:
         n_bytes = _REQUEST_BYTES + request.prompt.nbytes
         if request.targets is not None:
             n_bytes += request.targets.ids.nbytes + request.targets.indptr.nbytes
+        if request.logit_rule is not None:
+            n_bytes += request.logit_rule.n_bytes
         with self._lock:
             if self._used + n_bytes > self._limit:
                 raise RateLimitError(
@@ -203,5 +210,7 @@ class QueueLimit:
 
 def _answer_bytes(request: Request) -> int:
     drawn = _DRAWN_BYTES + _SCORED_BYTES * request.topk_sample_logprobs
+    if request.logit_rule is not None and request.logit_rule.is_of_drawn:
+        drawn += _EDIT_BYTES
     scored = _SCORED_BYTES * (1 + request.topk_prompt_logprobs + request.prompt_alt_tokens_k)
     return request.num_samples * request.max_tokens * drawn + len(request.prompt) * scored

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinker_local import kernels
+from tinker_local.engine.logit_rule import edits_of
 from tinker_local.engine.sequence import ActiveRequest, Prompt, Sample
 from tinker_local.engine.step import Chunk, Copy, Remove, Step
 from tinker_local.llama.context import ABORTED, Context, DecodeError
+from tinker_local.types import SampledToken
 
 
 def _apply_edits(context: Context, edits: Sequence[Remove | Copy]) -> None:
@@ -28,14 +30,20 @@ def _apply_edits(context: Context, edits: Sequence[Remove | Copy]) -> None:
 
 @dataclass(slots=True)
 class _Parameters:
-    """Parameters of n samples for the sampling kernel; arrays of shape (n,)."""
+    """Parameters of n samples for the sampling kernel; arrays of shape (n,).
+
+    Attributes:
+        edits_logits: whether any of the samples changes logits.
+    """
 
     temperature: NDArray[np.float32]
     top_k: NDArray[np.int32]
     top_p: NDArray[np.float32]
+    min_p: NDArray[np.float32]
     seed: NDArray[np.uint64]
     sample: NDArray[np.uint64]
     position: NDArray[np.uint64]
+    edits_logits: bool
 
     @classmethod
     def of(cls, samples: list[Sample]) -> _Parameters:
@@ -44,9 +52,11 @@ class _Parameters:
             np.array([r.temperature for r in requests], np.float32),
             np.array([r.top_k for r in requests], np.int32),
             np.array([r.top_p for r in requests], np.float32),
+            np.array([r.min_p for r in requests], np.float32),
             np.array([r.seed for r in requests], np.uint64),
             np.array([s.index for s in samples], np.uint64),
             np.array([s.length for s in samples], np.uint64),
+            any(r.logit_rule is not None for r in requests),
         )
 
 
@@ -128,6 +138,8 @@ class Readout:
             temperature=parameters.temperature,
             top_k=parameters.top_k,
             top_p=parameters.top_p,
+            min_p=parameters.min_p,
+            edits=edits_of([sample.edits for sample in samples]) if parameters.edits_logits else None,
             seed=parameters.seed,
             sample=parameters.sample,
             position=parameters.position,
@@ -151,17 +163,21 @@ class Readout:
             strict=True,
         )
         for index, (sample, token, logprob, raw_logprob) in enumerate(drawn):
-            request = sample.request
+            request, top = sample.request, None
             if k := request.topk_sample_logprobs:
                 assert draws.topk_ids is not None
                 assert draws.topk_logprobs is not None
                 top = draws.topk_ids[index, :k].copy(), draws.topk_logprobs[index, :k].copy()
                 sample.tops.append(top)
-            sample.append(token, raw_logprob if request.raw_logprobs else logprob, self._model.describe)
+            if request.raw_logprobs:
+                logprob = raw_logprob
+            sample.append(token, logprob, self._model.describe)
             if request.on_token is not None:
-                self._tell(sample, token, request.on_token)
+                self._tell(sample, SampledToken.of(token, logprob, top), request.on_token)
 
-    def _tell(self, sample: Sample, token: int, on_token: Callable[[int, int], None]) -> None:
+    def _tell(
+        self, sample: Sample, token: SampledToken, on_token: Callable[[int, SampledToken], None]
+    ) -> None:
         try:
             on_token(sample.index, token)
         except Exception as error:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tinker_local.engine.logit_rule import SampleEdits
 from tinker_local.engine.request import Outcome, Request, SampleOutcome
 from tinker_local.engine.scores import Alternatives, Scores
 from tinker_local.types import StopReason
@@ -199,16 +200,20 @@ class Sample(Sequence):
     Attributes:
         drawn, logprobs: the tokens drawn so far, and their log-probabilities.
         tops: the most probable tokens in the place of each, if the request asks for them.
+        edits: of the logits of its next token; None where the request changes none. They outlive a
+            preemption, as the drawn tokens do.
         stop_reason: None while it goes on.
     """
 
-    __slots__ = ("_tail", "drawn", "logprobs", "stop_reason", "tops")
+    __slots__ = ("_tail", "drawn", "edits", "logprobs", "stop_reason", "tops")
 
     def __init__(self, owner: ActiveRequest, index: int) -> None:
         super().__init__(owner, index)
         self.drawn: list[int] = []
         self.logprobs: list[float] = []
         self.tops: list[Top] = []
+        rule = owner.request.logit_rule
+        self.edits = None if rule is None else SampleEdits(rule)
         self.stop_reason: StopReason | None = None if owner.request.max_tokens else "length"
         self._tail = b""  # the last drawn bytes, which a stop string may have begun in
 
@@ -243,6 +248,8 @@ class Sample(Sequence):
             self.owner.first_token_at = time.monotonic()
         self.drawn.append(token)
         self.logprobs.append(logprob)
+        if self.edits is not None:
+            self.edits.notice(token)
         if self._stops_at(token, vocabulary):
             self.stop_reason = "stop"
         elif len(self.drawn) >= self.request.max_tokens:

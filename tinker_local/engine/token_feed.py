@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tinker_local.callbacks import InOrder
+from tinker_local.types import SampledToken
 
 
 class TokenFeed:
@@ -14,7 +15,7 @@ class TokenFeed:
         callback: the user's function.
     """
 
-    def __init__(self, callback: Callable[[int, int], None]) -> None:
+    def __init__(self, callback: Callable[[int, SampledToken], None]) -> None:
         self._calls = InOrder(callback)
 
     @property
@@ -22,7 +23,7 @@ class TokenFeed:
         """What the callback raised, if it did."""
         return self._calls.error
 
-    def __call__(self, index: int, token: int) -> None:
+    def __call__(self, index: int, token: SampledToken) -> None:
         """Tell the callback of a token of sample ``index``; returns at once.
 
         Raises:

@@ -1,16 +1,17 @@
 """Compiled kernels: log-probabilities and samples from rows of logits; attention, products, GELU.
 
-The work is done in C++ with the GIL released. Logits are read where they lie and never copied;
-nothing the size of the vocabulary is allocated. Ids and draws are the same to the last bit for any
-number of threads and any SIMD path. Log-probabilities are within 2e-6 (absolute or relative) of
-float64 for logits up to 100 in size.
+The work is done in C++ with the GIL released. Logits are read where they lie; only a row that is
+edited is copied, and nothing else the size of the vocabulary is allocated. Ids and draws are the
+same to the last bit for any number of threads and any SIMD path. Log-probabilities are within 2e-6
+(absolute or relative) of float64 for logits up to 100 in size.
 
 module.cpp               the door from Python: checks arguments, releases the GIL, calls the rest
 reference.py             the same functions in plain numpy, for the tests
 
 score_rows.hpp           log-probabilities of each row: `score_rows`
 sample_rows.hpp          one token drawn from each row: `sample_rows`
-distribution.hpp         softmax(row / temperature), cut to top_k and to top_p
+logit_edits.hpp          biases and penalties of a few ids of a row
+distribution.hpp         softmax(row / temperature), cut to top_k, to top_p and to min_p
 cut.hpp                  where the sorted order of a row is cut, found without sorting
 row.hpp                  a row of logits, summarised by blocks of 256
 philox.hpp               random numbers by (seed, sample, position)
@@ -54,6 +55,7 @@ __all__ = [
     "AbortFlag",
     "Draws",
     "GraphState",
+    "LogitEdits",
     "LogitsError",
     "MappedRange",
     "ScoredRows",
@@ -121,6 +123,25 @@ class Draws(NamedTuple):
     """[n, topk]: the most likely ids, best first, ties by lower id."""
     topk_logprobs: Float32 | None
     """[n, topk]: their log-probabilities under softmax(logits)."""
+
+
+class LogitEdits(NamedTuple):
+    """Changes of the logits from which n requests draw, m in all.
+
+    The logit x of an id becomes ``r(x + bias) - penalty``; r(y) is ``y / repetition`` where y is above 0,
+    else ``y * repetition``. Of two edits of one id the later holds. The result is rounded to float32.
+    """
+
+    indptr: Int64
+    """[n + 1]: those of request i are at places indptr[i] to indptr[i + 1] - 1 of the others."""
+    ids: Int32
+    """[m]: the ids."""
+    bias: Float32
+    """[m]: added to the logit."""
+    repetition: Float32
+    """[m], above 0: the repetition penalty of Keskar et al., "CTRL", 2019; 1 is none."""
+    penalty: Float32
+    """[m]: subtracted in the end."""
 
 
 def philox(seed: int, sample: int, position: int) -> UInt64:
@@ -338,6 +359,8 @@ def sample_rows(
     seed: UInt64,
     sample: UInt64,
     position: UInt64,
+    min_p: Float32 | None = None,
+    edits: LogitEdits | None = None,
     topk: int = 0,
     n_threads: int = 1,
 ) -> Draws:
@@ -345,23 +368,27 @@ def sample_rows(
 
     The distribution is softmax(logits / temperature), cut to the `top_k` largest (ties by lower
     id) and renormalised, then to the smallest prefix of the sorted order whose probability
-    reaches `top_p` and renormalised. The token is the first, in the order of ids, at which the
-    sum of probabilities exceeds a uniform number: the top 53 bits of the first word of
-    Philox4x64-10 with key (seed, sample) and counter (position, 0, 0, 0) (Salmon et al.,
+    reaches `top_p`, then to the ids at least `min_p` times as probable as the first, and
+    renormalised. `edits` change the logits before all of this. The token is the first, in the order
+    of ids, at which the sum of probabilities exceeds a uniform number: the top 53 bits of the first
+    word of Philox4x64-10 with key (seed, sample) and counter (position, 0, 0, 0) (Salmon et al.,
     "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 
-    Requests next to each other with the same row, temperature, top_k and top_p share the work.
+    Requests next to each other with the same row and settings, and without edits, share the work.
 
     Args:
         logits: float32 [R, V], C-contiguous; may be read-only.
         rows: int32 [n], indices into `logits`, repeats allowed.
         temperature: float32 [n]; 0 takes the most likely id, the lowest on ties, and `logprobs`
-            are then those of softmax(logits), untruncated.
+            are then those of softmax(logits), edited but untruncated.
         top_k: int32 [n], at least 1; -1 means no such cut.
         top_p: float32 [n] in (0, 1]; 1 means no such cut.
         seed: uint64 [n].
         sample: uint64 [n], the index of the sample in its request.
         position: uint64 [n], the index of the token in its sequence.
+        min_p: float32 [n] in [0, 1]; 0 means no such cut. None: 0 for all.
+        edits: changes of the logits before the draw. What is returned "under softmax(logits)" is of
+            the logits as they were given.
         topk: how many of the most likely ids to return, up to min(1024, V).
         n_threads: how many threads may be used; little work uses fewer.
 
@@ -376,6 +403,8 @@ def sample_rows(
         temperature,
         top_k,
         top_p,
+        min_p,
+        edits,
         seed,
         sample,
         position,

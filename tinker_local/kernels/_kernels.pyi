@@ -24,6 +24,8 @@ def sample_rows(
     temperature: object,
     top_k: object,
     top_p: object,
+    min_p: object,
+    edits: object,
     seed: object,
     sample: object,
     position: object,

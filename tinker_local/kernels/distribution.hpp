@@ -1,4 +1,4 @@
-// softmax(row / temperature) cut to top_k, then to top_p: built once, drawn from many times.
+// softmax(row / temperature) cut to top_k, to top_p, then to min_p: built once, drawn from many times.
 #pragma once
 
 #include "cut.hpp"
@@ -9,9 +9,20 @@ struct Settings {
   float temperature = 1;
   int top_k = -1;   // -1: off
   float top_p = 1;  // 1: off
+  float min_p = 0;  // 0: off
 
   bool operator==(const Settings& o) const {
-    return temperature == o.temperature && top_k == o.top_k && top_p == o.top_p;
+    return temperature == o.temperature && top_k == o.top_k && top_p == o.top_p && min_p == o.min_p;
+  }
+
+  // The least logit whose probability is min_p times that of the largest.
+  float floor(float largest) const {
+    if (min_p == 0) return -kInfinity;
+    const double exact = largest + temperature * std::log(static_cast<double>(min_p));
+    constexpr float lowest = std::numeric_limits<float>::lowest();
+    if (exact <= lowest) return lowest;
+    const float rounded = static_cast<float>(exact);
+    return rounded < exact ? next_above(rounded) : rounded;
   }
 
   // Kept finite and normal, so that 0 * scale is 0 and -inf * scale is -inf.
@@ -32,7 +43,7 @@ class Distribution {
 
   Distribution(const Row& row, const Settings& settings)
       : row_(row), scale_(settings.temperature == 0 ? 0 : settings.scale()),
-        temperature_(settings.temperature) {
+        temperature_(settings.temperature), floor_(settings.floor(row.largest)) {
     if (temperature_ == 0) {
       list_ = {row.top(1)};
       return;
@@ -61,6 +72,7 @@ class Distribution {
       }
       masses = cut_to(top_p_cut(settings.top_p, total));
     }
+    if (floor_ > cut_.threshold) masses = cut_to({floor_});
     sums_.resize(masses.size());
     double sum = 0;
     for (size_t b = 0; b < masses.size(); ++b) sums_[b] = sum += masses[b];
@@ -100,10 +112,12 @@ class Distribution {
     return sums;
   }
 
-  // The first of `best` that reach the goal, or all of them, become the list, by rising id.
+  // The first of `best` that reach the goal, or all of them, become the list, by rising id; without
+  // what is below the floor.
   void keep(std::vector<Candidate> best, const std::vector<double>& reached, double goal) {
     const size_t n = std::lower_bound(reached.begin(), reached.end(), goal) - reached.begin() + 1;
     best.resize(std::min(n, best.size()));
+    while (best.back().logit < floor_) best.pop_back();
     std::sort(best.begin(), best.end(),
               [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
     list_ = std::move(best);
@@ -170,6 +184,7 @@ class Distribution {
   const Row& row_;
   const float scale_;
   const double temperature_;
+  const float floor_;            // by min_p
   std::vector<Candidate> list_;  // the kept tokens by rising id, if they are few
   std::vector<double> sums_;     // weights cumulated over the list, or over the blocks
   double total_ = 0;

@@ -166,11 +166,44 @@ void check_topk(int topk, int size) {
   }
 }
 
+// n + 1 places in an array of ids.
+const int64_t* checked_indptr(const char* name, nb::handle object, size_t n, size_t n_ids) {
+  const auto* indptr = vector_of<int64_t>(name, object, n + 1);
+  const auto length = static_cast<int64_t>(n_ids);
+  if (!indptr || indptr[0] != 0 || indptr[n] != length || !std::is_sorted(indptr, indptr + n + 1)) {
+    wrong(std::string(name) + " must rise from 0 to the length of ids, " + std::to_string(length));
+  }
+  return indptr;
+}
+
 void check_threads(int n_threads) {
   if (n_threads < 1) wrong("n_threads is " + std::to_string(n_threads) + ", not at least 1");
 }
 
 bool is_temperature(float t) { return t >= 0 && t < kInfinity; }
+
+// `edits` is a tuple of arrays: indptr, ids, bias, repetition, penalty.
+LogitEdits checked_edits(nb::handle edits, size_t n, int size) {
+  const size_t m = checked<int32_t>("edits.ids", edits[1]).size();
+  LogitEdits e{};
+  e.ids = vector_of<int32_t>("edits.ids", edits[1], m);
+  each_in("edits.ids", e.ids, m, ("an id below " + std::to_string(size)).c_str(),
+          [=](int32_t id) { return id >= 0 && id < size; });
+  e.indptr = checked_indptr("edits.indptr", edits[0], n, m);
+  const auto floats = [&](const char* name, int place) {
+    checked<float>(name, edits[place]);  // None is refused
+    return vector_of<float>(name, edits[place], m);
+  };
+  const auto is_finite = [](float x) { return std::isfinite(x); };
+  e.bias = floats("edits.bias", 2);
+  each_in("edits.bias", e.bias, m, "finite", is_finite);
+  e.repetition = floats("edits.repetition", 3);
+  each_in("edits.repetition", e.repetition, m, "finite and above 0",
+          [](float x) { return x > 0 && x < kInfinity; });
+  e.penalty = floats("edits.penalty", 4);
+  each_in("edits.penalty", e.penalty, m, "finite", is_finite);
+  return e;
+}
 
 // A new numpy array; `data` is set to its values. None, and null, where it is not wanted.
 template <class T>
@@ -229,12 +262,7 @@ nb::tuple score_rows(nb::handle logits, nb::handle rows, nb::handle targets, int
         wrong("ids with ids_indptr must have one dimension, not shape " + shape_of(array));
       }
       ids_shape = {array.shape(0)};
-      s.ids_indptr = vector_of<int64_t>("ids_indptr", ids_indptr, n + 1);
-      const auto length = static_cast<int64_t>(array.size());
-      if (s.ids_indptr[0] != 0 || s.ids_indptr[n] != length ||
-          !std::is_sorted(s.ids_indptr, s.ids_indptr + n + 1)) {
-        wrong("ids_indptr must rise from 0 to the length of ids, " + std::to_string(length));
-      }
+      s.ids_indptr = checked_indptr("ids_indptr", ids_indptr, n, array.size());
     }
     ids_in("ids", s.ids, array.size(), s.logits.size);
   } else if (!ids_indptr.is_none()) {
@@ -269,8 +297,9 @@ nb::tuple score_rows(nb::handle logits, nb::handle rows, nb::handle targets, int
 }
 
 nb::tuple sample_rows(nb::handle logits, nb::handle rows, nb::handle temperature,
-                      nb::handle top_k, nb::handle top_p, nb::handle seed, nb::handle sample,
-                      nb::handle position, int topk, int n_threads) {
+                      nb::handle top_k, nb::handle top_p, nb::handle min_p, nb::handle edits,
+                      nb::handle seed, nb::handle sample, nb::handle position, int topk,
+                      int n_threads) {
   SampleRows s{};
   s.logits = matrix(logits);
   s.rows = checked_rows(rows, s.logits, s.n);
@@ -284,6 +313,9 @@ nb::tuple sample_rows(nb::handle logits, nb::handle rows, nb::handle temperature
   each_in("top_k", s.top_k, n, "-1 or at least 1", [](int32_t k) { return k == -1 || k >= 1; });
   s.top_p = vector_of<float>("top_p", top_p, n);
   each_in("top_p", s.top_p, n, "in (0, 1]", [](float p) { return p > 0 && p <= 1; });
+  s.min_p = vector_of<float>("min_p", min_p, n);
+  each_in("min_p", s.min_p, n, "in [0, 1]", [](float p) { return p >= 0 && p <= 1; });
+  if (!edits.is_none()) s.edits = checked_edits(edits, n, s.logits.size);
   s.seed = vector_of<uint64_t>("seed", seed, n);
   s.sample = vector_of<uint64_t>("sample", sample, n);
   s.position = vector_of<uint64_t>("position", position, n);
@@ -399,7 +431,7 @@ NB_MODULE(_kernels, m) {
         "ids"_a.none(), "ids_indptr"_a.none(), "alt_k"_a, "alt_temperature"_a, "seed"_a,
         "positions"_a.none(), "n_threads"_a);
   m.def("sample_rows", &sample_rows, "logits"_a, "rows"_a, "temperature"_a, "top_k"_a, "top_p"_a,
-        "seed"_a, "sample"_a, "position"_a, "topk"_a, "n_threads"_a);
+        "min_p"_a.none(), "edits"_a.none(), "seed"_a, "sample"_a, "position"_a, "topk"_a, "n_threads"_a);
   m.def("largest", &largest, "logits"_a, "n_threads"_a);
   m.def("philox", &philox_block, "counter"_a, "key0"_a, "key1"_a);
   m.def("graph_callback", &address_of_graph_callback, "addresses"_a);

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinker_local.kernels import Draws, LogitsError, ScoredRows
+from tinker_local.kernels import Draws, LogitEdits, LogitsError, ScoredRows
 
 _Array = npt.NDArray[Any]
 _MASK = (1 << 64) - 1
@@ -49,8 +49,22 @@ def best_first(row: _Array) -> _Array:
     return np.lexsort((np.arange(row.size), -row))
 
 
-def truncated(row: _Array, temperature: float, top_k: int, top_p: float) -> _Array:
-    """The probability of every id under softmax(row / temperature) cut to top_k, then to top_p."""
+def edited(row: _Array, edits: LogitEdits, request: int) -> _Array:
+    """A row with the edits of a request, rounded to float32 as the kernels hold it."""
+    result = row.copy()
+    most = float(np.finfo(np.float32).max)
+    for j in range(edits.indptr[request], edits.indptr[request + 1]):
+        token = edits.ids[j]
+        if np.isneginf(row[token]):
+            continue
+        x = row[token] + float(edits.bias[j])
+        x = x / float(edits.repetition[j]) if x > 0 else x * float(edits.repetition[j])
+        result[token] = np.float32(np.clip(x - float(edits.penalty[j]), -most, most))
+    return result
+
+
+def truncated(row: _Array, temperature: float, top_k: int, top_p: float, min_p: float = 0.0) -> _Array:
+    """The probability of every id under softmax(row / temperature) cut to top_k, top_p, then min_p."""
     scaled = row / temperature
     probabilities = np.exp(scaled - logsumexp(scaled))
     order = best_first(row)
@@ -59,6 +73,8 @@ def truncated(row: _Array, temperature: float, top_k: int, top_p: float) -> _Arr
     kept = probabilities[order] / probabilities[order].sum()
     if top_p < 1:
         order = order[: int(np.searchsorted(np.cumsum(kept), top_p)) + 1]
+    if min_p > 0:
+        order = order[row[order] >= row.max() + temperature * np.log(min_p)]
     result = np.zeros_like(probabilities)
     result[order] = probabilities[order] / probabilities[order].sum()
     return result
@@ -147,6 +163,8 @@ def sample_rows(
     seed: _Array,
     sample: _Array,
     position: _Array,
+    min_p: _Array | None = None,
+    edits: LogitEdits | None = None,
     topk: int = 0,
     n_threads: int = 1,
 ) -> Draws:
@@ -160,12 +178,13 @@ def sample_rows(
     for i, r in enumerate(rows):
         row = _checked(logits, int(r))
         raw = row - logsumexp(row)
+        drawn_from = row if edits is None else edited(row, edits, i)
         if temperature[i] == 0:
-            tokens[i] = best_first(row)[0]
-            logprobs[i] = raw[tokens[i]]
+            tokens[i] = best_first(drawn_from)[0]
+            logprobs[i] = drawn_from[tokens[i]] - logsumexp(drawn_from)
         else:
             settings = float(temperature[i]), int(top_k[i]), float(top_p[i])
-            probabilities = truncated(row, *settings)
+            probabilities = truncated(drawn_from, *settings, 0.0 if min_p is None else float(min_p[i]))
             u = uniform(int(seed[i]), int(sample[i]), int(position[i]))
             tokens[i] = draw(probabilities, u)
             logprobs[i] = np.log(probabilities[tokens[i]])

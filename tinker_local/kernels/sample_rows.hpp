@@ -1,6 +1,7 @@
 // One token drawn from each row of logits.
 #pragma once
 
+#include "logit_edits.hpp"
 #include "score_rows.hpp"
 
 namespace tinker {
@@ -12,7 +13,8 @@ struct SampleRows {
   const int32_t* rows;
   const float* temperature;
   const int32_t* top_k;
-  const float* top_p;
+  const float *top_p, *min_p;
+  LogitEdits edits;
   const uint64_t *seed, *sample, *position;
   int topk;
 
@@ -30,24 +32,29 @@ struct SampleRows {
       const int first = starts[i];
       const Settings settings = settings_of(first);
       Row row(simd, logits.row(rows[first]), logits.size, threads);
-      if (row.scan(Distribution::scale_for_scan(settings, row.size))) {
-        draw(first, starts[i + 1], row, settings);
-      } else {
+      if (!row.scan(Distribution::scale_for_scan(settings, row.size))) {
         failure.at(first);
+      } else if (edits.any(first)) {
+        draw_edited(first, row, settings, threads);
+      } else {
+        draw(first, starts[i + 1], row, row, settings);
       }
     });
     return failure.get();
   }
 
  private:
-  Settings settings_of(int i) const { return {temperature[i], top_k[i], top_p[i]}; }
+  Settings settings_of(int i) const {
+    return {temperature[i], top_k[i], top_p[i], min_p ? min_p[i] : 0};
+  }
 
-  // Requests in a run have the same row and settings: samples of one prompt. One distribution
-  // serves them all.
+  // Requests in a run have the same row and settings, and no edits: samples of one prompt. One
+  // distribution serves them all.
   std::vector<int> runs() const {
     std::vector<int> starts;
     for (int i = 0; i < n; ++i) {
-      if (!i || rows[i] != rows[i - 1] || !(settings_of(i) == settings_of(i - 1))) {
+      if (!i || rows[i] != rows[i - 1] || !(settings_of(i) == settings_of(i - 1)) || edits.any(i - 1) ||
+          edits.any(i)) {
         starts.push_back(i);
       }
     }
@@ -55,8 +62,16 @@ struct SampleRows {
     return starts;
   }
 
-  void draw(int first, int last, const Row& row, const Settings& settings) const {
-    const Distribution distribution(row, settings);
+  void draw_edited(int i, const Row& row, const Settings& settings, int n_threads) const {
+    const std::vector<float> changed = edits.applied(i, logits.row(rows[i]), row.size);
+    Row edited(row.simd, changed.data(), row.size, n_threads);
+    edited.scan(Distribution::scale_for_scan(settings, row.size));
+    draw(i, i + 1, row, edited, settings);
+  }
+
+  // Draws from `drawn_from`; `row` is the model's own.
+  void draw(int first, int last, const Row& row, const Row& drawn_from, const Settings& settings) const {
+    const Distribution distribution(drawn_from, settings);
     for (int i = first; i < last; ++i) {
       const int token = distribution.draw(uniform(seed[i], sample[i], position[i]));
       tokens[i] = token;

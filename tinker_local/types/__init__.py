@@ -18,6 +18,7 @@ from tinker_local.types.rest import (
 from tinker_local.types.sampling import (
     PromptAltTokens,
     SampledSequence,
+    SampledToken,
     SampleResponse,
     SamplingParams,
     StopReason,
@@ -52,6 +53,7 @@ __all__ = [
     "RequestErrorCategory",
     "SampleResponse",
     "SampledSequence",
+    "SampledToken",
     "SamplingParams",
     "StopReason",
     "SupportedModel",

@@ -7,7 +7,7 @@ from them on first access.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeAlias
@@ -43,20 +43,62 @@ class SamplingParams(BaseModel):
         seed: 64-bit seed of the random streams; None takes fresh entropy. Sample ``j`` draws from the
             stream of (seed, j, position), whatever else is running.
         stop: None stops at the model's end-of-generation tokens; ``[]`` never stops early; a string
-            or strings stop when the decoded continuation contains one; ints stop at those tokens.
+            or strings stop when the decoded continuation contains one; ints stop at those tokens. A
+            list may hold both, which Tinker's may not.
             End-of-generation tokens also stop when a non-empty ``stop`` is given. The tokens that
             completed the stop are part of the result.
         temperature: divides the logits; 0 is greedy (lowest id on ties).
         top_k: keep this many of the most probable tokens; -1 keeps all.
         top_p: then keep the smallest set of most probable tokens with at least this probability.
+        min_p: then keep the tokens that are at least this times as probable as the most probable one; 0
+            keeps all. This and what follows Tinker's SDK does not have.
+        logit_bias: by token id, what is added to its logit: -10,000 to 10,000. An id may be a string of
+            digits, as JSON has it.
+        presence_penalty: subtracted from the logit of each token that the continuation has: -2 to 2.
+        frequency_penalty: subtracted as many times as the continuation has the token: -2 to 2. Both are
+            OpenAI's, and count generated tokens only.
+        repetition_penalty: logits above 0 of tokens in the prompt or the continuation are divided by it,
+            the others multiplied: 0.01 to 100; 1 changes nothing.
+
+    The bias is added first, then repetition, presence and frequency penalties apply, then temperature,
+    ``top_k``, ``top_p`` and ``min_p``: the order of vLLM. Log-probabilities of sampled tokens are those of
+    the distribution that results.
     """
 
     max_tokens: SkipValidation[int | None] = None
     seed: SkipValidation[int | None] = None
-    stop: SkipValidation[str | Sequence[str] | Sequence[int] | None] = None
+    stop: SkipValidation[str | Sequence[str] | Sequence[int] | Sequence[str | int] | None] = None
     temperature: SkipValidation[float] = 1
     top_k: SkipValidation[int] = -1
     top_p: SkipValidation[float] = 1
+    min_p: SkipValidation[float] = 0
+    logit_bias: SkipValidation[Mapping[int, float] | None] = None
+    presence_penalty: SkipValidation[float] = 0
+    frequency_penalty: SkipValidation[float] = 0
+    repetition_penalty: SkipValidation[float] = 1
+
+
+class SampledToken(int):
+    """A token id as it is drawn, for ``on_token``.
+
+    Attributes:
+        logprob: as in ``SampledSequence.logprobs``.
+        topk_logprobs: the most probable ``(token_id, logprob)`` in its place under the plain model, best
+            first; None if not asked for.
+    """
+
+    logprob: float
+    topk_logprobs: list[tuple[int, float]] | None
+
+    @classmethod
+    def of(
+        cls, token: int, logprob: float, top: tuple[NDArray[np.int32], NDArray[np.float32]] | None = None
+    ) -> SampledToken:
+        """Return a token with its log-probability, and the ids and log-probabilities (k,) of the best."""
+        sampled = cls(token)
+        sampled.logprob = logprob
+        sampled.topk_logprobs = top and list(zip(top[0].tolist(), top[1].tolist(), strict=True))
+        return sampled
 
 
 @dataclass(frozen=True)
@@ -217,6 +259,7 @@ __all__ = [
     "PromptAltTokens",
     "SampleResponse",
     "SampledSequence",
+    "SampledToken",
     "SamplingParams",
     "StopReason",
     "logprobs_to_list",
