@@ -54,7 +54,7 @@ class ModelPlan:
             settings = checkpoint.text_config | {"model_type": checkpoint.config.get("model_type")}
             unknown = describe_unknown(checkpoint.architecture, settings, checkpoint.tensors, FAMILIES)
             raise UnsupportedError(f"{where}: {unknown}")
-        family = find_architecture(checkpoint.architecture)
+        family = find_architecture(checkpoint.architecture, checkpoint.text_config.get("model_type"))
         config = Config(checkpoint.text_config, where)
         try:
             architecture = family(config, unpack(checkpoint.tensors, config))

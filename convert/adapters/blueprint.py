@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.architectures import FAMILIES, Architecture
+from convert.architectures.falcon_h1 import MULTIPLIERS
 from convert.errors import CheckpointError, UnsupportedError
 from convert.gguf.arrays import Array
 from convert.gguf.file import GgufFile, StoredValue
@@ -42,6 +43,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "moe_latent_size": ("moe_latent_size",),
     "interleave_moe_layer_step": ("interleave_moe_layer_step",),
     "kda.head_dim": ("linear_head_dim",),
+    "ssm.inner_size": ("mamba_d_ssm",),
     "shortconv.l_cache": ("conv_L_cache",),
     "ssm.conv_kernel": ("linear_conv_kernel_dim", "conv_kernel", "mamba_d_conv"),
     "ssm.group_count": ("linear_num_key_heads", "n_groups", "mamba_n_groups"),
@@ -53,6 +55,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "attn_q.bias": ("attention_bias", "qkv_bias", "use_bias"),
     "attn_q_norm.weight": ("use_qk_norm",),
     "ffn_down.bias": ("mlp_bias",),
+    "ssm_norm.weight": ("mamba_rms_norm",),
 }
 """Settings that are true where a layer has a tensor."""
 
@@ -119,6 +122,8 @@ def _config(keys: Mapping[str, Any], shapes: Shapes, name: str) -> dict[str, Any
     if name == "ernie4_5-moe":
         shared = keys.get("expert_shared_feed_forward_length", 0)
         config["moe_num_shared_experts"] = shared // keys["expert_feed_forward_length"]
+    if name == "falcon-h1":
+        config |= _multipliers(keys)
     if name == "granitehybrid" and "expert_count" not in keys:
         config |= {"num_local_experts": 0, "shared_intermediate_size": keys["feed_forward_length"]}
     if name == "llama4":
@@ -138,6 +143,16 @@ def _kind(layer: int, shapes: Shapes) -> str:
     if f"blk.{layer}.shortconv.conv.weight" in shapes:
         return "conv"
     return "linear_attention" if f"blk.{layer}.ssm_a" in shapes else "full_attention"
+
+
+def _multipliers(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Return Falcon-H1's multipliers, which are in the numbers of the file's tensors."""
+    if missing := [name for name in MULTIPLIERS if name not in keys]:
+        raise UnsupportedError(
+            f"the file does not say what its tensors are multiplied by (falcon-h1.{missing[0]}), as other "
+            "programs' files of this architecture; give the directory of the checkpoint as the base"
+        )
+    return {name: keys[name] for name in MULTIPLIERS}
 
 
 def _nemotron_h(keys: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -146,7 +146,8 @@ class _Weight:
                 factor if abs(scale - 1) < _ROUNDING else factor * np.float32(scale)
             )
             start = end
-        return made if self.target.rows is None else made[self.target.rows]
+        made = made if self.target.rows is None else made[self.target.rows]
+        return made if self.target.scale is None else made * self.target.scale[:, None]
 
     def _pieces(self, make: Callable[[int | None], Float32]) -> Iterator[Array]:
         for expert in self.experts:

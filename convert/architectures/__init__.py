@@ -19,6 +19,7 @@ from convert.architectures.deepseek import DeepSeekV3, KimiK25
 from convert.architectures.deepseek_sparse import DeepSeekV32, GlmMoeDsa
 from convert.architectures.ernie4_5 import Ernie45, Ernie45Moe
 from convert.architectures.exaone4 import Exaone4
+from convert.architectures.falcon_h1 import FalconH1
 from convert.architectures.gemma import Gemma, Gemma2, Gemma3
 from convert.architectures.glm4moe import Glm4Moe
 from convert.architectures.gpt2 import Gpt2
@@ -32,6 +33,7 @@ from convert.architectures.llama import Llama, Mistral, SmolLM3
 from convert.architectures.llama4 import Llama4
 from convert.architectures.minimax_m2 import MiniMaxM2
 from convert.architectures.ministral3 import Ministral3
+from convert.architectures.mistral4 import Mistral4
 from convert.architectures.nemotron_h import NemotronH
 from convert.architectures.olmo2 import Olmo2, Olmo3, Olmoe
 from convert.architectures.phi3 import Phi3
@@ -52,6 +54,7 @@ FAMILIES: tuple[type[Architecture], ...] = (
     Ernie45,
     Ernie45Moe,
     Exaone4,
+    FalconH1,
     Gemma,
     Gemma2,
     Gemma3,
@@ -73,6 +76,7 @@ FAMILIES: tuple[type[Architecture], ...] = (
     MiniMaxM2,
     Ministral3,
     Mistral,
+    Mistral4,
     NemotronH,
     Olmo2,
     Olmo3,
@@ -98,15 +102,18 @@ def is_known(name: str) -> bool:
     return any(name in family.names for family in FAMILIES)
 
 
-def find_architecture(name: str) -> type[Architecture]:
+def find_architecture(name: str, text_type: object = None) -> type[Architecture]:
     """Return the class for an entry of config.json's ``architectures``.
+
+    Args:
+        text_type: ``model_type`` of the text part, which decides between families that share a name.
 
     Raises:
         UnsupportedError: no family has this name; the message lists those there are.
     """
-    for family in FAMILIES:
-        if name in family.names:
-            return family
+    families = [family for family in FAMILIES if name in family.names]
+    if families:
+        return next((f for f in families if text_type in f.text_types), families[0])
     known = ", ".join(sorted(name for family in FAMILIES for name in family.names))
     raise UnsupportedError(f"config.json: the architecture {name} is not known; known are {known}")
 

@@ -40,6 +40,9 @@ class Architecture(ABC):
     names: ClassVar[tuple[str, ...]]
     """Entries of config.json's ``architectures`` that this class converts: ``("LlamaForCausalLM",)``."""
 
+    text_types: ClassVar[tuple[str, ...]] = ()
+    """The ``model_type`` of the text part, where families share a name: ``("mistral4",)``."""
+
     gguf_name: str
     """llama.cpp's name of the architecture, ``general.architecture``.
 

@@ -12,7 +12,7 @@ from convert.architectures.decoder import DecoderOnly
 from convert.architectures.experts import SIGMOID, expert_groups, expert_stacks
 from convert.architectures.rotary import latent_rope_metadata
 from convert.errors import UnsupportedError
-from convert.source.config import Config
+from convert.source.config import Config, Rope
 from convert.source.tensor import Array, SourceTensor
 
 WEIGHTS = {
@@ -36,6 +36,10 @@ class DeepSeekV3(DecoderOnly):
 
     names: ClassVar[tuple[str, ...]] = ("DeepseekV3ForCausalLM",)
     gguf_name = "deepseek2"
+    scoring: ClassVar[tuple[str, int]] = ("sigmoid", SIGMOID)
+    """How the router's scores are made of its logits: the setting, and llama.cpp's number."""
+    is_corrected: ClassVar[bool] = True
+    """Whether a bias is added to the scores for the choice."""
     ignored: tuple[str, ...] = ("*.rotary_emb.inv_freq",)
     defaults: ClassVar[Mapping[str, Any]] = {
         "hidden_size": 7168,
@@ -93,10 +97,10 @@ class DeepSeekV3(DecoderOnly):
 
     def metadata(self) -> dict[str, Value]:
         """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
-        config, rope = self.config, self.config.rope()
+        config, rope = self.config, self.read_rope()
         config.expect("hidden_act", "silu")
-        config.expect("scoring_func", "sigmoid")
-        config.expect("topk_method", "noaux_tc")
+        config.expect("scoring_func", self.scoring[0])
+        config.expect("topk_method", *(["noaux_tc"] if self.is_corrected else []))
         config.expect("moe_layer_freq", 1)
         config.expect("num_key_value_heads", self.n_heads)
         if rope.kind not in ("default", "yarn"):
@@ -122,6 +126,10 @@ class DeepSeekV3(DecoderOnly):
             **latent_rope_metadata(rope, self.rope, length),
             **self._routing(),
         }
+
+    def read_rope(self) -> Rope:
+        """Return the rotary settings of config.json."""
+        return self.config.rope()
 
     def targets(self) -> Iterator[Target]:
         """Yield every tensor of the GGUF file."""
@@ -180,7 +188,8 @@ class DeepSeekV3(DecoderOnly):
 
     def _mixture(self, ours: str, theirs: str) -> Iterator[Target]:
         yield self.take(f"{ours}ffn_gate_inp.weight", f"{theirs}gate.weight", is_matrix=False)
-        yield self.take(f"{ours}exp_probs_b.bias", f"{theirs}gate.e_score_correction_bias")
+        if self.is_corrected:
+            yield self.take(f"{ours}exp_probs_b.bias", f"{theirs}gate.e_score_correction_bias")
         yield from expert_stacks(self, ours, f"{theirs}experts.", self.n_experts)
         for name, source in MLP.items():
             yield self.take(f"{ours}{name}_shexp.weight", f"{theirs}shared_experts.{source}.weight")
@@ -194,7 +203,7 @@ class DeepSeekV3(DecoderOnly):
             "expert_shared_count": config.integer("n_shared_experts"),
             "expert_weights_scale": config.number("routed_scaling_factor"),
             "expert_weights_norm": bool(config.get("norm_topk_prob")),
-            "expert_gating_func": SIGMOID,
+            "expert_gating_func": self.scoring[1],
         }
         for key in ("expert_shared_count", "expert_weights_scale"):
             if not values[key]:

@@ -18,6 +18,9 @@ from convert.source.tensor import Array
 SIGMOID = 2
 """llama.cpp's number of the sigmoid router (LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID)."""
 
+SOFTMAX = 1
+"""llama.cpp's number of the softmax router (LLAMA_EXPERT_GATING_FUNC_TYPE_SOFTMAX)."""
+
 PROJECTIONS = {"ffn_gate_exps": "gate_proj", "ffn_up_exps": "up_proj", "ffn_down_exps": "down_proj"}
 
 
@@ -112,4 +115,4 @@ def _kept_in_q4_0(model: Architecture, stack: Target, sources: list[str]) -> Tar
     return replace(stack, pieces=pieces, raw_type=gguf.GGMLQuantizationType.Q4_0)
 
 
-__all__ = ["SIGMOID", "expert_groups", "expert_stacks", "part"]
+__all__ = ["SIGMOID", "SOFTMAX", "expert_groups", "expert_stacks", "part"]

@@ -22,6 +22,7 @@ class Mamba:
         state_size: numbers a channel keeps.
         kernel: tokens that the convolution sees.
         has_bias: whether the convolution has a bias.
+        has_norm: whether a norm follows the recurrence.
     """
 
     n_heads: int
@@ -30,6 +31,7 @@ class Mamba:
     state_size: int
     kernel: int
     has_bias: bool
+    has_norm: bool = True
 
     @property
     def inner(self) -> int:
@@ -55,7 +57,7 @@ class Mamba:
             ("conv1d.weight", (n_channels, 1, self.kernel)),
             ("A_log", (self.n_heads,)),
             ("D", (self.n_heads,)),
-            ("norm.weight", (self.inner,)),
+            *([("norm.weight", (self.inner,))] if self.has_norm else []),
         ):
             model.expect_shape(f"{theirs}{name}", shape)
         kernel = model.tensor(f"{theirs}conv1d.weight")
@@ -73,10 +75,12 @@ class Mamba:
             lambda: -np.exp(decay.array().astype(np.float32))[:, None],
             is_matrix=False,
         )
-        skip, norm = model.tensor(f"{theirs}D"), model.tensor(f"{theirs}norm.weight")
+        skip = model.tensor(f"{theirs}D")
         yield _reshaped(model, f"{ours}ssm_d", skip, (*skip.shape, 1))
-        grouped = (self.n_groups, norm.shape[0] // self.n_groups)
-        yield _reshaped(model, f"{ours}ssm_norm.weight", norm, grouped)
+        if self.has_norm:
+            norm = model.tensor(f"{theirs}norm.weight")
+            grouped = (self.n_groups, norm.shape[0] // self.n_groups)
+            yield _reshaped(model, f"{ours}ssm_norm.weight", norm, grouped)
 
 
 def _reshaped(model: Architecture, name: str, tensor: SourceTensor, shape: tuple[int, ...]) -> Target:

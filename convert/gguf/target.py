@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from gguf import GGMLQuantizationType
@@ -29,6 +29,7 @@ class Target:
         rows: for a matrix that is one source's rows in another order, that order; a LoRA's B follows it.
         columns: the same of its columns; a LoRA's A follows it.
         is_transposed: the source has inputs first (GPT-2).
+        scale: what each of its rows is multiplied by, ``(rows,)``; a LoRA's B is multiplied too.
     """
 
     name: str
@@ -40,3 +41,19 @@ class Target:
     rows: Rows | None = None
     columns: Rows | None = None
     is_transposed: bool = False
+    scale: Array | None = None
+
+    def times(self, scale: Array) -> Target:
+        """Return the target with each row multiplied.
+
+        Args:
+            scale: float32, ``(rows,)``.
+        """
+
+        def pieces() -> Iterator[Array]:
+            start = 0
+            for array in self.pieces():
+                yield array.astype(np.float32) * scale[start : start + len(array), None]
+                start += len(array)
+
+        return self if (scale == 1).all() else replace(self, pieces=pieces, scale=scale)

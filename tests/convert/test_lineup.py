@@ -9,13 +9,17 @@ from __future__ import annotations
 import warnings
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from convert.adapters.blueprint import read_blueprint
 from convert.architectures import find_architecture
 from convert.errors import CheckpointError, ConversionWarning, UnsupportedError
 from convert.gguf.head import Value
+from convert.gguf.target import Target
 from convert.source.config import Config
 from tests.convert import published_lineup as published
 from tests.random_checkpoints.plans import Zeros, plan, stored
@@ -32,13 +36,13 @@ def test_plans(name: str) -> None:
         found = plan(row["architecture"], row["settings"], row["shapes"])
     assert found["metadata"] == row["metadata"]
     assert found["targets"] == row["targets"]
-    family = find_architecture(row["architecture"])
+    family = find_architecture(row["architecture"], row["settings"].get("model_type"))
     kept = [n for n in found["unused"] if not any(fnmatchcase(n, p) for p in family.ignored)]
     assert set(kept) <= {"lm_head.weight"}, "a tensor with numbers has no place"
 
 
 def metadata_of(settings: Settings) -> dict[str, Value]:
-    family = find_architecture(settings["architectures"][0])
+    family = find_architecture(settings["architectures"][0], settings.get("model_type"))
     numbers = [
         f"model.layers.{i}.mlp.act_fn.{name}"
         for i in range(settings["num_hidden_layers"])
@@ -193,6 +197,25 @@ PUBLISHED: list[tuple[Settings, dict[str, Value]]] = [
             "granitehybrid.expert_shared_feed_forward_length": 1024,
         },
     ),
+    (
+        published.FALCON_H1_0_5B,
+        {
+            "falcon-h1.ssm.inner_size": 1536,
+            "falcon-h1.ssm.time_step_rank": 24,
+            "falcon-h1.key_multiplier": 0.390625,
+            "falcon-h1.rope.freq_base": 1e11,
+        },
+    ),
+    (
+        published.MISTRAL_SMALL_4_119B,
+        {
+            "mistral4.expert_gating_func": 1,
+            "mistral4.attention.temperature_scale": 0.1,
+            "mistral4.attention.temperature_length": 8192,
+            "mistral4.attention.key_length_mla": 128,
+            "mistral4.rope.scaling.factor": 128.0,
+        },
+    ),
     (published.LLAMA_4_SCOUT, {"llama4.feed_forward_length": 16384, "llama4.expert_count": 16}),
     (published.LLAMA_4_MAVERICK, {"llama4.interleave_moe_layer_step": 2, "llama4.expert_count": 128}),
     (published.STARCODER2_7B, {"starcoder2.context_length": 4096, "starcoder2.attention.head_count": 36}),
@@ -267,6 +290,14 @@ REFUSED: list[tuple[Settings, Settings, str]] = [
     (published.LLAMA_4_SCOUT, {"attn_temperature_tuning": 0}, "attn_temperature_tuning"),
     (published.LLAMA_4_SCOUT, {"no_rope_layers": [1, 0] * 24}, "no_rope_layers"),
     (published.LLAMA_4_MAVERICK, {"moe_layers": [0, 1]}, "moe_layers"),
+    (published.FALCON_H1_0_5B, {"projectors_bias": True}, "projectors_bias"),
+    (published.FALCON_H1_0_5B, {"mamba_d_head": 32}, "mamba_d_head"),
+    (
+        published.FALCON_H1_0_5B,
+        {"mamba_rms_norm": True, "mamba_norm_before_gate": True},
+        "mamba_norm_before_gate",
+    ),
+    (published.MISTRAL_SMALL_4_119B, {"topk_method": "noaux_tc"}, "topk_method"),
     (published.STARCODER2_7B, {"head_dim": 64}, "head_dim"),
     (published.STARCODER2_7B, {"hidden_act": "gelu"}, "hidden_act"),
 ]
@@ -324,3 +355,19 @@ def test_each_rotary_pair_is_turned_where_axes_take_turns() -> None:
         assert isinstance(sections, list)
         assert sum(sections) == head_size // 2
         assert all(pair < 3 * sections[pair % 3] for pair in range(head_size // 2))
+
+
+def test_rows_times_numbers() -> None:
+    array = np.arange(6, dtype=np.float16).reshape(3, 2)
+    target = Target("t", (3, 2), ("s",), lambda: iter([array[:2], array[2:]]), is_matrix=True)
+    scaled = target.times(np.array([2, 1, 0.5], np.float32))
+    assert np.concatenate(list(scaled.pieces())).tolist() == [[0, 2], [2, 3], [2, 2.5]]
+    assert target.times(np.ones(3, np.float32)) is target
+
+
+def test_an_adapter_needs_the_multipliers_that_are_in_the_base() -> None:
+    file: Any = SimpleNamespace(
+        path=Path("base.gguf"), metadata={"general.architecture": "falcon-h1"}, tensors={}
+    )
+    with pytest.raises(UnsupportedError, match="give the directory of the checkpoint"):
+        read_blueprint([file])

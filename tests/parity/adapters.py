@@ -95,6 +95,8 @@ TRIALS = (
     Trial("granite, experts and a shared one"),
     Trial("lfm2, experts"),
     Trial("ministral3, scaled queries"),
+    Trial("mistral4, scaled queries", LATENT),
+    Trial("falcon_h1, multipliers"),
     Trial("qwen3next, experts"),
     Trial("deepseek_sparse, DeepSeek-V3.2", SPARSE),
     Trial("deepseek_sparse, GLM-5, shared choices", SPARSE),

@@ -51,6 +51,8 @@ def test_there_are_cases() -> None:
         "granite",
         "lfm2",
         "ministral3",
+        "mistral4",
+        "falcon_h1",
         "qwen3next",
         "deepseek_sparse",
         "kimi_linear",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,12 +36,22 @@ VISION: Settings = {
     "out_hidden_size": 32,
     "deepstack_visual_indexes": [0],
 }
+PIXTRAL: Settings = {
+    "model_type": "pixtral",
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
 MULTIPLIERS: Settings = {
     "attention_multiplier": 0.2,
     "embedding_multiplier": 3.0,
     "residual_multiplier": 0.5,
     "logits_scaling": 4.0,
 }
+MULTIPLIED = ("embedding_multiplier", "lm_head_multiplier", "key_multiplier", "ssm_in_multiplier")
 CONVOLUTIONS: Settings = {
     "num_hidden_layers": 3,
     "layer_types": ["conv", "full_attention", "conv"],
@@ -231,6 +242,39 @@ RECIPES: dict[str, Recipe] = {
         },
         "llama3",
     ),
+    "mistral4": Recipe(
+        "Mistral4ForCausalLM",
+        "Mistral4Config",
+        {**LATENT, "first_k_dense_replace": 0, "rope_parameters": SCALED, "routed_scaling_factor": 1.5},
+        "tekken",
+    ),
+    "mistral4vl": Recipe(
+        "Mistral3ForConditionalGeneration",
+        "Mistral4Config",
+        LATENT,
+        "tekken",
+        ("Mistral3Config", {"vision_config": PIXTRAL}),
+    ),
+    "falcon_h1": Recipe(
+        "FalconH1ForCausalLM",
+        "FalconH1Config",
+        {
+            "mamba_d_ssm": 64,
+            "mamba_n_heads": 4,
+            "mamba_d_head": 16,
+            "mamba_d_state": 16,
+            "mamba_n_groups": 1,
+            "embedding_multiplier": 3.0,
+            "lm_head_multiplier": 0.4,
+            "key_multiplier": 0.7,
+            "attention_in_multiplier": 1.3,
+            "attention_out_multiplier": 0.6,
+            "ssm_in_multiplier": 0.8,
+            "ssm_out_multiplier": 1.2,
+            "mlp_multipliers": [0.9, 0.7],
+            "ssm_multipliers": [0.7, 1.1, 0.6, 1.2, 0.9],
+        },
+    ),
     "starcoder2": Recipe("Starcoder2ForCausalLM", "Starcoder2Config", {}, "gpt2"),
 }
 
@@ -249,6 +293,7 @@ def write(
     recipe = RECIPES[name]
     written = write_tokenizer(directory, recipe.kind)
     sizes = {**SIZES, **recipe.settings, "vocab_size": written.n_tokens, **settings}
+    sizes = deepcopy(sizes)  # configurations add to tables that they are given
     ids = {"bos_token_id": written.bos_token_id, "eos_token_id": written.eos_token_id, "pad_token_id": None}
     made = getattr(transformers, recipe.config)(**sizes | ids)
     if recipe.outer is not None:
@@ -403,6 +448,30 @@ CASES: tuple[Case, ...] = (
         interleave_moe_layer_step=2,
         tie_word_embeddings=True,
         num_experts_per_tok=1,
+    ),
+    case("mistral4", "scaled queries", "mistral4"),
+    case(
+        "mistral4",
+        "with vision, one group, a dense layer, no compressed queries",
+        "mistral4vl",
+        fused=True,
+        n_group=1,
+        topk_group=1,
+        first_k_dense_replace=1,
+        q_lora_rank=None,
+        rope_parameters={**SCALED, "llama_4_scaling_beta": 0.0},
+    ),
+    case("falcon_h1", "multipliers", "falcon_h1"),
+    case(
+        "falcon_h1",
+        "tied, normed, two groups, no multipliers",
+        "falcon_h1",
+        tie_word_embeddings=True,
+        mamba_rms_norm=True,
+        mamba_norm_before_gate=False,
+        mamba_n_groups=2,
+        mamba_conv_bias=False,
+        **dict.fromkeys(MULTIPLIED, 1.0),
     ),
     case("starcoder2", "biases", "starcoder2", 1e-2, GELU),
     case(

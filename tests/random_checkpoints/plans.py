@@ -32,7 +32,7 @@ class Zeros(SourceTensor):
 def plan(architecture: str, settings: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     """Return the metadata and the tensors' shapes that a family makes of settings and shapes."""
     tensors = {name: Zeros(name, tuple(shape), "F32", Path(), 0) for name, shape in shapes.items()}
-    family = find_architecture(architecture)(Config(settings), tensors)
+    family = find_architecture(architecture, settings.get("model_type"))(Config(settings), tensors)
     metadata = {family.full_key(key): value for key, value in family.metadata().items()}
     targets = list(family.targets())
     family.config.refuse_unread()
