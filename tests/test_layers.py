@@ -22,7 +22,7 @@ STOREYS = (  # from the ground up; what stands in one line imports nothing of it
     "answers weights",
     "rest_client sampling_client",
     "service_client",
-    "batch bench doctor lm_eval tuning",
+    "batch bench doctor lm_eval serve tuning",
     "cli",
 )
 CONVERT_STOREYS = (

@@ -11,6 +11,7 @@ The house, from the top. Imports run down only; ``tests/test_layers.py`` holds i
     bench            how fast this machine is, with a model and with bare llama.cpp
     doctor           what this installation is made of, and what is wrong with it
     lm_eval          the model tinker-local of lm-evaluation-harness
+    serve            Tinker's protocol and OpenAI's over HTTP, and a page for a browser
     tuning           which type of GGUF file is fastest here, and what it costs in quality
 
     service_client   opens models, hands out clients

@@ -282,6 +282,10 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
             ) from error
         return _reopen(weights, options, base_model)
 
+    def observe(self, observer: QueueStateObserver) -> None:
+        """Tell an observer, as long as it lives, when requests begin or cease to wait for room."""
+        self._engine.observe(observer)
+
     def on_queue_state_change(self, queue_state: QueueState, queue_state_reason: str | None) -> None:
         """Log that requests begin or cease to wait for room. Override this to do more."""
         logger.info("%s: %s", queue_state.value, queue_state_reason or "no request waits")

@@ -121,6 +121,11 @@ class ServiceClient(TelemetryProvider):
         self._closed = False
         self._telemetry = Telemetry()
 
+    @property
+    def options(self) -> Options:
+        """The options of this client, under the names of its arguments."""
+        return self._options
+
     def create_sampling_client(
         self,
         model_path: str | None = None,

@@ -8,6 +8,7 @@ batch.py       ``--input`` and ``--output`` of these two: files of requests
 bench.py       ``bench``: measure speed
 doctor.py      ``doctor``: diagnose the installation
 lm_eval.py     ``lm-eval``: lm-evaluation-harness with our model
+serve.py       ``serve``: Tinker's SDK and OpenAI's clients over HTTP
 models.py      ``models list``, ``show``, ``add``, ``remove``, ``verify``
 isolated.py    ``models verify --isolated``
 tune.py        ``models tune``: choose a type for each kind of work
@@ -28,6 +29,7 @@ from tinker_local.cli.lm_eval import TAKES_ALL, lm_eval
 from tinker_local.cli.logprobs import logprobs
 from tinker_local.cli.models import find_named_base, models
 from tinker_local.cli.sample import sample
+from tinker_local.cli.serve import serve
 
 
 class Commands(TyperGroup):
@@ -48,7 +50,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (sample, logprobs, bench, doctor):
+for command in (sample, logprobs, serve, bench, doctor):
     app.command()(command)
 app.command(context_settings={"obj": find_named_base})(convert)
 app.command("lm-eval", context_settings=TAKES_ALL)(lm_eval)

@@ -63,13 +63,32 @@ def runs_a_model(command: Callable[..., None]) -> Callable[..., None]:
     a new field of ``Options`` becomes an option of every command without another line of code.
     """
 
-    def run(model: str | None, adapter: str | None, lora_scale: float, **given: Any) -> None:
-        options = {name: given.pop(name) for name in Options.model_fields}
-        with reported_errors():
-            command(ChosenModel(model, adapter, lora_scale, options), **given)
+    def run(
+        options: Mapping[str, Any], model: str | None, adapter: str | None, lora_scale: float, **given: Any
+    ) -> None:
+        command(ChosenModel(model, adapter, lora_scale, options), **given)
 
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    parameters = [*own, *_model_parameters(), *map(option_parameter, Options.model_fields)]
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    return _with_options(run, [*own, *_model_parameters()])
+
+
+def takes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn a function whose first parameter is a mapping of options into a typer command.
+
+    In place of that parameter the command gets an option for each field of ``Options``; the values are None
+    where not given.
+    """
+    return _with_options(command, list(inspect.signature(command, eval_str=True).parameters.values())[1:])
+
+
+def _with_options(command: Callable[..., None], own: list[inspect.Parameter]) -> Callable[..., None]:
+    def run(**given: Any) -> None:
+        options = {name: given.pop(name) for name in Options.model_fields}
+        with reported_errors():
+            command(options, **given)
+
+    parameters = [*own, *map(option_parameter, Options.model_fields)]
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -1,0 +1,118 @@
+"""What is here: capabilities, samplers, checkpoints and their training runs, by Tinker's names.
+
+A training run is what the checkpoints of one ``tinker://RUN/`` have in common. Of its training nothing is
+known here. Adapters that have no ``tinker://`` path are no part of a run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tinker_local.errors import BadRequestError, NotFoundError, shown
+from tinker_local.rest_client import RestClient
+from tinker_local.serve.served_models import ServedModels, public_name
+from tinker_local.serve.tinker_api.ids import SamplingSession
+from tinker_local.types import Checkpoint, ParsedCheckpointTinkerPath
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Answer = dict[str, Any]
+_MOST = 1000  # entries of one answer
+
+
+class Records:
+    """Answers questions on the store; reads files, so it works in a thread.
+
+    Args:
+        models: names of models.
+        rest: the client that lists the store.
+    """
+
+    def __init__(self, models: ServedModels, rest: RestClient) -> None:
+        self._models, self._rest = models, rest
+
+    def capabilities(self) -> Answer:
+        """Return the models that can be sampled from."""
+        found = self._rest.get_server_capabilities().result().supported_models
+        return {
+            "supported_models": [
+                model.model_dump() | {"model_name": public_name(model.model_name or "")} for model in found
+            ]
+        }
+
+    def sampler(self, id: str) -> Answer:
+        """Return the model of a sampling session."""
+        name = SamplingSession.read(id).model
+        base = self._models.base_name(name)
+        if base is None:
+            raise NotFoundError(f"{name} does not name the model it was trained on; give base_model")
+        return {"sampler_id": id, "base_model": base, "model_path": name.checkpoint}
+
+    def weights_info(self, tinker_path: str) -> Answer:
+        """Return a checkpoint's base model and rank."""
+        return (
+            self._rest.get_weights_info_by_tinker_path(tinker_path).result().model_dump(exclude_none=True)
+        )
+
+    def checkpoints(self, query: Mapping[str, str]) -> Answer:
+        """Return a part of the checkpoints."""
+        limit, offset = _page(query)
+        return self._rest.list_user_checkpoints(limit, offset).result().model_dump(mode="json")
+
+    def checkpoints_of(self, run: str) -> Answer:
+        """Return the checkpoints of a training run."""
+        self._run(run)
+        return self._rest.list_checkpoints(run).result().model_dump(mode="json")
+
+    def training_run(self, run: str) -> Answer:
+        """Return a training run."""
+        return self._run(run)
+
+    def training_runs(self, query: Mapping[str, str]) -> Answer:
+        """Return a part of the training runs, the newest first."""
+        limit, offset = _page(query)
+        names = list(dict.fromkeys(map(_run_of, self._on_tinker())))
+        runs = [self._run(name) for name in names[offset : offset + limit]]
+        return {
+            "training_runs": runs,
+            "cursor": {"offset": offset, "limit": limit, "total_count": len(names)},
+        }
+
+    def _on_tinker(self) -> list[Checkpoint]:
+        found = self._rest.list_user_checkpoints(_MOST).result().checkpoints
+        return [checkpoint for checkpoint in found if checkpoint.tinker_path.startswith("tinker://")]
+
+    def _run(self, run: str) -> Answer:
+        found = [checkpoint for checkpoint in self._on_tinker() if _run_of(checkpoint) == run]
+        if not found:
+            raise NotFoundError(f"no checkpoint of the training run {shown(run)} is on this machine")
+        newest = found[0]
+        info = self._rest.get_weights_info_by_tinker_path(newest.tinker_path).result()
+        return {
+            "training_run_id": run,
+            "base_model": info.base_model,
+            "model_owner": "local",
+            "is_lora": info.is_lora,
+            "lora_rank": info.lora_rank,
+            "last_request_time": newest.time.isoformat(),
+            "last_sampler_checkpoint": newest.model_dump(mode="json"),
+        }
+
+
+def _run_of(checkpoint: Checkpoint) -> str:
+    return ParsedCheckpointTinkerPath.from_tinker_path(checkpoint.tinker_path).training_run_id
+
+
+def _page(query: Mapping[str, str]) -> tuple[int, int]:
+    """Return limit and offset."""
+    found = []
+    for name, default in (("limit", "100"), ("offset", "0")):
+        value = query.get(name, default)
+        if not value.isdecimal() or len(value) > 9:
+            raise BadRequestError(f"{name} is {shown(value)}; it must be an int of at least 0")
+        found.append(int(value))
+    return min(found[0], _MOST), found[1]
+
+
+__all__ = ["Records"]
