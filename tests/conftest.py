@@ -47,11 +47,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_configure(config: pytest.Config) -> None:
     """Have attempts to reach a network fail and noted, here and in every Python that the tests start.
 
-    Workers have the log and the guard from the session that starts them, and one thread each.
+    Workers have the log and the guard from the session that starts them, and one thread each. Where a test
+    asks for more threads, these sleep while they wait: spinning, they would take other workers' cores.
     """
     if _is_worker(config):
         os.environ.setdefault("TINKER_LOCAL_N_THREADS", "1")
         return
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # tests start a hundred Pythons, which import the same
     handle, os.environ[_NETWORK_LOG] = tempfile.mkstemp(prefix="network-")
     os.close(handle)
     paths = filter(None, (str(_GUARD), os.environ.get("PYTHONPATH")))

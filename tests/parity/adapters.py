@@ -5,6 +5,7 @@ python -m tests.parity.adapters [PART OF A NAME]
 
 from __future__ import annotations
 
+import copy
 import sys
 import tempfile
 from collections.abc import Callable
@@ -138,42 +139,63 @@ def find_case(name: str) -> Case:
     return case
 
 
-def measure(trial: Trial, layout: str, directory: Path) -> Found:
-    """Make a checkpoint and an adapter of it, convert both at float32, score base and adapter."""
-    case, make = find_case(trial.case), LAYOUTS[layout]
-    source = directory / "checkpoint"
-    case.write(source)
-    reference = source / REFERENCE if (source / REFERENCE).exists() else source
-    model = _load(reference)
-    tokens = _random_tokens(model.get_input_embeddings().weight.shape[0])
-    plain = _logprobs(model, tokens)
+@dataclass(frozen=True)
+class Base:
+    """A trial's checkpoint: written, loaded by transformers and converted once for all layouts.
 
-    def compare(lora: RandomLora, base: Path, adapter: Path | None = None) -> Parity:
-        adapted = _load(reference)
+    Attributes:
+        reference: transformers' model; adapters are merged into copies.
+        plain: its log-probabilities of ``tokens``.
+        converted: the GGUF file, at float32.
+    """
+
+    trial: Trial
+    case: Case
+    source: Path
+    reference: Any
+    tokens: list[int]
+    plain: Any
+    converted: Path
+
+    @classmethod
+    def of(cls, trial: Trial, directory: Path) -> Base:
+        case, source = find_case(trial.case), directory / "checkpoint"
+        case.write(source)
+        model = _load(source / REFERENCE if (source / REFERENCE).exists() else source)
+        tokens = _random_tokens(model.get_input_embeddings().weight.shape[0])
+        converted = convert_checkpoint(source, directory / "base.gguf", outtype="f32", verify=False)
+        if case.unpacks:
+            converted = convert_checkpoint(converted, directory / "unpacked.gguf", outtype="f32")
+        return cls(trial, case, source, model, tokens, _logprobs(model, tokens), converted)
+
+    def compare(self, lora: RandomLora, model: Path, adapter: Path | None = None) -> Parity:
+        adapted = copy.deepcopy(self.reference)
         merge(adapted, lora.added)
-        expected = _logprobs(adapted, tokens)
-        found = score(case, tokens, base, adapter)
-        return Parity(float(np.abs(found - expected).max()), float(np.abs(expected - plain).max()))
+        expected = _logprobs(adapted, self.tokens)
+        found = score(self.case, self.tokens, model, adapter)
+        return Parity(float(np.abs(found - expected).max()), float(np.abs(expected - self.plain).max()))
 
-    base = convert_checkpoint(source, directory / "base.gguf", outtype="f32", verify=False)
-    if case.unpacks:
-        base = convert_checkpoint(base, directory / "unpacked.gguf", outtype="f32")
-    lora = make(model, chooser(trial.never), trial.seed)
+
+def measure(base: Base, layout: str, directory: Path) -> Found:
+    """Make an adapter in a layout, convert it at float32, score it merged and beside its base."""
+    make, trial = LAYOUTS[layout], base.trial
+    lora = make(base.reference, chooser(trial.never), trial.seed)
     given = lora.write(directory / "whole")
     whole = convert_adapter(
-        given, source, directory / "merged.gguf", merge=True, outtype="f32", verify=False
+        given, base.source, directory / "merged.gguf", merge=True, outtype="f32", verify=False
     )
-    merged, refusal = compare(lora, whole), ""
+    merged, refusal = base.compare(lora, whole), ""
     if trial.unfit:
         try:
-            convert_adapter(given, base, directory / "lora.gguf")
+            convert_adapter(given, base.converted, directory / "lora.gguf")
         except UnsupportedError as error:
             refusal = str(error)
-        lora = make(model, chooser((*trial.never, *trial.unfit)), trial.seed)
+        lora = make(base.reference, chooser((*trial.never, *trial.unfit)), trial.seed)
         given = lora.write(directory / "part")
-    by_file = convert_adapter(given, base, directory / "by-file.gguf")
-    by_directory = convert_adapter(given, source, directory / "by-directory.gguf")
-    return Found(merged, compare(lora, base, by_file), refusal, same_tensors(by_file, by_directory))
+    by_file = convert_adapter(given, base.converted, directory / "by-file.gguf")
+    by_directory = convert_adapter(given, base.source, directory / "by-directory.gguf")
+    run_time = base.compare(lora, base.converted, by_file)
+    return Found(merged, run_time, refusal, same_tensors(by_file, by_directory))
 
 
 def chooser(without: tuple[str, ...]) -> Callable[[str], bool]:
@@ -200,14 +222,16 @@ def main(wanted: str = "") -> None:
     print("| base | layout | run time | effect | merged | effect | only merged |")
     print("|---|---|---|---|---|---|---|")
     for trial in TRIALS:
-        for layout in LAYOUTS:
-            if wanted not in str(trial):
-                continue
+        if wanted in str(trial):
             with tempfile.TemporaryDirectory() as directory:
-                found = measure(trial, layout, Path(directory))
-            run_time, merged = (f"{p.gap:.1e} | {p.effect:.1f}" for p in (found.run_time, found.merged))
-            unfit = ", ".join(trial.unfit)
-            print(f"| {trial} | {layout} | {run_time} | {merged} | {unfit} |", flush=True)
+                base = Base.of(trial, Path(directory))
+                for layout in LAYOUTS:
+                    _print_row(trial, layout, measure(base, layout, Path(directory, layout)))
+
+
+def _print_row(trial: Trial, layout: str, found: Found) -> None:
+    run_time, merged = (f"{p.gap:.1e} | {p.effect:.1f}" for p in (found.run_time, found.merged))
+    print(f"| {trial} | {layout} | {run_time} | {merged} | {', '.join(trial.unfit)} |", flush=True)
 
 
 if __name__ == "__main__":

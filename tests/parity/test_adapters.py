@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.parity
 
 try:
-    from tests.parity.adapters import LAYOUTS, TOLERANCE, TRIALS, measure
+    from tests.parity.adapters import LAYOUTS, TOLERANCE, TRIALS, Base, measure
 except ImportError as error:  # torch and transformers are an extra
     LAYOUTS, TOLERANCE, TRIALS = {}, 0, ()
     MISSING = str(error)
@@ -26,15 +26,19 @@ def test_every_family_is_tried() -> None:
     assert {str(trial).partition(",")[0] for trial in TRIALS} == {case.family for case in all_cases()}
 
 
+@pytest.fixture(scope="module", params=TRIALS, ids=str)
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return Base.of(request.param, tmp_path_factory.mktemp("base"))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("trial", TRIALS, ids=str)
-def test_base_and_adapter(trial: Any, layout: str, tmp_path: Path) -> None:
-    found = measure(trial, layout, tmp_path)
+def test_base_and_adapter(base: Any, layout: str, tmp_path: Path) -> None:
+    found = measure(base, layout, tmp_path)
     for parity in (found.run_time, found.merged):
         assert parity.gap <= TOLERANCE
         assert parity.effect >= 100 * TOLERANCE
     assert found.same_tensors
-    assert bool(found.refusal) == bool(trial.unfit)
-    if trial.unfit:
+    assert bool(found.refusal) == bool(base.trial.unfit)
+    if base.trial.unfit:
         assert "--merge" in found.refusal
-        assert any(name in found.refusal for name in trial.unfit)
+        assert any(name in found.refusal for name in base.trial.unfit)
