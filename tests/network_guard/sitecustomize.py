@@ -33,10 +33,10 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _is_remote(one: socket.socket, address: Any) -> bool:
-    """Whether it leaves this machine; Windows has its socket pairs by way of the loopback device."""
+    """Whether it leaves this machine."""
     if one.family == getattr(socket, "AF_UNIX", None) or address is None:
         return False
-    return not (sys.platform == "win32" and address[0] in _LOCAL)
+    return address[0] not in _LOCAL
 
 
 def _refuse(event: str, address: object) -> None:

@@ -92,7 +92,6 @@ class Entry:
     n_waiting: int = 0
     seen_at: float = field(default_factory=time.monotonic)
     was_delivered: bool = False
-    told: str | None = None
 
     def seconds_unseen(self) -> float:
         """Seconds since somebody asked for this request, or since it was done."""
@@ -108,6 +107,7 @@ class Futures:
         self._entries: dict[str, Entry] = {}
         self._finished: dict[tuple[str, int], dict[int, Entry]] = {}  # by client and number
         self._polled: dict[tuple[str, int], float] = {}  # clients that poll for all their requests
+        self._told: dict[tuple[str, int], str] = {}  # to clients, of the queue
         self._news = asyncio.Event()
         self._last_number = 0
         self._n_unfinished = self._n_loading_bytes = self._n_answer_bytes = 0
@@ -151,14 +151,18 @@ class Futures:
         if self._n_unfinished >= self.patience.requests:
             raise RateLimitError(f"{self._n_unfinished} requests are unfinished; ask again")
 
-    async def wait(self, entry: Entry, queue_state: tuple[str, str | None] | None) -> bool:
+    async def wait(self, entry: Entry, queue_state: str | None) -> bool:
         """Wait until a request is done, at most as long as a poll lasts; return whether it is.
 
         Args:
             entry: the request.
-            queue_state: why it waits, if it does; what its client has not heard yet is told sooner.
+            queue_state: that of the queue where requests wait. A client that was told another one before
+                hears of it soon, by one of its polls.
         """
-        is_news = queue_state is not None and queue_state[0] != entry.told
+        client = client_of(entry.id)
+        is_news = queue_state is not None and self._told.get(client) != queue_state
+        if queue_state is not None:
+            self._told[client] = queue_state
         entry.n_waiting += 1
         try:
             async with asyncio.timeout(self.patience.first_poll if is_news else self.patience.poll):
@@ -211,6 +215,8 @@ class Futures:
                 self._drop(entry)
         limit = time.monotonic() - patience.undelivered
         self._polled = {client: at for client, at in self._polled.items() if at > limit}
+        clients = {client_of(id) for id in self._entries}
+        self._told = {client: state for client, state in self._told.items() if client in clients}
 
     async def sweep_forever(self) -> None:
         """Sweep from time to time."""

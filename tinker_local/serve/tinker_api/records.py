@@ -6,19 +6,20 @@ known here. Adapters that have no ``tinker://`` path are no part of a run.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinker_local.errors import BadRequestError, NotFoundError, shown
 from tinker_local.rest_client import RestClient
-from tinker_local.serve.served_models import ServedModels, public_name
+from tinker_local.serve.served_models import ModelName, ServedModels, public_name
 from tinker_local.serve.tinker_api.ids import SamplingSession
 from tinker_local.types import Checkpoint, ParsedCheckpointTinkerPath
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+T = TypeVar("T")
 Answer = dict[str, Any]
-_MOST = 1000  # entries of one answer
+_MOST = 100_000  # checkpoints that are looked at
 
 
 class Records:
@@ -51,40 +52,29 @@ class Records:
 
     def weights_info(self, tinker_path: str) -> Answer:
         """Return a checkpoint's base model and rank."""
+        self._models.check(ModelName(checkpoint=tinker_path))
         return (
             self._rest.get_weights_info_by_tinker_path(tinker_path).result().model_dump(exclude_none=True)
         )
 
     def checkpoints(self, query: Mapping[str, str]) -> Answer:
-        """Return a part of the checkpoints."""
-        limit, offset = _page(query)
-        return self._rest.list_user_checkpoints(limit, offset).result().model_dump(mode="json")
+        """Return a part of the checkpoints, the newest first."""
+        found, page = _part(self._checkpoints(), query)
+        return {"checkpoints": _as_json(found), "cursor": page}
 
     def checkpoints_of(self, run: str) -> Answer:
         """Return the checkpoints of a training run."""
-        self._run(run)
-        return self._rest.list_checkpoints(run).result().model_dump(mode="json")
-
-    def training_run(self, run: str) -> Answer:
-        """Return a training run."""
-        return self._run(run)
+        found = [checkpoint for checkpoint in self._checkpoints() if _run_of(checkpoint) == run]
+        return {"checkpoints": _as_json(found)}
 
     def training_runs(self, query: Mapping[str, str]) -> Answer:
         """Return a part of the training runs, the newest first."""
-        limit, offset = _page(query)
-        names = list(dict.fromkeys(map(_run_of, self._on_tinker())))
-        runs = [self._run(name) for name in names[offset : offset + limit]]
-        return {
-            "training_runs": runs,
-            "cursor": {"offset": offset, "limit": limit, "total_count": len(names)},
-        }
+        names, page = _part(list(dict.fromkeys(map(_run_of, self._checkpoints()))), query)
+        return {"training_runs": [self.training_run(name) for name in names], "cursor": page}
 
-    def _on_tinker(self) -> list[Checkpoint]:
-        found = self._rest.list_user_checkpoints(_MOST).result().checkpoints
-        return [checkpoint for checkpoint in found if checkpoint.tinker_path.startswith("tinker://")]
-
-    def _run(self, run: str) -> Answer:
-        found = [checkpoint for checkpoint in self._on_tinker() if _run_of(checkpoint) == run]
+    def training_run(self, run: str) -> Answer:
+        """Return a training run."""
+        found = [checkpoint for checkpoint in self._checkpoints() if _run_of(checkpoint) == run]
         if not found:
             raise NotFoundError(f"no checkpoint of the training run {shown(run)} is on this machine")
         newest = found[0]
@@ -99,20 +89,31 @@ class Records:
             "last_sampler_checkpoint": newest.model_dump(mode="json"),
         }
 
+    def _checkpoints(self) -> list[Checkpoint]:
+        """Return the adapters that have a tinker:// path; those of others are files of this machine."""
+        found = self._rest.list_user_checkpoints(_MOST).result().checkpoints
+        return [checkpoint for checkpoint in found if checkpoint.tinker_path.startswith("tinker://")]
+
 
 def _run_of(checkpoint: Checkpoint) -> str:
     return ParsedCheckpointTinkerPath.from_tinker_path(checkpoint.tinker_path).training_run_id
 
 
-def _page(query: Mapping[str, str]) -> tuple[int, int]:
-    """Return limit and offset."""
-    found = []
-    for name, default in (("limit", "100"), ("offset", "0")):
-        value = query.get(name, default)
-        if not value.isdecimal() or len(value) > 9:
-            raise BadRequestError(f"{name} is {shown(value)}; it must be an int of at least 0")
-        found.append(int(value))
-    return min(found[0], _MOST), found[1]
+def _as_json(checkpoints: list[Checkpoint]) -> list[Answer]:
+    return [checkpoint.model_dump(mode="json") for checkpoint in checkpoints]
+
+
+def _part(found: list[T], query: Mapping[str, str]) -> tuple[list[T], Answer]:
+    """Return the part of a list that a query asks for, and what says where it is."""
+    limit, offset = _number(query, "limit", "100"), _number(query, "offset", "0")
+    return found[offset : offset + limit], {"offset": offset, "limit": limit, "total_count": len(found)}
+
+
+def _number(query: Mapping[str, str], name: str, default: str) -> int:
+    value = query.get(name, default)
+    if not (value.isascii() and value.isdecimal() and len(value) < 10):
+        raise BadRequestError(f"{name} is {shown(value)}; it must be an int of at least 0")
+    return int(value)
 
 
 __all__ = ["Records"]

@@ -41,10 +41,9 @@ async def retrieve_future(request: Request, models: ServedModels, futures: Futur
         return JSONResponse(
             {"error": f"the request {id} is not known here, or no longer; send it again"}, 410
         )
-    waits = _queue_state(entry, models.queue_state(name))
-    if not await futures.wait(entry, waits):
-        state, reason = _queue_state(entry, models.queue_state(name)) or (QueueState.ACTIVE.value, None)
-        entry.told = state
+    waits, _ = _queue_state(entry, models.queue_state(name))
+    if not await futures.wait(entry, None if waits == QueueState.ACTIVE.value else waits):
+        state, reason = _queue_state(entry, models.queue_state(name))
         return JSONResponse({"queue_state": state, "queue_state_reason": reason}, 408)
     if entry.error is not None:
         entry.was_delivered = True
@@ -82,15 +81,12 @@ async def cancel_future(request: Request, futures: Futures) -> Response:
     return JSONResponse({})
 
 
-def _queue_state(
-    entry: Entry, engine: tuple[QueueState, str | None] | None
-) -> tuple[str, str | None] | None:
-    """Return the state and the reason that a client is told of; None where nothing waits."""
+def _queue_state(entry: Entry, engine: tuple[QueueState, str | None] | None) -> tuple[str, str | None]:
+    """Return the state and the reason that a client is told of."""
     if entry.loading is not None:
         return QueueState.PAUSED_CAPACITY.value, LOADING
-    if engine is None or engine[0] is QueueState.ACTIVE:
-        return None
-    return engine[0].value, engine[1]
+    state, reason = engine or (QueueState.ACTIVE, None)
+    return state.value, reason
 
 
 def _completion(entry: Entry) -> dict[str, Any]:
