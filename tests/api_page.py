@@ -1,27 +1,33 @@
 """What is written once and shown elsewhere.
 
 The docstrings of what ``import tinker_local`` offers become ``tinker_local/API.md``. The descriptions in
-``tinker_local/options.py`` become the docstring of ``ServiceClient`` and the table in the README.
+``tinker_local/options.py`` become the docstring of ``ServiceClient`` and the table in the README. Those of
+the fields of OpenAI's requests become the tables in theirs.
 
-python -m tests.api_page        writes all three
+python -m tests.api_page        writes them all
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 import tinker_local
 from tinker_local.options import Options
+from tinker_local.serve.openai_api.fields import ChatFields, CompletionFields, Fields, SamplingFields
 from tinker_local.service_only import REFUSES
 
 PACKAGE = Path(__file__).resolve().parents[1] / "tinker_local"
 PAGE = PACKAGE / "API.md"
 README = PACKAGE / "README.md"
+OPENAI = PACKAGE / "serve" / "openai_api" / "README.md"
 SERVICE_CLIENT = PACKAGE / "service_client.py"
 
 SECTIONS = {
@@ -172,6 +178,42 @@ def with_options(source: str) -> str:
     return re.sub(rf"(?s)(?<=\n) {{8}}{first}: .*?(?=\n\n)", block, source, count=1)
 
 
+def with_fields(readme: str) -> str:
+    """Return the README of OpenAI's endpoints with its tables of fields made anew."""
+    both = list(SamplingFields.model_fields)
+    tables = {
+        "completions": [name for name in CompletionFields.model_fields if name not in both],
+        "chat": [name for name in ChatFields.model_fields if name not in both],
+        "both": both,
+    }
+    kinds: dict[str, type[Fields]] = {
+        "completions": CompletionFields,
+        "chat": ChatFields,
+        "both": SamplingFields,
+    }
+    for title, names in tables.items():
+        rows = [
+            "| field | default | meaning |",
+            "|---|---|---|",
+            *(_row(kinds[title], name) for name in names),
+        ]
+        table = "\n".join(rows).replace("\\", r"\\")
+        readme = re.sub(rf"(?s)(<!-- {title} -->\n).*?(<!-- /{title} -->)", rf"\1{table}\n\2", readme)
+    return readme
+
+
+def _row(kind: type[Fields], name: str) -> str:
+    field = kind.model_fields[name]
+    default = "required" if field.is_required() else _default(field.default)
+    return f"| `{name}` | {default} | {field.description} |"
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return "`{}`"
+    return "" if value is None else f"`{json.dumps(value)}`"
+
+
 def _options() -> dict[str, tuple[str, str]]:
     """Return what each option means, and its default, in the words of its description."""
     said = {name: field.description or "" for name, field in Options.model_fields.items()}
@@ -185,7 +227,7 @@ def _marked(text: str, mark: str) -> str:
 
 
 if __name__ == "__main__":
-    for path, make in ((README, with_table), (SERVICE_CLIENT, with_options)):
+    for path, make in ((README, with_table), (SERVICE_CLIENT, with_options), (OPENAI, with_fields)):
         path.write_text(make(path.read_text(encoding="utf-8")), encoding="utf-8")
     tinker_local.ServiceClient.__doc__ = with_options(tinker_local.ServiceClient.__doc__ or "")
     PAGE.write_text(page(), encoding="utf-8")

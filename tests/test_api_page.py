@@ -5,7 +5,17 @@ from __future__ import annotations
 import inspect
 
 import tinker_local
-from tests.api_page import PAGE, README, SECTIONS, SERVICE_CLIENT, page, with_options, with_table
+from tests.api_page import (
+    OPENAI,
+    PAGE,
+    README,
+    SECTIONS,
+    SERVICE_CLIENT,
+    page,
+    with_fields,
+    with_options,
+    with_table,
+)
 from tinker_local.options import Options
 
 
@@ -20,6 +30,12 @@ def test_options_are_described_as_in_their_own_file() -> None:
     for name in Options.model_fields:
         assert f"\n| `{name}` | " in readme
         assert f"\n        {name}: " in source
+
+
+def test_fields_of_openais_requests_are_described_as_in_their_own_file() -> None:
+    readme = OPENAI.read_text(encoding="utf-8")
+    assert readme == with_fields(readme), "python -m tests.api_page writes it"
+    assert "| `presence_penalty` | `0.0` | -2 to 2; counts generated tokens. |" in readme
 
 
 def test_every_option_says_its_default() -> None:

@@ -6,6 +6,7 @@ served_models.py  names -> clients, opened when they are first asked for
 metrics.py        ``/metrics`` and ``/healthz``
 server.py         uvicorn on a thread
 tinker_api/       Tinker's protocol
+openai_api/       OpenAI's completions and chats
 
 Needs the extra ``serve``. ``app`` is for people with an ASGI server of their own:
 

@@ -18,6 +18,7 @@ from tinker_local.errors import APIStatusError, TinkerError
 from tinker_local.serve import metrics
 from tinker_local.serve.guard import Access, Guard, Limits, error_body
 from tinker_local.serve.metrics import Metrics
+from tinker_local.serve.openai_api import OpenAiApi
 from tinker_local.serve.served_models import ServedModels
 from tinker_local.serve.tinker_api import TinkerApi
 from tinker_local.service_client import ServiceClient
@@ -74,7 +75,10 @@ def app(
         limits or Limits(),
         logs_prompts,
     )
-    parts = [TinkerApi(serving.models, serving.metrics, service.create_rest_client())]
+    parts: list[TinkerApi | OpenAiApi] = [
+        TinkerApi(serving.models, serving.metrics, service.create_rest_client()),
+        OpenAiApi(serving.models),
+    ]
     guard = Middleware(Guard, access=serving.access, limits=serving.limits, metrics=serving.metrics)
     return Starlette(
         routes=[*metrics.routes(serving.metrics), *(route for part in parts for route in part.routes())],
@@ -86,7 +90,7 @@ def app(
 
 @asynccontextmanager
 async def _lifespan(
-    application: Starlette, serving: Serving, parts: list[TinkerApi]
+    application: Starlette, serving: Serving, parts: list[TinkerApi | OpenAiApi]
 ) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         for part in parts:

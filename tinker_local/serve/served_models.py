@@ -92,6 +92,26 @@ class ServedModels:
         """Begin to open a model; see ``open``."""
         self._opening(name)
 
+    async def default(self) -> ModelName:
+        """Return the model of a request that names none: the first of ``named``, else the only one.
+
+        Raises:
+            BadRequestError: there are several, and none is the obvious one.
+        """
+        if self._first:
+            return self._first[0]
+        opened = [name for name, opening in self._openings.items() if _is_good(opening)]
+        if len(opened) == 1:
+            return opened[0]
+        holdings = await asyncio.to_thread(lambda: self.holdings)
+        names = [public_name(holding.name) for holding in holdings if not holding.is_adapter]
+        if len(names) != 1:
+            raise BadRequestError(
+                f"model is missing, and there are {len(names)} here; name one, or start the server with "
+                f"--model: {', '.join(names) or 'none'}"
+            )
+        return ModelName(names[0])
+
     def queue_state(self, name: ModelName) -> tuple[QueueState, str | None] | None:
         """Return whether requests to a model wait, and why; None if it is not open."""
         return self._watches[name].state if name in self._watches else None

@@ -1,0 +1,249 @@
+"""The routes: bodies in; answers, streams, and errors that name the field out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from tinker_local.errors import APIStatusError, BadRequestError, NotFoundError, TinkerError
+from tinker_local.sampling_client import SamplingClient
+from tinker_local.serve.guard import error_body
+from tinker_local.serve.openai_api.chat import Chat
+from tinker_local.serve.openai_api.completions import Completion
+from tinker_local.serve.openai_api.fields import (
+    ChatFields,
+    CompletionFields,
+    DetokenizeFields,
+    FieldError,
+    Fields,
+    TokenizeFields,
+)
+from tinker_local.serve.openai_api.tokens import detokenize, tokenize, tokenizer_info
+from tinker_local.serve.openai_api.work import ClientLeftError, Drawn, Work, unless_left
+from tinker_local.serve.served_models import ModelName, ServedModels
+from tinker_local.serve.tinker_api.bodies import read_body
+from tinker_local.types import SampleResponse
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+PREFIXES = ("/v1", "/oai/api/v1")
+_JSON = "application/json"
+_SYNONYMS = {
+    "num_samples": "n",
+    "topk_prompt_logprobs": "prompt_logprobs",
+    "topk_sample_logprobs": "logprobs",
+}
+_DONE = b"data: [DONE]\n\n"
+F = TypeVar("F", bound=Fields)
+Endpoint = Callable[["Request"], Awaitable[Response]]
+
+logger = logging.getLogger(__name__)
+
+
+class OpenAiApi:
+    """The routes under ``/v1`` and ``/oai/api/v1``, and vLLM's three at the root.
+
+    Args:
+        models: names -> clients.
+    """
+
+    def __init__(self, models: ServedModels) -> None:
+        self._models, self._began = models, int(time.time())
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Nothing goes on between requests."""
+        yield
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the routes."""
+        found = list[BaseRoute]()
+        for prefix in PREFIXES:
+            found += [
+                Route(f"{prefix}/completions", _answered(self._completions), methods=["POST"]),
+                Route(f"{prefix}/chat/completions", _answered(self._chat), methods=["POST"]),
+                Route(f"{prefix}/models", _answered(self._list_models), methods=["GET"]),
+                Route(f"{prefix}/models/{{name:path}}", _answered(self._model), methods=["GET"]),
+            ]
+        return [
+            *found,
+            Route("/tokenize", _answered(self._tokenize), methods=["POST"]),
+            Route("/detokenize", _answered(self._detokenize), methods=["POST"]),
+            Route("/tokenizer_info", _answered(self._tokenizer_info), methods=["GET"]),
+        ]
+
+    async def _completions(self, request: Request) -> Response:
+        return await self._generated(request, CompletionFields, Completion)
+
+    async def _chat(self, request: Request) -> Response:
+        return await self._generated(request, ChatFields, Chat)
+
+    async def _generated(
+        self, request: Request, kind: type[F], make: Callable[[F, SamplingClient], Completion | Chat]
+    ) -> Response:
+        fields = await _fields(request, kind)
+        with _naming(fields):
+            client = await self._open(fields.model)
+            asked = await asyncio.to_thread(make, fields, client)  # runs the chat template
+            work = Work(client, asked.prompts, asked.ask)
+            is_stream = bool(getattr(fields, "stream", False))
+            await work.submit(follow=is_stream)
+            if is_stream:
+                return EventStream(asked, work)
+            responses = await unless_left(request, work.responses())
+            return _json(await asyncio.to_thread(_dumped, asked, responses))
+
+    async def _list_models(self, request: Request) -> Response:
+        names = await asyncio.to_thread(self._models.names)
+        return _json({"object": "list", "data": [self._described(name) for name in names]})
+
+    async def _model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in await asyncio.to_thread(self._models.names):
+            raise NotFoundError(f"no model is called {name!r} here; GET /v1/models lists those that are")
+        return _json(self._described(name))
+
+    def _described(self, name: str) -> dict[str, Any]:
+        client = self._models.ready(ModelName.parse(name))
+        said = {"id": name, "object": "model", "created": self._began, "owned_by": "tinker-local"}
+        return said if client is None else {**said, "max_model_len": client.n_ctx}
+
+    async def _tokenize(self, request: Request) -> Response:
+        return await self._of_vocabulary(request, TokenizeFields, tokenize)
+
+    async def _detokenize(self, request: Request) -> Response:
+        return await self._of_vocabulary(request, DetokenizeFields, detokenize)
+
+    async def _of_vocabulary(
+        self, request: Request, kind: type[F], work: Callable[[F, SamplingClient], dict[str, Any]]
+    ) -> Response:
+        fields = await _fields(request, kind)
+        with _naming(fields):
+            client = await self._open(fields.model)
+            return _json(await asyncio.to_thread(work, fields, client))
+
+    async def _tokenizer_info(self, request: Request) -> Response:
+        client = await self._open(request.query_params.get("model"))
+        return _json(await asyncio.to_thread(tokenizer_info, client))
+
+    async def _open(self, name: str | None) -> SamplingClient:
+        """Open a model; without a name, the one that there can be no doubt about."""
+        return await self._models.open(
+            await self._models.default() if name is None else ModelName.parse(name)
+        )
+
+
+class EventStream(StreamingResponse):
+    """Chunks as server-sent events; when the client leaves, its requests end.
+
+    Args:
+        asked: makes the chunks.
+        work: the requests, followed.
+    """
+
+    def __init__(self, asked: Completion | Chat, work: Work) -> None:
+        super().__init__(_events(asked, work), media_type="text/event-stream")
+        self.headers["cache-control"] = "no-cache"
+        self._work = work
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the chunks."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._work.cancel()
+
+
+async def _events(asked: Completion | Chat, work: Work) -> AsyncIterator[bytes]:
+    responses: dict[int, SampleResponse] = {}
+    yield _sent(asked.begin())
+    try:
+        async for event in work.events():
+            if isinstance(event, Drawn):
+                yield _sent(asked.drawn(event))
+            else:
+                responses[event.prompt] = event.response
+                yield _sent(asked.finished(event))
+    except TinkerError as error:
+        yield b"data: " + error_body(str(error), _status(error)) + b"\n\n"
+    else:
+        yield _sent(asked.end([responses[number] for number in sorted(responses)]))
+    yield _DONE
+
+
+def _sent(chunks: Iterable[dict[str, Any]]) -> bytes:
+    return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+
+
+def _dumped(asked: Completion | Chat, responses: list[SampleResponse]) -> bytes:
+    return json.dumps(asked.answer(responses)).encode()
+
+
+def _json(body: Any) -> Response:
+    return Response(body if isinstance(body, bytes) else json.dumps(body), media_type=_JSON)
+
+
+async def _fields(request: Request, kind: type[F]) -> F:
+    return kind.read(await read_body(request))
+
+
+class _naming:
+    """Errors of ours within the block name the field that they are about, if they do at all."""
+
+    def __init__(self, fields: Fields) -> None:
+        self._names = fields.names
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if isinstance(error, BadRequestError):
+            said = str(error).removeprefix("prompt of")  # so many tokens, and max_tokens are too many
+            words = [_SYNONYMS.get(word, word) for word in re.findall(r"\w+", said)[:6]]
+            param = next((word for word in words if word in self._names), None)
+            if param is None and words[:1] == ["prompt"]:
+                param = "messages"
+            raise FieldError(str(error), param) from None
+
+
+def _answered(answer: Endpoint) -> Endpoint:
+    """Return an endpoint that answers errors in OpenAI's form."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await answer(request)
+        except FieldError as error:
+            return _refusal(str(error), 400, error.param)
+        except TinkerError as error:
+            return _refusal(
+                str(error), _status(error), "model" if isinstance(error, NotFoundError) else None
+            )
+        except ClientLeftError:
+            return Response(status_code=499)
+
+    return endpoint
+
+
+def _refusal(message: str, status: int, param: str | None) -> Response:
+    headers = {"retry-after": "1"} if status == 429 else None
+    return Response(error_body(message, status, param), status, headers, _JSON)
+
+
+def _status(error: TinkerError) -> int:
+    return error.status_code if isinstance(error, APIStatusError) else 500
+
+
+__all__ = ["PREFIXES", "EventStream", "OpenAiApi"]

@@ -1,0 +1,49 @@
+"""``/tokenize``, ``/detokenize`` and ``/tokenizer_info``: the vocabulary, in vLLM's form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinker_local.sampling_client import SamplingClient
+from tinker_local.serve.openai_api.chat import rendered
+from tinker_local.serve.openai_api.fields import DetokenizeFields, FieldError, TokenizeFields
+
+
+def tokenize(fields: TokenizeFields, client: SamplingClient) -> dict[str, Any]:
+    """Return the token ids of a text or of messages.
+
+    Raises:
+        FieldError: there is neither or both.
+    """
+    tokenizer = client.get_tokenizer()
+    if (fields.prompt is None) == (fields.messages is None):
+        raise FieldError("give either prompt or messages", "prompt")
+    if fields.prompt is not None:
+        tokens = tokenizer.encode(fields.prompt, add_special_tokens=fields.add_special_tokens)
+    else:
+        tokens = rendered(tokenizer, fields, fields.tools, fields.chat_template_kwargs)
+    strings = tokenizer.convert_ids_to_tokens(tokens) if fields.return_token_strs else None
+    return {"count": len(tokens), "max_model_len": client.n_ctx, "tokens": tokens, "token_strs": strings}
+
+
+def detokenize(fields: DetokenizeFields, client: SamplingClient) -> dict[str, Any]:
+    """Return the text of token ids."""
+    return {"prompt": client.get_tokenizer().decode(fields.tokens)}
+
+
+def tokenizer_info(client: SamplingClient) -> dict[str, Any]:
+    """Return the special tokens and the chat template, as in a tokenizer_config.json."""
+    tokenizer = client.get_tokenizer()
+    template = tokenizer.chat_template
+    return {
+        "tokenizer_class": type(tokenizer).__name__,
+        "chat_template": template.get("default") if isinstance(template, dict) else template,
+        "bos_token": tokenizer.bos_token,
+        "eos_token": tokenizer.eos_token,
+        "unk_token": tokenizer.unk_token,
+        "pad_token": tokenizer.pad_token,
+        "model_max_length": client.n_ctx,
+    }
+
+
+__all__ = ["detokenize", "tokenize", "tokenizer_info"]
