@@ -7,8 +7,8 @@ import json
 import pytest
 
 from tests.serve.caller import Caller
-from tests.serve.conftest import CHECKPOINT, TINY
 from tests.serve.tinker_calls import open_session
+from tests.serve.tiny_store import CHECKPOINT, TINY
 
 
 def test_configuration(caller: Caller) -> None:

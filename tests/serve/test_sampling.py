@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.serve.caller import Caller
-from tests.serve.conftest import CHECKPOINT, TINY
 from tests.serve.tinker_calls import open_session, poll, retrieve, sample
+from tests.serve.tiny_store import CHECKPOINT, TINY
 from tinker_local import (
     ModelInput,
     RateLimitError,

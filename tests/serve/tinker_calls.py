@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.serve.caller import Answer, Caller
-from tests.serve.conftest import TINY
+from tests.serve.tiny_store import TINY
 
 
 def open_session(caller: Caller, **model: Any) -> str:
