@@ -1,4 +1,4 @@
-"""Imports run down the storeys, and llama.cpp and the converter have a door each."""
+"""Imports run down the storeys; llama.cpp, the converter and the web server have a door each."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def wrong_imports(path: Path, source: str) -> list[str]:
     """Return what a file of ours, at a path within the checkout, should not import."""
     package, room, *_ = path.with_suffix("").parts
     height = HEIGHTS[package]
-    names = {name for name in imported(source) if "." in name or name in ("llama_cpp", "tinker_local")}
+    names = {
+        name for name in imported(source) if "." in name or name in ("llama_cpp", "tinker_local", "uvicorn")
+    }
     wrong = {name for name in names if is_foreign(name, package, room)}
     rooms = {name: name.split(".")[1] for name in names if name.startswith(f"{package}.")}
     return sorted(wrong | {n for n, r in rooms.items() if r != room and height.get(r, 99) >= height[room]})
@@ -72,7 +74,8 @@ def is_foreign(name: str, package: str, room: str) -> bool:
     first = name.split(".")[0]
     if package == "convert":
         return first == "tinker_local"
-    return first == "llama_cpp" and room != "llama"
+    doors = {"llama_cpp": "llama", "starlette": "serve", "uvicorn": "serve"}
+    return doors.get(first, room) != room
 
 
 @pytest.mark.parametrize("package", ["tinker_local", "convert"])
@@ -100,6 +103,7 @@ def test_the_map_of_the_package_shows_the_storeys() -> None:
         ("tinker_local/gguf/file.py", "from tinker_local.llama.model import Model"),
         ("tinker_local/store/names.py", "def f():\n    from tinker_local import weights"),
         ("tinker_local/engine/loop.py", "import llama_cpp"),
+        ("tinker_local/cli/serve.py", "from starlette.routing import Route"),
         ("tinker_local/engine/loop.py", "from tinker_local.sampling_client import SamplingClient"),
         ("tinker_local/llama/model.py", "from tinker_local.engine.loop import Loop"),
         ("tinker_local/batch/run.py", "from tinker_local.cli import app"),

@@ -69,8 +69,9 @@ def serve(
     try:
         from tinker_local.serve import LOOPBACK, Access, Server, app
     except ImportError as error:
+        package = (error.name or "starlette").partition(".")[0]
         raise BadRequestError(
-            f"serve needs the package {error.name}, which is missing; run: {install_command('serve')}"
+            f"serve needs the package {package}, which is missing; run: {install_command('serve')}"
         ) from None
     _check_key(api_key, host, LOOPBACK)
     _log(log or log_prompts)

@@ -161,6 +161,8 @@ class ServedModels:
         Raises:
             NotFoundError, BadRequestError: it is not.
         """
+        if not (name.base or name.checkpoint):
+            raise BadRequestError(f"model is empty; there are: {', '.join(self.names()) or 'none'}")
         if name.checkpoint:
             if not name.checkpoint.startswith("tinker://"):
                 raise BadRequestError(f"{shown(name.checkpoint)} is no tinker:// path")
