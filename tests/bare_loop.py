@@ -45,9 +45,9 @@ class BareLoop:
             exact: float32 cache and no flash attention, whose numbers hardly depend on the batch.
             own_kernels: attention and products by our kernels, as in the engine.
         """
-        products = own_products(Options()) if own_kernels else "none"
+        products = own_kernels and own_products(Options())
         model_params = llama_cpp.llama_model_default_params()
-        model_params.use_extra_bufts = products == "none"
+        model_params.use_extra_bufts = not products
         self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), model_params)
         assert self.model
         self.n_batch = n_batch

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from tests.benchmarks.requantized import CACHE, TYPES, command_line, default_model, in_float32
 from tinker_local import kernels
-from tinker_local.kernels import Products
 from tinker_local.llama.backend import start_backend
 from tinker_local.llama.context import Context
 from tinker_local.llama.context_plan import ContextPlan
@@ -26,10 +25,10 @@ from tinker_local.tokenizer import Tokenizer
 
 
 def logprobs(
-    path: Path, tokens: NDArray[np.int32], products: Products | None, kv_type: KvType = "f16"
+    path: Path, tokens: NDArray[np.int32], kv_type: KvType = "f16", *, is_own: bool
 ) -> NDArray[np.float32]:
-    """Score tokens in one pass: by llama.cpp alone (None), or with our kernels."""
-    n, is_own = len(tokens), products is not None
+    """Score tokens in one pass: by llama.cpp alone, or with our kernels."""
+    n = len(tokens)
     plan = ContextPlan(
         n_ctx=n,
         n_sequences=1,
@@ -39,7 +38,7 @@ def logprobs(
         kv_type=kv_type,
         flash_attn=kv_type == "f16",
         own_attention=is_own,
-        products=products or "none",
+        own_products=is_own,
     )
     context = Context(load_model(path, 0, repack=not is_own), plan)
     batch = context.batch
@@ -60,8 +59,8 @@ def main() -> None:
         path = default_model(kind)
         text = (Path(__file__).parents[2] / "LICENSE").read_text("utf-8")
         tokens = np.array(Tokenizer(load_model(path, 0)).encode(text)[: given.tokens], np.int32)
-        exact = logprobs(in_float32(path, CACHE / f"{kind}.f32.gguf"), tokens, None, "f32")
-        ours, theirs = (np.abs(logprobs(path, tokens, p) - exact) for p in ("all", None))
+        exact = logprobs(in_float32(path, CACHE / f"{kind}.f32.gguf"), tokens, "f32", is_own=False)
+        ours, theirs = (np.abs(logprobs(path, tokens, is_own=is_own) - exact) for is_own in (True, False))
         print(
             f"{kind:8s} {ours.mean():.5f} {ours.max():.4f}   {theirs.mean():.5f} {theirs.max():.4f}",
             flush=True,

@@ -1,10 +1,9 @@
 """llama.cpp's graphs with our kernels in them against llama.cpp alone: scoring, and decoding.
 
-    python -m tests.benchmarks.graphs [--type q4_0] [--ours attention|most|all] [--rounds N] [--threads N]
+    python -m tests.benchmarks.graphs [--type q4_0] [--ours attention|all] [--rounds N] [--threads N]
 
 Two bare loops take turns on one file: ``llama_decode`` on prepared batches, with all sequences in one
-cache. llama.cpp has repacked weights. Ours is attention alone; attention and products as in the usual mode
-(``most``: llama.cpp keeps packed weights with one or two rows); or all, as with ``batch_invariant``.
+cache. llama.cpp has repacked weights. Ours is attention alone, or attention and products.
 ``beside 4000`` are cells that the query does not see. In ``scattered cells`` each of a prompt's tokens
 has its cell far from its neighbours', as where prompts were computed together. Prints the median ratio of
 neighbouring runs, llama.cpp's time / ours: above 1 ours is faster.
@@ -21,7 +20,6 @@ import numpy as np
 
 from tests.benchmarks.requantized import command_line, default_model
 from tests.benchmarks.timing import alternate
-from tinker_local.kernels import Products
 from tinker_local.llama.backend import start_backend
 from tinker_local.llama.context import Context
 from tinker_local.llama.context_plan import ContextPlan
@@ -136,18 +134,15 @@ CASES: dict[str, Scoring | Decoding] = {
 }
 
 
-OURS: dict[str, Products] = {"attention": "none", "most": "most", "all": "all"}
-
-
 def main() -> None:
     """Print the table."""
     parser = command_line(__doc__)
-    parser.add_argument("--ours", choices=OURS, default="most")
+    parser.add_argument("--ours", choices=["attention", "all"], default="all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     start_backend()
-    path, products = default_model(given.type), OURS[given.ours]
+    path, own_products = default_model(given.type), given.ours == "all"
     theirs = ContextPlan(
         n_ctx=8192,
         n_sequences=N_SEQUENCES,
@@ -158,8 +153,8 @@ def main() -> None:
     )
     other = Context(load_model(path, 0), theirs)
     ours = Context(
-        load_model(path, 0, repack=products == "none"),
-        replace(theirs, own_attention=True, products=products),
+        load_model(path, 0, repack=not own_products),
+        replace(theirs, own_attention=True, own_products=own_products),
     )
     for name, case in CASES.items():
         for context in (ours, other):

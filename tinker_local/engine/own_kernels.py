@@ -20,7 +20,6 @@ from pathlib import Path
 
 from tinker_local import kernels
 from tinker_local.errors import BadRequestError
-from tinker_local.kernels import Products
 from tinker_local.llama.context_plan import ContextPlan
 from tinker_local.llama.devices import ACCELERATOR, kinds
 from tinker_local.llama.graph_callback import graph_callback
@@ -47,12 +46,12 @@ def own_attention(options: Options) -> bool:
     return options.flash_attn is not False and _can_compute(options)
 
 
-def own_products(options: Options) -> Products:
-    """Return which products of weights our kernels compute; any need weights that are not repacked."""
+def own_products(options: Options) -> bool:
+    """Whether our kernels compute products of weights; they need weights that are not repacked."""
     if options.batch_invariant:
-        return "all"
+        return True
     are_faster = kernels.simd_path() in _FASTER_PRODUCTS and not _has_blas()
-    return "most" if are_faster and _can_compute(options) else "none"
+    return are_faster and _can_compute(options)
 
 
 def whose_kernels(options: Options) -> dict[str, str]:
@@ -63,13 +62,10 @@ def whose_kernels(options: Options) -> dict[str, str]:
         theirs = f"llama.cpp's: ours are for CPUs, and there are GPUs ({', '.join(_gpus())})"
     else:
         theirs = "llama.cpp's"
-    attention = "ours" if own_attention(options) else theirs
-    products: dict[Products, str] = {
-        "all": "ours",
-        "most": "ours; llama.cpp's where packed weights meet one or two tokens",
-        "none": theirs if attention == theirs else f"{theirs}: it is as fast here, or was not measured",
-    }
-    return {"attention": attention, "products": products[own_products(options)]}
+    attention = products = "ours" if own_attention(options) else theirs
+    if not own_products(options):
+        products = theirs if attention == theirs else f"{theirs}: it is as fast here, or was not measured"
+    return {"attention": attention, "products": products}
 
 
 def open_model(path: Path, options: Options) -> Model:
@@ -78,7 +74,7 @@ def open_model(path: Path, options: Options) -> Model:
     Raises:
         BadRequestError: see ``load_model``.
     """
-    repack = own_products(options) == "none"
+    repack = not own_products(options)
     return load_model(path, options.n_gpu_layers, options.devices, repack=repack)
 
 
@@ -86,7 +82,7 @@ def with_own_kernels(plan: ContextPlan, options: Options) -> ContextPlan:
     """Return a plan in which our kernels compute what they can."""
     is_own = own_attention(options)
     flash_attn = is_own or plan.flash_attn
-    return replace(plan, flash_attn=flash_attn, own_attention=is_own, products=own_products(options))
+    return replace(plan, flash_attn=flash_attn, own_attention=is_own, own_products=own_products(options))
 
 
 def check_batch_invariant(options: Options) -> None:

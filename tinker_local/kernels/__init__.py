@@ -216,9 +216,6 @@ class MappedRange:
         _kernels.forget_range(number)
 
 
-Products = Literal["none", "most", "all"]
-
-
 class GraphState:
     """What our kernels keep of one context's graphs; for `cb_eval_user_data`.
 
@@ -226,12 +223,11 @@ class GraphState:
         address: for llama.cpp; valid as long as this object lives.
 
     Args:
-        products: which matrix products are computed here. ``most`` leaves packed weights with one or two
-            rows to llama.cpp, which is faster. With ``all`` a row's bits do not depend on what is computed
-            with it.
+        products: whether matrix products are computed here. A row's bits do not depend then on what is
+            computed with it.
     """
 
-    def __init__(self, *, products: Products = "none") -> None:
+    def __init__(self, *, products: bool = False) -> None:
         self._state = _kernels.new_graph_state(products)
         self.address = _kernels.address_of_graph_state(self._state)
 

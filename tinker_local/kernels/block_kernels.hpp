@@ -142,6 +142,8 @@ float maximum_of(const float* x, int n_blocks) {
 
 #include "product_kernels.hpp"
 
+#include "packed_product_kernels.hpp"
+
 #include "attention_kernels.hpp"
 
 #include "activation_kernels.hpp"
@@ -149,5 +151,5 @@ float maximum_of(const float* x, int n_blocks) {
 constexpr tinker::SimdPath kernels(const char* name) {
   return {name, scan, weigh, sum_at_least, sums_at_least,
           find, maximum_of, attend, attention_scratch, attend_part, join_parts, part_size,
-          multiply_rows, activate};
+          multiply_rows, pack_row, packed_product, activate};
 }

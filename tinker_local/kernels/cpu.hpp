@@ -17,7 +17,7 @@ static inline int lowest_bit(unsigned a) {
 }
 
 #if defined(_M_X64)
-// Leaf 1 says FMA (bit 12) and OSXSAVE (27), leaf 7 AVX2 (5) and AVX-512F (16); the system must
+// Leaf 1 says FMA (bit 12) and OSXSAVE (27), leaf 7 AVX2 (5), AVX-512F (16) and AVX-512BW (30); the system must
 // also keep the registers, which XCR0 says.
 static inline bool has(int bit_of_leaf_7, unsigned long long registers) {
   int leaf1[4], leaf7[4];
@@ -27,7 +27,7 @@ static inline bool has(int bit_of_leaf_7, unsigned long long registers) {
   return usable && (_xgetbv(0) & registers) == registers && (leaf7[1] >> bit_of_leaf_7 & 1);
 }
 static inline bool has_avx2() { return has(5, 0x06); }
-static inline bool has_avx512() { return has(16, 0xE6); }
+static inline bool has_avx512() { return has(16, 0xE6) && has(30, 0xE6); }
 #endif
 
 #else
@@ -38,7 +38,7 @@ static inline int lowest_bit(unsigned a) { return __builtin_ctz(a); }
 static inline bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
-static inline bool has_avx512() { return __builtin_cpu_supports("avx512f"); }
+static inline bool has_avx512() { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw"); }
 #endif
 
 #endif

@@ -99,16 +99,6 @@ class Attention {
   const int64_t group_, n_rows_, n_tiles_;
 };
 
-// False where there is no memory for it.
-bool has_room(std::vector<float>& scratch, size_t n) {
-  try {
-    scratch.resize(std::max(n, scratch.size()));
-  } catch (const std::bad_alloc&) {
-    return false;
-  }
-  return true;
-}
-
 size_t needed(const Attention& attention) {
   return static_cast<size_t>(attention.n_units() * attention.n_parts()) * attention.part_size();
 }

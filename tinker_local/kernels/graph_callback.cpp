@@ -61,7 +61,7 @@ bool take_over(ggml::Tensor& node, const GraphOperation& ours, GraphState& state
 void begin_again(ggml::Tensor& node, const GraphOperation& ours, GraphState& state) {
   TakenOver params = TakenOver::of(node);
   params.custom.user_data = ours.prepare(node, state);
-  params.next_task = 0;
+  params.next_task = params.n_ready = 0;
   params.write_to(node);
 }
 

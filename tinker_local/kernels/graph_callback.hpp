@@ -28,7 +28,8 @@ struct GraphOperation {
 struct TakenOver {
   ggml::Custom custom;  // what ggml reads
   int32_t next_task;    // threads take tasks one by one, since some take longer than others
-  int32_t params[9];    // the first of the operation's own op_params
+  int32_t n_ready;      // tasks that are done, of those that others wait for
+  int32_t params[8];    // the first of the operation's own op_params
 
   static TakenOver of(const ggml::Tensor& node) {
     TakenOver result;
@@ -48,11 +49,14 @@ struct TakenOver {
 };
 static_assert(sizeof(TakenOver) <= sizeof(ggml::Tensor::op_params));
 
-// The number of a task that no other thread of this node has; there are none left from some number on.
-inline int32_t take_task(ggml::Tensor& node) {
-  char* params = reinterpret_cast<char*>(node.op_params);
-  return reinterpret_cast<std::atomic<int32_t>*>(params + offsetof(TakenOver, next_task))->fetch_add(1);
+inline std::atomic<int32_t>& counter(ggml::Tensor& node, size_t offset) {
+  return *reinterpret_cast<std::atomic<int32_t>*>(reinterpret_cast<char*>(node.op_params) + offset);
 }
+
+// The number of a task that no other thread of this node has; there are none left from some number on.
+inline int32_t take_task(ggml::Tensor& node) { return counter(node, offsetof(TakenOver, next_task)).fetch_add(1); }
+
+inline std::atomic<int32_t>& n_ready(ggml::Tensor& node) { return counter(node, offsetof(TakenOver, n_ready)); }
 
 // What a node's numbers are where there is no memory to compute them: NaN, which ends the requests.
 inline void fill_with_nan(ggml::Tensor& node) {

@@ -1,8 +1,10 @@
-// A node of a matrix product in tasks for llama.cpp's threads: some columns of one matrix for some rows.
+// A node of a matrix product in tasks for llama.cpp's threads: some columns of one matrix for some rows. Where
+// weights are packed, the first tasks turn activations to integers, and the others wait for those.
 #include "graph_products.hpp"
 
 #include <algorithm>
 #include <new>
+#include <thread>
 #include <vector>
 
 #include "simd_path.hpp"
@@ -15,6 +17,7 @@ using ggml::Tensor;
 constexpr int64_t kLanes = 16;
 constexpr int64_t kRowsOfTask = 128;  // where there would be too few tasks otherwise
 constexpr int64_t kTasksOfThread = 4;
+constexpr int64_t kPackedOfTask = 4096;  // activations turned to integers, at least
 
 // The rows that one matrix multiplies.
 struct Group {
@@ -25,19 +28,19 @@ struct Group {
 // All of a node's rows, by group. Each thread lists them for itself: that is cheap, and experts are only known
 // when the node is computed.
 struct Rows {
-  std::vector<ProductRow> rows;
+  struct Row {
+    int64_t input;  // its number among all rows of activations
+    float* output;
+  };
+  std::vector<Row> rows;
   std::vector<Group> groups;
-  std::vector<float> padded;  // inputs, with zeros up to whole lanes
-  std::vector<float> panel;
 
   void clear() {
     rows.clear();
     groups.clear();
   }
 
-  void add(const char* input, char* output) {
-    rows.push_back({reinterpret_cast<const float*>(input), reinterpret_cast<float*>(output)});
-  }
+  void add(int64_t input, char* output) { rows.push_back({input, reinterpret_cast<float*>(output)}); }
 
   void begin_group(const char* weights) { groups.push_back({weights, static_cast<int64_t>(rows.size()), 0}); }
 
@@ -45,20 +48,15 @@ struct Rows {
     groups.back().n = static_cast<int64_t>(rows.size()) - groups.back().first;
     if (!groups.back().n) groups.pop_back();
   }
-
-  // Copies of inputs that end within lanes.
-  void pad(int64_t size) {
-    if (size % kLanes == 0) return;
-    const int64_t width = (size + kLanes - 1) / kLanes * kLanes;
-    padded.assign(rows.size() * static_cast<size_t>(width), 0.0f);
-    float* to = padded.data();
-    for (ProductRow& row : rows) {
-      std::copy_n(row.input, size, to);
-      row.input = to;
-      to += width;
-    }
-  }
 };
+
+int64_t n_rows_of(const Tensor& tensor) { return tensor.ne[1] * tensor.ne[2] * tensor.ne[3]; }
+
+const float* row_of(const Tensor& tensor, int64_t number) {
+  const int64_t i1 = number % tensor.ne[1], i2 = number / tensor.ne[1] % tensor.ne[2];
+  const int64_t i3 = number / tensor.ne[1] / tensor.ne[2];
+  return reinterpret_cast<const float*>(tensor.data + i1 * tensor.nb[1] + i2 * tensor.nb[2] + i3 * tensor.nb[3]);
+}
 
 // Matrices lie in the third and fourth dimension; each multiplies the same number of neighbouring ones of the
 // activations.
@@ -71,7 +69,7 @@ void list_rows(const Tensor& node, Rows& list) {
       for (int64_t i3 = w3 * n3; i3 < (w3 + 1) * n3; ++i3) {
         for (int64_t i2 = w2 * n2; i2 < (w2 + 1) * n2; ++i2) {
           for (int64_t i1 = 0; i1 < inputs.ne[1]; ++i1) {
-            list.add(inputs.data + i1 * inputs.nb[1] + i2 * inputs.nb[2] + i3 * inputs.nb[3],
+            list.add(i1 + inputs.ne[1] * (i2 + inputs.ne[2] * i3),
                      node.data + i1 * node.nb[1] + i2 * node.nb[2] + i3 * node.nb[3]);
           }
         }
@@ -90,7 +88,7 @@ void list_rows_of_experts(const Tensor& node, Rows& list) {
       for (int64_t place = 0; place < ids.ne[0]; ++place) {
         const char* id = ids.data + place * ids.nb[0] + token * ids.nb[1];
         if (*reinterpret_cast<const int32_t*>(id) != expert) continue;
-        list.add(inputs.data + place % inputs.ne[1] * inputs.nb[1] + token * inputs.nb[2],
+        list.add(place % inputs.ne[1] + inputs.ne[1] * token,
                  node.data + place * node.nb[1] + token * node.nb[2]);
       }
     }
@@ -100,28 +98,15 @@ void list_rows_of_experts(const Tensor& node, Rows& list) {
 
 using List = void (*)(const Tensor& node, Rows& list);
 
-// False where there is no memory for it.
-bool is_ready(const Tensor& node, List list, Rows& rows) {
-  try {
-    rows.clear();
-    list(node, rows);
-    rows.pad(node.src[0]->ne[0]);
-    rows.panel.resize(kColumns * kSpan);
-  } catch (const std::bad_alloc&) {
-    return false;
-  }
-  return true;
-}
-
 // How a node is cut into tasks. Bits do not depend on it.
 struct Cut {
   int64_t columns, n_columns;  // of a task, and tasks side by side
   int64_t rows;
 
-  Cut(int64_t size, const std::vector<Group>& groups, int n_threads) {
+  Cut(int64_t size, const std::vector<Group>& groups, int64_t columns_of_panel, int n_threads) {
     const int64_t n_wanted = kTasksOfThread * n_threads, most = most_rows(groups);
-    const int64_t panels = std::max<int64_t>(1, size / (n_wanted * kColumns));
-    columns = most == 1 ? panels * kColumns : kColumns;
+    const int64_t panels = std::max<int64_t>(1, size / (n_wanted * columns_of_panel));
+    columns = most == 1 ? panels * columns_of_panel : columns_of_panel;
     n_columns = (size + columns - 1) / columns;
     const bool are_enough = n_columns * static_cast<int64_t>(groups.size()) >= n_wanted;
     rows = are_enough ? most : std::min(most, kRowsOfTask);
@@ -142,28 +127,133 @@ Weights weights_of(const Tensor& tensor, const Group& group) {
           static_cast<size_t>(kSpan / type.block_size) * type.block_bytes, type.to_float};
 }
 
-// Called in each of llama.cpp's threads. A thread without memory takes no tasks. The first one says so, since the
-// others may have none either.
-void compute(Tensor* node, List list, int thread, int n_threads) {
-  static thread_local Rows rows;
-  if (!is_ready(*node, list, rows)) {
-    if (thread == 0) fill_with_nan(*node);
-    return;
-  }
-  const int64_t size = node->ne[0];
-  const Cut cut(size, rows.groups, n_threads);
-  const SimdPath& simd = simd_path_in_use();
-  int64_t begin = 0;  // number of the group's first task
-  auto group = rows.groups.begin();
-  for (int64_t task; group != rows.groups.end();) {
-    task = take_task(*node);
-    for (; group != rows.groups.end() && task >= begin + cut.n_tasks(*group); ++group) begin += cut.n_tasks(*group);
-    if (group == rows.groups.end()) return;
+// A thread's own lists and memory, kept from node to node.
+template <class Row>
+struct Work {
+  Rows list;
+  std::vector<Row> rows;  // those of the list, as a kernel takes them
+  std::vector<float> padded;  // inputs, with zeros up to whole lanes
+  std::vector<float> panel;
+};
+
+// Takes tasks until there are none left, the first of which has the number `begin`.
+template <class Row, class Multiply>
+void multiply(Tensor& node, Work<Row>& work, int64_t columns_of_panel, int64_t begin, int64_t task, int n_threads,
+              Multiply kernel) {
+  const int64_t size = node.ne[0];
+  const std::vector<Group>& groups = work.list.groups;
+  const Cut cut(size, groups, columns_of_panel, n_threads);
+  for (auto group = groups.begin();; task = take_task(node)) {
+    for (; group != groups.end() && task >= begin + cut.n_tasks(*group); ++group) begin += cut.n_tasks(*group);
+    if (group == groups.end()) return;
     const int64_t column = (task - begin) % cut.n_columns * cut.columns;
     const int64_t row = (task - begin) / cut.n_columns * cut.rows;
-    simd.multiply_rows(weights_of(*node->src[0], *group), column,
-                       static_cast<int>(std::min(cut.columns, size - column)), rows.rows.data() + group->first + row,
-                       static_cast<int>(std::min(cut.rows, group->n - row)), rows.panel.data());
+    kernel(weights_of(*node.src[0], *group), column, static_cast<int>(std::min(cut.columns, size - column)),
+           work.rows.data() + group->first + row, static_cast<int>(std::min(cut.rows, group->n - row)),
+           work.panel.data());
+  }
+}
+
+// --- plain weights ---
+
+void list_plain(const Tensor& node, List list, Work<ProductRow>& work) {
+  const Tensor& inputs = *node.src[1];
+  const int64_t size = inputs.ne[0], width = (size + kLanes - 1) / kLanes * kLanes;
+  work.list.clear();
+  work.rows.clear();
+  list(node, work.list);
+  const size_t n = work.list.rows.size();
+  if (width != size) work.padded.assign(n * static_cast<size_t>(width), 0.0f);
+  float* padded = work.padded.data();
+  for (const Rows::Row& row : work.list.rows) {
+    const float* input = row_of(inputs, row.input);
+    if (width != size) {
+      std::copy_n(input, size, padded);
+      input = padded;
+      padded += width;
+    }
+    work.rows.push_back({input, row.output});
+  }
+  work.panel.resize(kPanelSize);
+}
+
+void compute_plain(Tensor& node, List list, int n_threads) {
+  static thread_local Work<ProductRow> work;
+  list_plain(node, list, work);
+  multiply(node, work, kColumns, 0, take_task(node), n_threads, simd_path_in_use().multiply_rows);
+}
+
+// --- packed weights ---
+
+// Activations of a node in integers, row by row: all numbers, then all runs.
+struct Packed {
+  int16_t* numbers;
+  Run* runs;
+  int64_t size;
+
+  Packed(const Tensor& inputs, std::vector<char>& memory) : size(inputs.ne[0]) {
+    numbers = reinterpret_cast<int16_t*>(memory.data());
+    runs = reinterpret_cast<Run*>(numbers + n_rows_of(inputs) * size);
+  }
+
+  static size_t n_bytes(const Tensor& inputs) {
+    const auto n = static_cast<size_t>(n_rows_of(inputs) * inputs.ne[0]);
+    return n * sizeof(int16_t) + n / kRun * sizeof(Run);
+  }
+
+  int16_t* numbers_of(int64_t row) const { return numbers + row * size; }
+  Run* runs_of(int64_t row) const { return runs + row * (size / kRun); }
+};
+
+// Takes the first tasks of a node, as long as there are any; returns the number of the next task. Then waits until
+// all activations are integers.
+int64_t pack_inputs(Tensor& node, const Packed& packed, const SimdPath& simd, int64_t& n_tasks) {
+  const Tensor& inputs = *node.src[1];
+  const int64_t n = n_rows_of(inputs), of_task = std::max<int64_t>(1, kPackedOfTask / inputs.ne[0]);
+  n_tasks = (n + of_task - 1) / of_task;
+  int64_t task;
+  while ((task = take_task(node)) < n_tasks) {
+    for (int64_t row = task * of_task; row < std::min(n, (task + 1) * of_task); ++row) {
+      simd.pack_row(row_of(inputs, row), inputs.ne[0], packed.numbers_of(row), packed.runs_of(row));
+    }
+    n_ready(node).fetch_add(1, std::memory_order_release);
+  }
+  while (n_ready(node).load(std::memory_order_acquire) < n_tasks) std::this_thread::yield();
+  return task;
+}
+
+void list_packed(const Tensor& node, List list, const Packed& packed, Work<PackedRow>& work) {
+  work.list.clear();
+  work.rows.clear();
+  list(node, work.list);
+  for (const Rows::Row& row : work.list.rows) {
+    work.rows.push_back({packed.numbers_of(row.input), packed.runs_of(row.input), row.output});
+  }
+  work.panel.resize(kPanelSize);
+}
+
+void compute_packed(Tensor& node, List list, MultiplyPacked kernel, std::vector<char>& memory, int n_threads) {
+  static thread_local Work<PackedRow> work;
+  const Packed packed(*node.src[1], memory);
+  list_packed(node, list, packed, work);
+  int64_t n_before;
+  const int64_t task = pack_inputs(node, packed, simd_path_in_use(), n_before);
+  multiply(node, work, kPackedColumns, n_before, task, n_threads, kernel);
+}
+
+// Called in each of llama.cpp's threads. A thread without memory takes no tasks. The first one says so, since the
+// others may have none either.
+void compute(Tensor* node, List list, int thread, int n_threads, void* state) {
+  GraphState& of_graph = *static_cast<GraphState*>(state);
+  of_graph.begin_computing();
+  try {
+    if (const MultiplyPacked kernel = simd_path_in_use().packed_product(node->src[0]->type)) {
+      compute_packed(*node, list, kernel, of_graph.packed, n_threads);
+    } else {
+      compute_plain(*node, list, n_threads);
+    }
+  } catch (const std::bad_alloc&) {
+    if (thread == 0) fill_with_nan(*node);
   }
 }
 
@@ -188,22 +278,17 @@ bool tinker::can_compute_product_of_experts(const Tensor& node) {
   return are_weights(*node.src[0]) && are_numbers(*node.src[1]) && are_numbers(node);
 }
 
-// Unpacking weights for very few rows takes longer than llama.cpp's products with rounded activations.
+// Null where there is no memory for the activations.
 void* tinker::prepare_product(const Tensor& node, GraphState& state) {
-  constexpr int64_t few = 2;
-  const bool is_packed = ggml::type_traits(node.src[0]->type).is_quantized;
-  const bool has_few_rows = node.ne[1] * node.ne[2] * node.ne[3] <= few;
-  const bool is_left = state.products == Products::none ||
-                       (state.products == Products::most && is_packed && has_few_rows);
-  return is_left ? nullptr : &state;
+  if (!state.owns_products) return nullptr;
+  if (!simd_path_in_use().packed_product(node.src[0]->type)) return &state;
+  return has_room(state.packed, Packed::n_bytes(*node.src[1])) ? &state : nullptr;
 }
 
 void tinker::compute_product(Tensor* node, int thread, int n_threads, void* state) {
-  static_cast<GraphState*>(state)->begin_computing();
-  compute(node, list_rows, thread, n_threads);
+  compute(node, list_rows, thread, n_threads, state);
 }
 
 void tinker::compute_product_of_experts(Tensor* node, int thread, int n_threads, void* state) {
-  static_cast<GraphState*>(state)->begin_computing();
-  compute(node, list_rows_of_experts, thread, n_threads);
+  compute(node, list_rows_of_experts, thread, n_threads, state);
 }

@@ -4,9 +4,11 @@
 // the graph is computed, and forgotten when the next graph begins.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <deque>
+#include <new>
 #include <vector>
 
 #include "kv_caches.hpp"
@@ -25,6 +27,17 @@ struct GraphMask {
       : seen(mask, positions), state(state) {}
 };
 
+// False where there is no memory for it.
+template <class T>
+bool has_room(std::vector<T>& memory, size_t n) {
+  try {
+    memory.resize(std::max(n, memory.size()));
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+  return true;
+}
+
 // Where the threads of a node leave the parts of units: one node is computed at a time.
 struct Workspace {
   static constexpr size_t kMostUnits = 1024;
@@ -34,16 +47,14 @@ struct Workspace {
   std::array<std::atomic<int32_t>, kMostUnits> n_done{};  // parts of each unit; 0 between nodes
 };
 
-// Which products are computed here: none, all but those of very few rows with packed weights, or all.
-enum class Products { none, most, all };
-
 class GraphState {
  public:
-  explicit GraphState(Products products) : products(products) {}
+  explicit GraphState(bool owns_products) : owns_products(owns_products) {}
 
   KvCaches caches;
   Workspace workspace;
-  const Products products;
+  std::vector<char> packed;  // activations of the product that is computed, where weights are packed
+  const bool owns_products;
   int64_t n_left = 0;  // nodes of our operations that were left to ggml
 
   // Said before each decode. What an earlier one left is over, whether or not it was computed.

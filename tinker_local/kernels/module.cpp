@@ -5,7 +5,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <map>
 #include <string>
 
 #include "abort_flag.hpp"
@@ -392,12 +391,8 @@ nb::object address_of_graph_callback(const nb::dict& addresses) {
 }
 
 // A capsule owns the state, as it does an abort flag.
-nb::capsule new_graph_state(const std::string& products) {
-  static const std::map<std::string, Products> names = {
-      {"none", Products::none}, {"most", Products::most}, {"all", Products::all}};
-  const auto found = names.find(products);
-  if (found == names.end()) wrong("products is '" + products + "', not none, most or all");
-  return nb::capsule(new GraphState(found->second),
+nb::capsule new_graph_state(bool products) {
+  return nb::capsule(new GraphState(products),
                      [](void* state) noexcept { delete static_cast<GraphState*>(state); });
 }
 

@@ -1,9 +1,15 @@
 // What a matrix product is computed of: rows of activations, and weights as a GGUF file has them.
 //
 // The promise: a row's numbers depend on that row and the weights alone, on every machine. So a number is
-// summed in one order, however many rows there are and whoever computes them: sixteen lanes, of which lane i
+// summed in one order, however many rows there are and whoever computes them.
+//
+// Plain weights (float32, float16, bfloat16, and what ggml unpacks to float32): sixteen lanes, of which lane i
 // takes the products i, i + 16, i + 32 .. by fused multiplications and additions. After every 512 products
 // the lanes are joined in halves, and the sums are added in order. Activations are not rounded.
+//
+// Packed weights (weight_kernels.hpp has their types): integers of at most eight bits, with a scale for each
+// group of 32 or 16. Activations are rounded to sixteen bits, with a scale for each run of 32. So a group's
+// sum is exact in integers, in any order. The groups' sums are added in order, in float32.
 #pragma once
 
 #include <cstddef>
@@ -11,12 +17,30 @@
 
 namespace tinker {
 
-constexpr int kColumns = 24;  // columns whose weights are unpacked together, for many rows
-constexpr int kSpan = 512;    // products after which the lanes are joined; a multiple of every block of weights
+constexpr int kSpan = 512;      // products after which the lanes are joined; a multiple of every block of weights
+constexpr int kColumns = 24;    // columns whose plain weights are unpacked together, for many rows
+constexpr int kRun = 32;        // activations that share a scale
+constexpr int kStretch = 256;   // packed weights of a row that are unpacked together; the largest block
+constexpr int kPackedColumns = 48;  // columns whose packed weights are
+constexpr size_t kPanelSize = static_cast<size_t>(kColumns) * kSpan;  // floats of scratch memory for either
 
 // One row of activations, and its outputs. After the last number there are zeros up to whole lanes.
 struct ProductRow {
   const float* input;
+  float* output;
+};
+
+// Of 32 activations: their scale, and the sums of the integers. NaN is the scale where an activation is no number.
+struct Run {
+  float scale;
+  float sum;         // of all 32, times the scale
+  int32_t halves[2];  // of the first and the last sixteen
+};
+
+// The same of activations in integers: an activation is about its integer times its run's scale.
+struct PackedRow {
+  const int16_t* numbers;
+  const Run* runs;
   float* output;
 };
 
@@ -32,5 +56,9 @@ struct Weights {
   size_t span_stride;  // bytes of 512 numbers
   ToFloat to_float;    // ggml's, for types that no kernel here unpacks
 };
+
+// Columns first .. first + n_columns of a product with packed weights; `panel` is scratch memory of kPanelSize.
+using MultiplyPacked = void (*)(const Weights& weights, int64_t first, int n_columns, const PackedRow* rows,
+                                int n_rows, float* panel);
 
 }  // namespace tinker

@@ -1,8 +1,8 @@
-// Matrix products over `Lanes` and `Strip`, as many of the sixteen lanes as a register has (see product.hpp for
-// the order of the sums, and weight_kernels.hpp for the types of weights).
+// Products with plain weights over `Lanes` and `Strip`, as many of the sixteen lanes as a register has (see
+// product.hpp for the order of the sums, and weight_kernels.hpp for the types of weights).
 //
-// Few rows: weights are unpacked in registers, since that is what takes the time. More rows: 24 columns
-// of 512 weights are unpacked to a panel once, and small tiles of rows and columns are summed in registers.
+// Few rows: weights are read in registers, since that is what takes the time. More rows: 24 columns of 512
+// weights are unpacked to a panel once, and small tiles of rows and columns are summed in registers.
 
 // Weights first .. first + n of a row, to float32, with zeros up to whole lanes. `first` is a multiple of 512.
 template <class Type>
@@ -10,22 +10,22 @@ void unpack(const char* row, int64_t first, int n, float* to) {
   const auto* block = reinterpret_cast<const uint8_t*>(row) + first / Type::kSize * Type::kBytes;
   int i = 0;
   for (; i + Type::kSize <= n; i += Type::kSize, block += Type::kBytes) {
-    Type::each(block, [&](int group, Lanes weights) { store(to + i + 16 * group, weights); });
+    for (int j = 0; j < Type::kSize; j += kLanes) store(to + i + j, Type::lanes(block, j / kLanes));
   }
   if (i < n) {  // of plain numbers only
     uint8_t rest[Type::kBytes] = {};
     memcpy(rest, block, static_cast<size_t>(n - i) * (Type::kBytes / Type::kSize));
-    Type::each(rest, [&](int, Lanes weights) { store(to + i, weights); });
+    store(to + i, Type::lanes(rest, 0));
   }
 }
 
 // The products of R rows with C columns.
 template <class Type, int R, int C>
 inline void dot_tile(const tinker::Weights& weights, int64_t first, const tinker::ProductRow* rows) {
-  const uint8_t* blocks[C];
+  const uint8_t* from[C];
   float totals[R][C] = {};
   for (int c = 0; c < C; ++c) {
-    blocks[c] = reinterpret_cast<const uint8_t*>(weights.data + static_cast<size_t>(first + c) * weights.stride);
+    from[c] = reinterpret_cast<const uint8_t*>(weights.data + static_cast<size_t>(first + c) * weights.stride);
   }
   for (int64_t k = 0; k < weights.size;) {
     const int64_t end = k + tinker::kSpan < weights.size ? k + tinker::kSpan : weights.size;
@@ -33,12 +33,10 @@ inline void dot_tile(const tinker::Weights& weights, int64_t first, const tinker
     for (int r = 0; r < R; ++r) {
       for (int c = 0; c < C; ++c) sums[r][c] = all(0.0f);
     }
-    for (; k < end; k += Type::kSize) {
-      for (int c = 0; c < C; ++c) {
-        Type::each(blocks[c], [&](int group, Lanes w) {
-          for (int r = 0; r < R; ++r) sums[r][c] = fma(load(rows[r].input + k + 16 * group), w, sums[r][c]);
-        });
-        blocks[c] += Type::kBytes;
+    for (; k < end; k += kLanes) {
+      for (int c = 0; c < C; ++c, from[c - 1] += Type::kBytes) {
+        const Lanes w = Type::lanes(from[c], 0);
+        for (int r = 0; r < R; ++r) sums[r][c] = fma(load(rows[r].input + k), w, sums[r][c]);
       }
     }
     for (int r = 0; r < R; ++r) {
@@ -57,7 +55,7 @@ void dot_columns(const tinker::Weights& weights, int64_t first, int n, const tin
   for (; c < n; ++c) dot_tile<Type, R, 1>(weights, first + c, rows);
 }
 
-// Products of few rows with n columns; their size is a multiple of the blocks'.
+// Products of few rows with n columns; their size is a multiple of the lanes.
 template <class Type>
 void dot(const tinker::Weights& weights, int64_t first, int n, const tinker::ProductRow* rows, int n_rows) {
   if (n_rows == 1) return dot_columns<Type, 1, 2>(weights, first, n, rows);
@@ -76,24 +74,19 @@ constexpr auto dot_of() {
   }
 }
 
-struct WeightType {
+struct PlainType {
   int32_t type;
-  int size;  // of a block
   void (*unpack)(const char* row, int64_t first, int n, float* to);
   void (*dot)(const tinker::Weights& weights, int64_t first, int n, const tinker::ProductRow* rows, int n_rows);
 };
 
 template <class... Types>
-const WeightType* find_type(int32_t type) {
-  static constexpr WeightType table[] = {{Types::kType, Types::kSize, unpack<Types>, dot_of<Types>()}...};
-  for (const WeightType& entry : table) {
+const PlainType* find_plain(int32_t type) {
+  static constexpr PlainType table[] = {{Types::kType, unpack<Types>, dot_of<Types>()}...};
+  for (const PlainType& entry : table) {
     if (entry.type == type) return &entry;
   }
   return nullptr;
-}
-
-inline const WeightType* weight_type(int32_t type) {
-  return find_type<F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4>(type);
 }
 
 // Adds to the outputs of R rows the products of n numbers with C columns of a panel.
@@ -140,7 +133,7 @@ inline void multiply_panel(const tinker::ProductRow* rows, int n_rows, int64_t k
   if (n_rows - r == 1) multiply_panel<1>(rows + r, k, panel, n, first, n_columns);
 }
 
-inline void unpack_panel(const tinker::Weights& weights, const WeightType* type, int64_t first, int n_columns,
+inline void unpack_panel(const tinker::Weights& weights, const PlainType* type, int64_t first, int n_columns,
                          int64_t k, int n, float* panel) {
   for (int c = 0; c < n_columns; ++c, panel += tinker::kSpan) {
     const char* row = weights.data + static_cast<size_t>(first + c) * weights.stride;
@@ -152,11 +145,11 @@ inline void unpack_panel(const tinker::Weights& weights, const WeightType* type,
   }
 }
 
-// Products of rows with n_columns columns from `first` on; `panel` has room for 24 times 512 numbers.
+// Products of rows with n_columns columns from `first` on.
 void multiply_rows(const tinker::Weights& weights, int64_t first, int n_columns, const tinker::ProductRow* rows,
                    int n_rows, float* panel) {
-  const WeightType* type = weight_type(weights.type);
-  if (n_rows <= kFewRows && type && weights.size % type->size == 0) {
+  const PlainType* type = find_plain<F32, F16, BF16>(weights.type);
+  if (n_rows <= kFewRows && type && weights.size % kLanes == 0) {
     return type->dot(weights, first, n_columns, rows, n_rows);
   }
   for (int done = 0; done < n_columns; done += tinker::kColumns) {

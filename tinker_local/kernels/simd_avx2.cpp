@@ -63,12 +63,9 @@ inline Lanes load_half(const uint16_t* p) { return {load_half8(p), load_half8(p 
 
 // --- weights ---
 
-inline Lanes from_int8(__m256i lo, __m256i hi) { return {_mm256_cvtepi32_ps(lo), _mm256_cvtepi32_ps(hi)}; }
-inline Lanes from_bytes(Bytes a) {
-  return from_int8(_mm256_cvtepu8_epi32(a.v), _mm256_cvtepu8_epi32(_mm_unpackhi_epi64(a.v, a.v)));
-}
 inline Lanes from_signed(Bytes a) {
-  return from_int8(_mm256_cvtepi8_epi32(a.v), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(a.v, a.v)));
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(a.v)),
+          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(a.v, a.v)))};
 }
 inline __m256 load_bfloat8(const uint16_t* p) {
   const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -83,6 +80,24 @@ inline Strip strip(float a) { return _mm256_set1_ps(a); }
 inline Strip load_strip(const float* p) { return _mm256_loadu_ps(p); }
 inline void store_strip(float* p, Strip a) { _mm256_storeu_ps(p, a); }
 inline Strip fma(Strip a, Strip b, Strip c) { return _mm256_fmadd_ps(a, b, c); }
+
+constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+inline Lanes rounded(Lanes a) { return {_mm256_round_ps(a.lo, kNearest), _mm256_round_ps(a.hi, kNearest)}; }
+inline void store_shorts(int16_t* p, Lanes a) {
+  const __m256i mixed = _mm256_packs_epi32(_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(mixed, 0xd8));
+}
+
+struct Ints {
+  __m256i v;
+};
+inline Ints no_ints() { return {_mm256_setzero_si256()}; }
+inline Ints load_pairs(const float* p) { return {_mm256_castps_si256(_mm256_loadu_ps(p))}; }
+inline Ints pair(const int16_t* p) { return {_mm256_set1_epi32(pair_at(p))}; }
+inline Ints add_products(Ints a, Ints b, Ints c) { return {_mm256_add_epi32(a.v, _mm256_madd_epi16(b.v, c.v))}; }
+inline Strip to_floats(Ints a, int less) { return _mm256_cvtepi32_ps(_mm256_sub_epi32(a.v, _mm256_set1_epi32(less))); }
+
+constexpr int kTileRows = 3, kTileStrips = 3;  // of packed weights; as many as registers hold
 
 constexpr int kFewRows = 4;  // rows up to which weights are unpacked in registers: faster, as measured
 

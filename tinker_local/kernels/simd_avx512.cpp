@@ -48,7 +48,6 @@ inline Lanes load_half(const uint16_t* p) {
 
 // --- weights ---
 
-inline Lanes from_bytes(Bytes a) { return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(a.v))}; }
 inline Lanes from_signed(Bytes a) { return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(a.v))}; }
 inline Lanes load_bfloat(const uint16_t* p) {
   const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
@@ -64,6 +63,24 @@ inline Strip strip(float a) { return _mm512_set1_ps(a); }
 inline Strip load_strip(const float* p) { return _mm512_loadu_ps(p); }
 inline void store_strip(float* p, Strip a) { _mm512_storeu_ps(p, a); }
 inline Strip fma(Strip a, Strip b, Strip c) { return _mm512_fmadd_ps(a, b, c); }
+
+inline Lanes rounded(Lanes a) {
+  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+inline void store_shorts(int16_t* p, Lanes a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a.v)));
+}
+
+struct Ints {
+  __m512i v;
+};
+inline Ints no_ints() { return {_mm512_setzero_si512()}; }
+inline Ints load_pairs(const float* p) { return {_mm512_castps_si512(_mm512_loadu_ps(p))}; }
+inline Ints pair(const int16_t* p) { return {_mm512_set1_epi32(pair_at(p))}; }
+inline Ints add_products(Ints a, Ints b, Ints c) { return {_mm512_add_epi32(a.v, _mm512_madd_epi16(b.v, c.v))}; }
+inline Strip to_floats(Ints a, int less) { return _mm512_cvtepi32_ps(_mm512_sub_epi32(a.v, _mm512_set1_epi32(less))); }
+
+constexpr int kTileRows = 6, kTileStrips = 3;  // of packed weights; as many as registers hold
 
 constexpr int kFewRows = 4;  // rows up to which weights are unpacked in registers: faster, as measured
 

@@ -115,11 +115,7 @@ inline Bytes spread_bits(const uint8_t* p) {
   const uint8x8_t place = vcreate_u8(0x8040201008040201);
   return {vtstq_u8(vcombine_u8(vdup_n_u8(p[0]), vdup_n_u8(p[1])), vcombine_u8(place, place))};
 }
-inline Lanes from_bytes(Bytes a) {
-  const uint16x8_t lo = vmovl_u8(vget_low_u8(a.v)), hi = vmovl_u8(vget_high_u8(a.v));
-  return {{vcvtq_f32_u32(vmovl_u16(vget_low_u16(lo))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(lo))),
-           vcvtq_f32_u32(vmovl_u16(vget_low_u16(hi))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(hi)))}};
-}
+inline Bytes equal(Bytes a, Bytes b) { return {vceqq_u8(a.v, b.v)}; }
 inline Lanes from_signed(Bytes a) {
   const int8x16_t b = vreinterpretq_s8_u8(a.v);
   const int16x8_t lo = vmovl_s8(vget_low_s8(b)), hi = vmovl_s8(vget_high_s8(b));
@@ -138,6 +134,78 @@ inline Strip strip(float a) { return vdupq_n_f32(a); }
 inline Strip load_strip(const float* p) { return vld1q_f32(p); }
 inline void store_strip(float* p, Strip a) { vst1q_f32(p, a); }
 inline Strip fma(Strip a, Strip b, Strip c) { return vfmaq_f32(c, a, b); }
+
+inline Lanes rounded(Lanes a) {
+  return each([&](int i) { return vrndnq_f32(a.v[i]); });
+}
+inline void store_shorts(int16_t* p, Lanes a) {
+  for (int i = 0; i < 4; ++i) vst1_s16(p + 4 * i, vqmovn_s32(vcvtq_s32_f32(a.v[i])));
+}
+
+// Sixteen integers of sixteen bits.
+struct Shorts {
+  int16x8_t lo, hi;
+};
+inline Shorts widen(Bytes a) {
+  return {vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(a.v))), vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(a.v)))};
+}
+inline Shorts widen_signed(Bytes a) {
+  const int8x16_t b = vreinterpretq_s8_u8(a.v);
+  return {vmovl_s8(vget_low_s8(b)), vmovl_s8(vget_high_s8(b))};
+}
+inline void store_pairs(float* p, Shorts a) {
+  vst1q_f32(p, vreinterpretq_f32_s16(a.lo));
+  vst1q_f32(p + 4, vreinterpretq_f32_s16(a.hi));
+}
+
+// Sums of a column's products, in four parts.
+struct Products {
+  int32x4_t v;
+};
+inline Products products(Shorts a, const int16_t* x) {
+  const int16x8_t lo = vld1q_s16(x), hi = vld1q_s16(x + 8);
+  int32x4_t sum = vmull_s16(vget_low_s16(a.lo), vget_low_s16(lo));
+  sum = vmlal_s16(sum, vget_high_s16(a.lo), vget_high_s16(lo));
+  sum = vmlal_s16(sum, vget_low_s16(a.hi), vget_low_s16(hi));
+  return {vmlal_s16(sum, vget_high_s16(a.hi), vget_high_s16(hi))};
+}
+inline Products operator+(Products a, Products b) { return {vaddq_s32(a.v, b.v)}; }
+
+// Four numbers, one of each column.
+struct Four {
+  float32x4_t v;
+};
+inline Four four(float a) { return {vdupq_n_f32(a)}; }
+inline Four load_four(const float* p) { return {vld1q_f32(p)}; }
+inline void store_four(float* p, Four a) { vst1q_f32(p, a.v); }
+inline Four operator*(Four a, Four b) { return {vmulq_f32(a.v, b.v)}; }
+inline Four fma(Four a, Four b, Four c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
+
+// The parts of each column added, less a number.
+inline Four join(const Products (&a)[4], int less) {
+  const int32x4_t whole = vpaddq_s32(vpaddq_s32(a[0].v, a[1].v), vpaddq_s32(a[2].v, a[3].v));
+  return {vcvtq_f32_s32(vsubq_s32(whole, vdupq_n_s32(less)))};
+}
+
+struct Ints {
+  int32x4_t v;
+};
+inline Ints no_ints() { return {vdupq_n_s32(0)}; }
+inline Ints load_pairs(const float* p) { return {vreinterpretq_s32_f32(vld1q_f32(p))}; }
+inline Ints pair(const int16_t* p) {
+  int32_t both;
+  memcpy(&both, p, sizeof both);
+  return {vdupq_n_s32(both)};
+}
+inline Ints add_products(Ints a, Ints b, Ints c) {
+  const int16x8_t x = vreinterpretq_s16_s32(b.v), y = vreinterpretq_s16_s32(c.v);
+  const int32x4_t low = vmull_s16(vget_low_s16(x), vget_low_s16(y));
+  const int32x4_t high = vmull_s16(vget_high_s16(x), vget_high_s16(y));
+  return {vaddq_s32(a.v, vpaddq_s32(low, high))};
+}
+inline Strip to_floats(Ints a, int less) { return vcvtq_f32_s32(vsubq_s32(a.v, vdupq_n_s32(less))); }
+
+constexpr int kTileRows = 4, kTileStrips = 4;  // of packed weights; as many as registers hold
 
 constexpr int kFewRows = 4;  // rows up to which weights are unpacked in registers: faster, as measured
 

@@ -52,10 +52,13 @@ struct SimdPath {
                      float* sums);
   size_t (*part_size)(int value_size);
 
-  // Columns first .. first + n_columns of a product, for some rows; `panel` is scratch memory for kColumns times
-  // kSpan numbers.
+  // Columns first .. first + n_columns of a product, for some rows; `panel` is scratch memory of kPanelSize.
   void (*multiply_rows)(const Weights& weights, int64_t first, int n_columns, const ProductRow* rows, int n_rows,
                         float* panel);
+
+  // Activations to integers, n of them, a multiple of 32; and the kernel for a type of packed weights, or null.
+  void (*pack_row)(const float* x, int64_t n, int16_t* numbers, Run* runs);
+  MultiplyPacked (*packed_product)(int32_t type);
 
   // y = GELU of x, times the gates where there are some. y may be x or the gates.
   void (*activate)(const float* x, const float* gates, int64_t n, Gelu form, float* y);

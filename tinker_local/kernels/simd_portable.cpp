@@ -167,8 +167,8 @@ inline Bytes look_up(Bytes table, Bytes places) {
 inline Bytes spread_bits(const uint8_t* p) {
   return each_byte([=](int i) { return p[i / 8] >> i % 8 & 1 ? 255 : 0; });
 }
-inline Lanes from_bytes(Bytes a) {
-  return each([&](int i) { return static_cast<float>(a.v[i]); });
+inline Bytes equal(Bytes a, Bytes b) {
+  return each_byte([&](int i) { return a.v[i] == b.v[i] ? 255 : 0; });
 }
 inline Lanes from_signed(Bytes a) {
   return each([&](int i) { return static_cast<float>(static_cast<int8_t>(a.v[i])); });
@@ -186,6 +186,92 @@ constexpr int kStrip = 16;
 inline Strip strip(float a) { return all(a); }
 inline Strip load_strip(const float* p) { return load(p); }
 inline void store_strip(float* p, Strip a) { store(p, a); }
+
+inline Lanes rounded(Lanes a) {
+  return each([&](int i) { return std::nearbyint(a.v[i]); });
+}
+inline void store_shorts(int16_t* p, Lanes a) {
+  for (int i = 0; i < 16; ++i) p[i] = std::abs(a.v[i]) < 32768 ? static_cast<int16_t>(a.v[i]) : 0;
+}
+
+// Sixteen integers of sixteen bits.
+struct Shorts {
+  int16_t v[16];
+};
+inline Shorts widen(Bytes a) {
+  Shorts r;
+  for (int i = 0; i < 16; ++i) r.v[i] = a.v[i];
+  return r;
+}
+inline Shorts widen_signed(Bytes a) {
+  Shorts r;
+  for (int i = 0; i < 16; ++i) r.v[i] = static_cast<int8_t>(a.v[i]);
+  return r;
+}
+inline void store_pairs(float* p, Shorts a) { std::memcpy(p, a.v, sizeof a.v); }
+
+struct Ints {
+  int32_t v[kStrip];
+};
+inline Ints no_ints() { return {}; }
+inline Ints load_pairs(const float* p) {
+  Ints r;
+  std::memcpy(r.v, p, sizeof r.v);
+  return r;
+}
+inline Ints pair(const int16_t* p) {
+  Ints r;
+  for (int i = 0; i < kStrip; ++i) std::memcpy(r.v + i, p, sizeof r.v[i]);
+  return r;
+}
+inline Ints add_products(Ints a, Ints b, Ints c) {
+  int16_t x[2 * kStrip], y[2 * kStrip];
+  std::memcpy(x, b.v, sizeof x);
+  std::memcpy(y, c.v, sizeof y);
+  for (int i = 0; i < kStrip; ++i) a.v[i] += x[2 * i] * y[2 * i] + x[2 * i + 1] * y[2 * i + 1];
+  return a;
+}
+inline Strip to_floats(Ints a, int less) {
+  return each([&](int i) { return static_cast<float>(a.v[i] - less); });
+}
+
+// The sum of a column's products.
+struct Products {
+  int32_t v;
+};
+inline Products products(Shorts a, const int16_t* x) {
+  Products sum{0};
+  for (int i = 0; i < 16; ++i) sum.v += a.v[i] * x[i];
+  return sum;
+}
+inline Products operator+(Products a, Products b) { return {a.v + b.v}; }
+
+// Four numbers, one of each column.
+struct Four {
+  float v[4];
+};
+template <class F>
+inline Four each_of_four(F f) {
+  return {{f(0), f(1), f(2), f(3)}};
+}
+inline Four four(float a) {
+  return each_of_four([=](int) { return a; });
+}
+inline Four load_four(const float* p) {
+  return each_of_four([=](int i) { return p[i]; });
+}
+inline void store_four(float* p, Four a) { std::memcpy(p, a.v, sizeof a.v); }
+inline Four operator*(Four a, Four b) {
+  return each_of_four([&](int i) { return a.v[i] * b.v[i]; });
+}
+inline Four fma(Four a, Four b, Four c) {
+  return each_of_four([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); });
+}
+inline Four join(const Products (&a)[4], int less) {
+  return each_of_four([&](int i) { return static_cast<float>(a[i].v - less); });
+}
+
+constexpr int kTileRows = 2, kTileStrips = 1;  // of packed weights
 
 constexpr int kFewRows = 0;  // rows up to which weights are unpacked in registers
 

@@ -39,3 +39,51 @@ inline Bytes spread_bits(const uint8_t* p) {
   const __m128i place = _mm_set1_epi64x(static_cast<long long>(0x8040201008040201));
   return {_mm_cmpeq_epi8(_mm_and_si128(twice, place), place)};
 }
+inline Bytes equal(Bytes a, Bytes b) { return {_mm_cmpeq_epi8(a.v, b.v)}; }
+
+// Sixteen integers of sixteen bits.
+struct Shorts {
+  __m256i v;
+};
+
+inline Shorts widen(Bytes a) { return {_mm256_cvtepu8_epi16(a.v)}; }
+inline Shorts widen_signed(Bytes a) { return {_mm256_cvtepi8_epi16(a.v)}; }
+inline void store_pairs(float* p, Shorts a) { _mm256_storeu_ps(p, _mm256_castsi256_ps(a.v)); }
+
+// Sums of a column's products, in eight parts.
+struct Products {
+  __m256i v;
+};
+
+inline Products products(Shorts a, const int16_t* x) {
+  return {_mm256_madd_epi16(a.v, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)))};
+}
+inline Products operator+(Products a, Products b) { return {_mm256_add_epi32(a.v, b.v)}; }
+
+// Four numbers, one of each column.
+struct Four {
+  __m128 v;
+};
+
+inline Four four(float a) { return {_mm_set1_ps(a)}; }
+inline Four load_four(const float* p) { return {_mm_loadu_ps(p)}; }
+inline void store_four(float* p, Four a) { _mm_storeu_ps(p, a.v); }
+inline Four operator*(Four a, Four b) { return {_mm_mul_ps(a.v, b.v)}; }
+inline Four fma(Four a, Four b, Four c) { return {_mm_fmadd_ps(a.v, b.v, c.v)}; }
+
+// The parts of each column added, less a number.
+inline Four join(const Products (&a)[4], int less) {
+  const auto halve = [](__m256i x, __m256i y) {
+    return _mm256_add_epi32(_mm256_unpacklo_epi32(x, y), _mm256_unpackhi_epi32(x, y));
+  };
+  const __m256i left = halve(a[0].v, a[1].v), right = halve(a[2].v, a[3].v);
+  const __m256i both = _mm256_add_epi32(_mm256_unpacklo_epi64(left, right), _mm256_unpackhi_epi64(left, right));
+  const __m128i whole = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+  return {_mm_cvtepi32_ps(_mm_sub_epi32(whole, _mm_set1_epi32(less)))};
+}
+
+inline int32_t pair_at(const int16_t* p) {
+  int32_t result;
+  memcpy(&result, p, sizeof result);
+  return result;
+}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinker_local.kernels import Products
 from tinker_local.llama.adapter import Adapter
 from tinker_local.llama.model import Model
 from tinker_local.options import KvType
@@ -48,7 +47,7 @@ class ContextPlan:
     adapter: Adapter | None = None
     lora_scale: float = 1.0
     own_attention: bool = False
-    products: Products = "none"
+    own_products: bool = False
 
     def needed_bytes(self, model: Model) -> int:
         """Return the bytes that a context takes, at least: cells, and logits as they are made and kept.

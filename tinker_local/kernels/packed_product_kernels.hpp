@@ -1,0 +1,231 @@
+// Products with packed weights (see product.hpp for the order of the sums, and weight_kernels.hpp for the types).
+//
+// Few rows: four columns at a time, whose integers are widened in registers. More rows: 48 columns of 256 weights
+// are unpacked to a panel once, in which neighbouring lanes are neighbouring columns. Tiles of rows and columns
+// are summed in registers.
+//
+// Over `Lanes`; `Strip` of kStrip floats and `Ints`, as many integers; `Shorts`, whose `Products` four columns
+// join to `Four` floats. The including file defines them.
+
+// Activations to integers. Sums are exact in float32.
+void pack_row(const float* x, int64_t n, int16_t* numbers, tinker::Run* runs) {
+  constexpr float largest = 32767, negligible = 1e-30f;
+  for (int64_t i = 0; i < n; i += tinker::kRun, ++runs) {
+    const Lanes a = load(x + i), b = load(x + i + kLanes), zero = all(0.0f);
+    const float most = maximum(max(max(a, zero - a), max(b, zero - b)));
+    const float spoiled = sum(fma(a, zero, b * zero));  // NaN if one is no number, else 0
+    const bool is_zero = most < negligible;
+    const Lanes by = all(is_zero ? 0.0f : largest / most);
+    const Lanes whole_a = rounded(a * by), whole_b = rounded(b * by);
+    store_shorts(numbers + i, whole_a);
+    store_shorts(numbers + i + kLanes, whole_b);
+    const float first = sum(whole_a), last = sum(whole_b);
+    runs->scale = is_zero ? spoiled : most / largest + spoiled;
+    runs->sum = (first + last) * runs->scale;
+    runs->halves[0] = static_cast<int32_t>(first);
+    runs->halves[1] = static_cast<int32_t>(last);
+  }
+}
+
+// Numbers of a row from k on, a multiple of 256.
+template <class Type>
+inline const uint8_t* stretch_of(const char* row, int64_t k) {
+  return reinterpret_cast<const uint8_t*>(row) + k / Type::kSize * Type::kBytes;
+}
+
+inline int runs_of_stretch(int64_t k, int64_t size) {
+  const int64_t left = size - k < tinker::kStretch ? size - k : tinker::kStretch;
+  return static_cast<int>(left / tinker::kRun);
+}
+
+// Scales and offsets of a stretch of one column, to a column of two tables.
+template <class Type, int width>
+inline void read_scales(const uint8_t* stretch, int n_runs, float* scales, float* offsets) {
+  constexpr int groups_of_run = tinker::kRun / Type::kGroup;
+  for (int g = 0; g < n_runs * groups_of_run; ++g) scales[g * width] = Type::scale(stretch, g);
+  if constexpr (Type::kHasOffset) {
+    for (int i = 0; i < n_runs; ++i) offsets[i * width] = Type::offset(stretch, i);
+  }
+}
+
+constexpr int kMostGroups = tinker::kStretch / 16, kMostRuns = tinker::kStretch / tinker::kRun;
+
+// --- few rows ---
+
+// Adds the products of a stretch of four columns with R rows.
+template <class Type, int R>
+inline void dot_stretch(const uint8_t* const (&stretches)[4], int64_t k, int n_runs, const tinker::PackedRow* rows,
+                        Four (&sums)[R]) {
+  float scales[kMostGroups][4], offsets[kMostRuns][4];
+  for (int c = 0; c < 4; ++c) read_scales<Type, 4>(stretches[c], n_runs, &scales[0][c], &offsets[0][c]);
+  for (int i = 0; i < n_runs; ++i) {
+    Numbers w[4];
+    for (int c = 0; c < 4; ++c) w[c] = Type::numbers(stretches[c], i);
+    for (int r = 0; r < R; ++r) {
+      const int16_t* x = rows[r].numbers + k + i * tinker::kRun;
+      const tinker::Run& run = rows[r].runs[k / tinker::kRun + i];
+      Products first[4], last[4];
+      for (int c = 0; c < 4; ++c) first[c] = products(w[c].first, x), last[c] = products(w[c].last, x + 16);
+      if constexpr (Type::kGroup == tinker::kRun) {
+        for (int c = 0; c < 4; ++c) first[c] = first[c] + last[c];
+        const Four whole = join(first, Type::kZero * (run.halves[0] + run.halves[1]));
+        sums[r] = fma(whole, load_four(scales[i]) * four(run.scale), sums[r]);
+      } else {
+        const Four low = join(first, Type::kZero * run.halves[0]), high = join(last, Type::kZero * run.halves[1]);
+        sums[r] = fma(low, load_four(scales[2 * i]) * four(run.scale), sums[r]);
+        sums[r] = fma(high, load_four(scales[2 * i + 1]) * four(run.scale), sums[r]);
+      }
+      if constexpr (Type::kHasOffset) sums[r] = fma(load_four(offsets[i]), four(run.sum), sums[r]);
+    }
+  }
+}
+
+// Columns first .. first + n of which there are at most four; what is left of four is another's once more.
+template <class Type, int R>
+inline void dot_four(const tinker::Weights& weights, int64_t first, int n, const tinker::PackedRow* rows) {
+  const char* columns[4];
+  for (int c = 0; c < 4; ++c) columns[c] = weights.data + static_cast<size_t>(first + (c < n ? c : 0)) * weights.stride;
+  Four sums[R];
+  for (int r = 0; r < R; ++r) sums[r] = four(0.0f);
+  for (int64_t k = 0; k < weights.size; k += tinker::kStretch) {
+    const uint8_t* stretches[4];
+    for (int c = 0; c < 4; ++c) stretches[c] = stretch_of<Type>(columns[c], k);
+    dot_stretch<Type, R>(stretches, k, runs_of_stretch(k, weights.size), rows, sums);
+  }
+  for (int r = 0; r < R; ++r) {
+    float found[4];
+    store_four(found, sums[r]);
+    memcpy(rows[r].output + first, found, static_cast<size_t>(n) * sizeof(float));
+  }
+}
+
+template <class Type, int R>
+void dot_packed(const tinker::Weights& weights, int64_t first, int n, const tinker::PackedRow* rows) {
+  for (int c = 0; c < n; c += 4) dot_four<Type, R>(weights, first + c, n - c < 4 ? n - c : 4, rows);
+}
+
+// --- more rows ---
+
+// 48 columns of a stretch. A pair is two neighbouring integers of a column, in the place of a float.
+struct Panel {
+  static constexpr int kPairs = tinker::kStretch / 2, kWidth = tinker::kPackedColumns;
+  float pairs[kPairs][kWidth];
+  float scales[kMostGroups][kWidth];
+  float offsets[kMostRuns][kWidth];
+};
+static_assert(sizeof(Panel) <= tinker::kPanelSize * sizeof(float));
+
+// Columns behind the last are the last one's once more.
+template <class Type>
+inline void unpack_packed(const tinker::Weights& weights, int64_t first, int n_columns, int64_t k, int n_runs,
+                          Panel& panel) {
+  const uint8_t* stretches[Panel::kWidth];
+  for (int c = 0; c < Panel::kWidth; ++c) {
+    const int64_t column = first + (c < n_columns ? c : n_columns - 1);
+    stretches[c] = stretch_of<Type>(weights.data + static_cast<size_t>(column) * weights.stride, k);
+    read_scales<Type, Panel::kWidth>(stretches[c], n_runs, &panel.scales[0][c], &panel.offsets[0][c]);
+  }
+  for (int i = 0; i < n_runs; ++i) {
+    for (int c = 0; c < Panel::kWidth; c += 16) {
+      float rows[16][16];
+      for (int j = 0; j < 16; ++j) {
+        const Numbers numbers = Type::numbers(stretches[c + j], i);
+        store_pairs(rows[j], numbers.first);
+        store_pairs(rows[j] + 8, numbers.last);
+      }
+      transpose16(rows[0], 16, panel.pairs[16 * i] + c, Panel::kWidth);
+    }
+  }
+}
+
+// Adds the products of R rows with V strips of a panel's columns to sums.
+template <class Type, int R, int V>
+inline void multiply_strips(const tinker::PackedRow* rows, int64_t k, int n_runs, const Panel& panel, int column,
+                            float (&sums)[R][V * kStrip]) {
+  constexpr int pairs = Type::kGroup / 2, groups_of_run = tinker::kRun / Type::kGroup;
+  for (int g = 0; g < n_runs * groups_of_run; ++g) {
+    Ints whole[R][V];
+    for (int r = 0; r < R; ++r) {
+      for (int v = 0; v < V; ++v) whole[r][v] = no_ints();
+    }
+    for (int j = 0; j < pairs; ++j) {
+      Ints w[V];
+      for (int v = 0; v < V; ++v) w[v] = load_pairs(panel.pairs[pairs * g + j] + column + v * kStrip);
+      for (int r = 0; r < R; ++r) {
+        const Ints x = pair(rows[r].numbers + k + Type::kGroup * g + 2 * j);
+        for (int v = 0; v < V; ++v) whole[r][v] = add_products(whole[r][v], w[v], x);
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      const tinker::Run& run = rows[r].runs[k / tinker::kRun + g / groups_of_run];
+      const int sum = groups_of_run == 1 ? run.halves[0] + run.halves[1] : run.halves[g % 2];
+      for (int v = 0; v < V; ++v) {
+        const int place = column + v * kStrip;
+        float* to = sums[r] + v * kStrip;
+        const Strip scale = load_strip(panel.scales[g] + place) * strip(run.scale);
+        Strip total = fma(to_floats(whole[r][v], Type::kZero * sum), scale, load_strip(to));
+        if constexpr (Type::kHasOffset) total = fma(load_strip(panel.offsets[g] + place), strip(run.sum), total);
+        store_strip(to, total);
+      }
+    }
+  }
+}
+
+template <class Type, int R>
+inline void multiply_packed_tile(const tinker::PackedRow* rows, int64_t k, int n_runs, const Panel& panel, int64_t first,
+                                 int n_columns) {
+  constexpr int width = kTileStrips * kStrip;
+  for (int c = 0; c < n_columns; c += width) {
+    const size_t n_bytes = static_cast<size_t>(n_columns - c < width ? n_columns - c : width) * sizeof(float);
+    float sums[R][width] = {};
+    for (int r = 0; k && r < R; ++r) memcpy(sums[r], rows[r].output + first + c, n_bytes);
+    multiply_strips<Type, R, kTileStrips>(rows, k, n_runs, panel, c, sums);
+    for (int r = 0; r < R; ++r) memcpy(rows[r].output + first + c, sums[r], n_bytes);
+  }
+}
+
+template <class Type, int R>
+inline void multiply_packed_panel(const tinker::PackedRow* rows, int n_rows, int64_t k, int n_runs, const Panel& panel,
+                                  int64_t first, int n_columns) {
+  for (; n_rows >= R; rows += R, n_rows -= R) {
+    multiply_packed_tile<Type, R>(rows, k, n_runs, panel, first, n_columns);
+  }
+  if constexpr (R > 1) {
+    if (n_rows) multiply_packed_panel<Type, R - 1>(rows, n_rows, k, n_runs, panel, first, n_columns);
+  }
+}
+
+template <class Type>
+void multiply_packed(const tinker::Weights& weights, int64_t first, int n_columns, const tinker::PackedRow* rows,
+                     int n_rows, float* memory) {
+  if (n_rows == 1) return dot_packed<Type, 1>(weights, first, n_columns, rows);
+  if (n_rows == 2) return dot_packed<Type, 2>(weights, first, n_columns, rows);
+  if (n_rows == 3) return dot_packed<Type, 3>(weights, first, n_columns, rows);
+  Panel& panel = *reinterpret_cast<Panel*>(memory);
+  for (int done = 0; done < n_columns; done += Panel::kWidth) {
+    const int columns = n_columns - done < Panel::kWidth ? n_columns - done : Panel::kWidth;
+    for (int64_t k = 0; k < weights.size; k += tinker::kStretch) {
+      const int n_runs = runs_of_stretch(k, weights.size);
+      unpack_packed<Type>(weights, first + done, columns, k, n_runs, panel);
+      multiply_packed_panel<Type, kTileRows>(rows, n_rows, k, n_runs, panel, first + done, columns);
+    }
+  }
+}
+
+template <class... Types>
+tinker::MultiplyPacked find_packed(int32_t type) {
+  struct Entry {
+    int32_t type;
+    tinker::MultiplyPacked multiply;
+  };
+  static constexpr Entry table[] = {{Types::kType, multiply_packed<Types>}...};
+  for (const Entry& entry : table) {
+    if (entry.type == type) return entry.multiply;
+  }
+  return nullptr;
+}
+
+// The kernel for a type of packed weights; null if there is none here.
+tinker::MultiplyPacked packed_product(int32_t type) {
+  return find_packed<Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4>(type);
+}
