@@ -92,9 +92,9 @@ class Options(BaseModel):
     )
     batch_invariant: bool = Field(
         default=False,
-        description="Give every request the same bits as if it ran alone, on the CPU. compute_logprobs "
-        "then repeats the log-probabilities of sampled tokens exactly. Only packed weights with one or two "
-        "tokens in a step become slower. Unset: False.",
+        description="Give every request the same bits as if it ran alone, on the CPU, or refuse the "
+        "model. compute_logprobs then repeats the log-probabilities of sampled tokens exactly. With AVX2 "
+        "both hold without it too, where our kernels compute everything: see doctor. Unset: False.",
     )
     n_contexts: int | None = Field(
         default=None,

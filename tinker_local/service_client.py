@@ -61,9 +61,10 @@ class ServiceClient(TelemetryProvider):
         prefix_cache: keep finished requests in the KV cache until the room is needed. A new request
             then starts from the longest prefix in the cache. If False, a request on an idle engine
             gives the same bits each time. Default: True.
-        batch_invariant: give every request the same bits as if it ran alone, on the CPU.
-            ``compute_logprobs`` then repeats the log-probabilities of sampled tokens exactly. Only
-            packed weights with one or two tokens in a step become slower. Default: False.
+        batch_invariant: give every request the same bits as if it ran alone, on the CPU, or refuse
+            the model. ``compute_logprobs`` then repeats the log-probabilities of sampled tokens
+            exactly. With AVX2 both hold without it too, where our kernels compute everything: see
+            doctor. Default: False.
         n_contexts: KV caches kept in memory, one for each model or adapter that was opened. Beyond
             this number those idle longest are released, and made again on use. Default: as many as
             fit half of the memory that the weights leave, at least 2.

@@ -104,7 +104,7 @@ def check_batch_invariant(options: Options) -> None:
 
 
 def batch_invariant_plan(plan: ContextPlan, model: Model) -> ContextPlan:
-    """Return a plan by which all products are ours.
+    """Return a plan that fails where a product or attention is not ours.
 
     Raises:
         BadRequestError: the model keeps states.
@@ -114,6 +114,7 @@ def batch_invariant_plan(plan: ContextPlan, model: Model) -> ContextPlan:
             f"batch_invariant: {model.path.name} is a recurrent or hybrid model, whose states llama.cpp "
             "computes in another order for many tokens than for one; open it without batch_invariant"
         )
+    plan = replace(plan, batch_invariant=True)
     if not _has_blas():
         return plan
     most = _N_BATCH_BESIDE_BLAS

@@ -33,9 +33,10 @@ mapped_ranges.hpp .cpp   memory of files: zeros where it can no longer be read, 
 simd_path.hpp            the functions that are compiled once for each instruction set
 block_kernels.hpp        those over blocks of logits, written once over sixteen lanes
 attention_kernels.hpp    attention, likewise
-product_kernels.hpp      matrix products, likewise
+product_kernels.hpp      matrix products with plain weights, likewise
+packed_product_kernels.hpp  those with packed weights, in integers
 activation_kernels.hpp   activations, likewise
-weight_kernels.hpp       the types of weights in GGUF files, to float32
+weight_kernels.hpp       the types of weights in GGUF files
 simd_*.cpp               the sixteen lanes in AVX-512, AVX2, NEON and plain C++
 x86.hpp, cpu.hpp         what two of them share, and which of them this CPU has
 pool.hpp                 threads that share the rows of a call
@@ -43,7 +44,7 @@ pool.hpp                 threads that share the rows of a call
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt

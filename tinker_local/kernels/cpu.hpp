@@ -1,9 +1,11 @@
-// What compilers name differently: bit scans, and what this processor can do. Static, so that no
+// What compilers name differently: bit scans, pauses, and what this processor can do. Static, so that no
 // two instruction sets share a symbol.
 #pragma once
 
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
+#elif defined(__x86_64__)
+#include <immintrin.h>
 #endif
 
 namespace tinker {
@@ -42,5 +44,14 @@ static inline bool has_avx512() { return __builtin_cpu_supports("avx512f") && __
 #endif
 
 #endif
+
+// Said in a loop that waits for another thread for a very short time.
+static inline void pause() {
+#if defined(_M_X64) || defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  __asm__ __volatile__("yield");
+#endif
+}
 
 }  // namespace tinker

@@ -1,12 +1,12 @@
 // A node of a matrix product in tasks for llama.cpp's threads: some columns of one matrix for some rows. Where
-// weights are packed, the first tasks turn activations to integers, and the others wait for those.
+// weights are packed, the first tasks turn activations to integers, if there are many, and the others wait for those.
 #include "graph_products.hpp"
 
 #include <algorithm>
 #include <new>
-#include <thread>
 #include <vector>
 
+#include "cpu.hpp"
 #include "simd_path.hpp"
 
 namespace {
@@ -18,6 +18,7 @@ constexpr int64_t kLanes = 16;
 constexpr int64_t kRowsOfTask = 128;  // where there would be too few tasks otherwise
 constexpr int64_t kTasksOfThread = 4;
 constexpr int64_t kPackedOfTask = 4096;  // activations turned to integers, at least
+constexpr int64_t kPackedAlone = 2 * kPackedOfTask;  // up to which each thread does it for itself
 
 // The rows that one matrix multiplies.
 struct Group {
@@ -205,20 +206,25 @@ struct Packed {
   Run* runs_of(int64_t row) const { return runs + row * (size / kRun); }
 };
 
-// Takes the first tasks of a node, as long as there are any; returns the number of the next task. Then waits until
-// all activations are integers.
-int64_t pack_inputs(Tensor& node, const Packed& packed, const SimdPath& simd, int64_t& n_tasks) {
+void pack_rows(const Tensor& inputs, int64_t first, int64_t end, const Packed& packed) {
+  const SimdPath& simd = simd_path_in_use();
+  for (int64_t row = first; row < end; ++row) {
+    simd.pack_row(row_of(inputs, row), inputs.ne[0], packed.numbers_of(row), packed.runs_of(row));
+  }
+}
+
+// Takes the first tasks of a node, of which there are n_tasks, as long as there are any. Then waits until all
+// activations are integers. Returns the number of the thread's next task.
+int64_t pack_together(Tensor& node, const Packed& packed, int64_t& n_tasks) {
   const Tensor& inputs = *node.src[1];
   const int64_t n = n_rows_of(inputs), of_task = std::max<int64_t>(1, kPackedOfTask / inputs.ne[0]);
   n_tasks = (n + of_task - 1) / of_task;
   int64_t task;
   while ((task = take_task(node)) < n_tasks) {
-    for (int64_t row = task * of_task; row < std::min(n, (task + 1) * of_task); ++row) {
-      simd.pack_row(row_of(inputs, row), inputs.ne[0], packed.numbers_of(row), packed.runs_of(row));
-    }
+    pack_rows(inputs, task * of_task, std::min(n, (task + 1) * of_task), packed);
     n_ready(node).fetch_add(1, std::memory_order_release);
   }
-  while (n_ready(node).load(std::memory_order_acquire) < n_tasks) std::this_thread::yield();
+  while (n_ready(node).load(std::memory_order_acquire) < n_tasks) pause();
   return task;
 }
 
@@ -232,12 +238,22 @@ void list_packed(const Tensor& node, List list, const Packed& packed, Work<Packe
   work.panel.resize(kPanelSize);
 }
 
-void compute_packed(Tensor& node, List list, MultiplyPacked kernel, std::vector<char>& memory, int n_threads) {
+// A few activations are turned to integers by each thread for itself: that is faster than to wait for another.
+void compute_packed(Tensor& node, List list, MultiplyPacked kernel, std::vector<char>& shared, int n_threads) {
   static thread_local Work<PackedRow> work;
-  const Packed packed(*node.src[1], memory);
+  static thread_local std::vector<char> own;
+  const Tensor& inputs = *node.src[1];
+  const bool is_alone = n_rows_of(inputs) * inputs.ne[0] <= kPackedAlone;
+  if (is_alone) own.resize(std::max(own.size(), Packed::n_bytes(inputs)));
+  const Packed packed(inputs, is_alone ? own : shared);
   list_packed(node, list, packed, work);
-  int64_t n_before;
-  const int64_t task = pack_inputs(node, packed, simd_path_in_use(), n_before);
+  int64_t n_before = 0, task;
+  if (is_alone) {
+    pack_rows(inputs, 0, n_rows_of(inputs), packed);
+    task = take_task(node);
+  } else {
+    task = pack_together(node, packed, n_before);
+  }
   multiply(node, work, kPackedColumns, n_before, task, n_threads, kernel);
 }
 

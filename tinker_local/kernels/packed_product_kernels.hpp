@@ -33,49 +33,65 @@ inline const uint8_t* stretch_of(const char* row, int64_t k) {
   return reinterpret_cast<const uint8_t*>(row) + k / Type::kSize * Type::kBytes;
 }
 
+// Phases of a type are known when the code is compiled.
+#if defined(__clang__)
+#define TINKER_UNROLLED _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define TINKER_UNROLLED _Pragma("GCC unroll 4")
+#else
+#define TINKER_UNROLLED
+#endif
+
 inline int runs_of_stretch(int64_t k, int64_t size) {
   const int64_t left = size - k < tinker::kStretch ? size - k : tinker::kStretch;
   return static_cast<int>(left / tinker::kRun);
 }
 
-// Scales and offsets of a stretch of one column, to a column of two tables.
-template <class Type, int width>
-inline void read_scales(const uint8_t* stretch, int n_runs, float* scales, float* offsets) {
-  constexpr int groups_of_run = tinker::kRun / Type::kGroup;
-  for (int g = 0; g < n_runs * groups_of_run; ++g) scales[g * width] = Type::scale(stretch, g);
+// --- few rows ---
+
+// Adds the products of one run of four columns with R rows.
+template <class Type, int R>
+inline void dot_run(const Numbers (&w)[4], const Scales (&scales)[4], int i, int64_t k, const tinker::PackedRow* rows,
+                    Four (&sums)[R]) {
+  constexpr bool is_whole = Type::kGroup == tinker::kRun;
+  const auto scale = [&](int g) {
+    return set_four(scales[0].scales[g], scales[1].scales[g], scales[2].scales[g], scales[3].scales[g]);
+  };
+  const Four low_scale = scale(is_whole ? i : 2 * i), high_scale = is_whole ? low_scale : scale(2 * i + 1);
+  Four offset = low_scale;
   if constexpr (Type::kHasOffset) {
-    for (int i = 0; i < n_runs; ++i) offsets[i * width] = Type::offset(stretch, i);
+    offset = set_four(scales[0].offsets[i], scales[1].offsets[i], scales[2].offsets[i], scales[3].offsets[i]);
+  }
+  for (int r = 0; r < R; ++r) {
+    const int16_t* x = rows[r].numbers + k + i * tinker::kRun;
+    const tinker::Run& run = rows[r].runs[k / tinker::kRun + i];
+    Products first[4], last[4];
+    for (int c = 0; c < 4; ++c) first[c] = products(w[c].first, x), last[c] = products(w[c].last, x + 16);
+    if constexpr (is_whole) {
+      for (int c = 0; c < 4; ++c) first[c] = first[c] + last[c];
+      const Four whole = join(first, Type::kZero * (run.halves[0] + run.halves[1]));
+      sums[r] = fma(whole, low_scale * four(run.scale), sums[r]);
+    } else {
+      const Four low = join(first, Type::kZero * run.halves[0]), high = join(last, Type::kZero * run.halves[1]);
+      sums[r] = fma(low, low_scale * four(run.scale), sums[r]);
+      sums[r] = fma(high, high_scale * four(run.scale), sums[r]);
+    }
+    if constexpr (Type::kHasOffset) sums[r] = fma(offset, four(run.sum), sums[r]);
   }
 }
 
-constexpr int kMostGroups = tinker::kStretch / 16, kMostRuns = tinker::kStretch / tinker::kRun;
-
-// --- few rows ---
-
-// Adds the products of a stretch of four columns with R rows.
+// The same of a stretch.
 template <class Type, int R>
 inline void dot_stretch(const uint8_t* const (&stretches)[4], int64_t k, int n_runs, const tinker::PackedRow* rows,
                         Four (&sums)[R]) {
-  float scales[kMostGroups][4], offsets[kMostRuns][4];
-  for (int c = 0; c < 4; ++c) read_scales<Type, 4>(stretches[c], n_runs, &scales[0][c], &offsets[0][c]);
-  for (int i = 0; i < n_runs; ++i) {
-    Numbers w[4];
-    for (int c = 0; c < 4; ++c) w[c] = Type::numbers(stretches[c], i);
-    for (int r = 0; r < R; ++r) {
-      const int16_t* x = rows[r].numbers + k + i * tinker::kRun;
-      const tinker::Run& run = rows[r].runs[k / tinker::kRun + i];
-      Products first[4], last[4];
-      for (int c = 0; c < 4; ++c) first[c] = products(w[c].first, x), last[c] = products(w[c].last, x + 16);
-      if constexpr (Type::kGroup == tinker::kRun) {
-        for (int c = 0; c < 4; ++c) first[c] = first[c] + last[c];
-        const Four whole = join(first, Type::kZero * (run.halves[0] + run.halves[1]));
-        sums[r] = fma(whole, load_four(scales[i]) * four(run.scale), sums[r]);
-      } else {
-        const Four low = join(first, Type::kZero * run.halves[0]), high = join(last, Type::kZero * run.halves[1]);
-        sums[r] = fma(low, load_four(scales[2 * i]) * four(run.scale), sums[r]);
-        sums[r] = fma(high, load_four(scales[2 * i + 1]) * four(run.scale), sums[r]);
-      }
-      if constexpr (Type::kHasOffset) sums[r] = fma(load_four(offsets[i]), four(run.sum), sums[r]);
+  Scales scales[4];
+  for (int c = 0; c < 4; ++c) Type::read_scales(stretches[c], n_runs, scales[c]);
+  for (int i = 0; i < n_runs; i += Type::kPhases) {
+    TINKER_UNROLLED
+    for (int phase = 0; phase < Type::kPhases; ++phase) {
+      Numbers w[4];
+      for (int c = 0; c < 4; ++c) w[c] = Type::numbers(stretches[c], i / Type::kPhases, phase);
+      dot_run<Type, R>(w, scales, i + phase, k, rows, sums);
     }
   }
 }
@@ -89,7 +105,12 @@ inline void dot_four(const tinker::Weights& weights, int64_t first, int n, const
   for (int r = 0; r < R; ++r) sums[r] = four(0.0f);
   for (int64_t k = 0; k < weights.size; k += tinker::kStretch) {
     const uint8_t* stretches[4];
-    for (int c = 0; c < 4; ++c) stretches[c] = stretch_of<Type>(columns[c], k);
+    for (int c = 0; c < 4; ++c) {
+      stretches[c] = stretch_of<Type>(columns[c], k);
+      for (int i = 0; i < tinker::kStretch / Type::kSize * Type::kBytes; i += 64) {
+        prefetch(reinterpret_cast<const float*>(stretches[c] + 4 * weights.stride + i));
+      }
+    }
     dot_stretch<Type, R>(stretches, k, runs_of_stretch(k, weights.size), rows, sums);
   }
   for (int r = 0; r < R; ++r) {
@@ -99,9 +120,18 @@ inline void dot_four(const tinker::Weights& weights, int64_t first, int n, const
   }
 }
 
+// R rows at a time, then what is left of them.
 template <class Type, int R>
-void dot_packed(const tinker::Weights& weights, int64_t first, int n, const tinker::PackedRow* rows) {
-  for (int c = 0; c < n; c += 4) dot_four<Type, R>(weights, first + c, n - c < 4 ? n - c : 4, rows);
+inline void dot_rows(const tinker::Weights& weights, int64_t first, int n, const tinker::PackedRow* rows, int n_rows) {
+  for (; n_rows >= R; rows += R, n_rows -= R) dot_four<Type, R>(weights, first, n, rows);
+  if constexpr (R > 1) {
+    if (n_rows) dot_rows<Type, R - 1>(weights, first, n, rows, n_rows);
+  }
+}
+
+template <class Type>
+void dot_packed(const tinker::Weights& weights, int64_t first, int n, const tinker::PackedRow* rows, int n_rows) {
+  for (int c = 0; c < n; c += 4) dot_rows<Type, 4>(weights, first + c, n - c < 4 ? n - c : 4, rows, n_rows);
 }
 
 // --- more rows ---
@@ -119,17 +149,21 @@ static_assert(sizeof(Panel) <= tinker::kPanelSize * sizeof(float));
 template <class Type>
 inline void unpack_packed(const tinker::Weights& weights, int64_t first, int n_columns, int64_t k, int n_runs,
                           Panel& panel) {
+  constexpr int groups_of_run = tinker::kRun / Type::kGroup;
   const uint8_t* stretches[Panel::kWidth];
   for (int c = 0; c < Panel::kWidth; ++c) {
     const int64_t column = first + (c < n_columns ? c : n_columns - 1);
     stretches[c] = stretch_of<Type>(weights.data + static_cast<size_t>(column) * weights.stride, k);
-    read_scales<Type, Panel::kWidth>(stretches[c], n_runs, &panel.scales[0][c], &panel.offsets[0][c]);
+    Scales scales;
+    Type::read_scales(stretches[c], n_runs, scales);
+    for (int g = 0; g < n_runs * groups_of_run; ++g) panel.scales[g][c] = scales.scales[g];
+    for (int i = 0; Type::kHasOffset && i < n_runs; ++i) panel.offsets[i][c] = scales.offsets[i];
   }
   for (int i = 0; i < n_runs; ++i) {
     for (int c = 0; c < Panel::kWidth; c += 16) {
       float rows[16][16];
       for (int j = 0; j < 16; ++j) {
-        const Numbers numbers = Type::numbers(stretches[c + j], i);
+        const Numbers numbers = Type::numbers(stretches[c + j], i / Type::kPhases, i % Type::kPhases);
         store_pairs(rows[j], numbers.first);
         store_pairs(rows[j] + 8, numbers.last);
       }
@@ -198,9 +232,7 @@ inline void multiply_packed_panel(const tinker::PackedRow* rows, int n_rows, int
 template <class Type>
 void multiply_packed(const tinker::Weights& weights, int64_t first, int n_columns, const tinker::PackedRow* rows,
                      int n_rows, float* memory) {
-  if (n_rows == 1) return dot_packed<Type, 1>(weights, first, n_columns, rows);
-  if (n_rows == 2) return dot_packed<Type, 2>(weights, first, n_columns, rows);
-  if (n_rows == 3) return dot_packed<Type, 3>(weights, first, n_columns, rows);
+  if (n_rows <= kFewPackedRows) return dot_packed<Type>(weights, first, n_columns, rows, n_rows);
   Panel& panel = *reinterpret_cast<Panel*>(memory);
   for (int done = 0; done < n_columns; done += Panel::kWidth) {
     const int columns = n_columns - done < Panel::kWidth ? n_columns - done : Panel::kWidth;

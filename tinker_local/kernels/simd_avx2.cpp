@@ -63,6 +63,10 @@ inline Lanes load_half(const uint16_t* p) { return {load_half8(p), load_half8(p 
 
 // --- weights ---
 
+inline Lanes from_bytes(Bytes a) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(a.v)),
+          _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(a.v, a.v)))};
+}
 inline Lanes from_signed(Bytes a) {
   return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(a.v)),
           _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(a.v, a.v)))};
@@ -97,6 +101,7 @@ inline Ints pair(const int16_t* p) { return {_mm256_set1_epi32(pair_at(p))}; }
 inline Ints add_products(Ints a, Ints b, Ints c) { return {_mm256_add_epi32(a.v, _mm256_madd_epi16(b.v, c.v))}; }
 inline Strip to_floats(Ints a, int less) { return _mm256_cvtepi32_ps(_mm256_sub_epi32(a.v, _mm256_set1_epi32(less))); }
 
+constexpr int kFewPackedRows = 8;  // rows up to which packed weights are widened in registers: measured
 constexpr int kTileRows = 3, kTileStrips = 3;  // of packed weights; as many as registers hold
 
 constexpr int kFewRows = 4;  // rows up to which weights are unpacked in registers: faster, as measured

@@ -48,6 +48,7 @@ inline Lanes load_half(const uint16_t* p) {
 
 // --- weights ---
 
+inline Lanes from_bytes(Bytes a) { return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(a.v))}; }
 inline Lanes from_signed(Bytes a) { return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(a.v))}; }
 inline Lanes load_bfloat(const uint16_t* p) {
   const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
@@ -80,6 +81,7 @@ inline Ints pair(const int16_t* p) { return {_mm512_set1_epi32(pair_at(p))}; }
 inline Ints add_products(Ints a, Ints b, Ints c) { return {_mm512_add_epi32(a.v, _mm512_madd_epi16(b.v, c.v))}; }
 inline Strip to_floats(Ints a, int less) { return _mm512_cvtepi32_ps(_mm512_sub_epi32(a.v, _mm512_set1_epi32(less))); }
 
+constexpr int kFewPackedRows = 8;  // rows up to which packed weights are widened in registers: measured
 constexpr int kTileRows = 6, kTileStrips = 3;  // of packed weights; as many as registers hold
 
 constexpr int kFewRows = 4;  // rows up to which weights are unpacked in registers: faster, as measured

@@ -116,6 +116,11 @@ inline Bytes spread_bits(const uint8_t* p) {
   return {vtstq_u8(vcombine_u8(vdup_n_u8(p[0]), vdup_n_u8(p[1])), vcombine_u8(place, place))};
 }
 inline Bytes equal(Bytes a, Bytes b) { return {vceqq_u8(a.v, b.v)}; }
+inline Lanes from_bytes(Bytes a) {
+  const uint16x8_t lo = vmovl_u8(vget_low_u8(a.v)), hi = vmovl_u8(vget_high_u8(a.v));
+  return {{vcvtq_f32_u32(vmovl_u16(vget_low_u16(lo))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(lo))),
+           vcvtq_f32_u32(vmovl_u16(vget_low_u16(hi))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(hi)))}};
+}
 inline Lanes from_signed(Bytes a) {
   const int8x16_t b = vreinterpretq_s8_u8(a.v);
   const int16x8_t lo = vmovl_s8(vget_low_s8(b)), hi = vmovl_s8(vget_high_s8(b));
@@ -176,7 +181,10 @@ struct Four {
   float32x4_t v;
 };
 inline Four four(float a) { return {vdupq_n_f32(a)}; }
-inline Four load_four(const float* p) { return {vld1q_f32(p)}; }
+inline Four set_four(float a, float b, float c, float d) {
+  const float all_four[4] = {a, b, c, d};
+  return {vld1q_f32(all_four)};
+}
 inline void store_four(float* p, Four a) { vst1q_f32(p, a.v); }
 inline Four operator*(Four a, Four b) { return {vmulq_f32(a.v, b.v)}; }
 inline Four fma(Four a, Four b, Four c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
@@ -205,6 +213,7 @@ inline Ints add_products(Ints a, Ints b, Ints c) {
 }
 inline Strip to_floats(Ints a, int less) { return vcvtq_f32_s32(vsubq_s32(a.v, vdupq_n_s32(less))); }
 
+constexpr int kFewPackedRows = 8;  // rows up to which packed weights are widened in registers: measured
 constexpr int kTileRows = 4, kTileStrips = 4;  // of packed weights; as many as registers hold
 
 constexpr int kFewRows = 4;  // rows up to which weights are unpacked in registers: faster, as measured

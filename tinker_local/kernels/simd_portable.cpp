@@ -170,6 +170,9 @@ inline Bytes spread_bits(const uint8_t* p) {
 inline Bytes equal(Bytes a, Bytes b) {
   return each_byte([&](int i) { return a.v[i] == b.v[i] ? 255 : 0; });
 }
+inline Lanes from_bytes(Bytes a) {
+  return each([&](int i) { return static_cast<float>(a.v[i]); });
+}
 inline Lanes from_signed(Bytes a) {
   return each([&](int i) { return static_cast<float>(static_cast<int8_t>(a.v[i])); });
 }
@@ -257,9 +260,7 @@ inline Four each_of_four(F f) {
 inline Four four(float a) {
   return each_of_four([=](int) { return a; });
 }
-inline Four load_four(const float* p) {
-  return each_of_four([=](int i) { return p[i]; });
-}
+inline Four set_four(float a, float b, float c, float d) { return {{a, b, c, d}}; }
 inline void store_four(float* p, Four a) { std::memcpy(p, a.v, sizeof a.v); }
 inline Four operator*(Four a, Four b) {
   return each_of_four([&](int i) { return a.v[i] * b.v[i]; });
@@ -271,6 +272,7 @@ inline Four join(const Products (&a)[4], int less) {
   return each_of_four([&](int i) { return static_cast<float>(a[i].v - less); });
 }
 
+constexpr int kFewPackedRows = 8;  // rows up to which packed weights are widened in registers: measured
 constexpr int kTileRows = 2, kTileStrips = 1;  // of packed weights
 
 constexpr int kFewRows = 0;  // rows up to which weights are unpacked in registers

@@ -24,8 +24,15 @@ struct BF16 {
 // --- packed numbers ---
 //
 // A stretch is 256 weights of a row, or what is left of it: one block, or several of 32. `numbers` gives the
-// integers of a run of 32. A weight is its integer, less kZero, times the scale of its group of kGroup; where
-// kHasOffset, plus the offset of its run. Scales and offsets are products of at most two numbers, rounded once.
+// integers of run `phase` of the runs that are packed alike, kPhases of them. A weight is its integer, less kZero,
+// times the scale of its group of kGroup; where kHasOffset, plus the offset of its run. `read_scales` gives both
+// for a stretch. They are products of at most two numbers, rounded once.
+
+constexpr int kMostGroups = tinker::kStretch / 16, kMostRuns = tinker::kStretch / tinker::kRun;
+
+struct Scales {
+  float scales[kMostGroups], offsets[kMostRuns];
+};
 
 inline float half_at(const uint8_t* p) {
   uint16_t half;
@@ -51,25 +58,27 @@ inline Numbers nibbles_with_fifth_bits(const uint8_t* fifth, Bytes a) {
 // Blocks of 32 with a scale that is float16, and perhaps an offset behind it.
 template <int bytes_of_block, int zero, bool has_offset>
 struct Simple {
-  static constexpr int kBytes = bytes_of_block, kSize = 32, kGroup = 32, kZero = zero;
+  static constexpr int kBytes = bytes_of_block, kSize = 32, kGroup = 32, kPhases = 1, kZero = zero;
   static constexpr bool kHasOffset = has_offset;
-  static float scale(const uint8_t* stretch, int run) { return half_at(stretch + run * kBytes); }
-  static float offset(const uint8_t* stretch, int run) { return half_at(stretch + run * kBytes + 2); }
+  static void read_scales(const uint8_t* stretch, int n_runs, Scales& to) {
+    for (int i = 0; i < n_runs; ++i) to.scales[i] = half_at(stretch + i * kBytes);
+    for (int i = 0; has_offset && i < n_runs; ++i) to.offsets[i] = half_at(stretch + i * kBytes + 2);
+  }
 };
 
 struct Q4_0 : Simple<18, 8, false> {
   static constexpr int kType = 2;
-  static Numbers numbers(const uint8_t* stretch, int run) { return nibbles(load_bytes(stretch + run * kBytes + 2)); }
+  static Numbers numbers(const uint8_t* stretch, int run, int) { return nibbles(load_bytes(stretch + run * kBytes + 2)); }
 };
 
 struct Q4_1 : Simple<20, 0, true> {
   static constexpr int kType = 3;
-  static Numbers numbers(const uint8_t* stretch, int run) { return nibbles(load_bytes(stretch + run * kBytes + 4)); }
+  static Numbers numbers(const uint8_t* stretch, int run, int) { return nibbles(load_bytes(stretch + run * kBytes + 4)); }
 };
 
 struct Q5_0 : Simple<22, 16, false> {
   static constexpr int kType = 6;
-  static Numbers numbers(const uint8_t* stretch, int run) {
+  static Numbers numbers(const uint8_t* stretch, int run, int) {
     const uint8_t* block = stretch + run * kBytes;
     return nibbles_with_fifth_bits(block + 2, load_bytes(block + 6));
   }
@@ -77,7 +86,7 @@ struct Q5_0 : Simple<22, 16, false> {
 
 struct Q5_1 : Simple<24, 0, true> {
   static constexpr int kType = 7;
-  static Numbers numbers(const uint8_t* stretch, int run) {
+  static Numbers numbers(const uint8_t* stretch, int run, int) {
     const uint8_t* block = stretch + run * kBytes;
     return nibbles_with_fifth_bits(block + 4, load_bytes(block + 8));
   }
@@ -85,7 +94,7 @@ struct Q5_1 : Simple<24, 0, true> {
 
 struct Q8_0 : Simple<34, 0, false> {
   static constexpr int kType = 8;
-  static Numbers numbers(const uint8_t* stretch, int run) {
+  static Numbers numbers(const uint8_t* stretch, int run, int) {
     const uint8_t* block = stretch + run * kBytes;
     return {widen_signed(load_bytes(block + 2)), widen_signed(load_bytes(block + 18))};
   }
@@ -104,53 +113,64 @@ constexpr int8_t kNonLinear[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 
 
 struct IQ4_NL : Simple<18, 0, false> {
   static constexpr int kType = 20;
-  static Numbers numbers(const uint8_t* stretch, int run) {
+  static Numbers numbers(const uint8_t* stretch, int run, int) {
     return looked_up(kNonLinear, stretch + run * kBytes + 2);
   }
 };
 
-// OCP Microscaling Formats 1.0: a power of two, and 4-bit floats, here doubled.
+// 2^(e - 128) for each byte e.
+struct PowersOfTwo {
+  float of[256] = {0x1p-128f};
+  constexpr PowersOfTwo() {
+    for (int e = 1; e < 256; ++e) of[e] = 2 * of[e - 1];
+  }
+};
+constexpr PowersOfTwo kPowersOfTwo;
+
+// OCP Microscaling Formats 1.0: a power of two, here half of it, and 4-bit floats, here doubled.
 struct MXFP4 : Simple<17, 0, false> {
   static constexpr int kType = 39;
   static constexpr int8_t kDoubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-  static Numbers numbers(const uint8_t* stretch, int run) { return looked_up(kDoubled, stretch + run * kBytes + 1); }
-  static float scale(const uint8_t* stretch, int run) {
-    const uint32_t e = stretch[run * kBytes], word = e < 2 ? 0x00200000u << e : (e - 1) << 23;
-    float half_of_scale;
-    memcpy(&half_of_scale, &word, sizeof word);
-    return half_of_scale;
+  static Numbers numbers(const uint8_t* stretch, int run, int) {
+    return looked_up(kDoubled, stretch + run * kBytes + 1);
+  }
+  static void read_scales(const uint8_t* stretch, int n_runs, Scales& to) {
+    for (int i = 0; i < n_runs; ++i) to.scales[i] = kPowersOfTwo.of[stretch[i * kBytes]];
   }
 };
 
 // Blocks of 256.
-template <int bytes_of_block, int group, int zero, bool has_offset>
+template <int bytes_of_block, int group, int phases, int zero, bool has_offset>
 struct Large {
-  static constexpr int kBytes = bytes_of_block, kSize = 256, kGroup = group, kZero = zero;
+  static constexpr int kBytes = bytes_of_block, kSize = 256, kGroup = group, kPhases = phases, kZero = zero;
   static constexpr bool kHasOffset = has_offset;
 };
 
-// A scale and an offset of six bits for each eighth of a block, all in twelve bytes (get_scale_min_k4).
+// A scale and an offset of six bits for each eighth of a block, all in twelve bytes: four times the lower bits of
+// scales 0 to 3, of offsets 0 to 3, and of both 4 to 7; the first two have the upper bits of 4 to 7 on top.
 template <int bytes_of_block>
-struct Eighths : Large<bytes_of_block, 32, 0, true> {
-  static float scale(const uint8_t* block, int i) {
-    const uint8_t* p = block + 4;
-    const int six_bits = i < 4 ? p[i] & 63 : (p[4 + i] & 15) | (p[i - 4] >> 6) << 4;
-    return half_at(block) * static_cast<float>(six_bits);
-  }
-  static float offset(const uint8_t* block, int i) {
-    const uint8_t* p = block + 4;
-    const int six_bits = i < 4 ? p[4 + i] & 63 : p[4 + i] >> 4 | (p[i] >> 6) << 4;
-    return -(half_at(block + 2) * static_cast<float>(six_bits));
+struct Eighths : Large<bytes_of_block, 32, 2, 0, true> {
+  static void read_scales(const uint8_t* block, int, Scales& to) {
+    uint32_t packed[3];
+    memcpy(packed, block + 4, sizeof packed);
+    const uint32_t low = 0x0f0f0f0f, six = 0x3f3f3f3f, two = 0x30303030;
+    const uint32_t words[4] = {packed[0] & six, (packed[2] & low) | (packed[0] >> 2 & two), packed[1] & six,
+                               (packed[2] >> 4 & low) | (packed[1] >> 2 & two)};
+    float lanes[kLanes];
+    store(lanes, from_bytes(load_bytes(words)));
+    const float scale = half_at(block), offset = -half_at(block + 2);
+    for (int i = 0; i < kMostRuns; ++i) to.scales[i] = scale * lanes[i];
+    for (int i = 0; i < kMostRuns; ++i) to.offsets[i] = offset * lanes[8 + i];
   }
 };
 
 // In quarters of 64: the lower bits of 32 bytes, then their upper bits.
 struct Q4_K : Eighths<144> {
   static constexpr int kType = 12;
-  static Numbers numbers(const uint8_t* block, int run) {
-    const uint8_t* packed = block + 16 + 32 * (run / 2);
+  static Numbers numbers(const uint8_t* block, int quarter, int phase) {
+    const uint8_t* packed = block + 16 + 32 * quarter;
     const Bytes first = load_bytes(packed), last = load_bytes(packed + 16);
-    if (run % 2) return {widen(high_nibbles(first)), widen(high_nibbles(last))};
+    if (phase) return {widen(high_nibbles(first)), widen(high_nibbles(last))};
     return {widen(low_nibbles(first)), widen(low_nibbles(last))};
   }
 };
@@ -158,50 +178,59 @@ struct Q4_K : Eighths<144> {
 // The same, with the fifth bits of eighth i in the bits of place i of 32 bytes.
 struct Q5_K : Eighths<176> {
   static constexpr int kType = 13;
-  static Numbers numbers(const uint8_t* block, int run) {
-    return {widen(of_sixteen(block, run, 0)), widen(of_sixteen(block, run, 16))};
+  static Numbers numbers(const uint8_t* block, int quarter, int phase) {
+    return {widen(sixteen(block, quarter, phase, 0)), widen(sixteen(block, quarter, phase, 16))};
   }
 
  private:
-  static Bytes of_sixteen(const uint8_t* block, int run, int first) {
-    const Bytes packed = load_bytes(block + 48 + 32 * (run / 2) + first);
-    const Bytes four = run % 2 ? high_nibbles(packed) : low_nibbles(packed);
-    const Bytes place = bytes(1 << run);
+  static Bytes sixteen(const uint8_t* block, int quarter, int phase, int first) {
+    const Bytes packed = load_bytes(block + 48 + 32 * quarter + first);
+    const Bytes four = phase ? high_nibbles(packed) : low_nibbles(packed);
+    const Bytes place = bytes(1 << (2 * quarter + phase));
     return four | (equal(load_bytes(block + 16 + first) & place, place) & bytes(16));
   }
 };
 
 // In halves of 128: four bits in 64 bytes, of which the lower come first, and two more in 32 bytes, of which the
 // lowest come first. Each sixteen numbers have a scale.
-struct Q6_K : Large<210, 16, 32, false> {
+struct Q6_K : Large<210, 16, 4, 32, false> {
   static constexpr int kType = 14;
-  static float scale(const uint8_t* block, int group) {
-    return half_at(block + 208) * static_cast<float>(static_cast<int8_t>(block[192 + group]));
+  static void read_scales(const uint8_t* block, int, Scales& to) {
+    store(to.scales, from_signed(load_bytes(block + 192)) * all(half_at(block + 208)));
   }
-  static Numbers numbers(const uint8_t* block, int run) {
-    return {widen(of_sixteen(block, run, 0)), widen(of_sixteen(block, run, 16))};
+  static Numbers numbers(const uint8_t* block, int half, int phase) {
+    return {widen(sixteen(block, half, phase, 0)), widen(sixteen(block, half, phase, 16))};
   }
 
  private:
-  static Bytes of_sixteen(const uint8_t* block, int run, int first) {
-    const int half = run / 4, quarter = run % 4;
-    const Bytes packed = load_bytes(block + 64 * half + 32 * (quarter % 2) + first);
+  static Bytes sixteen(const uint8_t* block, int half, int phase, int first) {
+    const Bytes packed = load_bytes(block + 64 * half + 32 * (phase % 2) + first);
     const Bytes upper = load_bytes(block + 128 + 32 * half + first);
-    switch (quarter) {
-      case 0: return low_nibbles(packed) | shift_left<4>(upper & bytes(3));
-      case 1: return low_nibbles(packed) | shift_left<2>(upper & bytes(12));
-      case 2: return high_nibbles(packed) | (upper & bytes(48));
-      default: return high_nibbles(packed) | shift_right<2>(upper & bytes(192));
-    }
+    if (phase == 0) return low_nibbles(packed) | shift_left<4>(upper & bytes(3));
+    if (phase == 1) return low_nibbles(packed) | shift_left<2>(upper & bytes(12));
+    if (phase == 2) return high_nibbles(packed) | (upper & bytes(48));
+    return high_nibbles(packed) | shift_right<2>(upper & bytes(192));
   }
 };
 
-struct IQ4_XS : Large<136, 32, 0, false> {
+// Scales have four bits each in four bytes, and two more in two bytes, all lowest first.
+struct IQ4_XS : Large<136, 32, 1, 0, false> {
   static constexpr int kType = 23;
-  static Numbers numbers(const uint8_t* block, int run) { return looked_up(kNonLinear, block + 8 + 16 * run); }
-  static float scale(const uint8_t* block, int i) {
-    const int high = block[2] | block[3] << 8;
-    const int six_bits = (block[4 + i / 2] >> 4 * (i % 2) & 15) | (high >> 2 * i & 3) << 4;
-    return half_at(block) * static_cast<float>(six_bits - 32);
+  static Numbers numbers(const uint8_t* block, int run, int) { return looked_up(kNonLinear, block + 8 + 16 * run); }
+  static void read_scales(const uint8_t* block, int, Scales& to) {
+    uint16_t twos;
+    uint32_t fours;
+    memcpy(&twos, block + 2, sizeof twos);
+    memcpy(&fours, block + 4, sizeof fours);
+    const uint64_t six_bits[2] = {spread(fours, 16, 0x0f0f0f0f0f0f0f0f) | spread(twos, 24, 0x0303030303030303) << 4, 0};
+    store(to.scales, (from_bytes(load_bytes(six_bits)) - all(32.0f)) * all(half_at(block)));
+  }
+
+ private:
+  // Eight small numbers, packed, to a byte each: halves are moved apart by `by`, then halves of halves.
+  static uint64_t spread(uint64_t packed, int by, uint64_t mask) {
+    packed = (packed | packed << by) & (by == 16 ? 0x0000ffff0000ffff : 0x000000ff000000ff);
+    packed = (packed | packed << by / 2) & (by == 16 ? 0x00ff00ff00ff00ff : 0x000f000f000f000f);
+    return (packed | packed << by / 4) & mask;
   }
 };

@@ -66,7 +66,7 @@ struct Four {
 };
 
 inline Four four(float a) { return {_mm_set1_ps(a)}; }
-inline Four load_four(const float* p) { return {_mm_loadu_ps(p)}; }
+inline Four set_four(float a, float b, float c, float d) { return {_mm_setr_ps(a, b, c, d)}; }
 inline void store_four(float* p, Four a) { _mm_storeu_ps(p, a.v); }
 inline Four operator*(Four a, Four b) { return {_mm_mul_ps(a.v, b.v)}; }
 inline Four fma(Four a, Four b, Four c) { return {_mm_fmadd_ps(a.v, b.v, c.v)}; }

@@ -130,7 +130,7 @@ class Context:
         self.model.files.check_read()
         if code != 0:
             raise DecodeError(code)
-        if self.plan.products == "all" and self._graphs.n_left:
+        if self.plan.batch_invariant and self._graphs.n_left:
             raise RequestFailedError(
                 f"batch_invariant: llama.cpp computes products of {self.model.path.name} by its own "
                 "kernels, chosen by the size of the batch; open the model without batch_invariant"
@@ -203,7 +203,7 @@ def _parameters(plan: ContextPlan, graphs: kernels.GraphState) -> Any:
     params.type_k = _CACHE_TYPES[plan.kv_type]
     params.type_v = _CACHE_TYPES[plan.kv_type]
     params.flash_attn_type = _FLASH_ATTN[plan.flash_attn]
-    if plan.own_attention or plan.products != "none":
+    if plan.own_attention or plan.own_products:
         params.cb_eval = ctypes.cast(graph_callback() or 0, llama_cpp.ggml_backend_sched_eval_callback)
         params.cb_eval_user_data = graphs.address
     params.offload_kqv = plan.kv_offload

@@ -32,8 +32,8 @@ class ContextPlan:
         adapter: a LoRA of the same model.
         lora_scale: how strongly the adapter counts.
         own_attention: whether our kernel computes flash attention, in place of ggml's.
-        products: which matrix products our kernels compute, beside attention; see ``kernels.GraphState``.
-            Weights must not be repacked.
+        own_products: whether our kernels compute products of weights, which must not be repacked.
+        batch_invariant: whether a decode fails if llama.cpp's kernels compute attention or a product.
     """
 
     n_ctx: int
@@ -48,6 +48,7 @@ class ContextPlan:
     lora_scale: float = 1.0
     own_attention: bool = False
     own_products: bool = False
+    batch_invariant: bool = False
 
     def needed_bytes(self, model: Model) -> int:
         """Return the bytes that a context takes, at least: cells, and logits as they are made and kept.
