@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.long import few
 from tests.random_model import write_random_model
 from tinker_local import BadRequestError, InternalServerError, ServiceClient
 from tinker_local.llama.context import Context
@@ -95,11 +96,14 @@ tinker_local.ServiceClient(n_ctx=64).create_sampling_client(base_model=sys.argv[
 
 @pytest.mark.parametrize(
     ("setup", "talks"),
-    [
-        ("", False),
-        ("logging.basicConfig(level='INFO')", False),
-        ("logging.basicConfig(level='DEBUG')", True),
-    ],
+    few(
+        2,
+        [
+            ("logging.basicConfig(level='INFO')", False),
+            ("logging.basicConfig(level='DEBUG')", True),
+            ("", False),
+        ],
+    ),
 )
 def test_llama_cpp_is_silent_unless_debugging(setup: str, talks: bool, model_path: Path) -> None:
     done = subprocess.run(
