@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
+import random
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -244,6 +247,48 @@ def test_bodies_that_are_no_request(caller: Caller) -> None:
         assert caller.post("/v1/completions", body).status == 400
     answer = caller.post("/v1/completions", {"model": "absent", "prompt": "x"})
     assert (answer.status, answer.json()["error"]["param"]) == (404, "model")
+
+
+VALUES = [
+    *(None, True, -1, 3, 0.5, 1e308, 2**64, 10**30, float("nan"), "", "a", "\ud800", "\0", "9" * 5000),
+    *([], [1], ["a"], [[1]], [None], [{}], [1] * 600, {}, {"1": -100}, {"65": 5e9}, {"a": [1]}),
+]
+
+
+def test_mutated_requests_are_answered(chats: Caller) -> None:
+    rng = random.Random(0)
+    bases: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/completions", {"prompt": [1, 2], "max_tokens": 1, "logprobs": 1, "echo": True, "n": 2}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}),
+        ("/tokenize", {"prompt": "ab"}),
+        ("/detokenize", {"tokens": [1]}),
+    ]
+    names = [*CompletionFields.model_fields, *ChatFields.model_fields]
+    seen = set[int]()
+    for _ in range(400):
+        path, body = rng.choice(bases)
+        raw = json.dumps(body | {rng.choice([*names, *body]): rng.choice(VALUES)}).encode()
+        if rng.random() < 0.2:
+            at = rng.randrange(len(raw))
+            raw = raw[:at] + rng.randbytes(1) + raw[at + 1 :]
+        answer = chats.begin("POST", path, raw).result(60)
+        assert answer.status in (200, 400, 404), raw
+        assert b"failed" not in answer.body, raw
+        seen.add(answer.status)
+    assert seen == {200, 400, 404}
+
+
+def test_prompts_are_logged_only_if_asked(
+    chats: Caller, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    with caplog.at_level(logging.INFO, "tinker_local.serve"):
+        chat(chats, content="a secret")
+        assert "a secret" not in caplog.text
+        service = ServiceClient(models_dir=tmp_path)
+        with service, Caller(app(service, logs_prompts=True)) as telling:
+            body = {"model": "absent", "messages": [{"role": "user", "content": "no secret"}]}
+            telling.post("/v1/chat/completions", body)
+    assert "no secret" in caplog.text
 
 
 def test_neutral_fields_pass(caller: Caller) -> None:

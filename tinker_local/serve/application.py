@@ -77,7 +77,7 @@ def app(
     )
     parts: list[TinkerApi | OpenAiApi] = [
         TinkerApi(serving.models, serving.metrics, service.create_rest_client()),
-        OpenAiApi(serving.models),
+        OpenAiApi(serving.models, logs_prompts=serving.logs_prompts),
     ]
     guard = Middleware(Guard, access=serving.access, limits=serving.limits, metrics=serving.metrics)
     return Starlette(

@@ -56,10 +56,11 @@ class OpenAiApi:
 
     Args:
         models: names -> clients.
+        logs_prompts: whether the log may have prompts.
     """
 
-    def __init__(self, models: ServedModels) -> None:
-        self._models, self._began = models, int(time.time())
+    def __init__(self, models: ServedModels, *, logs_prompts: bool = False) -> None:
+        self._models, self._logs_prompts, self._began = models, logs_prompts, int(time.time())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -94,6 +95,9 @@ class OpenAiApi:
     ) -> Response:
         fields = await _fields(request, kind)
         with _naming(fields):
+            if self._logs_prompts:
+                said = getattr(fields, "prompt", None) or getattr(fields, "messages", None)
+                logger.info("%s asks %s for %r", request.state.request_id, fields.model, said)
             client = await self._open(fields.model)
             asked = await asyncio.to_thread(make, fields, client)  # runs the chat template
             work = Work(client, asked.prompts, asked.ask)
