@@ -25,6 +25,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "attention.head_count": ("num_attention_heads", "n_head"),
     "attention.head_count_kv": ("num_key_value_heads",),
     "attention.key_length": ("head_dim",),
+    "attention.compress_ratios": ("compress_ratios",),
+    "attention.indexer.kpool": ("index_kpool",),
     "attention.kv_lora_rank": ("kv_lora_rank",),
     "attention.q_lora_rank": ("q_lora_rank",),
     "attention.value_length_mla": ("v_head_dim",),
@@ -40,6 +42,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "feed_forward_length": ("intermediate_size", "n_inner"),
     "expert_shared_count": ("n_shared_experts",),
     "leading_dense_block_count": ("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers"),
+    "hash_layer_count": ("num_hash_layers",),
     "moe_latent_size": ("moe_latent_size",),
     "interleave_moe_layer_step": ("interleave_moe_layer_step",),
     "kda.head_dim": ("linear_head_dim",),
@@ -122,6 +125,8 @@ def _config(keys: Mapping[str, Any], shapes: Shapes, name: str) -> dict[str, Any
     if name == "ernie4_5-moe":
         shared = keys.get("expert_shared_feed_forward_length", 0)
         config["moe_num_shared_experts"] = shared // keys["expert_feed_forward_length"]
+    if name == "deepseek4":
+        del config["layer_types"]
     if name == "falcon-h1":
         config |= _multipliers(keys)
     if name == "granitehybrid" and "expert_count" not in keys:

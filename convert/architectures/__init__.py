@@ -7,6 +7,7 @@ mixture.py       the plain decoder with experts
 nearest.py       what to say of an architecture that is not known
 experts.py       experts as stacks of matrices
 mamba.py         recurrent layers
+hyper_connections.py  residual streams that mix
 rotary.py        scaled rotary positions
 llama.py, qwen.py, gemma.py ...  the families
 """
@@ -16,12 +17,14 @@ from __future__ import annotations
 from convert.architectures.apertus import Apertus
 from convert.architectures.architecture import Architecture, Target
 from convert.architectures.deepseek import DeepSeekV3, KimiK25
+from convert.architectures.deepseek4 import DeepSeekV4
 from convert.architectures.deepseek_sparse import DeepSeekV32, GlmMoeDsa
 from convert.architectures.ernie4_5 import Ernie45, Ernie45Moe
 from convert.architectures.exaone4 import Exaone4
 from convert.architectures.falcon_h1 import FalconH1
 from convert.architectures.gemma import Gemma, Gemma2, Gemma3
 from convert.architectures.glm4moe import Glm4Moe
+from convert.architectures.glm5_next import Glm5Next
 from convert.architectures.gpt2 import Gpt2
 from convert.architectures.gptoss import GptOss
 from convert.architectures.granite import Granite, GraniteMoe
@@ -51,6 +54,7 @@ FAMILIES: tuple[type[Architecture], ...] = (
     Apertus,
     DeepSeekV3,
     DeepSeekV32,
+    DeepSeekV4,
     Ernie45,
     Ernie45Moe,
     Exaone4,
@@ -59,6 +63,7 @@ FAMILIES: tuple[type[Architecture], ...] = (
     Gemma2,
     Gemma3,
     Glm4Moe,
+    Glm5Next,
     GlmMoeDsa,
     Gpt2,
     GptOss,

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from convert.architectures.architecture import Target, Value
+from convert.architectures.architecture import Architecture, Target, Value
 from convert.architectures.deepseek import DeepSeekV3
 from convert.errors import CheckpointError, UnsupportedError
 
 INDEXER = {"attn_q_b": "wq_b", "attn_k": "wk", "proj": "weights_proj", "k_norm": "k_norm"}
 """An indexer's tensors: llama.cpp's names and the checkpoint's."""
+
+
+def indexer_targets(model: Architecture, ours: str, theirs: str) -> Iterator[Target]:
+    """Yield the tensors of a layer's indexer."""
+    for name, source in INDEXER.items():
+        yield model.take(f"{ours}{name}.weight", f"{theirs}{source}.weight")
+    yield model.take(f"{ours}k_norm.bias", f"{theirs}k_norm.bias")
 
 
 class DeepSeekV32(DeepSeekV3):
@@ -45,11 +52,8 @@ class DeepSeekV32(DeepSeekV3):
         yield from super().targets()
         for i, is_full in enumerate(self.full_indexers()):
             theirs = f"{self.prefix}layers.{i}.self_attn.indexer."
-            if not is_full:
-                continue
-            for name, source in INDEXER.items():
-                yield self.take(f"blk.{i}.indexer.{name}.weight", f"{theirs}{source}.weight")
-            yield self.take(f"blk.{i}.indexer.k_norm.bias", f"{theirs}k_norm.bias")
+            if is_full:
+                yield from indexer_targets(self, f"blk.{i}.indexer.", theirs)
 
     def full_indexers(self) -> list[bool]:
         """Return for each layer whether it has an indexer of its own; all have."""

@@ -35,15 +35,17 @@ DELTA = {
 class KimiLinear(DeepSeekV3):
     """DeepSeek-V3's experts and latent attention, which nothing rotates, in every fourth layer or so."""
 
-    names = ("KimiLinearForCausalLM",)
-    gguf_name = "kimi-linear"
+    names: ClassVar[tuple[str, ...]] = ("KimiLinearForCausalLM",)
+    gguf_name: str = "kimi-linear"
     needs_output = True
+    decay_axes: ClassVar[tuple[int, ...]] = (1,)
+    """The axes that llama.cpp's ``ssm_a`` has besides the heads."""
     renamed: ClassVar[Mapping[str, str]] = {
         r"\.block_sparse_moe\.": ".mlp.",
         r"\.self_attn\.(f_a_proj|f_b_proj|dt_bias|A_log)": r".self_attn.forget_gate.\1",
         **NUMBERED,
     }
-    without_lora = (
+    without_lora: ClassVar[tuple[str, ...]] = (
         *DeepSeekV3.without_lora,
         "blk.*.attn_k.weight",
         "blk.*.attn_v.weight",
@@ -141,11 +143,10 @@ class KimiLinear(DeepSeekV3):
         decay = self.vector(f"{ours}ssm_a", f"{theirs}forget_gate.A_log", self.n_heads)
 
         def decays() -> Array:
-            return -np.exp(np.concatenate(list(decay.pieces())).astype(np.float32))[:, None]
+            numbers = np.concatenate(list(decay.pieces())).astype(np.float32)
+            return -np.exp(numbers).reshape(self.n_heads, *self.decay_axes)
 
-        yield Target(
-            decay.name, (self.n_heads, 1), decay.sources, lambda: iter([decays()]), is_matrix=False
-        )
+        yield self.compute(decay.name, (self.n_heads, *self.decay_axes), decay.sources, decays, is_matrix=False)
 
     def _kernels(self, ours: str, theirs: str) -> Iterator[Target]:
         """Yield the convolutions of queries, keys and values: apart, or one over the other."""

@@ -198,6 +198,29 @@ PUBLISHED: list[tuple[Settings, dict[str, Value]]] = [
         },
     ),
     (
+        published.GLM_53_FLASH,
+        {
+            "glm5-next.attention.head_count_kv": [int(i % 4 == 3) for i in range(45)],
+            "glm5-next.attention.indexer.kpool": 16,
+            "glm5-next.kda.gate_lower_bound": -5.0,
+            "glm5-next.leading_dense_block_count": 3,
+            "glm5-next.rope.dimension_count": 0,
+        },
+    ),
+    (
+        published.DEEPSEEK_V4_FLASH,
+        {
+            "deepseek4.attention.compress_ratios": [0, 0, *[4, 128] * 20, 4],
+            "deepseek4.attention.compress_rope_freq_base": 160000.0,
+            "deepseek4.hash_layer_count": 3,
+            "deepseek4.rope.dimension_count": 64,
+            "deepseek4.rope.freq_base": 10000.0,
+            "deepseek4.rope.scaling.factor": 16.0,
+            "deepseek4.rope.scaling.original_context_length": 65536,
+            "deepseek4.swiglu_clamp_exp": [10.0] * 43,
+        },
+    ),
+    (
         published.FALCON_H1_0_5B,
         {
             "falcon-h1.ssm.inner_size": 1536,
@@ -290,6 +313,27 @@ REFUSED: list[tuple[Settings, Settings, str]] = [
     (published.LLAMA_4_SCOUT, {"attn_temperature_tuning": 0}, "attn_temperature_tuning"),
     (published.LLAMA_4_SCOUT, {"no_rope_layers": [1, 0] * 24}, "no_rope_layers"),
     (published.LLAMA_4_MAVERICK, {"moe_layers": [0, 1]}, "moe_layers"),
+    (published.DEEPSEEK_V4_FLASH, {"mlp_layer_types": ["moe", "hash_moe"] + ["moe"] * 41}, "hash_moe"),
+    (published.GLM_53_FLASH, {"hc_mult": 2}, "hc_mult"),
+    (published.GLM_53_FLASH, {"index_kpool": 1}, "index_kpool"),
+    (published.GLM_53_FLASH, {"index_topk": 2040}, "index_topk"),
+    (published.GLM_53_FLASH, {"index_kpool_always_select_tail": False}, "select_tail"),
+    (published.GLM_53_FLASH, {"qk_rope_head_dim": 64}, "qk_rope_head_dim"),
+    (published.GLM_53_FLASH, {"layer_types": ["linear_attention"] * 45}, "all of the 45 layers"),
+    (published.DEEPSEEK_V4_FLASH, {"hc_mult": 2}, "hc_mult"),
+    (published.DEEPSEEK_V4_FLASH, {"compress_rate_csa": 8}, "compress_rate_csa"),
+    (published.DEEPSEEK_V4_FLASH, {"swiglu_limit": 0.0}, "swiglu_limit"),
+    (published.DEEPSEEK_V4_FLASH, {"index_head_dim": 96}, "index_head_dim"),
+    (
+        published.DEEPSEEK_V4_FLASH,
+        {"rope_parameters": {"main": {"rope_type": "linear", "factor": 2.0}, "compress": {}}},
+        "linear",
+    ),
+    (
+        published.DEEPSEEK_V4_FLASH,
+        {"rope_parameters": {"main": {}, "compress": {"rope_type": "yarn", "factor": 2.0}}},
+        "attention_factor",
+    ),
     (published.FALCON_H1_0_5B, {"projectors_bias": True}, "projectors_bias"),
     (published.FALCON_H1_0_5B, {"mamba_d_head": 32}, "mamba_d_head"),
     (
@@ -321,6 +365,8 @@ def test_what_llama_cpp_cannot_express_is_refused(settings: Settings, change: Se
         (published.GLM_5, {"indexer_types": ["shared"] * 78}, "indexer_types"),
         (published.GLM_5, {"index_topk_pattern": "FX" * 39}, "indexer_types"),
         (published.HUNYUAN_A13B, {"moe_topk": [8, 4] * 16}, "moe_topk"),
+        (published.DEEPSEEK_V4_FLASH, {"compress_ratios": [2] * 43}, "compress_ratios"),
+        (published.DEEPSEEK_V4_FLASH, {"layer_types": ["full_attention"] * 43}, "layer_types"),
     ],
 )
 def test_settings_that_do_not_go_together(settings: Settings, change: Settings, named: str) -> None:

@@ -96,6 +96,8 @@ TRIALS = (
     Trial("granite, experts and a shared one"),
     Trial("lfm2, experts"),
     Trial("ministral3, scaled queries"),
+    Trial("deepseek4, each kind of layer", ("o_a_proj", "lm_head")),
+    Trial("glm5_next, with vision", (*SPARSE, "q_proj", *DELTA)),
     Trial("mistral4, scaled queries", LATENT),
     Trial("falcon_h1, multipliers"),
     Trial("qwen3next, experts"),
@@ -162,7 +164,7 @@ class Base:
         case, source = find_case(trial.case), directory / "checkpoint"
         case.write(source)
         model = _load(source / REFERENCE if (source / REFERENCE).exists() else source)
-        tokens = _random_tokens(model.get_input_embeddings().weight.shape[0])
+        tokens = _random_tokens(model.get_input_embeddings().weight.shape[0], case.n_tokens)
         converted = convert_checkpoint(source, directory / "base.gguf", outtype="f32", verify=False)
         if case.unpacks:
             converted = convert_checkpoint(converted, directory / "unpacked.gguf", outtype="f32")

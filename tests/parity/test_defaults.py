@@ -15,6 +15,7 @@ CONFIGS = {
     "DeepseekV3ForCausalLM": "DeepseekV3Config",
     "GPT2LMHeadModel": "GPT2Config",
     "Gemma3ForCausalLM": "Gemma3TextConfig",
+    "Glm5NextForConditionalGeneration": "Glm5NextTextConfig",
     "KimiK25ForConditionalGeneration": "DeepseekV3Config",
     "Llama4ForConditionalGeneration": "Llama4TextConfig",
     "Qwen3VLForConditionalGeneration": "Qwen3VLTextConfig",

@@ -52,6 +52,8 @@ def test_there_are_cases() -> None:
         "lfm2",
         "ministral3",
         "mistral4",
+        "deepseek4",
+        "glm5_next",
         "falcon_h1",
         "qwen3next",
         "deepseek_sparse",

@@ -30,6 +30,7 @@ class Case:
         n_ctx: tokens of the context that scores it.
         unpacks: score the file with its packed matrices as float32.
         same_greedy: whether greedy continuations must be equal.
+        n_tokens: that are scored.
     """
 
     family: str
@@ -40,6 +41,7 @@ class Case:
     n_ctx: int = 512
     unpacks: bool = False
     same_greedy: bool = True
+    n_tokens: int = 64
 
     def __str__(self) -> str:
         return f"{self.family}, {self.variant}"
@@ -87,7 +89,7 @@ def randomize(model: torch.nn.Module, seed: int = 0) -> None:
 
     with torch.no_grad():
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            if name.endswith("inv_freq") or tensor.dim() == 0:
+            if name.endswith("inv_freq") or tensor.dim() == 0 or not tensor.is_floating_point():
                 continue
             if name.endswith("A_log"):
                 normal(tensor, 0.5, 0.7)

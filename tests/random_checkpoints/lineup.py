@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from transformers import GenerationConfig
 
@@ -35,6 +36,15 @@ VISION: Settings = {
     "num_heads": 2,
     "out_hidden_size": 32,
     "deepstack_visual_indexes": [0],
+}
+GLM_VISION: Settings = {
+    "depth": 1,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_heads": 2,
+    "out_hidden_size": 32,
+    "projection_intermediate_size": 16,
+    "image_size": 28,
 }
 PIXTRAL: Settings = {
     "model_type": "pixtral",
@@ -242,6 +252,64 @@ RECIPES: dict[str, Recipe] = {
         },
         "llama3",
     ),
+    "deepseek4": Recipe(
+        "DeepseekV4ForCausalLM",
+        "DeepseekV4Config",
+        {
+            "num_hidden_layers": 4,
+            "num_key_value_heads": 1,
+            "moe_intermediate_size": 24,
+            "n_routed_experts": 8,
+            "num_experts_per_tok": 3,
+            "head_dim": 64,
+            "partial_rotary_factor": 0.25,
+            "q_lora_rank": 24,
+            "layer_types": [
+                "sliding_attention",
+                "compressed_sparse_attention",
+                "heavily_compressed_attention",
+                "compressed_sparse_attention",
+            ],
+            "mlp_layer_types": ["hash_moe", "moe", "moe", "moe"],
+            "sliding_window": 16,
+            "o_groups": 2,
+            "o_lora_rank": 12,
+            "index_n_heads": 16,
+            "index_head_dim": 64,
+            "index_topk": 6,
+            "swiglu_limit": 1.0,
+            "hc_sinkhorn_iters": 4,
+        },
+        "deepseek-v3",
+    ),
+    "glm5_next": Recipe(
+        "Glm5NextForConditionalGeneration",
+        "Glm5NextTextConfig",
+        {
+            "num_hidden_layers": 4,
+            "num_key_value_heads": 4,
+            "layer_types": ["linear_attention", "indexed_attention"] * 2,
+            "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+            "indexer_types": ["full", "full", "full", "full"],
+            "moe_intermediate_size": 24,
+            "n_routed_experts": 8,
+            "num_experts_per_tok": 3,
+            "kv_lora_rank": 16,
+            "q_lora_rank": 24,
+            "qk_nope_head_dim": 16,
+            "v_head_dim": 16,
+            "index_n_heads": 16,
+            "index_head_dim": 64,
+            "index_topk": 16,
+            "index_kpool": 4,
+            "linear_head_dim": 16,
+            "linear_num_heads": 4,
+            "swiglu_limit": 1.0,
+            "hc_sinkhorn_iters": 4,
+        },
+        "llama3",
+        ("Glm5NextConfig", {"vision_config": GLM_VISION}),
+    ),
     "mistral4": Recipe(
         "Mistral4ForCausalLM",
         "Mistral4Config",
@@ -302,15 +370,20 @@ def write(
         made = getattr(transformers, config)(text_config=made.to_dict(), **others, **tied)
     model = getattr(transformers, recipe.model)(made)
     randomize(model)
+    for name, choices in model.named_buffers():
+        if name.endswith("tid2eid"):  # the experts of each token, no two the same
+            choices.copy_(torch.rand(len(choices), 8).argsort(-1)[:, : choices.shape[1]])
     if sharpen:
         sharpen_activations(model)
     model.generation_config = GenerationConfig(eos_token_id=written.eos_token_id)
     model.save_pretrained(directory, save_original_format=not fused)
 
 
-def case(family: str, variant: str, name: str, *changes: Any, **settings: Any) -> Case:
+def case(
+    family: str, variant: str, name: str, *changes: Any, n_tokens: int = 64, **settings: Any
+) -> Case:
     """Return a case of the table: a recipe, and what is particular about this one."""
-    return Case(family, variant, partial(write, name, **settings), *changes)
+    return Case(family, variant, partial(write, name, **settings), *changes, n_tokens=n_tokens)
 
 
 CASES: tuple[Case, ...] = (
@@ -448,6 +521,30 @@ CASES: tuple[Case, ...] = (
         interleave_moe_layer_step=2,
         tie_word_embeddings=True,
         num_experts_per_tok=1,
+    ),
+    case("deepseek4", "each kind of layer", "deepseek4", n_tokens=300),
+    case(
+        "deepseek4",
+        "fused, yarn, no choices by ids",
+        "deepseek4",
+        n_tokens=160,
+        fused=True,
+        mlp_layer_types=["moe"] * 4,
+        rope_parameters={**YARN, "rope_theta": 1e4},
+        o_groups=4,
+    ),
+    case("glm5_next", "with vision", "glm5_next"),
+    case(
+        "glm5_next",
+        "fused, a shared choice, no bound",
+        "glm5_next",
+        fused=True,
+        layer_types=["linear_attention", *["indexed_attention"] * 2, "linear_attention"],
+        indexer_types=["full", "full", "shared", "full"],
+        linear_lower_bound=None,
+        index_head_dim=24,
+        n_group=4,
+        topk_group=2,
     ),
     case("mistral4", "scaled queries", "mistral4"),
     case(
