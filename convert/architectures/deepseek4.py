@@ -197,7 +197,9 @@ class DeepSeekV4(DecoderOnly):
             )
         for key in ("swiglu_limit", "n_shared_experts", "routed_scaling_factor", "o_groups"):
             if config.number(key) < 1e-5:
-                raise UnsupportedError(f"config.json: {key} is {config.get(key)!r}, which is none in llama.cpp")
+                raise UnsupportedError(
+                    f"config.json: {key} is {config.get(key)!r}, which is none in llama.cpp"
+                )
         if (size := config.integer("index_head_dim")) % 64:
             raise UnsupportedError(
                 f"config.json: index_head_dim is {size}; llama.cpp rotates indexers in blocks of 64"
@@ -279,14 +281,19 @@ class DeepSeekV4(DecoderOnly):
 
     def _chosen(self, name: str, source: str) -> Target:
         """Return the experts of each token: int32, ``(tokens, experts a token)``."""
-        n_tokens, n_used = self.tensor(self._embeddings).shape[0], self.config.integer("num_experts_per_tok")
+        n_tokens, n_used = (
+            self.tensor(self._embeddings).shape[0],
+            self.config.integer("num_experts_per_tok"),
+        )
         self.expect_shape(source, (n_tokens, n_used))
         tensor, n_experts = self.tensor(source), self.config.integer("n_routed_experts")
 
         def numbers() -> Array:
             experts = tensor.array()
             if experts.min() < 0 or experts.max() >= n_experts:
-                raise CheckpointError(f"tensor {source} names experts that are not from 0 to {n_experts - 1}")
+                raise CheckpointError(
+                    f"tensor {source} names experts that are not from 0 to {n_experts - 1}"
+                )
             return experts.astype("<i4").view(np.uint8)
 
         kind = gguf.GGMLQuantizationType.I32

@@ -146,7 +146,9 @@ class KimiLinear(DeepSeekV3):
             numbers = np.concatenate(list(decay.pieces())).astype(np.float32)
             return -np.exp(numbers).reshape(self.n_heads, *self.decay_axes)
 
-        yield self.compute(decay.name, (self.n_heads, *self.decay_axes), decay.sources, decays, is_matrix=False)
+        yield self.compute(
+            decay.name, (self.n_heads, *self.decay_axes), decay.sources, decays, is_matrix=False
+        )
 
     def _kernels(self, ours: str, theirs: str) -> Iterator[Target]:
         """Yield the convolutions of queries, keys and values: apart, or one over the other."""

@@ -379,9 +379,7 @@ def write(
     model.save_pretrained(directory, save_original_format=not fused)
 
 
-def case(
-    family: str, variant: str, name: str, *changes: Any, n_tokens: int = 64, **settings: Any
-) -> Case:
+def case(family: str, variant: str, name: str, *changes: Any, n_tokens: int = 64, **settings: Any) -> Case:
     """Return a case of the table: a recipe, and what is particular about this one."""
     return Case(family, variant, partial(write, name, **settings), *changes, n_tokens=n_tokens)
 
