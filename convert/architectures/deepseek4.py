@@ -127,8 +127,7 @@ class DeepSeekV4(DecoderOnly):
     def ratios(self) -> list[int]:
         """For each layer how many tokens are one in its compressed cache; 0 where it has none."""
         n = self.n_layers
-        usual = [RATIOS["compressed_sparse_attention" if i > 1 and i % 2 else "heavily_compressed_attention"]
-                 for i in range(n)]  # fmt: skip
+        usual = [4 if i > 1 and i % 2 else 128 for i in range(n)]
         if (kinds := self.config.get("layer_types")) is not None:
             ratios = [RATIOS.get(kind, -1) for kind in kinds]
         else:
