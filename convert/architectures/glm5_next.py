@@ -80,8 +80,8 @@ class Glm5Next(KimiLinear):
         types = self.config.get("layer_types", usual)
         if len(types) != self.n_layers or set(types) - {LINEAR, INDEXED, FULL}:
             raise CheckpointError(
-                f"config.json: layer_types must say {LINEAR} or {INDEXED} for each of {self.n_layers} layers, "
-                f"not {types!r:.60}"
+                f"config.json: layer_types must say {LINEAR} or {INDEXED} for each of "
+                f"{self.n_layers} layers, not {types!r:.60}"
             )
         return [kind == LINEAR for kind in types]
 
