@@ -60,8 +60,33 @@ class DeepSeekV32(DeepSeekV3):
         return [True] * self.n_layers
 
 
-class GlmMoeDsa(DeepSeekV32):
-    """GLM-5, 5.1, 5.2 and 5.3: a layer may take over what the last indexer below it has chosen."""
+class SharedChoices(DeepSeekV3):
+    """A layer may take over what the last indexer below it has chosen."""
+
+    def full_indexers(self) -> list[bool]:
+        """Return for each layer whether it has an indexer of its own."""
+        types = self.config.get("indexer_types") or self._pattern()
+        if len(types) != self.n_layers or set(types) - {"full", "shared"} or types[0] != "full":
+            raise CheckpointError(
+                f"config.json: indexer_types must say full or shared for each of {self.n_layers} layers, "
+                f"the first one full, not {types!r:.60}"
+            )
+        return [kind == "full" for kind in types]
+
+    def _pattern(self) -> list[str]:
+        """Return what the older settings say: a letter for each layer, or every how many are full."""
+        pattern = self.config.get("index_topk_pattern")
+        if pattern is not None:
+            return [{"F": "full", "S": "shared"}.get(kind, kind) for kind in pattern]
+        every = self.config.integer("index_topk_freq", 1)
+        offset = self.config.integer("index_skip_topk_offset", 2)
+        return [
+            "shared" if max(i - offset + 1, 0) % max(1, every) else "full" for i in range(self.n_layers)
+        ]
+
+
+class GlmMoeDsa(SharedChoices, DeepSeekV32):
+    """GLM-5, 5.1, 5.2 and 5.3."""
 
     names = ("GlmMoeDsaForCausalLM",)
     gguf_name = "glm-dsa"
@@ -85,24 +110,3 @@ class GlmMoeDsa(DeepSeekV32):
     def metadata(self) -> dict[str, Value]:
         """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
         return super().metadata() | {"attention.indexer.types": self.full_indexers()}
-
-    def full_indexers(self) -> list[bool]:
-        """Return for each layer whether it has an indexer of its own."""
-        types = self.config.get("indexer_types") or self._pattern()
-        if len(types) != self.n_layers or set(types) - {"full", "shared"} or types[0] != "full":
-            raise CheckpointError(
-                f"config.json: indexer_types must say full or shared for each of {self.n_layers} layers, "
-                f"the first one full, not {types!r:.60}"
-            )
-        return [kind == "full" for kind in types]
-
-    def _pattern(self) -> list[str]:
-        """Return what the older settings say: a letter for each layer, or every how many are full."""
-        pattern = self.config.get("index_topk_pattern")
-        if pattern is not None:
-            return [{"F": "full", "S": "shared"}.get(kind, kind) for kind in pattern]
-        every = self.config.integer("index_topk_freq", 1)
-        offset = self.config.integer("index_skip_topk_offset", 2)
-        return [
-            "shared" if max(i - offset + 1, 0) % max(1, every) else "full" for i in range(self.n_layers)
-        ]

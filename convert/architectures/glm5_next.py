@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from convert.architectures.architecture import Target, Value
 from convert.architectures.deepseek import DeepSeekV3
-from convert.architectures.deepseek_sparse import GlmMoeDsa, indexer_targets
+from convert.architectures.deepseek_sparse import SharedChoices, indexer_targets
 from convert.architectures.hyper_connections import RENAMED, layer_streams, stream_metadata
 from convert.architectures.kimi_linear import FULL, LINEAR, KimiLinear
 from convert.errors import CheckpointError, UnsupportedError
@@ -17,7 +17,7 @@ INDEXED = "indexed_attention"
 POOLS = {"gate": "index_kpool_compress_gate", "ape": "index_kpool_compress_ape"}
 
 
-class Glm5Next(KimiLinear):
+class Glm5Next(SharedChoices, KimiLinear):
     """Kimi-Linear's layers; a layer with latent attention may take over another one's choice of pools."""
 
     names = ("Glm5NextForConditionalGeneration",)
@@ -70,8 +70,6 @@ class Glm5Next(KimiLinear):
         "hc_sinkhorn_iters": 20,
     }
     aliases: ClassVar[Mapping[str, str]] = {"num_local_experts": "n_routed_experts"}
-    full_indexers = GlmMoeDsa.full_indexers
-    _pattern = GlmMoeDsa._pattern
 
     @cached_property
     def is_linear(self) -> list[bool]:
