@@ -36,11 +36,7 @@ PACKED = (
     *(Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K),
     *(Type.IQ4_NL, Type.IQ4_XS, Type.MXFP4, Type.IQ2_XXS),
 )
-IN_INTEGERS = {*PACKED} - {
-    Type.Q2_K,
-    Type.Q3_K,
-    Type.IQ2_XXS,
-}  # our kernels take sixteen bits of activations
+IN_INTEGERS = {*PACKED} - {Type.IQ2_XXS}  # our kernels take sixteen bits of activations
 _HALVES = {  # where a block has float16 numbers, in bytes
     **dict.fromkeys((Type.Q4_0, Type.Q5_0, Type.Q8_0, Type.IQ4_NL, Type.IQ4_XS, Type.IQ2_XXS), (0,)),
     **dict.fromkeys((Type.Q4_1, Type.Q5_1, Type.Q4_K, Type.Q5_K), (0, 2)),
@@ -268,6 +264,22 @@ def test_extreme_numbers(simd_path: str) -> None:
     found = product(Type.F32, weights.view(np.uint8), np.repeat(inputs * np.float32(0.01), 6, 0))
     np.testing.assert_allclose(found[:, 0], 8 * 3e36, rtol=1e-6)
     assert (found[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("of_all_types", [True, False])
+def test_rare_types_are_left_to_llama_cpp_where_bits_may_depend_on_them(*, of_all_types: bool) -> None:
+    state = kernels.GraphState(products=True, of_all_types=of_all_types)
+    with ggml_memory(1 << 16) as context:
+        inputs = tensor(context, normal(1, 256))
+        rare, usual = (
+            mul_mat(context, new_tensor(context, int(kind), 256, 4, 1, 1), inputs)
+            for kind in (Type.IQ2_XXS, Type.Q2_K)
+        )
+        for node in (rare, usual):
+            ask(node, state)
+        assert (op_of(rare) == b"CUSTOM") is of_all_types
+        assert op_of(usual) == b"CUSTOM"
+        assert state.n_left == (not of_all_types)
 
 
 def test_what_is_computed_is_no_weight() -> None:

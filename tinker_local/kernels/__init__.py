@@ -226,10 +226,12 @@ class GraphState:
     Args:
         products: whether matrix products are computed here. A row's bits do not depend then on what is
             computed with it.
+        of_all_types: whether those with rare types of packed weights are too, which no kernel here reads
+            (IQ2_XXS, say). Theirs takes much longer than llama.cpp's.
     """
 
-    def __init__(self, *, products: bool = False) -> None:
-        self._state = _kernels.new_graph_state(products)
+    def __init__(self, *, products: bool = False, of_all_types: bool = True) -> None:
+        self._state = _kernels.new_graph_state(products, of_all_types)
         self.address = _kernels.address_of_graph_state(self._state)
 
     @property

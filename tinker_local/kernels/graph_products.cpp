@@ -296,8 +296,12 @@ bool tinker::can_compute_product_of_experts(const Tensor& node) {
 
 // Null where there is no memory for the activations.
 void* tinker::prepare_product(const Tensor& node, GraphState& state) {
-  if (!state.owns_products) return nullptr;
-  if (!simd_path_in_use().packed_product(node.src[0]->type)) return &state;
+  const int32_t type = node.src[0]->type;
+  if (state.products == Products::none) return nullptr;
+  if (!simd_path_in_use().packed_product(type)) {
+    const bool is_slow = ggml::type_traits(type).is_quantized;
+    return state.products == Products::all || !is_slow ? &state : nullptr;
+  }
   return has_room(state.packed, Packed::n_bytes(*node.src[1])) ? &state : nullptr;
 }
 

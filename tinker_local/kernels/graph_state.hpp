@@ -47,14 +47,17 @@ struct Workspace {
   std::array<std::atomic<int32_t>, kMostUnits> n_done{};  // parts of each unit; 0 between nodes
 };
 
+// Which products are computed here: none, all but those with packed weights that no kernel here reads, or all.
+enum class Products { none, fast, all };
+
 class GraphState {
  public:
-  explicit GraphState(bool owns_products) : owns_products(owns_products) {}
+  explicit GraphState(Products products) : products(products) {}
 
   KvCaches caches;
   Workspace workspace;
   std::vector<char> packed;  // activations of the product that is computed, where weights are packed
-  const bool owns_products;
+  const Products products;
   int64_t n_left = 0;  // nodes of our operations that were left to ggml
 
   // Said before each decode. What an earlier one left is over, whether or not it was computed.

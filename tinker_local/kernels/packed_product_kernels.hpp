@@ -21,7 +21,6 @@ void pack_row(const float* x, int64_t n, int16_t* numbers, tinker::Run* runs) {
     store_shorts(numbers + i + kLanes, whole_b);
     const float first = sum(whole_a), last = sum(whole_b);
     runs->scale = is_zero ? spoiled : most / largest + spoiled;
-    runs->sum = (first + last) * runs->scale;
     runs->halves[0] = static_cast<int32_t>(first);
     runs->halves[1] = static_cast<int32_t>(last);
   }
@@ -47,6 +46,19 @@ inline int runs_of_stretch(int64_t k, int64_t size) {
   return static_cast<int>(left / tinker::kRun);
 }
 
+// What a group's activations add up to, those of a whole run or a half of it.
+struct GroupSum {
+  int32_t whole;
+  float scaled;
+};
+
+template <class Type>
+inline GroupSum sum_of(const tinker::Run& run, int half) {
+  const bool is_whole = Type::kGroup == tinker::kRun;
+  const int32_t whole = is_whole ? run.halves[0] + run.halves[1] : run.halves[half];
+  return {whole, static_cast<float>(whole) * run.scale};
+}
+
 // --- few rows ---
 
 // Adds the products of one run of four columns with R rows.
@@ -54,29 +66,31 @@ template <class Type, int R>
 inline void dot_run(const Numbers (&w)[4], const Scales (&scales)[4], int i, int64_t k, const tinker::PackedRow* rows,
                     Four (&sums)[R]) {
   constexpr bool is_whole = Type::kGroup == tinker::kRun;
+  const int low_group = is_whole ? i : 2 * i, high_group = is_whole ? i : 2 * i + 1;
   const auto scale = [&](int g) {
     return set_four(scales[0].scales[g], scales[1].scales[g], scales[2].scales[g], scales[3].scales[g]);
   };
-  const Four low_scale = scale(is_whole ? i : 2 * i), high_scale = is_whole ? low_scale : scale(2 * i + 1);
-  Four offset = low_scale;
-  if constexpr (Type::kHasOffset) {
-    offset = set_four(scales[0].offsets[i], scales[1].offsets[i], scales[2].offsets[i], scales[3].offsets[i]);
-  }
+  const auto offset = [&](int g) {
+    return set_four(scales[0].offsets[g], scales[1].offsets[g], scales[2].offsets[g], scales[3].offsets[g]);
+  };
+  const Four low_scale = scale(low_group), high_scale = is_whole ? low_scale : scale(high_group);
+  const Four low_offset = Type::kHasOffset ? offset(low_group) : low_scale;
+  const Four high_offset = Type::kHasOffset && !is_whole ? offset(high_group) : low_offset;
   for (int r = 0; r < R; ++r) {
     const int16_t* x = rows[r].numbers + k + i * tinker::kRun;
     const tinker::Run& run = rows[r].runs[k / tinker::kRun + i];
-    Products first[4], last[4];
-    for (int c = 0; c < 4; ++c) first[c] = products(w[c].first, x), last[c] = products(w[c].last, x + 16);
+    Products low[4], high[4];
+    for (int c = 0; c < 4; ++c) low[c] = products(w[c].first, x), high[c] = products(w[c].last, x + 16);
     if constexpr (is_whole) {
-      for (int c = 0; c < 4; ++c) first[c] = first[c] + last[c];
-      const Four whole = join(first, Type::kZero * (run.halves[0] + run.halves[1]));
-      sums[r] = fma(whole, low_scale * four(run.scale), sums[r]);
-    } else {
-      const Four low = join(first, Type::kZero * run.halves[0]), high = join(last, Type::kZero * run.halves[1]);
-      sums[r] = fma(low, low_scale * four(run.scale), sums[r]);
-      sums[r] = fma(high, high_scale * four(run.scale), sums[r]);
+      for (int c = 0; c < 4; ++c) low[c] = low[c] + high[c];
     }
-    if constexpr (Type::kHasOffset) sums[r] = fma(offset, four(run.sum), sums[r]);
+    const GroupSum low_sum = sum_of<Type>(run, 0), high_sum = sum_of<Type>(run, 1);
+    sums[r] = fma(join(low, Type::kZero * low_sum.whole), low_scale * four(run.scale), sums[r]);
+    if constexpr (Type::kHasOffset) sums[r] = fma(low_offset, four(low_sum.scaled), sums[r]);
+    if constexpr (!is_whole) {
+      sums[r] = fma(join(high, Type::kZero * high_sum.whole), high_scale * four(run.scale), sums[r]);
+      if constexpr (Type::kHasOffset) sums[r] = fma(high_offset, four(high_sum.scaled), sums[r]);
+    }
   }
 }
 
@@ -141,7 +155,7 @@ struct Panel {
   static constexpr int kPairs = tinker::kStretch / 2, kWidth = tinker::kPackedColumns;
   float pairs[kPairs][kWidth];
   float scales[kMostGroups][kWidth];
-  float offsets[kMostRuns][kWidth];
+  float offsets[kMostGroups][kWidth];
 };
 static_assert(sizeof(Panel) <= tinker::kPanelSize * sizeof(float));
 
@@ -156,8 +170,10 @@ inline void unpack_packed(const tinker::Weights& weights, int64_t first, int n_c
     stretches[c] = stretch_of<Type>(weights.data + static_cast<size_t>(column) * weights.stride, k);
     Scales scales;
     Type::read_scales(stretches[c], n_runs, scales);
-    for (int g = 0; g < n_runs * groups_of_run; ++g) panel.scales[g][c] = scales.scales[g];
-    for (int i = 0; Type::kHasOffset && i < n_runs; ++i) panel.offsets[i][c] = scales.offsets[i];
+    for (int g = 0; g < n_runs * groups_of_run; ++g) {
+      panel.scales[g][c] = scales.scales[g];
+      if constexpr (Type::kHasOffset) panel.offsets[g][c] = scales.offsets[g];
+    }
   }
   for (int i = 0; i < n_runs; ++i) {
     for (int c = 0; c < Panel::kWidth; c += 16) {
@@ -192,13 +208,13 @@ inline void multiply_strips(const tinker::PackedRow* rows, int64_t k, int n_runs
     }
     for (int r = 0; r < R; ++r) {
       const tinker::Run& run = rows[r].runs[k / tinker::kRun + g / groups_of_run];
-      const int sum = groups_of_run == 1 ? run.halves[0] + run.halves[1] : run.halves[g % 2];
+      const GroupSum sum = sum_of<Type>(run, g % groups_of_run);
       for (int v = 0; v < V; ++v) {
         const int place = column + v * kStrip;
         float* to = sums[r] + v * kStrip;
         const Strip scale = load_strip(panel.scales[g] + place) * strip(run.scale);
-        Strip total = fma(to_floats(whole[r][v], Type::kZero * sum), scale, load_strip(to));
-        if constexpr (Type::kHasOffset) total = fma(load_strip(panel.offsets[g] + place), strip(run.sum), total);
+        Strip total = fma(to_floats(whole[r][v], Type::kZero * sum.whole), scale, load_strip(to));
+        if constexpr (Type::kHasOffset) total = fma(load_strip(panel.offsets[g] + place), strip(sum.scaled), total);
         store_strip(to, total);
       }
     }
@@ -259,5 +275,5 @@ tinker::MultiplyPacked find_packed(int32_t type) {
 
 // The kernel for a type of packed weights; null if there is none here.
 tinker::MultiplyPacked packed_product(int32_t type) {
-  return find_packed<Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4>(type);
+  return find_packed<Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4>(type);
 }

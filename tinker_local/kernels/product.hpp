@@ -33,7 +33,6 @@ struct ProductRow {
 // Of 32 activations: their scale, and the sums of the integers. NaN is the scale where an activation is no number.
 struct Run {
   float scale;
-  float sum;         // of all 32, times the scale
   int32_t halves[2];  // of the first and the last sixteen
 };
 

@@ -25,13 +25,13 @@ struct BF16 {
 //
 // A stretch is 256 weights of a row, or what is left of it: one block, or several of 32. `numbers` gives the
 // integers of run `phase` of the runs that are packed alike, kPhases of them. A weight is its integer, less kZero,
-// times the scale of its group of kGroup; where kHasOffset, plus the offset of its run. `read_scales` gives both
+// times the scale of its group of kGroup; where kHasOffset, plus the group's offset. `read_scales` gives both
 // for a stretch. They are products of at most two numbers, rounded once.
 
 constexpr int kMostGroups = tinker::kStretch / 16, kMostRuns = tinker::kStretch / tinker::kRun;
 
 struct Scales {
-  float scales[kMostGroups], offsets[kMostRuns];
+  float scales[kMostGroups], offsets[kMostGroups];
 };
 
 inline float half_at(const uint8_t* p) {
@@ -139,11 +139,56 @@ struct MXFP4 : Simple<17, 0, false> {
   }
 };
 
+// Pair `place` of each byte's bits, from the lowest on.
+inline Bytes two_bits(Bytes a, int place) {
+  const Bytes lower = place < 2 ? a : shift_right<4>(a);
+  return (place % 2 ? shift_right<2>(lower) : lower) & bytes(3);
+}
+
 // Blocks of 256.
 template <int bytes_of_block, int group, int phases, int zero, bool has_offset>
 struct Large {
   static constexpr int kBytes = bytes_of_block, kSize = 256, kGroup = group, kPhases = phases, kZero = zero;
   static constexpr bool kHasOffset = has_offset;
+};
+
+// In halves of 128: two bits in 32 bytes, of which the lowest come first. Each sixteen numbers have a scale and an
+// offset of four bits.
+struct Q2_K : Large<84, 16, 4, 0, true> {
+  static constexpr int kType = 10;
+  static void read_scales(const uint8_t* block, int, Scales& to) {
+    const Bytes both = load_bytes(block);
+    store(to.scales, from_bytes(low_nibbles(both)) * all(half_at(block + 80)));
+    store(to.offsets, from_bytes(high_nibbles(both)) * all(-half_at(block + 82)));
+  }
+  static Numbers numbers(const uint8_t* block, int half, int phase) {
+    const uint8_t* packed = block + 16 + 32 * half;
+    return {widen(two_bits(load_bytes(packed), phase)), widen(two_bits(load_bytes(packed + 16), phase))};
+  }
+};
+
+// The same with a third bit: that of eighth i is bit i of 32 bytes. Scales have six bits: lower ones in eight bytes,
+// the lower nibbles first, and upper ones in four.
+struct Q3_K : Large<110, 16, 4, 4, false> {
+  static constexpr int kType = 11;
+  static void read_scales(const uint8_t* block, int, Scales& to) {
+    uint32_t packed[3];
+    memcpy(packed, block + 96, sizeof packed);
+    const uint32_t low = 0x0f0f0f0f, two = 0x30303030, upper = packed[2];
+    const uint32_t words[4] = {(packed[0] & low) | (upper << 4 & two), (packed[1] & low) | (upper << 2 & two),
+                               (packed[0] >> 4 & low) | (upper & two), (packed[1] >> 4 & low) | (upper >> 2 & two)};
+    store(to.scales, (from_bytes(load_bytes(words)) - all(32.0f)) * all(half_at(block + 108)));
+  }
+  static Numbers numbers(const uint8_t* block, int half, int phase) {
+    return {widen(sixteen(block, half, phase, 0)), widen(sixteen(block, half, phase, 16))};
+  }
+
+ private:
+  static Bytes sixteen(const uint8_t* block, int half, int phase, int first) {
+    const Bytes place = bytes(1 << (4 * half + phase));
+    return two_bits(load_bytes(block + 32 + 32 * half + first), phase) |
+           (equal(load_bytes(block + first) & place, place) & bytes(4));
+  }
 };
 
 // A scale and an offset of six bits for each eighth of a block, all in twelve bytes: four times the lower bits of
