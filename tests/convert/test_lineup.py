@@ -387,7 +387,7 @@ def test_layers_that_take_over_a_choice(settings: Settings, full: list[bool]) ->
 
 
 def test_gemma_has_no_output_matrix_of_its_own() -> None:
-    row = PLANS["gemma, Gemma 1, sharp"]
+    row = PLANS["gemma, Gemma 1"]
     shapes = row["shapes"] | {"lm_head.weight": row["shapes"]["model.embed_tokens.weight"]}
     with pytest.raises(UnsupportedError, match="gemma always uses the token embeddings"):
         plan(row["architecture"], row["settings"] | {"tie_word_embeddings": False}, shapes)

@@ -57,15 +57,15 @@ TRIALS = (
     Trial("llama, SmolLM3"),
     Trial("qwen, Qwen2"),
     Trial("qwen, Qwen3, tied, yarn, transformers 4"),
-    Trial("gemma, Gemma 2, sharp", never=("lm_head",)),
-    Trial("gemma, Gemma 3, sharp"),
-    Trial("gemma, Gemma 3 with vision, sharp, transformers 4"),
+    Trial("gemma, Gemma 2, window of 16", never=("lm_head",)),
+    Trial("gemma, Gemma 3, window of 16"),
+    Trial("gemma, Gemma 3 with vision, transformers 4"),
     Trial("phi3, Phi-3"),
     Trial("phi3, Phi-4, tied, three quarters turn"),
     Trial("olmo2, grouped queries"),
     Trial("olmo2, tied, transformers 4"),
-    Trial("gpt2, tied, sharp"),
-    Trial("gpt2, untied, own inner size, sharp"),
+    Trial("gpt2, tied"),
+    Trial("gpt2, untied, own inner size"),
     Trial("nemotron_h, Mamba, attention, MLP"),
     Trial("nemotron_h, experts in a latent space, groups", ("fc1_latent_proj", "fc2_latent_proj")),
     Trial("qwen3moe, experts one by one"),
@@ -84,7 +84,7 @@ TRIALS = (
     Trial("qwen3vl, experts"),
     Trial("qwen2moe, experts"),
     Trial("olmo2, OLMoE"),
-    Trial("gemma, Gemma 1, sharp", never=("lm_head",)),
+    Trial("gemma, Gemma 1", never=("lm_head",)),
     Trial("seed_oss, biases"),
     Trial("apertus, tied, biases"),
     Trial("ernie4_5, experts"),
@@ -107,7 +107,7 @@ TRIALS = (
     Trial("granite_hybrid, experts"),
     Trial("granite_hybrid, dense, rotated, tied"),
     Trial("llama4, every other layer dense, tied"),
-    Trial("starcoder2, untied, no biases, sharp"),
+    Trial("starcoder2, untied, no biases"),
 )
 
 
@@ -206,8 +206,8 @@ def chooser(without: tuple[str, ...]) -> Callable[[str], bool]:
 
 
 def score(case: Case, tokens: list[int], base: Path, adapter: Path | None = None) -> Any:
-    """Return log-probabilities with a float32 cache and without flash attention."""
-    with ServiceClient(n_ctx=case.n_ctx, kv_type="f32", flash_attn=False, prefix_cache=False) as service:
+    """Return log-probabilities with a float32 cache."""
+    with ServiceClient(n_ctx=case.n_ctx, kv_type="f32", prefix_cache=False, **case.options) as service:
         client = service.create_sampling_client(adapter and str(adapter), base_model=str(base))
         return np.array(client.compute_logprobs(ModelInput.from_ints(tokens)).result()[1:])
 

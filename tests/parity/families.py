@@ -52,7 +52,7 @@ def measure(case: Case, directory: Path) -> Parity:
     model = _load(source / REFERENCE if (source / REFERENCE).exists() else source)
     tokens = _random_tokens(model.get_input_embeddings().weight.shape[0], case.n_tokens)
     prompt = ModelInput.from_ints(tokens)
-    with ServiceClient(n_ctx=case.n_ctx, kv_type="f32", flash_attn=False, prefix_cache=False) as service:
+    with ServiceClient(n_ctx=case.n_ctx, kv_type="f32", prefix_cache=False, **case.options) as service:
         client = service.create_sampling_client(base_model=str(path))
         ours = np.array(client.compute_logprobs(prompt).result()[1:])
         greedy = SamplingParams(max_tokens=N_GREEDY, temperature=0, stop=[])

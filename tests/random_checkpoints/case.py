@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ class Case:
         reason: why the tolerance is more than 1e-4, if it is.
         n_ctx: tokens of the context that scores it.
         unpacks: score the file with its packed matrices as float32.
-        same_greedy: whether greedy continuations must be equal.
         n_tokens: that are scored.
+        options: of the ``ServiceClient`` that scores it.
     """
 
     family: str
@@ -40,8 +40,8 @@ class Case:
     reason: str = ""
     n_ctx: int = 512
     unpacks: bool = False
-    same_greedy: bool = True
     n_tokens: int = 64
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.family}, {self.variant}"
@@ -55,14 +55,12 @@ def save_random(
     settings: Mapping[str, Any],
     *,
     seed: int = 0,
-    sharpen: bool = False,
 ) -> None:
     """Save a random model with a tokenizer trained on the spot.
 
     Args:
         config: makes transformers' config from the settings and the tokenizer's ids.
         kind: of tokenizer, as ``write_tokenizer`` names them.
-        sharpen: large inputs to the activations, see ``sharpen_activations``.
     """
     written = write_tokenizer(directory, kind)
     ids = {
@@ -73,8 +71,6 @@ def save_random(
     }
     model = model_class(config(**{**ids, **settings}))
     randomize(model, seed)
-    if sharpen:
-        sharpen_activations(model)
     model.generation_config = GenerationConfig(eos_token_id=written.eos_token_id)
     model.save_pretrained(directory)
 
@@ -104,20 +100,6 @@ def randomize(model: torch.nn.Module, seed: int = 0) -> None:
                 inputs = tensor.shape[0] if "c_" in name.rsplit(".", 2)[-2] else tensor.shape[-1]
                 gain = 0.5 if name.startswith("lm_head") else 1.5
                 normal(tensor, 0.0, gain * inputs**-0.5)
-
-
-def sharpen_activations(model: torch.nn.Module, by: float = 300.0) -> None:
-    """Make the inputs of the MLPs' activations so large that nearly all of them are 0 or themselves.
-
-    llama.cpp takes GELU between -10 and 10 from a table of 16-bit floats. Beyond, its arithmetic is
-    float32's, and so the whole model can be compared to the last digit.
-    """
-    with torch.no_grad():
-        for name, tensor in model.named_parameters():
-            if name.endswith(("mlp.gate_proj.weight", "mlp.c_fc.weight", "mlp.c_fc.bias")):
-                tensor.mul_(by)
-            elif name.endswith("mlp.c_proj.weight"):
-                tensor.div_(by)
 
 
 def rewrite_config(directory: Path, change: Callable[[dict[str, Any]], None]) -> None:

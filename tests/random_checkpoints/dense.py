@@ -95,7 +95,7 @@ def write_qwen3(directory: Path, **settings: Any) -> None:
     )
 
 
-def write_gemma2(directory: Path, sharpen: bool = False, **settings: Any) -> None:
+def write_gemma2(directory: Path, **settings: Any) -> None:
     sizes = SIZES | {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 16}
     save_random(
         directory,
@@ -103,11 +103,10 @@ def write_gemma2(directory: Path, sharpen: bool = False, **settings: Any) -> Non
         transformers.Gemma2Config,
         "gemma",
         sizes | settings,
-        sharpen=sharpen,
     )
 
 
-def write_gemma3(directory: Path, sharpen: bool = False, **settings: Any) -> None:
+def write_gemma3(directory: Path, **settings: Any) -> None:
     sizes = SIZES | {
         "head_dim": 32,
         "query_pre_attn_scalar": 32,
@@ -120,11 +119,10 @@ def write_gemma3(directory: Path, sharpen: bool = False, **settings: Any) -> Non
         transformers.Gemma3TextConfig,
         "gemma",
         sizes | settings,
-        sharpen=sharpen,
     )
 
 
-def write_gemma3_vision(directory: Path, sharpen: bool = False, **settings: Any) -> None:
+def write_gemma3_vision(directory: Path, **settings: Any) -> None:
     """The text part of a checkpoint that also has a vision tower."""
     vision = {
         "hidden_size": 32,
@@ -152,7 +150,6 @@ def write_gemma3_vision(directory: Path, sharpen: bool = False, **settings: Any)
         config,
         "gemma",
         text | settings,
-        sharpen=sharpen,
     )
 
 
@@ -166,7 +163,7 @@ def write_olmo2(directory: Path, **settings: Any) -> None:
     )
 
 
-def write_gpt2(directory: Path, sharpen: bool = False, **settings: Any) -> None:
+def write_gpt2(directory: Path, **settings: Any) -> None:
     sizes = {"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 128}
     save_random(
         directory,
@@ -174,7 +171,6 @@ def write_gpt2(directory: Path, sharpen: bool = False, **settings: Any) -> None:
         transformers.GPT2Config,
         "gpt2",
         sizes | settings,
-        sharpen=sharpen,
     )
 
 
@@ -225,8 +221,6 @@ def then(
     return write_and_change
 
 
-GELU = "llama.cpp looks GELU up in a table of 16-bit floats; see the sharp case for the rest"
-
 CASES: tuple[Case, ...] = (
     Case("llama", "grouped queries", write_llama),
     Case(
@@ -276,22 +270,19 @@ CASES: tuple[Case, ...] = (
         "Qwen3, tied, yarn, transformers 4",
         then(partial(write_qwen3, tie_word_embeddings=True, rope_parameters=dict(YARN))),
     ),
-    Case("gemma", "Gemma 2, window of 16", write_gemma2, 1e-2, GELU),
-    Case("gemma", "Gemma 2, sharp", partial(write_gemma2, sharpen=True)),
+    Case("gemma", "Gemma 2, window of 16", write_gemma2),
     Case(
         "gemma",
-        "Gemma 2, tight caps, sharp, transformers 4",
-        then(partial(write_gemma2, sharpen=True, attn_logit_softcapping=3.0, final_logit_softcapping=5.0)),
+        "Gemma 2, tight caps, transformers 4",
+        then(partial(write_gemma2, attn_logit_softcapping=3.0, final_logit_softcapping=5.0)),
     ),
-    Case("gemma", "Gemma 3, window of 16", write_gemma3, 1e-2, GELU),
-    Case("gemma", "Gemma 3, sharp", partial(write_gemma3, sharpen=True)),
+    Case("gemma", "Gemma 3, window of 16", write_gemma3),
     Case(
         "gemma",
-        "Gemma 3, linear scaling, sharp, transformers 4",
+        "Gemma 3, linear scaling, transformers 4",
         then(
             partial(
                 write_gemma3,
-                sharpen=True,
                 rope_parameters={
                     "full_attention": {**LINEAR, "rope_theta": 1e6},
                     "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
@@ -301,14 +292,14 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "gemma",
-        "Gemma 3, untied, capped, sharp",
-        partial(write_gemma3, sharpen=True, tie_word_embeddings=False, final_logit_softcapping=8.0),
+        "Gemma 3, untied, capped",
+        partial(write_gemma3, tie_word_embeddings=False, final_logit_softcapping=8.0),
     ),
-    Case("gemma", "Gemma 3 with vision", write_gemma3_vision, 1e-2, GELU),
+    Case("gemma", "Gemma 3 with vision", write_gemma3_vision),
     Case(
         "gemma",
-        "Gemma 3 with vision, sharp, transformers 4",
-        then(partial(write_gemma3_vision, sharpen=True)),
+        "Gemma 3 with vision, transformers 4",
+        then(write_gemma3_vision),
     ),
     Case("phi3", "Phi-3", write_phi3),
     Case(
@@ -335,12 +326,11 @@ CASES: tuple[Case, ...] = (
     Case("phi3", "window of the context", partial(write_phi3, sliding_window=100)),
     Case("olmo2", "grouped queries", write_olmo2),
     Case("olmo2", "tied, transformers 4", then(partial(write_olmo2, tie_word_embeddings=True))),
-    Case("gpt2", "tied", write_gpt2, 1e-2, GELU),
-    Case("gpt2", "tied, sharp", partial(write_gpt2, sharpen=True)),
+    Case("gpt2", "tied", write_gpt2),
     Case(
         "gpt2",
-        "untied, own inner size, sharp",
-        partial(write_gpt2, sharpen=True, tie_word_embeddings=False, n_inner=200),
+        "untied, own inner size",
+        partial(write_gpt2, tie_word_embeddings=False, n_inner=200),
     ),
     Case("nemotron_h", "Mamba, attention, MLP", write_nemotron_h),
     Case(
