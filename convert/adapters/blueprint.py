@@ -27,6 +27,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "attention.key_length": ("head_dim",),
     "attention.compress_ratios": ("compress_ratios",),
     "attention.indexer.kpool": ("index_kpool",),
+    "attention.shared_kv_layers": ("num_kv_shared_layers",),
+    "embedding_length_per_layer_input": ("hidden_size_per_layer_input",),
     "attention.kv_lora_rank": ("kv_lora_rank",),
     "attention.q_lora_rank": ("q_lora_rank",),
     "attention.value_length_mla": ("v_head_dim",),
@@ -129,6 +131,8 @@ def _config(keys: Mapping[str, Any], shapes: Shapes, name: str) -> dict[str, Any
         del config["layer_types"]
     if name == "falcon-h1":
         config |= _multipliers(keys)
+    if name == "gemma4":
+        config |= _gemma4(keys, shapes)
     if name == "granitehybrid" and "expert_count" not in keys:
         config |= {"num_local_experts": 0, "shared_intermediate_size": keys["feed_forward_length"]}
     if name == "llama4":
@@ -148,6 +152,19 @@ def _kind(layer: int, shapes: Shapes) -> str:
     if f"blk.{layer}.shortconv.conv.weight" in shapes:
         return "conv"
     return "linear_attention" if f"blk.{layer}.ssm_a" in shapes else "full_attention"
+
+
+def _gemma4(keys: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
+    """Return the kinds of the layers, and which tensors they have."""
+    slides = keys["attention.sliding_window_pattern"]
+    first_full = slides.index(False) if False in slides else -1
+    return {
+        "layer_types": ["sliding_attention" if here else "full_attention" for here in slides],
+        "head_dim": keys["attention.key_length_swa"],
+        "global_head_dim": keys["attention.key_length"],
+        "attention_k_eq_v": f"blk.{first_full}.attn_v.weight" not in shapes,
+        "enable_moe_block": "expert_count" in keys,
+    }
 
 
 def _multipliers(keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from convert.architectures.ernie4_5 import Ernie45, Ernie45Moe
 from convert.architectures.exaone4 import Exaone4
 from convert.architectures.falcon_h1 import FalconH1
 from convert.architectures.gemma import Gemma, Gemma2, Gemma3
+from convert.architectures.gemma4 import Gemma4
 from convert.architectures.glm4moe import Glm4Moe
 from convert.architectures.glm5_next import Glm5Next
 from convert.architectures.gpt2 import Gpt2
@@ -62,6 +63,7 @@ FAMILIES: tuple[type[Architecture], ...] = (
     Gemma,
     Gemma2,
     Gemma3,
+    Gemma4,
     Glm4Moe,
     Glm5Next,
     GlmMoeDsa,

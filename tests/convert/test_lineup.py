@@ -198,6 +198,17 @@ PUBLISHED: list[tuple[Settings, dict[str, Value]]] = [
         },
     ),
     (
+        published.GEMMA_4_E2B,
+        {
+            "gemma4.attention.key_length": 512,
+            "gemma4.attention.key_length_swa": 256,
+            "gemma4.attention.shared_kv_layers": 20,
+            "gemma4.feed_forward_length": [6144] * 15 + [12288] * 20,
+            "gemma4.final_logit_softcapping": 30.0,
+            "gemma4.rope.freq_base_swa": 10000.0,
+        },
+    ),
+    (
         published.GLM_53_FLASH,
         {
             "glm5-next.attention.head_count_kv": [int(i % 4 == 3) for i in range(45)],
@@ -314,6 +325,19 @@ REFUSED: list[tuple[Settings, Settings, str]] = [
     (published.LLAMA_4_SCOUT, {"no_rope_layers": [1, 0] * 24}, "no_rope_layers"),
     (published.LLAMA_4_MAVERICK, {"moe_layers": [0, 1]}, "moe_layers"),
     (published.DEEPSEEK_V4_FLASH, {"mlp_layer_types": ["moe", "hash_moe"] + ["moe"] * 41}, "hash_moe"),
+    (published.GEMMA_4_E2B, {"num_kv_shared_layers": 19}, "num_kv_shared_layers"),
+    (published.GEMMA_4_E2B, {"layer_types": ["full_attention"] * 35}, "sliding_attention"),
+    (published.GEMMA_4_E2B, {"use_bidirectional_attention": "all"}, "use_bidirectional_attention"),
+    (
+        published.GEMMA_4_E2B,
+        {"per_layer_config": {"4": {"head_dim": 512}, "9": {"head_dim": 256}}},
+        "per_layer_config",
+    ),
+    (
+        published.GEMMA_4_E2B,
+        {"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 2.0}}},
+        "linear",
+    ),
     (published.GLM_53_FLASH, {"hc_mult": 2}, "hc_mult"),
     (published.GLM_53_FLASH, {"index_kpool": 1}, "index_kpool"),
     (published.GLM_53_FLASH, {"index_topk": 2040}, "index_topk"),

@@ -98,6 +98,8 @@ TRIALS = (
     Trial("ministral3, scaled queries"),
     Trial("deepseek4, each kind of layer", ("o_a_proj", "lm_head")),
     Trial("glm5_next, with vision", (*SPARSE, "q_proj", *DELTA)),
+    Trial("gemma4, shared caches, embeddings for each layer", ("per_layer_model_projection",)),
+    Trial("gemma4, experts, keys that are values", ("experts",)),
     Trial("mistral4, scaled queries", LATENT),
     Trial("falcon_h1, multipliers"),
     Trial("qwen3next, experts"),

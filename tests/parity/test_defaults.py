@@ -15,6 +15,7 @@ CONFIGS = {
     "DeepseekV3ForCausalLM": "DeepseekV3Config",
     "GPT2LMHeadModel": "GPT2Config",
     "Gemma3ForCausalLM": "Gemma3TextConfig",
+    "Gemma4ForCausalLM": "Gemma4TextConfig",
     "Glm5NextForConditionalGeneration": "Glm5NextTextConfig",
     "KimiK25ForConditionalGeneration": "DeepseekV3Config",
     "Llama4ForConditionalGeneration": "Llama4TextConfig",
@@ -27,6 +28,7 @@ OURS_ALONE = {"full_attention_interval", "intermediate_size", "n_ctx", "norm_top
 OURS_ALONE |= {
     "num_nextn_predict_layers",
     "first_k_dense_replace",
+    "global_head_dim",
     "n_routed_experts",
     "rope_interleave",
     "shared_intermediate_size",
@@ -52,6 +54,7 @@ def configuration(family: type[Architecture]) -> Any:
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
 def test_each_default(family: type[Architecture]) -> None:
     theirs = configuration(family)()
+    theirs.allow_global_per_layer_attribute_access = True
     for key, value in family.defaults.items():
         if hasattr(theirs, key) or key not in OURS_ALONE:
             # Qwen's classes set the window to None where use_sliding_window is false, their default

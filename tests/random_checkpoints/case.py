@@ -17,6 +17,10 @@ REFERENCE = "reference"
 """A directory in a checkpoint that transformers reads instead: what packed matrices stand for, say."""
 
 
+NEAR_ONE = ("weight", ".D", "layer_scalar", "router.scale", "per_expert_scale")
+"""Vectors that multiply, by their names' ends."""
+
+
 @dataclass(frozen=True)
 class Case:
     """How to make a checkpoint, and how near to transformers its GGUF file must come.
@@ -91,7 +95,7 @@ def randomize(model: torch.nn.Module, seed: int = 0) -> None:
                 normal(tensor, 0.5, 0.7)
             elif tensor.dim() == 1:
                 # Gemma's norms add 1 of their own; a bias is drawn around 0
-                mean = float(tensor.float().mean().round()) if name.endswith(("weight", ".D")) else 0.0
+                mean = float(tensor.float().mean().round()) if name.endswith(NEAR_ONE) else 0.0
                 last = name.endswith(("model.norm.weight", "ln_f.weight", "norm_f.weight"))
                 normal(tensor, mean + 3 * last, 0.2)
             elif "embed" in name or name.endswith(("wte.weight", "wpe.weight")):

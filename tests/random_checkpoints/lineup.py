@@ -310,6 +310,22 @@ RECIPES: dict[str, Recipe] = {
         "llama3",
         ("Glm5NextConfig", {"vision_config": GLM_VISION}),
     ),
+    "gemma4": Recipe(
+        "Gemma4ForCausalLM",
+        "Gemma4TextConfig",
+        {
+            "num_hidden_layers": 6,
+            "layer_types": [*["sliding_attention", "sliding_attention", "full_attention"] * 2],
+            "head_dim": 8,
+            "global_head_dim": 16,
+            "sliding_window": 16,
+            "hidden_size_per_layer_input": 12,
+            "num_kv_shared_layers": 3,
+            "use_double_wide_mlp": True,
+            "final_logit_softcapping": 20.0,
+        },
+        "gemma",
+    ),
     "mistral4": Recipe(
         "Mistral4ForCausalLM",
         "Mistral4Config",
@@ -359,6 +375,8 @@ def write(name: str, directory: Path, *, fused: bool = False, **settings: Any) -
     written = write_tokenizer(directory, recipe.kind)
     sizes = {**SIZES, **recipe.settings, "vocab_size": written.n_tokens, **settings}
     sizes = deepcopy(sizes)  # configurations add to tables that they are given
+    if "hidden_size_per_layer_input" in sizes:
+        sizes["vocab_size_per_layer_input"] = written.n_tokens
     ids = {"bos_token_id": written.bos_token_id, "eos_token_id": written.eos_token_id, "pad_token_id": None}
     made = getattr(transformers, recipe.config)(**sizes | ids)
     if recipe.outer is not None:
@@ -548,6 +566,23 @@ CASES: tuple[Case, ...] = (
         index_head_dim=24,
         n_group=4,
         topk_group=2,
+    ),
+    case("gemma4", "shared caches, embeddings for each layer", "gemma4"),
+    case(
+        "gemma4",
+        "experts, keys that are values",
+        "gemma4",
+        num_hidden_layers=3,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        num_kv_shared_layers=0,
+        hidden_size_per_layer_input=0,
+        attention_k_eq_v=True,
+        num_global_key_value_heads=1,
+        enable_moe_block=True,
+        num_experts=6,
+        top_k_experts=2,
+        moe_intermediate_size=24,
+        final_logit_softcapping=None,
     ),
     case("mistral4", "scaled queries", "mistral4"),
     case(
