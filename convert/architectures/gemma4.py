@@ -200,7 +200,7 @@ class Gemma4(Gemma3):
             yield from self._weights(WHOLE, "", self.prefix)
         for i in range(self.n_layers):
             ours, theirs = f"blk.{i}.", f"{self.prefix}layers.{i}."
-            yield from self._weights(LAYER | self._cache(i), ours, theirs)
+            yield from self._weights({**LAYER, **self._cache(i)}, ours, theirs)
             yield self.take(f"{ours}layer_output_scale.weight", f"{theirs}layer_scalar")
             if is_embedded:
                 yield from self._weights(EMBEDDED, ours, theirs)
