@@ -215,7 +215,54 @@ LAYERS: dict[str, tuple[Change, str]] = {
     "compressed values alone": (mla(0, 16, 1), "do not fit"),
     "compressed, nothing but rotation": (mla(4, 16, 1), "do not fit"),
 }
-ALL = {"layers": LAYERS, "format": FORMAT, "settings": SETTINGS, "vocabulary": VOCABULARY}
+
+
+def of(architecture: str, **settings: int | list[int]) -> Change:
+    """Another architecture, with settings of its own; ``__`` is a dot."""
+
+    def change(parts: Parts) -> None:
+        put("general.architecture", architecture.encode(), STRING)(parts)
+        for key in parts.keys:
+            key.name = key.name.replace(b"llama.", f"{architecture}.".encode())
+        for name, value in settings.items():
+            kind = ARRAY if isinstance(value, list) else U32
+            put(f"{architecture}.{name.replace('__', '.')}", value, kind, U32)(parts)
+
+    return change
+
+
+HYBRIDS: dict[str, tuple[Change, str]] = {
+    "recurrent alone": (of("lfm2", attention__head_count_kv=[0] * 6), "all of the 6 layers are recurrent"),
+    "attention alone": (of("lfm2moe", attention__head_count_kv=[1] * 6), "none of the 6 layers"),
+    "attention alone, said once": (of("granitehybrid", attention__head_count_kv=1), "none of the 6 layers"),
+    "Kimi's recurrent alone": (of("kimi-linear", attention__head_count_kv=0), "all of the 6 layers"),
+    "five streams": (of("deepseek4", hyper_connection__count=5), "llama.cpp computes with 4"),
+    "an indexer's odd length": (
+        of("deepseek32", attention__indexer__key_length=96),
+        "key_length is 96; it must be a multiple of 64",
+    ),
+    "GLM's odd indexer": (of("glm-dsa", attention__indexer__key_length=32), "multiple of 64"),
+    "pools of one": (
+        of("glm5-next", attention__head_count_kv=[0, 1] * 3, attention__indexer__kpool=1),
+        "kpool is 1; it must be 2 or more",
+    ),
+    "half a pool": (
+        of(
+            "glm5-next",
+            attention__head_count_kv=[0, 1] * 3,
+            attention__indexer__kpool=4,
+            attention__indexer__top_k=6,
+        ),
+        "divide top_k, which is 6",
+    ),
+}
+ALL = {
+    "hybrids": HYBRIDS,
+    "layers": LAYERS,
+    "format": FORMAT,
+    "settings": SETTINGS,
+    "vocabulary": VOCABULARY,
+}
 
 
 @pytest.fixture(scope="module")

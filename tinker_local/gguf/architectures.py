@@ -38,3 +38,6 @@ UNROTATED = frozenset(
     """.split()  # noqa: SIM905
 )
 """Architectures without rotary embeddings, or with optional ones."""
+
+BY_HEADS = frozenset({"glm5-next", "granitehybrid", "kimi-k3", "kimi-linear", "lfm2", "lfm2moe"})
+"""Hybrid architectures whose recurrent layers are those without heads of keys."""

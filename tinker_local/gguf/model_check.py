@@ -20,6 +20,7 @@ from convert.gguf.file import FLOAT32, INT32, UINT32, StoredValue
 from convert.gguf.formats import F32, I32, I64, NOT_FOR_WEIGHTS
 from tinker_local.errors import BadRequestError
 from tinker_local.gguf.architectures import (
+    BY_HEADS,
     EQUAL_HEADS,
     NOT_LANGUAGE_MODELS,
     UNROTATED,
@@ -96,6 +97,8 @@ def _problems(model: ModelFiles) -> Iterator[str]:
     yield from settings.wrong_rotation()
     yield from settings.wrong_experts()
     yield from settings.wrong_states()
+    yield from settings.wrong_kinds()
+    yield from settings.wrong_indexers()
     yield from wrong_layers(model.architecture, model.tensors, settings.heads())
     yield from _wrong_tensors(model, settings.integer("embedding_length"))
     yield from wrong_vocabulary(model)
@@ -241,6 +244,32 @@ class _Settings:
             yield f"{self._start}ssm.inner_size is {inner}; it must be twice the embedding_length"
         if groups < 0 or (groups and (not rank or rank % groups or inner % rank)):
             yield f"{self._start}ssm: an inner size of {inner}, {rank} heads and {groups} groups do not fit"
+
+    def wrong_kinds(self) -> Iterator[str]:
+        """Layers of one kind alone, where llama.cpp makes a memory for each of two kinds."""
+        heads = self.heads().of_keys
+        if self._model.architecture in BY_HEADS and (all(heads) or not any(heads)):
+            yield (
+                f"{'none' if all(heads) else 'all'} of the {len(heads)} layers are recurrent; this "
+                "architecture must have some of these and some with attention"
+            )
+        streams = self.integer("hyper_connection.count", 4)
+        if self._model.architecture in ("deepseek4", "glm5-next") and streams != 4:
+            yield f"{self._start}hyper_connection.count is {streams}; llama.cpp computes with 4"
+
+    def wrong_indexers(self) -> Iterator[str]:
+        """Indexers of sparse attention that llama.cpp cannot rotate, or whose pools do not fit."""
+        size = self.integer("attention.indexer.key_length")
+        if self._model.architecture in ("deepseek32", "deepseek4", "glm-dsa") and size % 64:
+            yield f"{self._start}attention.indexer.key_length is {size}; it must be a multiple of 64"
+        if self._model.architecture != "glm5-next":
+            return
+        pool, chosen = self.integer("attention.indexer.kpool"), self.integer("attention.indexer.top_k")
+        if pool < 2 or chosen % pool:
+            yield (
+                f"{self._start}attention.indexer.kpool is {pool}; it must be 2 or more, and divide top_k, "
+                f"which is {chosen}"
+            )
 
     def _head(self, of: str) -> int:
         heads = max(1, self.integer("attention.head_count"))
