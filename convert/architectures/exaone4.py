@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from convert.architectures.architecture import Value
-from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, Transformer
+from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, POST_NORMS, Transformer
 from convert.errors import UnsupportedError
 
 HYBRID = 64
@@ -18,15 +18,7 @@ class Exaone4(Transformer):
 
     names = ("Exaone4ForCausalLM",)
     gguf_name = "exaone4"
-    layer = (
-        ATTENTION
-        | HEAD_NORMS
-        | GATED_MLP
-        | {
-            "post_attention_norm": "post_attention_layernorm",
-            "post_ffw_norm": "post_feedforward_layernorm",
-        }
-    )
+    layer = ATTENTION | HEAD_NORMS | GATED_MLP | POST_NORMS
     rope_kinds = ("linear", "llama3", "yarn")
     defaults: ClassVar[Mapping[str, Any]] = {
         "hidden_size": 4096,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from convert.architectures.architecture import Value
 from convert.architectures.mixture import Mixture
-from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, Transformer
+from convert.architectures.transformer import ATTENTION, GATED_MLP, HEAD_NORMS, POST_NORMS, Transformer
 from convert.errors import UnsupportedError
 from convert.source.config import Rope
 
@@ -27,15 +27,7 @@ class Olmo2(Transformer):
         "max_position_embeddings": 2048,
         "rms_norm_eps": 1e-5,
     }
-    layer = (
-        ATTENTION
-        | HEAD_NORMS
-        | GATED_MLP
-        | {
-            "post_attention_norm": "post_attention_layernorm",
-            "post_ffw_norm": "post_feedforward_layernorm",
-        }
-    )
+    layer = ATTENTION | HEAD_NORMS | GATED_MLP | POST_NORMS
 
     def check(self) -> None:
         """Refuse what llama.cpp's architecture cannot express."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import convert
 from convert import UnsupportedError, convert_checkpoint
 from convert.architectures import FAMILIES
 from convert.architectures.nearest import describe_unknown
@@ -63,3 +64,8 @@ def test_a_checkpoint_of_no_family(tmp_path: Path) -> None:
         UnsupportedError, match=r"config\.json: the architecture NovelForCausalLM .*Known are"
     ):
         convert_checkpoint(tmp_path / "m", tmp_path / "m.gguf")
+
+
+def test_the_readme_lists_the_families() -> None:
+    text = (Path(convert.__file__).parent / "README.md").read_text(encoding="utf-8")
+    assert [name for family in FAMILIES for name in family.names if f"`{name}`" not in text] == []
