@@ -500,6 +500,22 @@ def cancelled(caller: Caller) -> float:
     return float(line.removeprefix(name))
 
 
+def test_a_request_that_fails_ends_its_stream_with_the_error(tmp_path: Path) -> None:
+    path = write_random_model(tmp_path / "tiny.gguf", shape=Shape(n_layer=1))
+    service = ServiceClient(models_dir=tmp_path, n_ctx=2048, n_threads=1)
+    body = {"prompt": [1, 2], "max_tokens": 2000, "ignore_eos": True, "stream": True}
+    with Caller(app(service, models=[str(path)])) as caller:
+        future = caller.begin("POST", "/v1/completions", body)
+        telemetry, until = service.get_telemetry(), time.monotonic() + 30
+        while not telemetry.counters.requests and time.monotonic() < until:
+            time.sleep(0.01)
+        service.close()
+        answer = future.result(60)
+    *_, error, done, rest = answer.body.decode().split("\n\n")
+    assert json.loads(error.removeprefix("data: "))["error"]["type"] == "server_error"
+    assert (done, rest) == ("data: [DONE]", "")
+
+
 def test_every_field_is_described() -> None:
     for kind in (CompletionFields, ChatFields):
         assert all(field.description for field in kind.model_fields.values())

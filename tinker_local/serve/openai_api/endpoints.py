@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,7 +44,6 @@ _SYNONYMS = {
     "topk_prompt_logprobs": "prompt_logprobs",
     "topk_sample_logprobs": "logprobs",
 }
-_DONE = b"data: [DONE]\n\n"
 F = TypeVar("F", bound=Fields)
 Endpoint = Callable[["Request"], Awaitable[Response]]
 
@@ -99,10 +98,9 @@ class OpenAiApi:
                 said = getattr(fields, "prompt", None) or getattr(fields, "messages", None)
                 logger.info("%s asks %s for %r", request.state.request_id, fields.model, said)
             client = await self._open(fields.model)
-            asked = await asyncio.to_thread(make, fields, client)  # runs the chat template
-            work = Work(client, asked.prompts, asked.ask)
             is_stream = bool(getattr(fields, "stream", False))
-            await work.submit(follow=is_stream)
+            loop = asyncio.get_running_loop() if is_stream else None
+            asked, work = await asyncio.to_thread(_begun, make, fields, client, loop)
             if is_stream:
                 return EventStream(asked, work)
             responses = await unless_left(request, work.responses())
@@ -170,24 +168,45 @@ class EventStream(StreamingResponse):
 
 
 async def _events(asked: Completion | Chat, work: Work) -> AsyncIterator[bytes]:
-    responses: dict[int, SampleResponse] = {}
-    yield _sent(asked.begin())
     try:
-        async for event in work.events():
-            if isinstance(event, Drawn):
-                yield _sent(asked.drawn(event))
-            else:
-                responses[event.prompt] = event.response
-                yield _sent(asked.finished(event))
+        async for chunk in _chunks(asked, work):
+            yield _sent(json.dumps(chunk).encode())
     except TinkerError as error:
-        yield b"data: " + error_body(str(error), _status(error)) + b"\n\n"
-    else:
-        yield _sent(asked.end([responses[number] for number in sorted(responses)]))
-    yield _DONE
+        yield _sent(error_body(str(error), _status(error)))
+    yield _sent(b"[DONE]")
 
 
-def _sent(chunks: Iterable[dict[str, Any]]) -> bytes:
-    return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+async def _chunks(asked: Completion | Chat, work: Work) -> AsyncIterator[dict[str, Any]]:
+    responses: dict[int, SampleResponse] = {}
+    for chunk in asked.begin():
+        yield chunk
+    async for event in work.events():
+        if isinstance(event, Drawn):
+            chunks = asked.drawn(event)
+        else:
+            responses[event.prompt] = event.response
+            chunks = asked.finished(event)
+        for chunk in chunks:
+            yield chunk
+    for chunk in asked.end([responses[number] for number in sorted(responses)]):
+        yield chunk
+
+
+def _sent(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"
+
+
+def _begun(
+    make: Callable[[F, SamplingClient], Completion | Chat],
+    fields: F,
+    client: SamplingClient,
+    loop: asyncio.AbstractEventLoop | None,
+) -> tuple[Completion | Chat, Work]:
+    """Submit the requests; not on the event loop, since tokenizers and chat templates take their time."""
+    asked = make(fields, client)
+    work = Work(client, asked.prompts, asked.ask)
+    work.submit(loop)
+    return asked, work
 
 
 def _dumped(asked: Completion | Chat, responses: list[SampleResponse]) -> bytes:

@@ -63,15 +63,16 @@ class Work:
         self._futures: list[Future[SampleResponse]] = []
         self._events: asyncio.Queue[Drawn | tuple[int, Future[SampleResponse]]] = asyncio.Queue()
 
-    async def submit(self, *, follow: bool = False) -> None:
-        """Submit all requests; ``follow`` them if ``events`` is asked next.
+    def submit(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Submit all requests, from any thread; with the loop on which ``events`` is to follow them.
 
         Raises:
             BadRequestError: one cannot be served.
             RateLimitError: the queue is full.
         """
         try:
-            await asyncio.to_thread(self._submit_all, asyncio.get_running_loop() if follow else None)
+            for number in range(len(self.prompts)):
+                self._submit(number, loop)
         except BaseException:
             self.cancel()
             raise
@@ -100,21 +101,20 @@ class Work:
             left -= 1
             yield Finished(prompt, future.result())
 
-    def _submit_all(self, loop: asyncio.AbstractEventLoop | None) -> None:
+    def _submit(self, number: int, loop: asyncio.AbstractEventLoop | None) -> None:
         ask = self._ask
-        for number, tokens in enumerate(self.prompts):
-            future = self._client.sample(
-                ModelInput.from_ints(tokens),
-                ask.num_samples,
-                ask.params,
-                ask.prompt_logprobs,
-                ask.topk_prompt,
-                ask.topk_sample,
-                on_token=partial(self._told, loop, number) if loop else None,
-            )
-            self._futures.append(future)
-            if loop:
-                when_done(future, partial(self._ended, loop, number))
+        future = self._client.sample(
+            ModelInput.from_ints(self.prompts[number]),
+            ask.num_samples,
+            ask.params,
+            ask.prompt_logprobs,
+            ask.topk_prompt,
+            ask.topk_sample,
+            on_token=partial(self._told, loop, number) if loop else None,
+        )
+        self._futures.append(future)
+        if loop:
+            when_done(future, partial(self._ended, loop, number))
 
     def _told(self, loop: asyncio.AbstractEventLoop, prompt: int, sample: int, token: SampledToken) -> None:
         loop.call_soon_threadsafe(self._events.put_nowait, Drawn(prompt, sample, token))
