@@ -38,6 +38,9 @@ ELSEWHERE = {
     "&& .venv/bin/pytest": ".ci/run::",
     "-DGGML_CUDA=on": None,  # needs the CUDA toolkit and the network
     "tinker checkpoint download": None,  # Tinker's own, needs its service
+    "pip install -e '.[serve]' tinker": None,  # needs the network
+    "tinker-local serve": "tests/cli/test_serve.py::test_it_prints_what_to_paste_and_ends_by_a_signal",
+    "tinker_chat_cli": "tests/parity/test_serve_cookbook.py::test_a_script_of_the_cookbook",
     "lm-eval": "tests/parity/test_lm_eval.py::test_the_readme_command",
     "models tune": "tests/tuning/test_tune.py::test_kept_files_are_found_by_the_kind_of_work",
 }

@@ -11,8 +11,6 @@ import asyncio
 import dataclasses
 import multiprocessing
 import pickle
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -365,45 +363,3 @@ def test_the_answer_has_every_field_that_the_sdk_knows() -> None:
     )
     assert (parsed.sequences[0].stop_reason, parsed.prompt_cache_hit_tokens) == (1, 300)
     assert protobuf.MEDIA_TYPE == "application/x-protobuf"
-
-
-# -- tinker-cookbook ----------------------------------------------------------------------------
-
-COOKBOOK = """
-import asyncio, json, sys
-import tinker
-from tinker_cookbook.completers import TinkerTokenCompleter
-from tinker_cookbook.supervised.nll_evaluator import SamplerNLLEvaluator
-
-client = tinker.ServiceClient().create_sampling_client(base_model="Me/Tiny").result()
-prompt = tinker.ModelInput.from_ints([1, 2, 3])
-completer = TinkerTokenCompleter(client, max_tokens=6, temperature=0.0)
-completed = asyncio.run(completer(prompt, []))
-datum = tinker.Datum(
-    model_input=tinker.ModelInput.from_ints([1, 2, 3, 4]),
-    loss_fn_inputs={
-        "target_tokens": tinker.TensorData(data=[2, 3, 4, 5], dtype="int64", shape=[4]),
-        "weights": tinker.TensorData(data=[0.0, 1.0, 1.0, 1.0], dtype="float32", shape=[4]),
-    },
-)
-nll = asyncio.run(SamplerNLLEvaluator([datum], name="text")(client))
-print(json.dumps([completed.tokens, completed.logprobs, nll]))
-"""
-
-
-def test_the_cookbook_with_an_address_in_the_environment(
-    server: Server, here: SamplingClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("tinker_cookbook")
-    import json
-
-    monkeypatch.setenv("TINKER_BASE_URL", server.url)
-    monkeypatch.setenv("TINKER_API_KEY", KEY)
-    ran = subprocess.run([sys.executable, "-c", COOKBOOK], capture_output=True, text=True, timeout=120)
-    assert ran.returncode == 0, ran.stderr
-    tokens, logprobs, nll = json.loads(ran.stdout.splitlines()[-1])
-    params = SamplingParams(max_tokens=6, temperature=0, stop=[])
-    expected = here.sample(ModelInput.from_ints([1, 2, 3]), 1, params).result().sequences[0]
-    assert (tokens, logprobs) == (expected.tokens, expected.logprobs)
-    scored = here.compute_logprobs(ModelInput.from_ints([1, 2, 3, 4, 5])).result()
-    assert nll["text/nll"] == pytest.approx(-sum(filter(None, scored[2:])) / 3, rel=1e-6)
