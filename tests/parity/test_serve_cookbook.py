@@ -77,6 +77,7 @@ def test_a_script_of_the_cookbook(
     """Its chat, from its command line; the tokenizer comes from the user's cache."""
     cache = tmp_path / "hub" / f"models--{NAME.replace('/', '--')}"
     official_tokenizer(model_path).save_pretrained(cache / "snapshots" / "0")
+    (cache / "snapshots" / "0" / "config.json").write_text('{"model_type": "llama"}')
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text("0")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))

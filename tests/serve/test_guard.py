@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.serve.caller import Caller
+from tests.serve.tinker_calls import open_session, sample
 from tinker_local import ServiceClient
 from tinker_local.serve import Access, Limits, app
 
@@ -106,3 +107,17 @@ def test_the_log_has_no_prompts(caller: Caller, caplog: pytest.LogCaptureFixture
         caller.get("/no/such/secret")
     assert f"{answer.headers['x-request-id']} POST /api/v1/create_session 200" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_prompts_are_in_the_log_if_asked(
+    tiny_service: ServiceClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    for wanted in (False, True):
+        with (
+            Caller(app(tiny_service, logs_prompts=wanted)) as caller,
+            caplog.at_level("INFO", "tinker_local.serve"),
+        ):
+            session = open_session(caller)
+            answer = sample(caller, session, 0, [301, 302])
+        said = f"{answer.headers['x-request-id']} prompt [301, 302]"
+        assert (said in caplog.text) == wanted

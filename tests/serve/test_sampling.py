@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.random_model import Shape, write_random_model
 from tests.serve.caller import Caller
 from tests.serve.tinker_calls import open_session, poll, retrieve, sample
 from tests.serve.tiny_store import CHECKPOINT, TINY
@@ -155,6 +156,25 @@ def test_the_queue_shows_while_a_model_is_loaded(models_dir: Path, monkeypatch: 
         failed = retrieve(caller, bad["request_id"])
         assert (failed.status, failed.json()["category"]) == (200, "user")
         assert "vocabulary has ids 0 to 399" in failed.json()["error"]
+
+
+def test_a_model_whose_file_is_replaced_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tinker_local.serve.served_models._LOOK_SECONDS", 0)
+    path, answers = tmp_path / "tiny.gguf", list[bytes]()
+    write_random_model(path, shape=Shape(n_layer=1), seed=1)
+    with (
+        ServiceClient(models_dir=tmp_path, n_ctx=256, n_threads=1) as service,
+        Caller(app(service)) as caller,
+    ):
+        session = open_session(caller, base_model="tiny")
+        for seq_id in range(4):
+            accepted = sample(caller, session, seq_id, TOKENS, prompt_logprobs=True).json()
+            answers.append(retrieve(caller, accepted["request_id"]).body)
+            if seq_id == 1:
+                write_random_model(tmp_path / "new", shape=Shape(n_layer=1), seed=2).rename(path)
+    assert answers[0][:40] == answers[1][:40] != answers[2][:40] == answers[3][:40]
 
 
 def test_a_model_that_cannot_be_opened_fails_its_requests(

@@ -76,7 +76,7 @@ def app(
         logs_prompts,
     )
     parts: list[TinkerApi | OpenAiApi] = [
-        TinkerApi(serving.models, serving.metrics, service.create_rest_client()),
+        TinkerApi(serving.models, serving.metrics, service.create_rest_client(), logs_prompts=logs_prompts),
         OpenAiApi(serving.models, logs_prompts=serving.logs_prompts),
     ]
     guard = Middleware(Guard, access=serving.access, limits=serving.limits, metrics=serving.metrics)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tinker_local.errors import BadRequestError, NotFoundError, shown
+from tinker_local.errors import BadRequestError, NotFoundError, TinkerError, shown
 from tinker_local.queue_state import QueueState, QueueStateObserver
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.service_client import ServiceClient
@@ -21,6 +22,7 @@ from tinker_local.store.tuned import WORKS
 
 _HUB = "https://huggingface.co/"
 _MOST_NAMES = 1000
+_LOOK_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -50,17 +52,30 @@ class ModelName:
 
 
 class _Watch(QueueStateObserver):
-    """Keeps the last state of a model's queue that it was told."""
+    """Keeps the last state of a queue that it was told, and looks whether the model was replaced."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: SamplingClient) -> None:
         self.state: tuple[QueueState, str | None] = QueueState.ACTIVE, None
+        self._weights, self._version = client.weights, client.weights.version()
+        self._looked_at = time.monotonic()
+        client.observe(self)
+
+    def is_stale(self) -> bool:
+        """Whether a file was replaced or is gone; looks once a second at most."""
+        if time.monotonic() - self._looked_at < _LOOK_SECONDS:
+            return False
+        self._looked_at = time.monotonic()
+        try:
+            return self._weights.version() != self._version
+        except TinkerError:
+            return True
 
     def on_queue_state_change(self, queue_state: QueueState, queue_state_reason: str | None) -> None:
         self.state = queue_state, queue_state_reason
 
 
 class ServedModels:
-    """Opens each model when it is first asked for, in a thread, once; and keeps it.
+    """Opens each model when it is first asked for, in a thread, once; again when its files were replaced.
 
     Clients name what is in the store, or was named when the server began. Paths are refused, so that nobody
     learns from afar which files there are.
@@ -119,7 +134,7 @@ class ServedModels:
     def ready(self, name: ModelName) -> SamplingClient | None:
         """Return a client that is open already."""
         opening = self._openings.get(name)
-        return opening.result() if opening is not None and _is_good(opening) else None
+        return opening.result() if opening is not None and self._is_usable(name, opening) else None
 
     async def open(self, name: ModelName) -> SamplingClient:
         """Return the client of a model, once it is loaded. All who wait at a time wait for one loading.
@@ -133,7 +148,7 @@ class ServedModels:
 
     def _opening(self, name: ModelName) -> asyncio.Task[SamplingClient]:
         opening = self._openings.get(name)
-        if opening is None or (opening.done() and not _is_good(opening)):
+        if opening is None or (opening.done() and not self._is_usable(name, opening)):
             self._forget_some()
             opening = asyncio.create_task(asyncio.to_thread(self._open, name))
             opening.add_done_callback(partial(self._opened, name))
@@ -143,10 +158,13 @@ class ServedModels:
     def _opened(self, name: ModelName, opening: asyncio.Task[SamplingClient]) -> None:
         if _is_good(opening):
             logger.info("opened %s", name)
-            self._watches[name] = _Watch()
-            opening.result().observe(self._watches[name])
+            self._watches[name] = _Watch(opening.result())
         elif not opening.cancelled():  # those who wait get the error, too
             logger.warning("%s cannot be opened: %s", name, opening.exception())
+
+    def _is_usable(self, name: ModelName, opening: asyncio.Task[SamplingClient]) -> bool:
+        """Whether a model was opened, and its files are still those that were opened."""
+        return _is_good(opening) and not (name in self._watches and self._watches[name].is_stale())
 
     def _forget_some(self) -> None:
         """Keep the table of names short: a client may spell one in many ways."""

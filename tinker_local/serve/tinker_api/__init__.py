@@ -44,12 +44,20 @@ class TinkerApi:
         metrics: counts telemetry.
         rest: lists the store.
         patience: how long requests and answers are kept.
+        logs_prompts: whether the log may have prompts.
     """
 
     def __init__(
-        self, models: ServedModels, metrics: Metrics, rest: RestClient, patience: Patience | None = None
+        self,
+        models: ServedModels,
+        metrics: Metrics,
+        rest: RestClient,
+        patience: Patience | None = None,
+        *,
+        logs_prompts: bool = False,
     ) -> None:
         self._models, self._metrics, self._patience = models, metrics, patience
+        self._logs_prompts = logs_prompts
         self._records = Records(models, rest)
         self._futures: Futures | None = None
 
@@ -81,7 +89,9 @@ class TinkerApi:
             "session_heartbeat": sessions.heartbeat,
             "sessions/{id}/finish": sessions.finish,
             "telemetry": lambda r: sessions.telemetry(r, self._metrics),
-            "asample": lambda r: sampling.asample(r, self._models, self.futures),
+            "asample": lambda r: sampling.asample(
+                r, self._models, self.futures, logs_prompts=self._logs_prompts
+            ),
             "retrieve_future": lambda r: retrieval.retrieve_future(r, self._models, self.futures),
             "retrieve_futures": lambda r: retrieval.retrieve_futures(r, self.futures),
             "cancel_future": lambda r: retrieval.cancel_future(r, self.futures),

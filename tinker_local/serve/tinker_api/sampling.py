@@ -6,6 +6,7 @@ that nothing is left out unseen.
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,8 @@ from tinker_local.types import EncodedTextChunk, ModelInput, SampleResponse, Sam
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+logger = logging.getLogger(__name__)
 
 _FIELDS = frozenset(
     (
@@ -105,7 +108,9 @@ class SampleCall:
         )
 
 
-async def asample(request: Request, models: ServedModels, futures: Futures) -> Response:
+async def asample(
+    request: Request, models: ServedModels, futures: Futures, *, logs_prompts: bool = False
+) -> Response:
     """Accept a request; the answer has its id."""
     body = await read_body(request)
     session = text(body, "sampling_session_id")
@@ -114,6 +119,8 @@ async def asample(request: Request, models: ServedModels, futures: Futures) -> R
     entry = futures.find(id)
     if entry is None:
         call = SampleCall.read(body)
+        if logs_prompts:
+            logger.info("%s prompt %s", request.state.request_id, call.prompt.to_ints())
         futures.check_room()
         client = models.ready(name)
         if client is not None:
@@ -121,7 +128,7 @@ async def asample(request: Request, models: ServedModels, futures: Futures) -> R
         else:
             n_bytes = len(await request.body())
             start = partial(_open_and_submit, models, name, call)
-            entry = futures.find(id) or futures.add_loading(id, call.num_samples, n_bytes, start)
+            entry = futures.add_loading(id, call.num_samples, n_bytes, start)
     return JSONResponse({"request_id": entry.id, "sample_sequence_ids": entry.sequence_ids})
 
 
