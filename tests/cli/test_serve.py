@@ -81,8 +81,9 @@ def test_it_prints_what_to_paste_and_ends_by_a_signal(
     asking.join()
     assert result.exit_code == status
     port = said[0].split(":")[2].split()[0]
-    assert said[:2] == [
+    assert said[:3] == [
         f"export TINKER_BASE_URL=http://127.0.0.1:{port} TINKER_API_KEY=tml-local",
         f"export OPENAI_BASE_URL=http://127.0.0.1:{port}/v1 OPENAI_API_KEY=tml-local",
+        f"# a page for browsers: http://127.0.0.1:{port}/",
     ]
     assert b'"Me/Tiny-F32"' in answers[0]

@@ -87,11 +87,11 @@ class Browser:
         result: dict[str, Any] = answer["result"]
         return result
 
-    def open(self, path: Path) -> float:
-        """Go to a file and wait until it has loaded; return how many seconds that took."""
+    def open(self, place: Path | str) -> float:
+        """Go to a file or an address and wait until it has loaded; return how many seconds that took."""
         self.events.clear()
         began = time.perf_counter()
-        self.do("Page.navigate", url=path.as_uri())
+        self.do("Page.navigate", url=place if isinstance(place, str) else place.as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._read())
         return time.perf_counter() - began
@@ -130,11 +130,38 @@ class Browser:
         )
         self.do("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1])
 
-    def press(self, key: str) -> None:
-        """Press a key that writes nothing, such as Tab."""
-        code = {"Tab": 9, "Space": 32}[key]
-        for kind in ("rawKeyDown", "keyUp"):
-            self.do("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+    def press(self, key: str, *, control: bool = False) -> None:
+        """Press a key that writes nothing, such as Tab; Enter acts as on a button."""
+        codes = {"Tab": 9, "Enter": 13, "Escape": 27, "Space": 32, "ArrowUp": 38, "ArrowDown": 40}
+        code = (codes | {"ArrowLeft": 37, "ArrowRight": 39})[key]
+        more = {"text": "\r"} if key == "Enter" else {}
+        for kind in ("keyDown" if more else "rawKeyDown", "keyUp"):
+            self.do(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                code=key,
+                windowsVirtualKeyCode=code,
+                modifiers=2 * control,
+                **(more if kind == "keyDown" else {}),
+            )
+
+    def write(self, text: str) -> None:
+        """Write where the focus is."""
+        self.do("Input.insertText", text=text)
+
+    def wait(self, expression: str) -> Any:
+        """Wait until an expression is true, and return its value.
+
+        Raises:
+            BrowserError: it stays false for a minute.
+        """
+        end = time.monotonic() + _PATIENCE
+        while not (value := self.evaluate(expression)):
+            if time.monotonic() > end:
+                raise BrowserError(f"{expression} stays {value!r}")
+            time.sleep(0.02)
+        return value
 
     def screenshot(self, path: Path) -> None:
         """Write what is seen as a PNG."""

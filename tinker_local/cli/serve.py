@@ -104,6 +104,7 @@ def _print(server: Server, api_key: str | None) -> None:
     key = KEY_PREFIX + "local" if api_key is None else f"${_KEY_VARIABLE}"
     typer.echo(f"export TINKER_BASE_URL={server.url} TINKER_API_KEY={key}")
     typer.echo(f"export OPENAI_BASE_URL={server.url}/v1 OPENAI_API_KEY={key}")
+    typer.echo(f"# a page for browsers: {server.url}/")
 
 
 __all__ = ["serve"]

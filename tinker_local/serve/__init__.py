@@ -7,6 +7,7 @@ metrics.py        ``/metrics`` and ``/healthz``
 server.py         uvicorn on a thread
 tinker_api/       Tinker's protocol
 openai_api/       OpenAI's completions and chats
+page/             what a browser shows at ``/``
 
 Needs the extra ``serve``. ``app`` is for people with an ASGI server of their own:
 

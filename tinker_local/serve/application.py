@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 
 from tinker_local.errors import APIStatusError, TinkerError
-from tinker_local.serve import metrics
+from tinker_local.serve import metrics, page
 from tinker_local.serve.guard import Access, Guard, Limits, error_body
 from tinker_local.serve.metrics import Metrics
 from tinker_local.serve.openai_api import OpenAiApi
@@ -81,7 +81,11 @@ def app(
     ]
     guard = Middleware(Guard, access=serving.access, limits=serving.limits, metrics=serving.metrics)
     return Starlette(
-        routes=[*metrics.routes(serving.metrics), *(route for part in parts for route in part.routes())],
+        routes=[
+            *metrics.routes(serving.metrics),
+            *page.routes(),
+            *(route for part in parts for route in part.routes()),
+        ],
         middleware=[guard],
         exception_handlers={TinkerError: _refused, HTTPException: _no_route},
         lifespan=partial(_lifespan, serving=serving, parts=parts),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tinker_local.serve.metrics import Metrics
 
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
-OPEN_PATHS = ("/healthz", "/api/v1/healthz")
+OPEN_PATHS = ("/healthz", "/api/v1/healthz", "/", "/page/")
 """What is answered without a key."""
 
 logger = logging.getLogger(__name__)

@@ -222,6 +222,16 @@ class ServedModels:
             dict.fromkeys([*self._files, *(public_name(holding.name) for holding in self.holdings)])
         )
 
+    def parents(self) -> dict[str, str | None]:
+        """Return for each of ``names`` None; for an adapter the model that it fits, "" if none is known."""
+        holdings = self.holdings
+        models = [holding for holding in holdings if not holding.is_adapter]
+        found: dict[str, str | None] = dict.fromkeys(self._files)
+        for holding in holdings:
+            fitting = (public_name(model.name) for model in models if holding.fits(model))
+            found.setdefault(public_name(holding.name), next(fitting, "") if holding.is_adapter else None)
+        return found
+
     def base_name(self, name: ModelName) -> str | None:
         """Return the name of the model, of an adapter its base; None if nothing says it. Reads files."""
         asked = name.checkpoint or name.base

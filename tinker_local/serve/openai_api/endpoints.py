@@ -27,7 +27,7 @@ from tinker_local.serve.openai_api.fields import (
     Fields,
     TokenizeFields,
 )
-from tinker_local.serve.openai_api.tokens import detokenize, tokenize, tokenizer_info
+from tinker_local.serve.openai_api.tokens import detokenize, token_pieces, tokenize, tokenizer_info
 from tinker_local.serve.openai_api.work import ClientLeftError, Drawn, Work, unless_left
 from tinker_local.serve.served_models import ModelName, ServedModels
 from tinker_local.serve.tinker_api.bodies import read_body
@@ -80,6 +80,7 @@ class OpenAiApi:
             *found,
             Route("/tokenize", _answered(self._tokenize), methods=["POST"]),
             Route("/detokenize", _answered(self._detokenize), methods=["POST"]),
+            Route("/token_pieces", _answered(self._token_pieces), methods=["POST"]),
             Route("/tokenizer_info", _answered(self._tokenizer_info), methods=["GET"]),
         ]
 
@@ -107,8 +108,9 @@ class OpenAiApi:
             return _json(await asyncio.to_thread(_dumped, asked, responses))
 
     async def _list_models(self, request: Request) -> Response:
-        names = await asyncio.to_thread(self._models.names)
-        return _json({"object": "list", "data": [self._described(name) for name in names]})
+        parents = await asyncio.to_thread(self._models.parents)
+        described = [self._described(name) | {"parent": parent} for name, parent in parents.items()]
+        return _json({"object": "list", "data": described})
 
     async def _model(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -126,6 +128,9 @@ class OpenAiApi:
 
     async def _detokenize(self, request: Request) -> Response:
         return await self._of_vocabulary(request, DetokenizeFields, detokenize)
+
+    async def _token_pieces(self, request: Request) -> Response:
+        return await self._of_vocabulary(request, DetokenizeFields, token_pieces)
 
     async def _of_vocabulary(
         self, request: Request, kind: type[F], work: Callable[[F, SamplingClient], dict[str, Any]]

@@ -1,9 +1,10 @@
-"""``/tokenize``, ``/detokenize`` and ``/tokenizer_info``: the vocabulary, in vLLM's form."""
+"""The vocabulary: ``/tokenize``, ``/detokenize``, ``/tokenizer_info`` in vLLM's form, ``/token_pieces``."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from tinker_local.display.visible import pieces, text_of_bytes
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.serve.openai_api.chat import rendered
 from tinker_local.serve.openai_api.fields import DetokenizeFields, FieldError, TokenizeFields
@@ -31,6 +32,23 @@ def detokenize(fields: DetokenizeFields, client: SamplingClient) -> dict[str, An
     return {"prompt": client.get_tokenizer().decode(fields.tokens)}
 
 
+def token_pieces(fields: DetokenizeFields, client: SamplingClient) -> dict[str, Any]:
+    """Return for each token its pieces: [text, whether it is a mark for something invisible]."""
+    tokenizer = client.get_tokenizer()
+    return {"pieces": [_pieces(text_of_bytes(tokenizer.token_bytes(token))) for token in fields.tokens]}
+
+
+def _pieces(text: str) -> list[tuple[str, bool]]:
+    if text and not text.strip(" "):
+        return [("·" * len(text), True)]
+    found = list[tuple[str, bool]]()
+    for piece in pieces(text):
+        found.append((piece.shown, piece.is_mark))
+        if piece.is_mark and piece.written in ("\n", "\t"):
+            found.append((piece.written, False))
+    return found
+
+
 def tokenizer_info(client: SamplingClient) -> dict[str, Any]:
     """Return the special tokens and the chat template, as in a tokenizer_config.json."""
     tokenizer = client.get_tokenizer()
@@ -46,4 +64,4 @@ def tokenizer_info(client: SamplingClient) -> dict[str, Any]:
     }
 
 
-__all__ = ["detokenize", "tokenize", "tokenizer_info"]
+__all__ = ["detokenize", "token_pieces", "tokenize", "tokenizer_info"]

@@ -1,0 +1,360 @@
+"""The server's page in a real browser: stream, hover, branch, score, compare, copy; by mouse and keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.parity.browser import Browser, find_chromium
+from tests.serve.tiny_store import CHECKPOINT, write_tiny_store
+from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
+from tinker_local.display import scale
+from tinker_local.serve import Server, app
+
+CHROMIUM = find_chromium()
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt install chromium, or CHROMIUM=program"),
+]
+STATUS = "document.getElementById('status').textContent"
+BOX = "document.getElementById('alternatives')"
+CARDS = "[...document.querySelectorAll('.card')]"
+FOCUS = "document.activeElement"
+OPTIONS: dict[str, Any] = {"n_ctx": 512, "n_threads": 1, "batch_invariant": True}
+
+
+@pytest.fixture(scope="module")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose tokens are markup: <hr>0 to <hr>141."""
+    directory = write_tiny_store(tmp_path_factory.mktemp("store"))
+    (model,) = (directory / "Me").iterdir()
+    model.write_bytes(model.read_bytes().replace(b"word", b"<hr>"))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def service(models_dir: Path) -> Iterator[ServiceClient]:
+    with ServiceClient(models_dir=models_dir, **OPTIONS) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def direct(service: ServiceClient) -> SamplingClient:
+    return service.create_sampling_client(base_model="Me/Tiny")
+
+
+@pytest.fixture(scope="module")
+def address(service: ServiceClient) -> Iterator[str]:
+    with Server(app(service)) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    assert CHROMIUM
+    with Browser(CHROMIUM) as one:
+        yield one
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Browser]:
+    browser.prefer("light")
+    browser.open(address)
+    browser.wait("document.getElementById('model').value")
+    browser.evaluate("document.querySelector('[name=theme][value=\"\"]').click()")
+    model = browser.evaluate(
+        "[...document.getElementById('model').options].find(o => /Tiny/.test(o.value)).value"
+    )
+    given = {
+        "model": model,
+        "otherModel": model,
+        "prompt": "Once upon",
+        "n": 3,
+        "maxTokens": 20,
+        "seed": 5,
+        "k": 6,
+    }
+    for name, value in given.items():
+        fill(browser, name, value)
+    yield browser
+    assert browser.evaluate("document.querySelectorAll('hr, #cards script, #cards img').length") == 0
+    said = [event["entry"] for event in browser.said("Log.entryAdded")]
+    assert [entry for entry in said if entry["level"] in ("error", "warning")] == []
+    assert browser.said("Runtime.exceptionThrown") == []
+    hosts = {event["request"]["url"][: len(address)] for event in browser.said("Network.requestWillBeSent")}
+    assert hosts == {address}
+
+
+def fill(page: Browser, name: str, value: Any) -> None:
+    page.evaluate(
+        f"(field => (field.value = {json.dumps(str(value))}, field.dispatchEvent(new Event('change', "
+        f"{{bubbles: true}}))))(document.getElementById('form').elements[{name!r}])"
+    )
+
+
+def click(page: Browser, selector: str) -> None:
+    page.evaluate(f"document.querySelector({selector!r}).click()")
+
+
+def run(page: Browser, task: str, ends: str) -> None:
+    click(page, f"[name=task][value={task}]")
+    click(page, "#go")
+    page.wait(f"{STATUS}.includes({ends!r})")
+
+
+def token(card: int, i: int) -> str:
+    return f"document.querySelectorAll('.card')[{card}].querySelectorAll('.tl-t')[{i}]"
+
+
+def hover(page: Browser, card: int, i: int) -> None:
+    page.evaluate("document.querySelectorAll('[data-here]').forEach(e => delete e.dataset.here)")
+    page.evaluate(f"{token(card, i)}.dataset.here = 1")
+    page.move_to("[data-here]")
+    page.wait(f"!{BOX}.hidden")
+
+
+def texts(page: Browser) -> list[list[str]]:
+    """The tokens of each card, as shown."""
+    found: list[list[str]] = page.evaluate(
+        f"{CARDS}.map(card => [...card.querySelectorAll('.tl-t')].map(span => span.textContent))"
+    )
+    return found
+
+
+def names(page: Browser) -> list[str]:
+    found: list[str] = page.evaluate(f"{CARDS}.map(card => card.querySelector('h2').textContent)")
+    return found
+
+
+def asked(page: Browser) -> dict[str, Any]:
+    """The last completion that the page asked for."""
+    page.evaluate("0")
+    sent = [event["request"] for event in page.said("Network.requestWillBeSent")]
+    (*_, body) = (request["postData"] for request in sent if request["url"].endswith("/v1/completions"))
+    found: dict[str, Any] = json.loads(body)
+    return found
+
+
+def shown(client: SamplingClient, tokens: list[int]) -> list[str]:
+    """Tokens as the page shows them, for those that are plain letters or the store's markup."""
+    return [client.get_tokenizer().token_bytes(token).decode("ascii", "replace") for token in tokens]
+
+
+def alike(seen: list[str], expected: list[str]) -> bool:
+    """Whether tokens are those; what is no printable ASCII is shown as a mark."""
+    pairs = list(zip(seen, expected, strict=True))
+    return sum(one == other for one, other in pairs) > len(pairs) / 3 and all(
+        one == other or not (other.isascii() and other.isprintable() and other.strip())
+        for one, other in pairs
+    )
+
+
+def drawn(client: SamplingClient, tokens: list[int], n: int) -> list[list[int]]:
+    params = SamplingParams(max_tokens=20, seed=5)
+    response = client.sample(ModelInput.from_ints(tokens), n, params).result()
+    return [sequence.tokens for sequence in response.sequences]
+
+
+def test_continuations_stream(page: Browser, direct: SamplingClient) -> None:
+    fill(page, "maxTokens", 400)
+    click(page, "#go")
+    seen = page.wait(
+        f"{CARDS}.length === 3 && document.querySelectorAll('.card .tl-t').length > 3 && {STATUS}"
+    )
+    assert seen == "sampling …", "tokens are there before the end"
+    assert not page.evaluate("document.getElementById('stop').disabled")
+    click(page, "#stop")
+    page.wait(f"{STATUS} === 'stopped'")
+    fill(page, "maxTokens", 20)
+    run(page, "sample", "3 continuations")
+    prompt = direct.get_tokenizer().encode("Once upon")
+    expected = [shown(direct, tokens) for tokens in drawn(direct, prompt, 3)]
+    for seen, tokens in zip(texts(page), expected, strict=True):
+        assert alike(seen, tokens), (seen, tokens)
+    assert any("<hr>" in text for tokens in texts(page) for text in tokens)
+    classes = page.evaluate("[...document.querySelectorAll('.card .tl-t')].map(e => e.className)")
+    assert len(set(classes)) >= 2
+    assert page.wait("document.querySelector('[data-figure=sampled]').textContent >= '1'")
+
+
+def test_hovering_shows_alternatives_and_a_click_branches(page: Browser, direct: SamplingClient) -> None:
+    run(page, "sample", "3 continuations")
+    hover(page, 1, 6)
+    rows = page.evaluate(
+        f"[...{BOX}.querySelectorAll('.box-row')].map(row => row.querySelector('.box-share').textContent)"
+    )
+    assert 6 <= len(rows) <= 7
+    shares = [float(row.split()[0]) for row in rows]
+    assert shares == sorted(shares, reverse=True)
+    before = texts(page)
+    page.evaluate(f"{BOX}.querySelectorAll('.box-row')[1].click()")
+    page.wait(f"{STATUS}.startsWith('branch 2.1 at token 7')")
+    assert page.evaluate(f"{BOX}.hidden")
+    assert names(page) == ["1", "2", "2.1", "3"]
+    sent = asked(page)["prompt"]
+    prompt = direct.get_tokenizer().encode("Once upon")
+    whole = drawn(direct, prompt, 3)[1]
+    assert sent[: len(prompt) + 6] == [*prompt, *whole[:6]]
+    assert len(sent) == len(prompt) + 7
+    assert sent[-1] != whole[6]
+    after = texts(page)
+    assert after[1] == before[1]
+    assert after[2][:6] == before[1][:6]
+    assert alike(after[2][7:], shown(direct, drawn(direct, sent, 1)[0]))
+    boxes = page.evaluate(f"{CARDS}.map(card => (r => [r.left, r.top])(card.getBoundingClientRect()))")
+    assert boxes[1][1] == boxes[2][1] or boxes[1][0] == boxes[2][0], "beside or below what it leaves"
+    hover(page, 2, 9)
+    page.evaluate(f"{BOX}.querySelectorAll('.box-row')[2].click()")
+    page.wait(f"{STATUS}.startsWith('branch 2.1.1 at token 10')")
+    assert asked(page)["prompt"][: len(sent)] == sent
+    click(page, ".card:nth-child(3) .remove")
+    assert names(page) == ["1", "2", "2.1.1", "3"]
+
+
+def test_by_keyboard_alone(page: Browser) -> None:
+    page.evaluate("document.getElementById('prompt').select()")
+    page.write("It was")
+    page.press("Enter", control=True)
+    page.wait(f"{STATUS}.includes('3 continuations')")
+    for _ in range(40):
+        page.press("Tab")
+        if page.evaluate(f"{FOCUS}.matches('.tl-t')"):
+            break
+    assert page.evaluate(f"{FOCUS} === {token(0, 0)}")
+    page.press("ArrowRight")
+    page.press("ArrowRight")
+    assert page.evaluate(f"{FOCUS} === {token(0, 2)}")
+    assert not page.evaluate(f"{BOX}.hidden"), "as for the mouse"
+    page.press("Enter")
+    assert page.evaluate(f"{FOCUS}.matches('.box-row')")
+    page.press("Escape")
+    assert page.evaluate(f"{BOX}.hidden && {FOCUS} === {token(0, 2)}")
+    page.press("ArrowDown")
+    page.press("ArrowDown")
+    assert page.evaluate(f"[...{BOX}.querySelectorAll('.box-row')].indexOf({FOCUS})") == 1
+    page.press("Enter")
+    page.wait(f"{STATUS}.startsWith('branch 1.1 at token 3')")
+    assert page.evaluate(f"{FOCUS} === {token(1, 2)}"), "the focus is where the branch begins"
+    page.press("ArrowRight")
+    assert page.evaluate(f"{FOCUS} === {token(1, 3)}")
+
+
+def test_every_control_has_a_name(page: Browser) -> None:
+    run(page, "sample", "3 continuations")
+    hover(page, 0, 1)
+    tree = page.do("Accessibility.getFullAXTree")["nodes"]
+    roles = {"button", "textbox", "spinbutton", "combobox", "radio", "dialog", "group"}
+    named = [node for node in tree if not node["ignored"] and node["role"]["value"] in roles]
+    assert len(named) > 70
+    unnamed = [
+        node for node in named if not node.get("name", {}).get("value") and node["role"]["value"] != "group"
+    ]
+    assert not [node for node in unnamed if node["role"]["value"] != "button"]
+    buttons = "[...document.querySelectorAll('form button, .card button')]"
+    assert page.evaluate(f"{buttons}.every(button => button.textContent.trim())")
+    assert page.evaluate("document.getElementById('status').getAttribute('aria-live')") == "polite"
+
+
+def test_scores(page: Browser, direct: SamplingClient) -> None:
+    fill(page, "prompt", "About\ta text.")
+    run(page, "score", "scored")
+    prompt = direct.get_tokenizer().encode("About\ta text.")
+    scores = direct.compute_logprobs(ModelInput.from_ints(prompt)).result()
+    classes = page.evaluate("[...document.querySelectorAll('.card .tl-t')].map(e => e.className)")
+    assert classes == ["tl-t tl-none", *(f"tl-t tl-s{scale.level(score)}" for score in scores[1:])]
+    assert texts(page)[0][5] == "⇥\t"
+    mean = sum(scores[1:]) / len(scores[1:])
+    said = page.evaluate("document.querySelector('.numbers').textContent")
+    assert f"mean log-probability −{-mean:.3f}" in said
+    hover(page, 0, 4)
+    page.evaluate(f"{BOX}.querySelectorAll('.box-row')[0].click()")
+    page.wait(f"{STATUS}.startsWith('branch')")
+    assert asked(page)["prompt"][:4] == prompt[:4]
+    assert len(asked(page)["prompt"]) == 5
+
+
+def test_two_checkpoints(page: Browser, direct: SamplingClient, service: ServiceClient) -> None:
+    click(page, "[name=task][value=compare]")
+    fill(page, "prompt", "Compare this.")
+    fill(page, "otherAdapter", CHECKPOINT)
+    run(page, "compare", "compared")
+    prompt = ModelInput.from_ints(direct.get_tokenizer().encode("Compare this."))
+    a = direct.compute_logprobs(prompt).result()
+    b = service.create_sampling_client(CHECKPOINT).compute_logprobs(prompt).result()
+    changes = [scale.change(two - one) for one, two in zip(a[1:], b[1:], strict=True)]
+    classes = page.evaluate(
+        "[...document.querySelectorAll('.card:first-child .tl-t')].map(e => e.className)"
+    )
+    assert classes == ["tl-t tl-none", *(f"tl-t tl-c{change}" for change in changes)]
+    assert len(set(changes)) > 1
+    assert [name[:1] for name in names(page)] == ["B", "A", "B"]
+    assert CHECKPOINT in names(page)[2]
+    hover(page, 0, 3)
+    page.evaluate(f"{BOX}.querySelectorAll('.box-sides > div')[1].querySelector('.box-row').click()")
+    page.wait(f"{STATUS}.startsWith('branch')")
+    assert asked(page)["model"].endswith(CHECKPOINT)
+
+
+@pytest.mark.parametrize("prefers", ["light", "dark"])
+def test_themes(page: Browser, prefers: str) -> None:
+    page.prefer(prefers)
+    ink = {"light": scale.LIGHT.ink, "dark": scale.DARK.ink}
+
+    def seen() -> str:
+        values = page.evaluate("getComputedStyle(document.body).color.match(/\\d+/g)")
+        return "#" + "".join(f"{int(value):02x}" for value in values)
+
+    assert seen() == ink[prefers]
+    for theme in ("dark", "light"):
+        click(page, f"[name=theme][value={theme}]")
+        assert seen() == ink[theme]
+        page.open(page.evaluate("location.href"))
+        page.wait(f"document.querySelector('[name=theme][value={theme}]')?.checked")
+        assert seen() == ink[theme], "as the page was left"
+
+
+def test_the_python_that_is_copied(
+    page: Browser, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(page, "adapter", CHECKPOINT)
+    fill(page, "prompt", 'It\'s "quoted" \\ and\n☃ 🚂')
+    run(page, "sample", "3 continuations")
+    hover(page, 0, 4)
+    page.evaluate(f"{BOX}.querySelectorAll('.box-row')[1].click()")
+    page.wait(f"{STATUS}.startsWith('branch 1.1')")
+    click(page, ".card:nth-child(2) .code")
+    code = page.evaluate("document.querySelector('#code pre').textContent")
+    click(page, "#close-code")
+    monkeypatch.setenv("TINKER_LOCAL_MODELS_DIR", str(models_dir))
+    for name, value in OPTIONS.items():
+        monkeypatch.setenv(f"TINKER_LOCAL_{name.upper()}", str(value))
+    found: dict[str, Any] = {}
+    exec(compile(code, "copied.py", "exec"), found)
+    assert found["tokens"] == asked(page)["prompt"]
+    assert alike(texts(page)[1][5:], shown(found["client"], found["response"].sequences[0].tokens))
+    found["service"].close()
+
+
+def test_the_curl_that_is_copied_asks_what_the_page_asks(page: Browser) -> None:
+    fill(page, "prompt", "It's so")
+    run(page, "sample", "3 continuations")
+    click(page, "#curl")
+    code = page.wait("document.querySelector('#code pre').textContent")
+    assert code.startswith("curl -N http://127.0.0.1:")
+    body = json.loads(code.partition("-d '")[2].rstrip()[:-1].replace("'\\''", "'"))
+    assert body | {"stream": True} == asked(page)
+    click(page, "#close-code")
+
+
+def test_a_chat(page: Browser) -> None:
+    click(page, "[name=kind][value=chat]")
+    assert page.evaluate("document.getElementById('prompt').offsetParent === null")
+    click(page, "#go")
+    page.wait("!document.getElementById('error').hidden")
+    assert "chat template" in page.evaluate("document.getElementById('error').textContent")
+    page.events.clear()  # the refusal is in the browser's log
+    page.open(page.evaluate("location.href"))

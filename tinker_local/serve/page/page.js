@@ -1,0 +1,357 @@
+// The page: reads the form, begins what is asked, shows how it ends.
+
+import { Card, clear } from "/page/cards.js";
+import { curl, python, showCode } from "/page/code.js";
+import { watch } from "/page/running.js";
+import { get, post, setKey, stream } from "/page/server.js";
+import { idsOf, legend, tokensOf } from "/page/text.js";
+import { Vocabulary } from "/page/vocabulary.js";
+
+const form = document.getElementById("form");
+const field = (name) => form.elements[name];
+const stopping = new Set(); // of the requests that run
+let listed = [];
+
+// -- the form ------------------------------------------------------------------------------------
+
+function named(model, adapter) {
+  if (!adapter) return model;
+  return adapter.startsWith("tinker://") ? `${model};${adapter}` : adapter;
+}
+
+function chosen(model, adapter) {
+  const picked = { model: field(model).value, adapter: field(adapter).value };
+  return { ...picked, name: named(picked.model, picked.adapter) };
+}
+
+function messages() {
+  return [...document.querySelectorAll(".message")].map((message) => ({
+    role: message.querySelector("select").value,
+    content: message.querySelector("textarea").value,
+  }));
+}
+
+function request() {
+  const number = (name) => Number(field(name).value);
+  return {
+    task: field("task").value,
+    model: chosen("model", "adapter"),
+    other: chosen("otherModel", "otherAdapter"),
+    kind: field("kind").value,
+    text: field("prompt").value,
+    messages: messages(),
+    n: number("n"),
+    k: number("k"),
+    maxTokens: number("maxTokens"),
+    temperature: number("temperature"),
+    topP: number("topP"),
+    topK: number("topK"),
+    seed: field("seed").value === "" ? null : number("seed"),
+  };
+}
+
+async function promptOf({ kind, text, messages }, model, signal) {
+  if (kind === "plain") return (await post("/tokenize", { model, prompt: text }, signal)).tokens;
+  const isOpen = messages.at(-1)?.role === "assistant";
+  const how = isOpen ? { add_generation_prompt: false, continue_final_message: true } : { add_generation_prompt: true };
+  return (await post("/tokenize", { model, messages, ...how }, signal)).tokens;
+}
+
+function bodyOf({ task, n, k, maxTokens, temperature, topP, topK, seed }, model, prompt) {
+  const body = { model, prompt, logprobs: k, return_tokens_as_token_ids: true };
+  if (task !== "sample") return { ...body, max_tokens: 0, echo: true };
+  const drawn = seed === null ? {} : { seed };
+  return { ...body, n, max_tokens: maxTokens, temperature, top_p: topP, top_k: topK, ...drawn };
+}
+
+// -- what is asked -------------------------------------------------------------------------------
+
+// Take tokens as they come; show them once their texts are known, many at a time.
+class Inflow {
+  constructor(vocabulary) {
+    this.vocabulary = vocabulary;
+    this.waiting = [];
+  }
+
+  add(card, tokens) {
+    this.waiting.push([card, tokens]);
+    this.flowing ??= this.#flow();
+  }
+
+  async #flow() {
+    while (this.waiting.length) {
+      const taken = this.waiting.splice(0);
+      await this.vocabulary.learn(taken.flatMap(([, tokens]) => idsOf(tokens)));
+      for (const [card, tokens] of taken) tokens.forEach((token) => card.append(token));
+    }
+    this.flowing = undefined;
+  }
+}
+
+async function draw(asked, prompt, cards, signal) {
+  const inflow = new Inflow(cards[0].vocabulary);
+  let n = 0;
+  try {
+    for await (const { choices } of stream("/v1/completions", bodyOf(asked, asked.model.name, prompt), signal)) {
+      for (const { index, logprobs, finish_reason } of choices) {
+        if (logprobs) inflow.add(cards[index], tokensOf(logprobs));
+        if (finish_reason) cards[index].ending = finish_reason;
+        n += logprobs?.tokens.length ?? 0;
+      }
+    }
+  } finally {
+    await inflow.flowing;
+    cards.forEach((card) => card.say(card.ending ?? "stopped"));
+  }
+  return n;
+}
+
+function makeCard(asked, title, vocabulary, prompt, after) {
+  const how = { onBranch: branch, onCode: showCardCode };
+  return new Card({ title, vocabulary, prompt, request: asked, after, ...how });
+}
+
+async function sample(asked, signal) {
+  const prompt = await promptOf(asked, asked.model.name, signal);
+  clear();
+  showLegends(true, false);
+  const vocabulary = Vocabulary.of(asked.model.name);
+  const cards = Array.from({ length: asked.n }, (_, i) => makeCard(asked, `${i + 1}`, vocabulary, prompt));
+  const began = performance.now();
+  const n = await draw(asked, prompt, cards, signal);
+  const speed = (n / (performance.now() - began)) * 1000;
+  return `${counted(asked.n, "continuation")}, ${counted(n, "token")}, ${speed.toFixed(1)} tokens per second`;
+}
+
+// Continue with another token in the place of one: a card beside the one that it leaves.
+function branch(card, i, side, id, logprob) {
+  run(async (signal) => {
+    const title = `${card.title}.${++card.nBranches}`;
+    const ids = card.tokens.slice(0, i).map((token) => token.id);
+    // A scored text is the card's own tokens: of it the branch keeps the first ones.
+    const cut = card.prompt.length ? undefined : Math.min(card.request.cut ?? i, i);
+    const asked = { ...card.request, task: "sample", n: 1, cut, continued: [...ids.slice(cut), id] };
+    if (side === "B") asked.model = asked.other;
+    const { top } = side === "B" ? card.tokens[i].other : card.tokens[i];
+    const made = makeCard(asked, title, Vocabulary.of(asked.model.name), card.prompt, card);
+    const before = card.tokens.slice(0, i).map(({ change, other, ...token }) => (side === "B" ? other : token));
+    before.forEach((token) => made.append(token, "inherited"));
+    made.append({ id, logprob, top }, "chosen");
+    made.element.scrollIntoView({ block: "nearest" });
+    made.text.span(i).focus({ preventScroll: true });
+    const n = await draw(asked, [...card.before(i), id], [made], signal);
+    return `branch ${title} at token ${i + 1}: ${counted(n, "token")}`;
+  }, "branching");
+}
+
+async function scored(asked, model, prompt, signal) {
+  const { choices } = await post("/v1/completions", bodyOf(asked, model, prompt), signal);
+  const tokens = tokensOf(choices[0].logprobs);
+  await Vocabulary.of(model).learn(idsOf(tokens));
+  return tokens;
+}
+
+function showScored(asked, title, model, tokens) {
+  const card = makeCard(asked, title, Vocabulary.of(model.name), []);
+  card.request = { ...asked, model };
+  tokens.forEach((token) => card.append(token));
+  return card;
+}
+
+async function score(asked, signal) {
+  const prompt = await promptOf(asked, asked.model.name, signal);
+  const tokens = await scored(asked, asked.model.name, prompt, signal);
+  clear();
+  showLegends(true, false);
+  showScored(asked, asked.model.name, asked.model, tokens);
+  return `${counted(tokens.length, "token")} scored`;
+}
+
+async function compare(asked, signal) {
+  const models = [asked.model, asked.other];
+  const prompts = await Promise.all(models.map(({ name }) => promptOf(asked, name, signal)));
+  const [a, b] = await Promise.all(models.map(({ name }, i) => scored(asked, name, prompts[i], signal)));
+  clear();
+  const isSame = prompts[0].length === prompts[1].length && prompts[0].every((id, i) => id === prompts[1][i]);
+  showLegends(true, isSame);
+  if (isSame) showDifference(asked, a, b);
+  showScored(asked, `A  ${asked.model.name}`, asked.model, a);
+  showScored(asked, `B  ${asked.other.name}`, asked.other, b);
+  return isSame ? `${counted(a.length, "token")} compared` : "The models tokenize the text differently, so there is no difference by token.";
+}
+
+function showDifference(asked, a, b) {
+  const differences = a.map(({ logprob }, i) => (logprob === null ? null : b[i].logprob - logprob));
+  const tokens = a.map((token, i) => ({ ...token, change: differences[i], other: b[i] }));
+  const card = showScored(asked, "B − A", asked.model, tokens);
+  const known = differences.filter((difference) => difference !== null);
+  const mean = known.reduce((sum, difference) => sum + difference, 0) / known.length;
+  card.element.classList.add("wide");
+  const sign = mean > 0 ? "+" : "";
+  card.element.querySelector(".numbers").textContent =
+    `mean ${sign}${mean.toFixed(3).replace("-", "−")}  ·  perplexity × ${Math.exp(-mean).toFixed(3)}  ·  blue: B finds the token more probable`;
+}
+
+function counted(n, what) {
+  return `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`;
+}
+
+function showLegends(ofLevels, ofChanges) {
+  document.getElementById("welcome").hidden = true;
+  legend(document.getElementById("legend"), false);
+  legend(document.getElementById("change-legend"), true);
+  document.getElementById("legend").hidden = !ofLevels;
+  document.getElementById("change-legend").hidden = !ofChanges;
+}
+
+// -- running -------------------------------------------------------------------------------------
+
+const TASKS = { sample, score, compare };
+const VERBS = { sample: ["Sample", "sampling"], score: ["Score", "scoring"], compare: ["Compare", "comparing"] };
+
+async function run(work, said) {
+  const stop = new AbortController();
+  stopping.add(stop);
+  tell(`${said} …`);
+  complain("");
+  try {
+    tell(await work(stop.signal));
+  } catch (error) {
+    if (stop.signal.aborted) tell("stopped");
+    else fail(error);
+  } finally {
+    stopping.delete(stop);
+    document.getElementById("stop").disabled = !stopping.size;
+  }
+}
+
+function fail(error) {
+  tell("");
+  if (error.status === 401) document.getElementById("key-field").hidden = false;
+  complain(error.message || `${error}`);
+}
+
+function tell(text) {
+  document.getElementById("status").textContent = text;
+  document.getElementById("stop").disabled = !stopping.size;
+}
+
+function complain(text) {
+  const place = document.getElementById("error");
+  place.textContent = text;
+  place.hidden = !text;
+}
+
+function stopAll() {
+  for (const stop of stopping) stop.abort();
+}
+
+function begin() {
+  if (!form.reportValidity()) return;
+  stopAll();
+  const asked = request();
+  run((signal) => TASKS[asked.task](asked, signal), VERBS[asked.task][1]);
+}
+
+function showCardCode(card) {
+  showCode(`${card.title} as Python`, python(card.request));
+}
+
+async function showCurl() {
+  const asked = request();
+  const models = asked.task === "compare" ? [asked.model, asked.other] : [asked.model];
+  const bodies = await Promise.all(models.map(async ({ name }) => bodyOf(asked, name, await promptOf(asked, name))));
+  showCode("curl", curl(bodies, !document.getElementById("key-field").hidden));
+}
+
+// -- the form's own parts ------------------------------------------------------------------------
+
+function fill(select, options) {
+  const before = select.value;
+  select.replaceChildren(...options.map(([value, text]) => new Option(text, value)));
+  if (options.some(([value]) => value === before)) select.value = before;
+}
+
+function fillAdapters() {
+  for (const [model, adapter] of [["model", "adapter"], ["otherModel", "otherAdapter"]]) {
+    const fitting = listed.filter(({ parent }) => parent === "" || (parent && parent === field(model).value));
+    fill(field(adapter), [["", "none"], ...fitting.map(({ id }) => [id, id])]);
+  }
+}
+
+async function listModels() {
+  try {
+    listed = (await get("/v1/models")).data;
+  } catch (error) {
+    fail(error);
+    return;
+  }
+  complain("");
+  for (const name of ["model", "otherModel"]) {
+    fill(field(name), listed.filter(({ parent }) => typeof parent !== "string").map(({ id }) => [id, id]));
+  }
+  fillAdapters();
+  if (!field("model").options.length) complain("there is no model here yet; see tinker-local models");
+}
+
+function addMessage(role = "user", content = "") {
+  const fragment = document.getElementById("message").content.cloneNode(true);
+  const message = fragment.querySelector(".message");
+  message.querySelector("select").value = role;
+  message.querySelector("textarea").value = content;
+  message.querySelector(".remove").addEventListener("click", () => {
+    message.remove();
+    document.getElementById("add-message").focus();
+  });
+  document.getElementById("messages").append(fragment);
+  return message;
+}
+
+function arrange() {
+  const [task, kind] = [field("task").value, field("kind").value];
+  for (const part of document.querySelectorAll("[data-for]")) part.hidden = ![task, kind].includes(part.dataset.for);
+  document.getElementById("prompt-label").textContent = task === "sample" ? "Prompt" : "Text";
+  document.getElementById("go").textContent = VERBS[task][0];
+}
+
+function setTheme(theme) {
+  if (theme) document.documentElement.setAttribute("theme", theme);
+  else document.documentElement.removeAttribute("theme");
+  localStorage.setItem("theme", theme);
+}
+
+function begun() {
+  const theme = localStorage.getItem("theme") ?? "";
+  for (const radio of document.querySelectorAll("[name=theme]")) {
+    radio.checked = radio.value === theme;
+    radio.addEventListener("change", () => setTheme(radio.value));
+  }
+  setTheme(theme);
+  addMessage("user", "What is a log-probability?");
+  arrange();
+  form.addEventListener("change", ({ target }) => {
+    arrange();
+    if (target.name === "model" || target.name === "otherModel") fillAdapters();
+  });
+  field("key").addEventListener("change", ({ target }) => {
+    setKey(target.value);
+    listModels();
+  });
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    begin();
+  });
+  form.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+    event.preventDefault();
+    begin();
+  });
+  document.getElementById("stop").addEventListener("click", stopAll);
+  document.getElementById("add-message").addEventListener("click", () => addMessage().querySelector("textarea").focus());
+  document.getElementById("python").addEventListener("click", () => showCode("Python", python(request())));
+  document.getElementById("curl").addEventListener("click", () => showCurl().catch(fail));
+  listModels();
+  watch();
+}
+
+begun();
