@@ -7,22 +7,23 @@
 // Over `Lanes`; `Strip` of kStrip floats and `Ints`, as many integers; `Shorts`, whose `Products` four columns
 // join to `Four` floats. The including file defines them.
 
-// Activations to integers. Sums are exact in float32.
+// Activations to integers. Sums are exact in float32. Integers are 0 where an activation is no number.
 void pack_row(const float* x, int64_t n, int16_t* numbers, tinker::Run* runs) {
   constexpr float largest = 32767, negligible = 1e-30f;
   for (int64_t i = 0; i < n; i += tinker::kRun, ++runs) {
-    const Lanes a = load(x + i), b = load(x + i + kLanes), zero = all(0.0f);
+    Lanes a = load(x + i), b = load(x + i + kLanes);
+    const Lanes zero = all(0.0f);
     const float most = maximum(max(max(a, zero - a), max(b, zero - b)));
     const float spoiled = sum(fma(a, zero, b * zero));  // NaN if one is no number, else 0
-    const bool is_zero = most < negligible;
-    const Lanes by = all(is_zero ? 0.0f : largest / most);
-    const Lanes whole_a = rounded(a * by), whole_b = rounded(b * by);
-    store_shorts(numbers + i, whole_a);
-    store_shorts(numbers + i + kLanes, whole_b);
-    const float first = sum(whole_a), last = sum(whole_b);
-    runs->scale = is_zero ? spoiled : most / largest + spoiled;
-    runs->halves[0] = static_cast<int32_t>(first);
-    runs->halves[1] = static_cast<int32_t>(last);
+    float by = largest / most;
+    runs->scale = most / largest + spoiled;
+    if (spoiled != 0 || most < negligible) a = b = zero, by = 1, runs->scale = spoiled;
+    a = rounded(a * all(by));
+    b = rounded(b * all(by));
+    store_shorts(numbers + i, a);
+    store_shorts(numbers + i + kLanes, b);
+    runs->halves[0] = static_cast<int32_t>(sum(a));
+    runs->halves[1] = static_cast<int32_t>(sum(b));
   }
 }
 

@@ -194,7 +194,7 @@ inline Lanes rounded(Lanes a) {
   return each([&](int i) { return std::nearbyint(a.v[i]); });
 }
 inline void store_shorts(int16_t* p, Lanes a) {
-  for (int i = 0; i < 16; ++i) p[i] = std::abs(a.v[i]) < 32768 ? static_cast<int16_t>(a.v[i]) : 0;
+  for (int i = 0; i < 16; ++i) p[i] = static_cast<int16_t>(a.v[i]);
 }
 
 // Sixteen integers of sixteen bits.
