@@ -45,7 +45,7 @@ def test_alternatives(logits: np.ndarray, temperature: float, simd_path: str) ->
             exact = np.float64(np.float32(temperature))
             drawn = reference.truncated(x, exact, -1, 1.0)[token] if temperature else 1.0
             logprob = np.log(drawn) if temperature else raw
-            assert_drawn(logits[i], (exact, -1, 1.0), u, token, logprob)
+            assert_drawn(logits[i], (exact, -1, 1.0, 0.0), u, token, logprob)
 
 
 def test_ids_in_lists_of_any_length() -> None:
