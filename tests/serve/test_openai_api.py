@@ -440,6 +440,7 @@ class TestVocabulary:
         assert tokens.json()["tokens"] == [END]
 
     def test_models(self, caller: Caller, chats: Caller) -> None:
+        assert chats.post("/tokenize", {"model": "Chat", "prompt": "a"}).status == 200  # opens it
         listed = chats.get("/v1/models").json()["data"]
         assert {model["id"] for model in listed} >= {"Chat"}
         (own,) = (model for model in listed if model["id"] == "Chat")

@@ -109,18 +109,20 @@ class OpenAiApi:
 
     async def _list_models(self, request: Request) -> Response:
         parents = await asyncio.to_thread(self._models.parents)
-        described = [self._described(name) | {"parent": parent} for name, parent in parents.items()]
+        described = [self._described(name, parent) for name, parent in parents.items()]
         return _json({"object": "list", "data": described})
 
     async def _model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        if name not in await asyncio.to_thread(self._models.names):
+        parents = await asyncio.to_thread(self._models.parents)
+        if name not in parents:
             raise NotFoundError(f"no model is called {name!r} here; GET /v1/models lists those that are")
-        return _json(self._described(name))
+        return _json(self._described(name, parents[name]))
 
-    def _described(self, name: str) -> dict[str, Any]:
+    def _described(self, name: str, parent: str | None) -> dict[str, Any]:
         client = self._models.ready(ModelName.parse(name))
         said = {"id": name, "object": "model", "created": self._began, "owned_by": "tinker-local"}
+        said["parent"] = parent
         return said if client is None else {**said, "max_model_len": client.n_ctx}
 
     async def _tokenize(self, request: Request) -> Response:
