@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from tests.random_model import ARCHITECTURES, Architecture, Shape, write_random_model
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient, Tokenizer
+from tinker_local.engine.own_kernels import own_products
 from tinker_local.kernels import reference
+from tinker_local.options import Options
 
 TEMPERATURES = (0.3, 0.5, 0.7, 1.0, 1.5, 3.0)
 N_VOCAB = Shape().n_vocab
@@ -104,7 +106,7 @@ def test_long_and_alone_are_the_same_bits(invariant: SamplingClient, tokenizer: 
 
 @pytest.mark.long
 def test_long_and_alone_in_the_usual_mode(tokenizer: Tokenizer, english: str) -> None:
-    """llama.cpp's kernels round differently for one token and for many; a 4-bit file amplifies that."""
+    """Where llama.cpp multiplies, it rounds differently for one token and for many; a 4-bit file amplifies that."""
     client = ServiceClient(n_ctx=512, prefix_cache=False).create_sampling_client(
         base_model="SmolLM2-135M-Instruct"
     )
@@ -113,4 +115,4 @@ def test_long_and_alone_in_the_usual_mode(tokenizer: Tokenizer, english: str) ->
     long = client.sample(prompt(tokens), 3, params).result(100).sequences[0]
     gaps = np.abs(np.array(alone(client, tokens, long.tokens)) - np.array(long.logprobs))
     print(f"long against alone: mean {gaps.mean():.4f}, largest {gaps.max():.4f}")
-    assert 0 < gaps.mean() < 0.3
+    assert gaps.mean() == 0 if own_products(Options()) else 0 < gaps.mean() < 0.3

@@ -120,9 +120,9 @@ class Guard:
                     else self._app(scope, exchange.receive, exchange.send)
                 )
             except _TooSlow as error:
-                logger.info("%s %s: %s", exchange.request_id, scope["path"], error)
+                logger.info("%s %r: %s", exchange.request_id, scope["path"], error)
             except Exception as error:
-                logger.exception("%s %s failed", exchange.request_id, scope["path"])
+                logger.exception("%s %r failed", exchange.request_id, scope["path"])
                 await exchange.fail(error)
             finally:
                 exchange.log(self._metrics)

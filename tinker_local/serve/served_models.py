@@ -160,7 +160,7 @@ class ServedModels:
             logger.info("opened %s", name)
             self._watches[name] = _Watch(opening.result())
         elif not opening.cancelled():  # those who wait get the error, too
-            logger.warning("%s cannot be opened: %s", name, opening.exception())
+            logger.warning("%s cannot be opened: %s", shown(str(name)), opening.exception())
 
     def _is_usable(self, name: ModelName, opening: asyncio.Task[SamplingClient]) -> bool:
         """Whether a model was opened, and its files are still those that were opened."""

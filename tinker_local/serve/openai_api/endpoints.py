@@ -97,7 +97,7 @@ class OpenAiApi:
         with _naming(fields):
             if self._logs_prompts:
                 said = getattr(fields, "prompt", None) or getattr(fields, "messages", None)
-                logger.info("%s asks %s for %r", request.state.request_id, fields.model, said)
+                logger.info("%s asks %r for %r", request.state.request_id, fields.model, said)
             client = await self._open(fields.model)
             is_stream = bool(getattr(fields, "stream", False))
             loop = asyncio.get_running_loop() if is_stream else None
