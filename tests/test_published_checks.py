@@ -106,7 +106,7 @@ def test_long_and_alone_are_the_same_bits(invariant: SamplingClient, tokenizer: 
 
 @pytest.mark.long
 def test_long_and_alone_in_the_usual_mode(tokenizer: Tokenizer, english: str) -> None:
-    """Where llama.cpp multiplies, it rounds differently for one token and for many; a 4-bit file amplifies that."""
+    """llama.cpp rounds differently for one token and for many, and a 4-bit file amplifies that."""
     client = ServiceClient(n_ctx=512, prefix_cache=False).create_sampling_client(
         base_model="SmolLM2-135M-Instruct"
     )
