@@ -146,7 +146,7 @@ inline void dot_rows(const tinker::Weights& weights, int64_t first, int n, const
 
 template <class Type>
 void dot_packed(const tinker::Weights& weights, int64_t first, int n, const tinker::PackedRow* rows, int n_rows) {
-  for (int c = 0; c < n; c += 4) dot_rows<Type, 4>(weights, first + c, n - c < 4 ? n - c : 4, rows, n_rows);
+  for (int c = 0; c < n; c += 4) dot_rows<Type, kRowsTogether>(weights, first + c, n - c < 4 ? n - c : 4, rows, n_rows);
 }
 
 // --- more rows ---
@@ -235,6 +235,7 @@ inline void multiply_packed_tile(const tinker::PackedRow* rows, int64_t k, int n
   }
 }
 
+// R rows at a time, then what is left of them, in fewer.
 template <class Type, int R>
 inline void multiply_packed_panel(const tinker::PackedRow* rows, int n_rows, int64_t k, int n_runs, const Panel& panel,
                                   int64_t first, int n_columns) {
@@ -242,15 +243,13 @@ inline void multiply_packed_panel(const tinker::PackedRow* rows, int n_rows, int
     multiply_packed_tile<Type, R>(rows, k, n_runs, panel, first, n_columns);
   }
   if constexpr (R > 1) {
-    if (n_rows) multiply_packed_panel<Type, R - 1>(rows, n_rows, k, n_runs, panel, first, n_columns);
+    if (n_rows) multiply_packed_panel<Type, R / 2>(rows, n_rows, k, n_runs, panel, first, n_columns);
   }
 }
 
 template <class Type>
-void multiply_packed(const tinker::Weights& weights, int64_t first, int n_columns, const tinker::PackedRow* rows,
-                     int n_rows, float* memory) {
-  if (n_rows <= kFewPackedRows) return dot_packed<Type>(weights, first, n_columns, rows, n_rows);
-  Panel& panel = *reinterpret_cast<Panel*>(memory);
+void multiply_by_panels(const tinker::Weights& weights, int64_t first, int n_columns, const tinker::PackedRow* rows,
+                        int n_rows, Panel& panel) {
   for (int done = 0; done < n_columns; done += Panel::kWidth) {
     const int columns = n_columns - done < Panel::kWidth ? n_columns - done : Panel::kWidth;
     for (int64_t k = 0; k < weights.size; k += tinker::kStretch) {
@@ -259,6 +258,18 @@ void multiply_packed(const tinker::Weights& weights, int64_t first, int n_column
       multiply_packed_panel<Type, kTileRows>(rows, n_rows, k, n_runs, panel, first + done, columns);
     }
   }
+}
+
+// Plain C++ has no registers for tiles; there they would only take long to compile.
+template <class Type>
+void multiply_packed(const tinker::Weights& weights, int64_t first, int n_columns, const tinker::PackedRow* rows,
+                     int n_rows, float* memory) {
+  if constexpr (kTileRows > 0) {
+    if (n_rows > kFewPackedRows) {
+      return multiply_by_panels<Type>(weights, first, n_columns, rows, n_rows, *reinterpret_cast<Panel*>(memory));
+    }
+  }
+  dot_packed<Type>(weights, first, n_columns, rows, n_rows);
 }
 
 template <class... Types>

@@ -272,8 +272,7 @@ inline Four join(const Products (&a)[4], int less) {
   return each_of_four([&](int i) { return static_cast<float>(a[i].v - less); });
 }
 
-constexpr int kFewPackedRows = 8;  // rows up to which packed weights are widened in registers: measured
-constexpr int kTileRows = 2, kTileStrips = 1;  // of packed weights
+constexpr int kFewPackedRows = 0, kRowsTogether = 1, kTileRows = 0, kTileStrips = 0;  // of packed weights
 
 constexpr int kFewRows = 0;  // rows up to which weights are unpacked in registers
 

@@ -68,12 +68,16 @@ struct Simple {
 
 struct Q4_0 : Simple<18, 8, false> {
   static constexpr int kType = 2;
-  static Numbers numbers(const uint8_t* stretch, int run, int) { return nibbles(load_bytes(stretch + run * kBytes + 2)); }
+  static Numbers numbers(const uint8_t* stretch, int run, int) {
+    return nibbles(load_bytes(stretch + run * kBytes + 2));
+  }
 };
 
 struct Q4_1 : Simple<20, 0, true> {
   static constexpr int kType = 3;
-  static Numbers numbers(const uint8_t* stretch, int run, int) { return nibbles(load_bytes(stretch + run * kBytes + 4)); }
+  static Numbers numbers(const uint8_t* stretch, int run, int) {
+    return nibbles(load_bytes(stretch + run * kBytes + 4));
+  }
 };
 
 struct Q5_0 : Simple<22, 16, false> {
