@@ -82,6 +82,7 @@ def page(browser: Browser, address: str) -> Iterator[Browser]:
         fill(browser, name, value)
     yield browser
     assert browser.evaluate("document.querySelectorAll('hr, #cards script, #cards img').length") == 0
+    assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
     said = [event["entry"] for event in browser.said("Log.entryAdded")]
     assert [entry for entry in said if entry["level"] in ("error", "warning")] == []
     assert browser.said("Runtime.exceptionThrown") == []
