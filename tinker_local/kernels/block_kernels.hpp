@@ -31,11 +31,11 @@ inline Lanes weight(const float* x, Lanes reference, Lanes scale) {
 }
 
 // A hint; the address need not be valid.
-inline void prefetch(const float* x) {
+inline void prefetch(const void* p) {
 #if defined(__GNUC__)
-  __builtin_prefetch(x);
+  __builtin_prefetch(p);
 #else
-  (void)x;
+  (void)p;
 #endif
 }
 

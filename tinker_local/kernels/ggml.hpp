@@ -28,6 +28,15 @@ struct Tensor {
   void* extra;  // not null where llama.cpp has repacked weights
 };
 
+// Rows of a tensor of float32, in order of their number.
+inline int64_t n_rows_of(const Tensor& tensor) { return tensor.ne[1] * tensor.ne[2] * tensor.ne[3]; }
+
+inline float* row_of(const Tensor& tensor, int64_t number) {
+  const int64_t i1 = number % tensor.ne[1], i2 = number / tensor.ne[1] % tensor.ne[2];
+  const int64_t i3 = number / tensor.ne[1] / tensor.ne[2];
+  return reinterpret_cast<float*>(tensor.data + i1 * tensor.nb[1] + i2 * tensor.nb[2] + i3 * tensor.nb[3]);
+}
+
 // op_params of flash attention.
 struct FlashAttention {
   float scale, max_bias, soft_cap;

@@ -15,20 +15,12 @@ constexpr int64_t kOfTask = 2048;  // numbers
 
 bool is_halved(const Tensor& node) { return !node.src[1] && node.src[0]->ne[0] == 2 * node.ne[0]; }
 
-// Where the numbers of a row are.
-const float* at(const Tensor& tensor, int64_t row) {
-  const int64_t i1 = row % tensor.ne[1], i2 = row / tensor.ne[1] % tensor.ne[2];
-  const int64_t i3 = row / tensor.ne[1] / tensor.ne[2];
-  const char* found = tensor.data + i1 * tensor.nb[1] + i2 * tensor.nb[2] + i3 * tensor.nb[3];
-  return reinterpret_cast<const float*>(found);
-}
-
 // The numbers of a row and their gates, which are in two tensors or in the halves of one. There may be none.
 struct Inputs {
   const float *x, *gates;
 
-  Inputs(const Tensor& node, int64_t row) : x(at(*node.src[0], row)), gates(nullptr) {
-    if (node.src[1]) gates = at(*node.src[1], row);
+  Inputs(const Tensor& node, int64_t row) : x(ggml::row_of(*node.src[0], row)), gates(nullptr) {
+    if (node.src[1]) gates = ggml::row_of(*node.src[1], row);
     if (!is_halved(node)) return;
     gates = x + node.ne[0];
     if (TakenOver::of(node).own<ggml::Activation>().is_swapped) std::swap(x, gates);
@@ -37,14 +29,14 @@ struct Inputs {
 
 void compute(Tensor& node, Gelu form, GraphState& state) {
   state.begin_computing();
-  const int64_t size = node.ne[0], n_rows = node.ne[1] * node.ne[2] * node.ne[3];
+  const int64_t size = node.ne[0], n_rows = ggml::n_rows_of(node);
   const int64_t n_of_row = (size + kOfTask - 1) / kOfTask;
   const SimdPath& simd = simd_path_in_use();
   for (int64_t task; (task = take_task(node)) < n_rows * n_of_row;) {
     const int64_t row = task / n_of_row, first = task % n_of_row * kOfTask;
     const Inputs inputs(node, row);
     simd.activate(inputs.x + first, inputs.gates ? inputs.gates + first : nullptr,
-                  std::min(kOfTask, size - first), form, const_cast<float*>(at(node, row)) + first);
+                  std::min(kOfTask, size - first), form, ggml::row_of(node, row) + first);
   }
 }
 

@@ -60,7 +60,7 @@ inline std::atomic<int32_t>& n_ready(ggml::Tensor& node) { return counter(node, 
 
 // What a node's numbers are where there is no memory to compute them: NaN, which ends the requests.
 inline void fill_with_nan(ggml::Tensor& node) {
-  std::fill_n(reinterpret_cast<float*>(node.data), node.ne[0] * node.ne[1] * node.ne[2] * node.ne[3],
+  std::fill_n(reinterpret_cast<float*>(node.data), node.ne[0] * ggml::n_rows_of(node),
               std::numeric_limits<float>::quiet_NaN());
 }
 

@@ -12,6 +12,8 @@
 namespace {
 
 using namespace tinker;
+using ggml::n_rows_of;
+using ggml::row_of;
 using ggml::Tensor;
 
 constexpr int64_t kLanes = 16;
@@ -41,7 +43,7 @@ struct Rows {
     groups.clear();
   }
 
-  void add(int64_t input, char* output) { rows.push_back({input, reinterpret_cast<float*>(output)}); }
+  void add(int64_t input, float* output) { rows.push_back({input, output}); }
 
   void begin_group(const char* weights) { groups.push_back({weights, static_cast<int64_t>(rows.size()), 0}); }
 
@@ -50,14 +52,6 @@ struct Rows {
     if (!groups.back().n) groups.pop_back();
   }
 };
-
-int64_t n_rows_of(const Tensor& tensor) { return tensor.ne[1] * tensor.ne[2] * tensor.ne[3]; }
-
-const float* row_of(const Tensor& tensor, int64_t number) {
-  const int64_t i1 = number % tensor.ne[1], i2 = number / tensor.ne[1] % tensor.ne[2];
-  const int64_t i3 = number / tensor.ne[1] / tensor.ne[2];
-  return reinterpret_cast<const float*>(tensor.data + i1 * tensor.nb[1] + i2 * tensor.nb[2] + i3 * tensor.nb[3]);
-}
 
 // Matrices lie in the third and fourth dimension; each multiplies the same number of neighbouring ones of the
 // activations.
@@ -70,8 +64,8 @@ void list_rows(const Tensor& node, Rows& list) {
       for (int64_t i3 = w3 * n3; i3 < (w3 + 1) * n3; ++i3) {
         for (int64_t i2 = w2 * n2; i2 < (w2 + 1) * n2; ++i2) {
           for (int64_t i1 = 0; i1 < inputs.ne[1]; ++i1) {
-            list.add(i1 + inputs.ne[1] * (i2 + inputs.ne[2] * i3),
-                     node.data + i1 * node.nb[1] + i2 * node.nb[2] + i3 * node.nb[3]);
+            const int64_t number = i1 + inputs.ne[1] * (i2 + inputs.ne[2] * i3);
+            list.add(number, row_of(node, number));
           }
         }
       }
@@ -89,8 +83,7 @@ void list_rows_of_experts(const Tensor& node, Rows& list) {
       for (int64_t place = 0; place < ids.ne[0]; ++place) {
         const char* id = ids.data + place * ids.nb[0] + token * ids.nb[1];
         if (*reinterpret_cast<const int32_t*>(id) != expert) continue;
-        list.add(place % inputs.ne[1] + inputs.ne[1] * token,
-                 node.data + place * node.nb[1] + token * node.nb[2]);
+        list.add(place % inputs.ne[1] + inputs.ne[1] * token, row_of(node, place + node.ne[1] * token));
       }
     }
     list.end_group();

@@ -7,6 +7,11 @@
 // Over `Lanes`; `Strip` of kStrip floats and `Ints`, as many integers; `Shorts`, whose `Products` four columns
 // join to `Four` floats. The including file defines them.
 
+// Plain C++ has no registers for tiles, nor for rows together; there they would only take long to compile.
+constexpr bool kHasTiles = kTileRows > 0;
+constexpr int kRowsTogether = kHasTiles ? 4 : 1;  // of few rows
+constexpr int kMostFewRows = 8;                   // up to which columns are widened in registers: measured
+
 // Activations to integers. Sums are exact in float32. Integers are 0 where an activation is no number.
 void pack_row(const float* x, int64_t n, int16_t* numbers, tinker::Run* runs) {
   constexpr float largest = 32767, negligible = 1e-30f;
@@ -123,7 +128,7 @@ inline void dot_four(const tinker::Weights& weights, int64_t first, int n, const
     for (int c = 0; c < 4; ++c) {
       stretches[c] = stretch_of<Type>(columns[c], k);
       for (int i = 0; i < tinker::kStretch / Type::kSize * Type::kBytes; i += 64) {
-        prefetch(reinterpret_cast<const float*>(stretches[c] + 4 * weights.stride + i));
+        prefetch(stretches[c] + 4 * weights.stride + i);
       }
     }
     dot_stretch<Type, R>(stretches, k, runs_of_stretch(k, weights.size), rows, sums);
@@ -260,12 +265,11 @@ void multiply_by_panels(const tinker::Weights& weights, int64_t first, int n_col
   }
 }
 
-// Plain C++ has no registers for tiles; there they would only take long to compile.
 template <class Type>
 void multiply_packed(const tinker::Weights& weights, int64_t first, int n_columns, const tinker::PackedRow* rows,
                      int n_rows, float* memory) {
-  if constexpr (kTileRows > 0) {
-    if (n_rows > kFewPackedRows) {
+  if constexpr (kHasTiles) {
+    if (n_rows > kMostFewRows) {
       return multiply_by_panels<Type>(weights, first, n_columns, rows, n_rows, *reinterpret_cast<Panel*>(memory));
     }
   }

@@ -101,8 +101,6 @@ inline Ints pair(const int16_t* p) { return {_mm256_set1_epi32(pair_at(p))}; }
 inline Ints add_products(Ints a, Ints b, Ints c) { return {_mm256_add_epi32(a.v, _mm256_madd_epi16(b.v, c.v))}; }
 inline Strip to_floats(Ints a, int less) { return _mm256_cvtepi32_ps(_mm256_sub_epi32(a.v, _mm256_set1_epi32(less))); }
 
-constexpr int kFewPackedRows = 8;  // rows up to which packed weights are widened in registers: measured
-constexpr int kRowsTogether = 4;   // of those
 constexpr int kTileRows = 3, kTileStrips = 3;  // of packed weights; as many as registers hold
 
 constexpr int kFewRows = 4;  // rows up to which weights are unpacked in registers: faster, as measured

@@ -81,8 +81,6 @@ inline Ints pair(const int16_t* p) { return {_mm512_set1_epi32(pair_at(p))}; }
 inline Ints add_products(Ints a, Ints b, Ints c) { return {_mm512_add_epi32(a.v, _mm512_madd_epi16(b.v, c.v))}; }
 inline Strip to_floats(Ints a, int less) { return _mm512_cvtepi32_ps(_mm512_sub_epi32(a.v, _mm512_set1_epi32(less))); }
 
-constexpr int kFewPackedRows = 8;  // rows up to which packed weights are widened in registers: measured
-constexpr int kRowsTogether = 4;   // of those
 constexpr int kTileRows = 6, kTileStrips = 3;  // of packed weights; as many as registers hold
 
 constexpr int kFewRows = 4;  // rows up to which weights are unpacked in registers: faster, as measured

@@ -213,8 +213,6 @@ inline Ints add_products(Ints a, Ints b, Ints c) {
 }
 inline Strip to_floats(Ints a, int less) { return vcvtq_f32_s32(vsubq_s32(a.v, vdupq_n_s32(less))); }
 
-constexpr int kFewPackedRows = 8;  // rows up to which packed weights are widened in registers: measured
-constexpr int kRowsTogether = 4;   // of those
 constexpr int kTileRows = 4, kTileStrips = 4;  // of packed weights; as many as registers hold
 
 constexpr int kFewRows = 4;  // rows up to which weights are unpacked in registers: faster, as measured

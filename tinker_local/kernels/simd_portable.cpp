@@ -272,7 +272,7 @@ inline Four join(const Products (&a)[4], int less) {
   return each_of_four([&](int i) { return static_cast<float>(a[i].v - less); });
 }
 
-constexpr int kFewPackedRows = 0, kRowsTogether = 1, kTileRows = 0, kTileStrips = 0;  // of packed weights
+constexpr int kTileRows = 0, kTileStrips = 0;  // of packed weights: none
 
 constexpr int kFewRows = 0;  // rows up to which weights are unpacked in registers
 
