@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,25 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """What the parts share.
-
-    Attributes:
-        models: names -> clients.
-        metrics: counters.
-        access: who may ask.
-        limits: how much.
-        logs_prompts: whether the log may have prompts.
-    """
-
-    models: ServedModels
-    metrics: Metrics
-    access: Access
-    limits: Limits
-    logs_prompts: bool = False
-
-
 def app(
     service: ServiceClient,
     *,
@@ -68,38 +48,29 @@ def app(
     Raises:
         NotFoundError, BadRequestError: one of ``models`` is not here.
     """
-    serving = Serving(
-        ServedModels(service, models),
-        Metrics(service),
-        access or Access(),
-        limits or Limits(),
-        logs_prompts,
-    )
-    parts: list[TinkerApi | OpenAiApi] = [
-        TinkerApi(serving.models, serving.metrics, service.create_rest_client(), logs_prompts=logs_prompts),
-        OpenAiApi(serving.models, logs_prompts=serving.logs_prompts),
-    ]
-    guard = Middleware(Guard, access=serving.access, limits=serving.limits, metrics=serving.metrics)
+    served, counters = ServedModels(service, models), Metrics(service)
+    tinker_api = TinkerApi(served, counters, service.create_rest_client(), logs_prompts=logs_prompts)
+    openai_api = OpenAiApi(served, logs_prompts=logs_prompts)
+    guard = Middleware(Guard, access=access or Access(), limits=limits or Limits(), metrics=counters)
     return Starlette(
         routes=[
-            *metrics.routes(serving.metrics),
+            *metrics.routes(counters),
             *page.routes(),
-            *(route for part in parts for route in part.routes()),
+            *tinker_api.routes(),
+            *openai_api.routes(),
         ],
         middleware=[guard],
         exception_handlers={TinkerError: _refused, HTTPException: _no_route},
-        lifespan=partial(_lifespan, serving=serving, parts=parts),
+        lifespan=partial(_lifespan, served=served, tinker_api=tinker_api),
     )
 
 
 @asynccontextmanager
 async def _lifespan(
-    application: Starlette, serving: Serving, parts: list[TinkerApi | OpenAiApi]
+    application: Starlette, served: ServedModels, tinker_api: TinkerApi
 ) -> AsyncIterator[None]:
-    async with AsyncExitStack() as stack:
-        for part in parts:
-            await stack.enter_async_context(part.running())
-        serving.models.open_first()
+    async with tinker_api.running():
+        served.open_first()
         yield
 
 
@@ -121,4 +92,4 @@ def _answer(message: str, status: int, headers: dict[str, str] | None = None) ->
     return Response(error_body(message, status), status, headers, "application/json")
 
 
-__all__ = ["Serving", "app"]
+__all__ = ["app"]

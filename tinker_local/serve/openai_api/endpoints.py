@@ -7,8 +7,8 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.responses import Response, StreamingResponse
@@ -60,11 +60,6 @@ class OpenAiApi:
 
     def __init__(self, models: ServedModels, *, logs_prompts: bool = False) -> None:
         self._models, self._logs_prompts, self._began = models, logs_prompts, int(time.time())
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Nothing goes on between requests."""
-        yield
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes."""
@@ -228,25 +223,18 @@ async def _fields(request: Request, kind: type[F]) -> F:
     return kind.read(await read_body(request))
 
 
-class _naming:
-    """Errors of ours within the block name the field that they are about, if they do at all."""
-
-    def __init__(self, fields: Fields) -> None:
-        self._names = fields.names
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
-    ) -> None:
-        if isinstance(error, BadRequestError):
-            said = str(error).removeprefix("prompt of")  # so many tokens, and max_tokens are too many
-            words = [_SYNONYMS.get(word, word) for word in re.findall(r"\w+", said)[:6]]
-            param = next((word for word in words if word in self._names), None)
-            if param is None and words[:1] == ["prompt"]:
-                param = "messages"
-            raise FieldError(str(error), param) from None
+@contextmanager
+def _naming(fields: Fields) -> Iterator[None]:
+    """Have errors of ours within the block name the field that they are about, if they do at all."""
+    try:
+        yield
+    except BadRequestError as error:
+        said = str(error).removeprefix("prompt of")  # so many tokens, and max_tokens are too many
+        words = [_SYNONYMS.get(word, word) for word in re.findall(r"\w+", said)[:6]]
+        param = next((word for word in words if word in fields.names), None)
+        if param is None and words[:1] == ["prompt"]:
+            param = "messages"
+        raise FieldError(str(error), param) from None
 
 
 def _answered(answer: Endpoint) -> Endpoint:

@@ -64,20 +64,21 @@ class Records:
 
     def checkpoints_of(self, run: str) -> Answer:
         """Return the checkpoints of a training run."""
-        found = [checkpoint for checkpoint in self._checkpoints() if _run_of(checkpoint) == run]
-        return {"checkpoints": _as_json(found)}
+        return {"checkpoints": _as_json(self._by_run().get(run, []))}
 
     def training_runs(self, query: Mapping[str, str]) -> Answer:
         """Return a part of the training runs, the newest first."""
-        names, page = _part(list(dict.fromkeys(map(_run_of, self._checkpoints()))), query)
-        return {"training_runs": [self.training_run(name) for name in names], "cursor": page}
+        runs, page = _part(list(self._by_run().items()), query)
+        return {"training_runs": [self._described(*run) for run in runs], "cursor": page}
 
     def training_run(self, run: str) -> Answer:
         """Return a training run."""
-        found = [checkpoint for checkpoint in self._checkpoints() if _run_of(checkpoint) == run]
-        if not found:
+        if (found := self._by_run().get(run)) is None:
             raise NotFoundError(f"no checkpoint of the training run {shown(run)} is on this machine")
-        newest = found[0]
+        return self._described(run, found)
+
+    def _described(self, run: str, checkpoints: list[Checkpoint]) -> Answer:
+        newest = checkpoints[0]
         info = self._rest.get_weights_info_by_tinker_path(newest.tinker_path).result()
         return {
             "training_run_id": run,
@@ -88,6 +89,13 @@ class Records:
             "last_request_time": newest.time.isoformat(),
             "last_sampler_checkpoint": newest.model_dump(mode="json"),
         }
+
+    def _by_run(self) -> dict[str, list[Checkpoint]]:
+        """Return the checkpoints of each training run, the newest first."""
+        runs: dict[str, list[Checkpoint]] = {}
+        for checkpoint in self._checkpoints():
+            runs.setdefault(_run_of(checkpoint), []).append(checkpoint)
+        return runs
 
     def _checkpoints(self) -> list[Checkpoint]:
         """Return the adapters that have a tinker:// path; those of others are files of this machine."""
