@@ -69,16 +69,7 @@ class FalconH1(Transformer):
         """The sizes of the recurrence."""
         integer = self.config.integer
         inner = integer("mamba_d_ssm", integer("mamba_expand") * integer("hidden_size"))
-        n_heads = integer("mamba_n_heads")
-        return Mamba(
-            n_heads,
-            inner // n_heads,
-            integer("mamba_n_groups"),
-            integer("mamba_d_state"),
-            integer("mamba_d_conv"),
-            bool(self.config.get("mamba_conv_bias")),
-            bool(self.config.get("mamba_rms_norm")),
-        )
+        return Mamba.named(self.config, inner, has_norm=bool(self.config.get("mamba_rms_norm")))
 
     @cached_property
     def multipliers(self) -> Mapping[str, Array]:

@@ -38,17 +38,8 @@ class GraniteHybrid(GraniteMoe):
 
     @cached_property
     def mamba(self) -> Mamba:
-        """The sizes of the recurrent layers; a head's is what the width leaves for it."""
-        integer = self.config.integer
-        n_heads, inner = integer("mamba_n_heads"), 2 * integer("hidden_size")
-        return Mamba(
-            n_heads,
-            inner // n_heads,
-            integer("mamba_n_groups"),
-            integer("mamba_d_state"),
-            integer("mamba_d_conv"),
-            bool(self.config.get("mamba_conv_bias")),
-        )
+        """The sizes of the recurrent layers."""
+        return Mamba.named(self.config, 2 * self.config.integer("hidden_size"))
 
     @cached_property
     def is_recurrent(self) -> list[bool]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from convert.architectures.architecture import Architecture, Target, Value
 from convert.errors import CheckpointError
+from convert.source.config import Config
 from convert.source.tensor import SourceTensor
 
 
@@ -32,6 +33,20 @@ class Mamba:
     kernel: int
     has_bias: bool
     has_norm: bool = True
+
+    @classmethod
+    def named(cls, config: Config, inner: int, *, has_norm: bool = True) -> Mamba:
+        """Return the sizes that settings named ``mamba_...`` give; ``inner`` is shared by the heads."""
+        n_heads = config.integer("mamba_n_heads")
+        return cls(
+            n_heads,
+            inner // n_heads,
+            config.integer("mamba_n_groups"),
+            config.integer("mamba_d_state"),
+            config.integer("mamba_d_conv"),
+            bool(config.get("mamba_conv_bias")),
+            has_norm,
+        )
 
     @property
     def inner(self) -> int:
