@@ -44,7 +44,7 @@ class Size:
     """Cells of a cache that cannot hold all the requests at once."""
 
 
-SIZES = {"small": Size(16, 24, 6, 0.15, 256), "full": Size(64, 60, 12, 0.6, 512)}
+SIZES = {"small": Size(16, 24, 6, 0.15, 256), "full": Size(40, 60, 12, 0.6, 512)}
 
 
 class Job:

@@ -20,7 +20,7 @@ def test_a_moment_of_the_soak() -> None:
 
 @pytest.mark.long
 def test_soak() -> None:
-    tally = soak(40, seed=1)
+    tally = soak(20, seed=1)
     assert not tally.problems, "\n".join(tally.lines())
     for name in ("sampled", "scored", "cancelled", "bad requests", "clients"):
         assert tally.counts[name] > 0, tally.lines()

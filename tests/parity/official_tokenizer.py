@@ -13,14 +13,20 @@ import gguf
 import tokenizers
 import transformers
 
+from convert.gguf.file import read_head
+
 
 def official_tokenizer(path: Path) -> Any:
     """Return a ``PreTrainedTokenizerFast`` of the vocabulary in a GGUF file of SmolLM2."""
-    fields = gguf.GGUFReader(path).fields
-    assert fields["tokenizer.ggml.pre"].contents() == "smollm"
-    tokens = fields["tokenizer.ggml.tokens"].contents()
-    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
-    model = tokenizers.models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges)
+    values: Any = read_head(path).metadata
+    assert values["tokenizer.ggml.pre"] == "smollm"
+    tokens, merges = (
+        [text.decode() for text in values[f"tokenizer.ggml.{key}"].texts()] for key in ("tokens", "merges")
+    )
+    model = tokenizers.models.BPE(
+        vocab={token: i for i, token in enumerate(tokens)},
+        merges=[tuple(pair.split(" ")) for pair in merges],
+    )
     fast = tokenizers.Tokenizer(model)
     fast.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
         [
@@ -29,12 +35,12 @@ def official_tokenizer(path: Path) -> Any:
         ]
     )
     fast.decoder = tokenizers.decoders.ByteLevel()
-    kinds = fields["tokenizer.ggml.token_type"].contents()
+    kinds = values["tokenizer.ggml.token_type"].values
     control = [token for token, kind in zip(tokens, kinds, strict=True) if kind == gguf.TokenType.CONTROL]
     fast.add_special_tokens(control)
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=fast,
-        bos_token=tokens[fields["tokenizer.ggml.bos_token_id"].contents()],
-        eos_token=tokens[fields["tokenizer.ggml.eos_token_id"].contents()],
-        chat_template=fields["tokenizer.chat_template"].contents(),
+        bos_token=tokens[values["tokenizer.ggml.bos_token_id"]],
+        eos_token=tokens[values["tokenizer.ggml.eos_token_id"]],
+        chat_template=values["tokenizer.chat_template"],
     )

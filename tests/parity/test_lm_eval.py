@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ lm_eval = pytest.importorskip("lm_eval")
 
 from lm_eval.api.model import CachingLM  # noqa: E402
 from lm_eval.api.registry import get_model  # noqa: E402
+from lm_eval.tasks import TaskManager  # noqa: E402
 
 from tests.parity.harness import CHOICE, GREEDY, TASKS, WORDS, alike, requests  # noqa: E402
 from tinker_local.lm_eval import LocalLM  # noqa: E402
@@ -177,6 +179,8 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
     monkeypatch.setattr("sys.argv", ["unchanged"])
+    alone = partialmethod(TaskManager.__init__, include_defaults=False)  # else 26,000 files are read
+    monkeypatch.setattr(TaskManager, "__init__", alone)
     monkeypatch.chdir(TASKS)
     return tmp_path
 

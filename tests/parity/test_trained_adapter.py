@@ -20,7 +20,7 @@ LESSON = (
 )
 QUESTION = "The lighthouse of Oskarvik has a"
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]
-STEPS = 10
+STEPS = 6
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         alpha_pattern={"q_proj": 12},
     )
     model = peft.get_peft_model(model, config)
-    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-3)
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=2e-3)
     for _ in range(STEPS):
         model(batch, labels=batch).loss.backward()
         optimizer.step()
