@@ -7,9 +7,10 @@ How its lines were made (model, parameters, seed) is noted beside ``OUT.jsonl`` 
 A run opens an output file in this order:
 
 1. lock it, so that two runs never write the same file;
-2. new or empty: write the settings; otherwise compare them with this run's (``_check_settings``);
+2. new or empty: write the settings; otherwise compare them with this run's (``settings.py``);
 3. compare the lines that are there with the input, and cut off what a crash left unfinished (``resume``);
-4. append the missing lines, whole and in order, and sync them to the disk every two seconds.
+4. append the missing lines, whole and in order, and sync them to the disk every two seconds;
+5. note beside the file that it is complete.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from filelock import FileLock, Timeout
 
 from tinker_local.batch.item import Item
+from tinker_local.batch.settings import Finish, RunSettings
 from tinker_local.errors import BadRequestError
 
 _SYNC = 2.0  # seconds between syncs: a power cut loses at most the lines of this time
@@ -51,6 +54,9 @@ class Output(Protocol):
 
     def write(self, line: bytes) -> None:
         """Write the next line."""
+
+    def finish(self, last: int) -> None:
+        """Note that the whole input was answered, up to the line with the number ``last``."""
 
     def close(self) -> None:
         """Flush all lines and release the output."""
@@ -77,6 +83,9 @@ class OutputStream:
         self._stream.write(line)
         self._stream.flush()
 
+    def finish(self, last: int) -> None:
+        """Do nothing: a stream has nothing beside it."""
+
     def close(self) -> None:
         """Flush the stream; whoever opened it closes it."""
         self._stream.flush()
@@ -101,29 +110,24 @@ class OutputFile:
     ) -> None:
         self.path = path
         self.n_done = self.n_failed = 0
-        self._settings_path = path.with_name(f"{path.name}.settings")
-        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise BadRequestError(f"another process is writing {path}; wait for it, or end it") from None
-        except OSError as error:
-            raise _refusal(path, error) from error
+        self._n_written = 0
+        self._lock = lock(path)
         with ExitStack() as failed:
             failed.callback(self._lock.release)
             try:
                 self._begin({**settings, "seed": seed}, force)
             except OSError as error:
-                raise _refusal(path, error) from error
+                raise refusal(path, error) from error
             failed.pop_all()
         self._synced = time.monotonic()
 
     def _begin(self, settings: dict[str, Any], force: bool) -> None:
         if force:
             self.path.unlink(missing_ok=True)
-        self.seed = self._check_settings(settings)
+        self._settings = self._check_settings(settings)
+        self.seed = self._settings.seed
         self._file = self.path.open("ab")
-        _sync_directory(self.path.parent)
+        sync_directory(self.path.parent)
 
     def resume(self, items: Iterator[Item]) -> None:
         """Consume the items that the file answers already; cut off an unfinished last line.
@@ -137,7 +141,7 @@ class OutputFile:
                 self._file.truncate(end)
                 self._sync()
         except OSError as error:
-            raise _refusal(self.path, error) from error
+            raise refusal(self.path, error) from error
 
     def write(self, line: bytes) -> None:
         """Append the next line; sync to the disk now and then.
@@ -148,10 +152,20 @@ class OutputFile:
         try:
             self._file.write(line)
             self._file.flush()
+            self._n_written += 1
             if time.monotonic() - self._synced > _SYNC:
                 self._sync()
         except OSError as error:
-            raise _refusal(self.path, error) from error
+            raise refusal(self.path, error) from error
+
+    def finish(self, last: int) -> None:
+        """Sync the file, then note beside it that it is complete."""
+        try:
+            self._sync()
+            finish = Finish(self.n_done + self._n_written, last)
+            replace(self._settings, finish=finish).write(self.path)
+        except OSError as error:
+            raise refusal(self.path, error) from error
 
     def close(self) -> None:
         """Sync the file to the disk and release its lock."""
@@ -159,7 +173,7 @@ class OutputFile:
             self._sync()
             self._file.close()
         except OSError as error:
-            raise _refusal(self.path, error) from error
+            raise refusal(self.path, error) from error
         finally:
             self._lock.release()
 
@@ -168,27 +182,16 @@ class OutputFile:
         os.fsync(self._file.fileno())
         self._synced = time.monotonic()
 
-    def _check_settings(self, settings: dict[str, Any]) -> int:
-        """Return the seed of the run: note the settings of a new file, compare those of an old one."""
+    def _check_settings(self, given: dict[str, Any]) -> RunSettings:
+        """Return the run's settings: note those of a new file, compare those of an old one."""
         if self.path.exists() and self.path.stat().st_size:
-            return self._compare_settings(settings)
-        seed = settings["seed"]
-        drawn: int = secrets.randbits(_SEED_BITS) if seed is None else seed
-        about = f"how {self.path.name} was made; tinker-local continues it only with the same settings"
-        _write_whole(self._settings_path, {"about": about, "settings": settings, "drawn_seed": drawn})
-        return drawn
-
-    def _compare_settings(self, settings: dict[str, Any]) -> int:
-        there = _read_settings(self._settings_path, self.path)
-        before = there["settings"]
-        now = json.loads(json.dumps(settings))  # a tuple reads back as a list
-        for name in {**before, **now}:
-            if before.get(name) != now.get(name):
-                raise BadRequestError(
-                    f"{self.path} was begun with {name} = {before.get(name)!r}, but this run has "
-                    f"{now.get(name)!r}; keep the value, write to another file, or start over with --force"
-                )
-        return int(there["drawn_seed"])
+            before = RunSettings.read(self.path)
+            before.compare(self.path, given)
+            return before
+        seed = given["seed"]
+        settings = RunSettings(given, secrets.randbits(_SEED_BITS) if seed is None else seed)
+        settings.write(self.path)
+        return settings
 
     def _compare_lines(self, items: Iterator[Item]) -> int:
         """Compare the file's lines with the items; return the offset behind the last good line.
@@ -231,36 +234,23 @@ class OutputFile:
         )
 
 
-def _read_settings(path: Path, output: Path) -> dict[str, Any]:
+def lock(path: Path) -> FileLock:
+    """Lock an output, so that one process at a time writes it.
+
+    Raises:
+        BadRequestError: another process has the lock, or the directory cannot be written to.
+    """
+    held = FileLock(path.with_name(f".{path.name}.lock"))
     try:
-        there = json.loads(path.read_bytes())
-        if isinstance(there["settings"], dict) and isinstance(there["drawn_seed"], int):
-            return dict(there)
-    except FileNotFoundError:
-        raise BadRequestError(
-            f"{output} exists, but not {path.name}, which says how it was made; write to another file, or "
-            "start over with --force"
-        ) from None
-    except (KeyError, TypeError, ValueError):
-        pass
-    raise BadRequestError(f"{path} is damaged; start {output} over with --force")
+        held.acquire(timeout=0)
+    except Timeout:
+        raise BadRequestError(f"another process is writing {path}; wait for it, or end it") from None
+    except OSError as error:
+        raise refusal(path, error) from error
+    return held
 
 
-def _write_whole(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON so that a crash leaves the old file or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Make a new file's name survive a power cut."""
     if os.name == "nt":  # Windows cannot open a directory
         return
@@ -271,7 +261,8 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _refusal(path: Path, error: OSError) -> BadRequestError:
+def refusal(path: Path, error: OSError) -> BadRequestError:
+    """Return the error of an output that cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return BadRequestError(
             f"the disk of {path} is full; free some space, then run the same command again to continue"

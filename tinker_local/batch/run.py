@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from tinker_local.batch.item import Item
-from tinker_local.batch.lines import Source, read_lines
+from tinker_local.batch.lines import Line
 from tinker_local.batch.output import Output
 from tinker_local.batch.progress import BatchProgress
+from tinker_local.batch.shard import Shard
 from tinker_local.batch.task import Task
 from tinker_local.errors import APIError, BadRequestError
 from tinker_local.futures import APIFuture, when_done
@@ -24,6 +25,7 @@ _IN_FLIGHT = 128
 _MOST_WAITING = 1 << 26
 """Bytes of answers waiting for an earlier answer; with more than this, no further lines are read."""
 _REFRESH = 0.1  # seconds
+_ALL = Shard()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +96,27 @@ class BatchRun:
         self._stopped = False
         self._n_failed = 0
 
-    def run(self, source: Source) -> Summary:
-        """Answer all lines that earlier runs did not answer.
+    def run(self, lines: Iterable[Line], shard: Shard = _ALL) -> Summary:
+        """Answer all lines of a shard that earlier runs did not answer.
+
+        Args:
+            lines: the input, with ascending numbers.
+            shard: the lines to answer; the others are skipped.
 
         Raises:
             BadRequestError: the output belongs to another input, or input or output fails.
             RequestFailedError: the client was closed.
         """
-        done = 0  # offset in the input just behind the last item
+        done = last = 0  # of the input: offset just behind the last item; number of the last line
 
         def items() -> Iterator[Item]:
-            nonlocal done
-            for line in read_lines(source):
-                item = self._task.item(line)
-                done = item.end
-                yield item
+            nonlocal done, last
+            for line in lines:
+                last = line.number
+                if shard.takes(last):
+                    item = self._task.item(line)
+                    done = item.end
+                    yield item
 
         remaining = items()
         try:
@@ -120,6 +128,7 @@ class BatchRun:
         threading.Thread(target=self._read, args=(remaining,), daemon=True).start()
         try:
             self._collect()
+            self._output.finish(last)
         finally:
             self._stop()
         progress = self._progress

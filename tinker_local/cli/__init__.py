@@ -5,6 +5,7 @@ interruption.py  signals end a command cleanly
 sample.py      ``sample``: continue a prompt
 logprobs.py    ``logprobs``: score a text
 batch.py       ``--input`` and ``--output`` of these two: files of requests
+merge.py       ``merge``: the outputs of shards become one file
 bench.py       ``bench``: measure speed
 doctor.py      ``doctor``: diagnose the installation
 lm_eval.py     ``lm-eval``: lm-evaluation-harness with our model
@@ -27,6 +28,7 @@ from tinker_local.cli.doctor import doctor
 from tinker_local.cli.interruption import reported_interruptions
 from tinker_local.cli.lm_eval import TAKES_ALL, lm_eval
 from tinker_local.cli.logprobs import logprobs
+from tinker_local.cli.merge import merge
 from tinker_local.cli.models import find_named_base, models
 from tinker_local.cli.sample import sample
 from tinker_local.cli.serve import serve
@@ -50,7 +52,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (sample, logprobs, serve, bench, doctor):
+for command in (sample, logprobs, merge, serve, bench, doctor):
     app.command()(command)
 app.command(context_settings={"obj": find_named_base})(convert)
 app.command("lm-eval", context_settings=TAKES_ALL)(lm_eval)

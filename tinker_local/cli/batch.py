@@ -1,4 +1,4 @@
-"""Files of requests: the options ``--input``, ``--output``, ``--force`` of ``sample`` and ``logprobs``."""
+"""Files of requests: the options ``--input``, ``--output``, .. of ``sample`` and ``logprobs``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from convert.files.parts import parts_of
-from tinker_local.batch import BatchRun, OutputFile, OutputStream, SampleTask, ScoreTask, Summary
-from tinker_local.batch.lines import Source
+from tinker_local.batch import BatchRun, OutputFile, OutputStream, SampleTask, ScoreTask, Shard, Summary
+from tinker_local.batch.lines import Source, read_lines
 from tinker_local.batch.progress import BatchProgress
 from tinker_local.cli.parameters import ChosenModel
 from tinker_local.errors import NotFoundError
@@ -44,27 +44,40 @@ Output = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", rich_help_panel=_PANEL, help="Start --output over if it exists.")
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        rich_help_panel=_PANEL,
+        help="Answer only lines I, I+N, I+2N, ... of --input; I counts from 1. Give each shard an --output "
+        "of its own, then join them with merge. sample needs --seed, too.",
+    ),
+]
 
 _NUMERIC_OPTIONS = ("n_ctx", "kv_type", "flash_attn", "logprobs_mode", "batch_invariant")
 """Options that change the numbers; all others change only the speed."""
 _BLOCK, _N_BLOCKS = 1 << 16, 64  # bytes, blocks: what a file's fingerprint covers
 
 
-def check_batch(given: object, input: str | None, output: str | None, force: bool, what: str) -> None:
-    """Check that --output and --force come with --input, and that --input comes alone.
+def check_batch(
+    given: object, input: str | None, output: str | None, force: bool, shard: str | None, what: str
+) -> None:
+    """Check that --output, --force and --shard come with --input, and that --input comes alone.
 
     Args:
         given: the single request on the command line, if any.
         input: the file of requests, if any.
         output: the file for answers, if any.
         force: whether --force was given.
+        shard: the shard, if any.
         what: name of the single request in the message.
 
     Raises:
         BadParameter: the options contradict each other.
     """
-    if input is None and (output is not None or force):
-        raise typer.BadParameter("--output and --force need --input")
+    if input is None and (output is not None or force or shard is not None):
+        raise typer.BadParameter("--output, --force and --shard need --input")
     if input is not None and given is not None:
         raise typer.BadParameter(f"give either {what} or --input, not both")
 
@@ -77,6 +90,7 @@ def run_batch(
     *,
     seed: int | None = None,
     force: bool = False,
+    shard: str | None = None,
     as_json: bool = False,
 ) -> None:
     """Answer each line of a file, then print a summary; with ``as_json`` as one JSON object.
@@ -90,10 +104,14 @@ def run_batch(
         output: path of the answers; - or None for standard output.
         seed: seed of the run; None draws one, or keeps that of the run which is continued.
         force: start the output over.
+        shard: answer the lines of this shard, ``I/N``; None answers all.
         as_json: print the summary as JSON.
     """
     # Everything that can be refused cheaply comes before the model is opened; the output file comes after
     # it, since its settings name the model's fingerprint.
+    if shard is not None and isinstance(task, SampleTask) and seed is None:
+        raise typer.BadParameter("--shard needs --seed: all shards draw from one seed")
+    part = Shard.parse(shard) if shard is not None else Shard()
     with ExitStack() as stack:
         source, n_bytes = _open_input(input, stack)
         target = None if output in (None, "-") else Path(output or "").expanduser()
@@ -104,19 +122,18 @@ def run_batch(
         if target is None or (target.exists() and not target.is_file()):
             sink = OutputStream(_open_stream(target, stack), seed)
         else:
-            sink = OutputFile(target, _settings(client, model, task), seed, force=force)
+            sink = OutputFile(target, _settings(client, model, task, part), seed, force=force)
         stack.callback(sink.close)
         if isinstance(task, SampleTask):
             task.seed = sink.seed
         progress = BatchProgress("Sampling" if isinstance(task, SampleTask) else "Scoring", n_bytes)
         try:
-            summary = BatchRun(client, task, sink, progress).run(source)
+            summary = BatchRun(client, task, sink, progress).run(read_lines(source), part)
         except KeyboardInterrupt:
             _say_interrupted(sink, progress)
             raise
     _report(summary, target if as_json else None)
-    if summary.n_failed:
-        raise typer.Exit(1)
+    say_failed(summary.n_failed)
 
 
 def _open_input(name: str, stack: ExitStack) -> tuple[Source, int | None]:
@@ -136,12 +153,16 @@ def _open_stream(path: Path | None, stack: ExitStack) -> BinaryIO:
     return sys.stdout.buffer if path is None else stack.enter_context(path.open("wb"))
 
 
-def _settings(client: SamplingClient, model: ChosenModel, task: SampleTask | ScoreTask) -> dict[str, Any]:
+def _settings(
+    client: SamplingClient, model: ChosenModel, task: SampleTask | ScoreTask, shard: Shard
+) -> dict[str, Any]:
     """Return all that the answers depend on, apart from the input and the seed."""
     weights, options = client.weights, client.options.model_dump(mode="json")
     adapter = {"adapter": _fingerprint(weights.adapter_path)} if weights.adapter_path else {}
+    part = {"shard": str(shard)} if shard.count > 1 else {}
     return {
         **task.settings,
+        **part,
         "model": _fingerprint(weights.path),
         **adapter,
         "lora_scale": model.lora_scale,
@@ -179,10 +200,13 @@ def _report(summary: Summary, target: Path | None) -> None:
         f"{rate:,.0f} tokens/s",
         err=True,
     )
-    if summary.n_failed:
-        typer.echo(
-            f'error: {summary.n_failed:,} lines could not be answered; see "error" in each', err=True
-        )
     if target is not None:
         told = {name.removeprefix("n_"): value for name, value in asdict(summary).items()}
         typer.echo(json.dumps({"output": str(target), **told, "tokens_per_second": rate}))
+
+
+def say_failed(n_failed: int) -> None:
+    """Say how many lines have an error, and leave with status 1 if any has."""
+    if n_failed:
+        typer.echo(f'error: {n_failed:,} lines could not be answered; see "error" in each', err=True)
+        raise typer.Exit(1)

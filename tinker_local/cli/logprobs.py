@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tinker_local.batch import ScoreTask
-from tinker_local.cli.batch import Force, Input, Output, check_batch, run_batch
+from tinker_local.cli.batch import Force, Input, Output, ShardOption, check_batch, run_batch
 from tinker_local.cli.parameters import ChosenModel, runs_a_model
 from tinker_local.display import ScoredText, ScoredToken, TextComparison, write_page
 from tinker_local.display.page import check_place
@@ -76,6 +76,7 @@ def logprobs(
     input: Input = None,
     output: Output = None,
     force: Force = False,
+    shard: ShardOption = None,
 ) -> None:
     """Show the log-probability of each token of a text, their sum and perplexity; or score a file of texts.
 
@@ -85,13 +86,13 @@ def logprobs(
     tinker-local logprobs --file notes.txt --compare-adapter tuned.gguf --html both.html
     tinker-local logprobs --input texts.jsonl --output scores.jsonl --top-k 3
     """
-    check_batch(file if text is None else text, input, output, force, "a text or --file")
+    check_batch(file if text is None else text, input, output, force, shard, "a text or --file")
     if input is not None:
         if html or compare or compare_adapter:
             raise typer.BadParameter(
                 "--html, --compare and --compare-adapter work on one text; leave out --input"
             )
-        run_batch(model, ScoreTask(top_k or 0), input, output, force=force, as_json=as_json)
+        run_batch(model, ScoreTask(top_k or 0), input, output, force=force, shard=shard, as_json=as_json)
         return
     from tinker_local.display.terminal import colour_console, show, theme_of_terminal
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from tinker_local.batch import SampleTask
-from tinker_local.cli.batch import Force, Input, Output, check_batch, run_batch
+from tinker_local.cli.batch import Force, Input, Output, ShardOption, check_batch, run_batch
 from tinker_local.cli.parameters import ChosenModel, runs_a_model
 from tinker_local.continued import Continued
 from tinker_local.display.visible import quoted, text_of_bytes
@@ -69,6 +69,7 @@ def sample(
     input: Input = None,
     output: Output = None,
     force: Force = False,
+    shard: ShardOption = None,
 ) -> None:
     """Continue a prompt, or each prompt of a file. On a terminal the text appears as it is generated.
 
@@ -76,6 +77,7 @@ def sample(
     tinker-local sample "Once upon a time" --num-samples 3 --temperature 0.8
     tinker-local sample "What is a monad?" --chat
     tinker-local sample --input prompts.jsonl --output out.jsonl --seed 1
+    tinker-local sample --input prompts.jsonl --output out.3.jsonl --seed 1 --shard 3/16
 
     \b
     A line of --input:  {"prompt": "Once upon"}
@@ -85,7 +87,7 @@ def sample(
                          "id": "a7", "max_tokens": 20, "temperature": 0,
                          "seed": 3, "num_samples": 2, "stop": ["."]}
     """
-    check_batch(prompt, input, output, force, "a prompt")
+    check_batch(prompt, input, output, force, shard, "a prompt")
     if prompt is None and input is None:
         raise typer.BadParameter("there is no prompt; give one, or a file of prompts with --input")
     params = SamplingParams(
@@ -103,7 +105,7 @@ def sample(
     )
     if input is not None:
         task = SampleTask(params.model_copy(update={"seed": None}), num_samples, chat)
-        run_batch(model, task, input, output, seed=seed, force=force, as_json=as_json)
+        run_batch(model, task, input, output, seed=seed, force=force, shard=shard, as_json=as_json)
         return
     assert prompt is not None
     client = model.open()
