@@ -251,7 +251,7 @@ class ServiceClient(TelemetryProvider):
                 if engine is not None:  # its clients keep it
                     self._replaced.add(engine)
                     del self._engines[weights]
-                engine = weights.open(self._options, self._limit)
+                engine = weights.open(self._options, self._limit, self._telemetry.notice_step)
                 self._engines[weights] = version, engine
             return engine
 

@@ -23,6 +23,8 @@ class Counters:
         busy_seconds: time with at least one unfinished request.
         queue_wait_seconds: mean time that finished requests waited before they were begun.
         time_to_first_token_seconds: mean time to the first sampled token, of finished requests with one.
+        prefilled, sampled: tokens of prompts computed up to now, and tokens sampled up to now, whatever
+            becomes of their requests. Only a ServiceClient counts these, since clients share steps.
     """
 
     requests: int = 0
@@ -35,6 +37,8 @@ class Counters:
     busy_seconds: float = 0.0
     queue_wait_seconds: float = 0.0
     time_to_first_token_seconds: float = 0.0
+    prefilled: int = 0
+    sampled: int = 0
 
     @property
     def tokens_per_second(self) -> float:
@@ -51,6 +55,7 @@ class Telemetry:
         self._n_requests = self._n_failed = self._n_cancelled = self._n_finished = 0
         self._n_answered = self._n_began = 0
         self._tokens_in = self._tokens_out = self._hits = 0
+        self._prefilled = self._sampled = 0
         self._waited = self._until_first = self._busy = 0.0
         self._busy_since = 0.0
         self.notice_end = self._notice_end  # bound once: every future holds it
@@ -70,6 +75,8 @@ class Telemetry:
                 busy_seconds=self._busy + (time.monotonic() - self._busy_since if self._n_at_work else 0.0),
                 queue_wait_seconds=self._waited / max(1, self._n_answered),
                 time_to_first_token_seconds=self._until_first / max(1, self._n_began),
+                prefilled=self._prefilled,
+                sampled=self._sampled,
             )
 
     def notice_request(self) -> None:
@@ -80,6 +87,12 @@ class Telemetry:
             self._n_requests += 1
         if self._whole is not None:
             self._whole.notice_request()
+
+    def notice_step(self, n_prefilled: int, n_sampled: int) -> None:
+        """Count the tokens of an engine's step."""
+        with self._lock:
+            self._prefilled += n_prefilled
+            self._sampled += n_sampled
 
     def notice_outcome(self, outcome: Outcome) -> None:
         """Count the tokens and times of an answered request."""

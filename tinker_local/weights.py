@@ -14,6 +14,7 @@ from convert.files.workplace import sweep
 from convert.gguf.file_types import split_type
 from tinker_local import checks
 from tinker_local.engine.engine import Engine
+from tinker_local.engine.loop import OnStep
 from tinker_local.engine.sharing import ContextLimit
 from tinker_local.errors import BadRequestError, NotFoundError, TinkerError
 from tinker_local.gguf.file import canonical_path, check_gguf, file_version, read_head
@@ -90,15 +91,20 @@ class Weights:
         files = (self.path, *((self.adapter_path,) if self.adapter_path else ()))
         return tuple(file_version(check_gguf(path)) for path in files)
 
-    def open(self, options: Options, limit: ContextLimit) -> Engine:
-        """Make an engine that computes with these files; ``limit`` is the budget of its context.
+    def open(self, options: Options, limit: ContextLimit, on_step: OnStep | None = None) -> Engine:
+        """Make an engine that computes with these files.
+
+        Args:
+            options: how to open them.
+            limit: the budget of its context.
+            on_step: told after each step how many tokens it prefilled and how many it sampled.
 
         Raises:
             NotFoundError: a file is gone.
             BadRequestError: llama.cpp does not accept a file, or the LoRA is for another model.
         """
         adapter = self.adapter_path and check_gguf(self.adapter_path)
-        return Engine.open(check_gguf(self.path), options, adapter, self.lora_scale, limit)
+        return Engine.open(check_gguf(self.path), options, adapter, self.lora_scale, limit, on_step)
 
     def to_json(self) -> dict[str, Any]:
         """Return a dict of strings and numbers, for ``from_json``."""

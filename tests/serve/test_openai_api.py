@@ -494,11 +494,25 @@ def test_a_client_that_leaves_frees_its_cells(caller: Caller, stream: bool, afte
     assert complete(caller)["choices"]
 
 
+def test_tokens_are_counted_as_they_come(caller: Caller) -> None:
+    names = ("prefilled_tokens_total", "sampled_tokens_total", "prompt_tokens_total")
+    before = [metric(caller, name) for name in names]
+    prompt = list(range(1, 101))
+    body = {"model": TINY, "prompt": prompt, "max_tokens": 400, "ignore_eos": True, "stream": True}
+    Leaver(caller, body, 3)  # whose request never finishes
+    prefilled, sampled, answered = (metric(caller, name) - n for name, n in zip(names, before, strict=True))
+    assert (prefilled, answered) == (len(prompt), 0)
+    assert 1 <= sampled <= 400
+
+
 def cancelled(caller: Caller) -> float:
-    name = "tinker_local_requests_cancelled_total "
+    return metric(caller, "requests_cancelled_total")
+
+
+def metric(caller: Caller, name: str) -> float:
     text = caller.get("/metrics").body.decode()
-    (line,) = (line for line in text.splitlines() if line.startswith(name))
-    return float(line.removeprefix(name))
+    (line,) = (line for line in text.splitlines() if line.startswith(f"tinker_local_{name} "))
+    return float(line.split()[1])
 
 
 def test_a_request_that_fails_ends_its_stream_with_the_error(tmp_path: Path) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import select
 import socket
+import struct
 import time
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
+from tests.serve.tiny_store import TINY
 from tinker_local import BadRequestError, ServiceClient
 from tinker_local.serve import Limits, Server, app
 
@@ -74,3 +80,61 @@ def test_an_application_that_cannot_start_is_an_error() -> None:
 
     with pytest.raises(Exception, match="the server cannot start"):
         Server(broken).start()
+
+
+def stream(server: Server, **fields: Any) -> socket.socket:
+    """Ask for a stream of tokens, none of which is a stop."""
+    asked = {"model": TINY, "prompt": [1, 2], "max_tokens": 300, "n": 8, "logit_bias": {"256": -100}}
+    body = json.dumps(asked | {"stream": True} | fields).encode()
+    connection = connect(server)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def n_unfinished(service: ServiceClient) -> int:
+    counted = service.get_telemetry().counters
+    return counted.requests - counted.finished - counted.failed - counted.cancelled
+
+
+def test_clients_that_leave_a_stream(tiny_service: ServiceClient, caplog: pytest.LogCaptureFixture) -> None:
+    """Requests end, and nothing is written to a connection that is gone."""
+    with Server(app(tiny_service), drain_seconds=1) as server:
+        leaving = [stream(server) for _ in range(4)]
+        assert all(connection.recv(4096) for connection in leaving)
+        loop = server._server.servers[0].get_loop()
+        loop.call_soon_threadsafe(time.sleep, 0.2)  # meanwhile tokens gather
+        time.sleep(0.1)
+        for number, connection in enumerate(leaving):
+            if number % 2:  # closes at once, with a reset
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+        wait_until(lambda: n_unfinished(tiny_service) == 0)
+    assert tiny_service.get_telemetry().counters.cancelled >= 3
+    assert not caplog.records
+
+
+def test_clients_that_read_nothing_are_put_out(tiny_service: ServiceClient) -> None:
+    async def whole(request: Any) -> Response:
+        return Response(bytes(2**24))  # more than the system's buffers hold
+
+    async def in_parts(request: Any) -> Response:
+        return StreamingResponse(bytes(2**20) for _ in range(16))
+
+    application = app(tiny_service, limits=Limits(send_seconds=0.2))
+    application.router.routes += [Route("/page/whole", whole), Route("/page/parts", in_parts)]
+    server = Server(application, drain_seconds=1, idle_seconds=0.2)
+    with server:
+        slow = [connect(server) for _ in range(2)]
+        for connection, path in zip(slow, (b"whole", b"parts"), strict=True):
+            connection.sendall(b"GET /page/%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path)
+            assert connection.recv(10)
+        wait_until(lambda: not server._server.server_state.connections)

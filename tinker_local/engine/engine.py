@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tinker_local.engine.loop import Loop
+from tinker_local.engine.loop import Loop, OnStep
 from tinker_local.engine.own_kernels import (
     batch_invariant_plan,
     check_batch_invariant,
@@ -21,7 +21,7 @@ from tinker_local.engine.own_kernels import (
 )
 from tinker_local.engine.request import QueueLimit, Request
 from tinker_local.engine.sharing import ContextLimit
-from tinker_local.engine.token_feed import TokenFeed
+from tinker_local.engine.token_feed import Immediate, TokenFeed
 from tinker_local.errors import RequestFailedError
 from tinker_local.futures import when_done
 from tinker_local.llama.adapter import load_adapter
@@ -64,13 +64,16 @@ class Engine:
         *,
         keeps_prefixes: bool,
         max_queue: int,
+        on_step: OnStep | None = None,
     ) -> None:
         context = make_context()  # at once, so that the caller gets the error if there is no room
         self.model = context.model
         self.n_ctx = context.n_ctx
         self._queue = QueueLimit(max_queue)
         share = memory_share(context)
-        self._loop = Loop(context, make_context, limit, share, keeps_prefixes=keeps_prefixes)
+        self._loop = Loop(
+            context, make_context, limit, share, keeps_prefixes=keeps_prefixes, on_step=on_step
+        )
         self._pid = os.getpid()
         thread = threading.Thread(target=self._loop.run, name="tinker-local-engine", daemon=True)
         self.close = weakref.finalize(self, _stop, self._loop, thread, self._pid)
@@ -84,6 +87,7 @@ class Engine:
         adapter_path: Path | None,
         lora_scale: float,
         limit: ContextLimit,
+        on_step: OnStep | None = None,
     ) -> Engine:
         """Load a GGUF file (or share its weights, if they are loaded) and make a context on it.
 
@@ -93,6 +97,7 @@ class Engine:
             adapter_path: a LoRA to put on it.
             lora_scale: how strongly; see ``ContextPlan``.
             limit: how many contexts may stay open.
+            on_step: see ``Loop``.
 
         Raises:
             BadRequestError: llama.cpp does not accept a file, or the LoRA is for another model, or it does
@@ -120,6 +125,7 @@ class Engine:
             partial(_memory_share, options=options),
             keeps_prefixes=options.prefix_cache,
             max_queue=max_queue,
+            on_step=on_step,
         )
 
     def submit(self, request: Request) -> None:
@@ -140,7 +146,7 @@ class Engine:
             raise RequestFailedError("the client was closed; make a new ServiceClient")
         self._queue.admit(request)
         when_done(request.future, self._loop.notice_cancellation)
-        if request.on_token is not None:
+        if request.on_token is not None and not isinstance(request.on_token, Immediate):
             request = replace(request, on_token=TokenFeed(request.on_token))
         self._loop.submit(request, self)
 

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
+from typing import TypeAlias
 
 from tinker_local import kernels
 from tinker_local.callbacks import InOrder
@@ -32,6 +33,7 @@ from tinker_local.queue_state import QueueState, QueueStateObserver
 
 _POOL_THREADS = 4
 _CHECK_INTERVAL = 0.1  # seconds
+OnStep: TypeAlias = Callable[[int, int], None]
 _CLOSED = "the client was closed before this request finished"
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ class Loop:
         limit: the shared budget of all contexts.
         memory_share: the fraction of that budget that this context uses.
         keeps_prefixes: whether finished sequences stay in the KV cache.
+        on_step: told after each step how many tokens it prefilled and how many it sampled.
 
     Attributes:
         memory_share: as above.
@@ -63,7 +66,9 @@ class Loop:
         memory_share: float,
         *,
         keeps_prefixes: bool,
+        on_step: OnStep | None = None,
     ) -> None:
+        self._on_step = on_step
         self.closing = False
         self.ended = threading.Event()
         self._observers: weakref.WeakKeyDictionary[QueueStateObserver, InOrder] = (
@@ -158,7 +163,7 @@ class Loop:
     def _step(self) -> None:
         """The engine: schedule, run, drop what failed, advance, finish."""
         step = self._schedule()
-        self._runner.run(step)
+        self._run(step)
         self._drop_failed(step)
         for active in self._scheduler.advance(step):
             self._finish(active.request, active.outcome())
@@ -190,6 +195,11 @@ class Loop:
         self._tell_observers()
         self._scheduled = step
         return step
+
+    def _run(self, step: Step) -> None:
+        self._runner.run(step)
+        if self._on_step is not None:
+            self._on_step(step.n_prefilled, step.n_sampled)
 
     def _receive(self) -> None:
         """Take the mail; wait for it only when there is nothing to compute."""

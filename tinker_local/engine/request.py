@@ -66,7 +66,8 @@ class Request:
         assemble: turns an ``Outcome`` into the client's response, on the thread pool.
         submitted_at: time of submission, by ``time.monotonic``.
         on_token: called on the engine's thread with (sample index, token) as tokens are drawn. ``Engine``
-            puts a ``TokenFeed`` in the place of a user's function, so that it returns at once.
+            puts a ``TokenFeed`` in the place of a user's function, so that it returns at once. An
+            ``Immediate`` does so by itself.
     """
 
     prompt: NDArray[np.int32]

@@ -61,23 +61,24 @@ class _Parameters:
 
 
 class Readout:
-    """Turns rows of logits into drawn tokens and scores, and gives them to samples and prompts.
-
-    Attributes:
-        failed: ``Step.failed`` of the step that is read.
-    """
+    """Turns rows of logits into drawn tokens and scores, and gives them to samples and prompts."""
 
     def __init__(self, context: Context) -> None:
         self._model, self._context = context.model, context
-        self.failed: dict[ActiveRequest, Exception] = {}
+        self._step = Step()
         self._drawn_before: list[Sample] = []
         self._parameters = _Parameters.of([])
 
     def begin(self, step: Step) -> None:
         """Go to another step; its resumed prompts are read from their cached logits."""
-        self.failed = step.failed
+        self._step = step
         for prompt in step.resumed:
             self._resume(prompt)
+
+    @property
+    def failed(self) -> dict[ActiveRequest, Exception]:
+        """``Step.failed`` of the step that is read."""
+        return self._step.failed
 
     def read(self, step: Step, logits: NDArray[np.float32]) -> None:
         """Read a decoded batch: first a row for each sample, then the rows of the chunks."""
@@ -155,6 +156,7 @@ class Readout:
         return self._parameters
 
     def _append(self, samples: list[Sample], draws: kernels.Draws) -> None:
+        self._step.n_sampled += len(samples)
         drawn = zip(
             samples,
             draws.tokens.tolist(),

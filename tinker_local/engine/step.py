@@ -78,6 +78,7 @@ class Step:
         chunks: pieces of sequences to prefill. The batch holds the samples first, then the chunks.
         resumed: prompts that start after a token whose logits were cached; nothing is computed for it.
         failed: requests that could not be computed, and why. Whoever runs the step fills it.
+        n_sampled: tokens that were drawn, counted by whoever runs the step.
     """
 
     edits: list[Remove | Copy] = field(default_factory=list)
@@ -85,6 +86,12 @@ class Step:
     chunks: list[Chunk] = field(default_factory=list)
     resumed: list[Prompt] = field(default_factory=list)
     failed: dict[ActiveRequest, Exception] = field(default_factory=dict)
+    n_sampled: int = 0
+
+    @property
+    def n_prefilled(self) -> int:
+        """Tokens of its chunks."""
+        return sum(chunk.stop - chunk.start for chunk in self.chunks)
 
     @property
     def sequences(self) -> list[Sequence]:

@@ -1,4 +1,4 @@
-"""TokenFeed: tells a user's callback of drawn tokens, while the engine goes on."""
+"""Whom drawn tokens are told to: TokenFeed, a callback of a user; Immediate, one of ours."""
 
 from __future__ import annotations
 
@@ -6,6 +6,21 @@ from collections.abc import Callable
 
 from tinker_local.callbacks import InOrder
 from tinker_local.types import SampledToken
+
+
+class Immediate:
+    """An ``on_token`` that is ours and never blocks: the engine's own thread calls it.
+
+    Args:
+        callback: our function.
+    """
+
+    def __init__(self, callback: Callable[[int, SampledToken], None]) -> None:
+        self._callback = callback
+
+    def __call__(self, index: int, token: SampledToken) -> None:
+        """Tell the callback of a token of sample ``index``."""
+        self._callback(index, token)
 
 
 class TokenFeed:

@@ -13,7 +13,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -114,7 +114,7 @@ class Guard:
         with self._metrics.request() as n_running:
             refusal = exchange.refusal() or (_busy() if n_running > self._limits.requests else None)
             try:
-                await (
+                await exchange.run(
                     exchange.refuse(*refusal)
                     if refusal
                     else self._app(scope, exchange.receive, exchange.send)
@@ -138,6 +138,8 @@ class _Exchange:
         self._n_body, self._status, self._began = 0, 0, time.monotonic()
         self._deadline = self._began + limits.body_seconds
         self._is_body_here = False
+        self._loop = asyncio.get_running_loop()
+        self._sending_since: float | None = None
         self.request_id = secrets.token_hex(6)
         scope.setdefault("state", {})["request_id"] = self.request_id
 
@@ -161,6 +163,33 @@ class _Exchange:
         if length.isdecimal() and int(length[:20]) > self._limits.body_bytes:
             return 413, _too_large(self._limits.body_bytes)
         return None
+
+    async def run(self, answering: Awaitable[None]) -> None:
+        """Await the answer's end, unless the client stops to read.
+
+        Raises:
+            _TooSlow: it does.
+        """
+        # One timer for the whole answer: a limit around each write would cost as much as the write.
+        try:
+            async with asyncio.timeout(None) as self._reading:
+                self._look()
+                await answering
+        except TimeoutError:
+            if not self._reading.expired():
+                raise
+            raise _TooSlow("the client reads too slowly") from None
+        finally:
+            self._next_look.cancel()
+
+    def _look(self) -> None:
+        """End the answer if a write has taken too long; else look again when it may have."""
+        now = self._loop.time()
+        end = (self._sending_since or now) + self._limits.send_seconds
+        if end <= now:
+            self._reading.reschedule(now)
+        else:
+            self._next_look = self._loop.call_at(end, self._look)
 
     async def refuse(self, status: int, reason: str) -> None:
         """Answer without the application."""
@@ -198,11 +227,9 @@ class _Exchange:
             self._status = message["status"]
             headers = [*message.get("headers", ()), *self._added_headers()]
             message = {**message, "headers": headers}
-        try:
-            async with asyncio.timeout(self._limits.send_seconds):
-                await self._send(message)
-        except TimeoutError:
-            raise _TooSlow("the client reads too slowly") from None
+        self._sending_since = self._loop.time()
+        await self._send(message)
+        self._sending_since = None
 
     def log(self, metrics: Metrics) -> None:
         """Note the end of the exchange."""

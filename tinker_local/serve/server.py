@@ -125,13 +125,19 @@ class Server:
     async def _close_idle(self) -> None:
         """Close connections without a request for long, also those that send a head byte by byte."""
         now, connections = time.monotonic(), list[Any](self._server.server_state.connections)
-        idle = [c for c in connections if c.cycle is None or c.cycle.response_complete]
+        idle = [c for c in connections if c.cycle is None or _is_over(c)]
         self._idle_since = {c: self._idle_since.get(c, now) for c in idle}
         n_over = len(connections) - self._most_connections
         oldest = sorted(self._idle_since.items(), key=lambda item: item[1])
         for number, (connection, since) in enumerate(oldest):
             if number < n_over or now - since > self._idle_seconds:
-                connection.transport.close()
+                transport = connection.transport
+                transport.abort() if transport.is_closing() else transport.close()
+
+
+def _is_over(connection: Any) -> bool:
+    """Whether nothing more will be written; what is closing may wait for a client that reads nothing."""
+    return bool(connection.cycle.response_complete or connection.transport.is_closing())
 
 
 def raise_file_limit() -> None:

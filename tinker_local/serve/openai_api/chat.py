@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -55,7 +56,7 @@ class Chat:
         self._model = fields.model or client.get_base_model()
         self._head = Head.new("chatcmpl", "chat.completion", self._model)
         self.ask = self._ask(client)
-        self._texts: dict[int, tuple[GeneratedText, ReasoningSplit]] = {}
+        self._texts = defaultdict[int, tuple[GeneratedText, ReasoningSplit]](self._new_text)
 
     def _ask(self, client: SamplingClient) -> Ask:
         fields, n_vocab = self._fields, len(client.get_tokenizer())
@@ -130,7 +131,7 @@ class Chat:
     def drawn(self, event: Drawn) -> Iterator[dict[str, Any]]:
         """Yield the chunk of a token, if it shows anything."""
         fields = self._fields
-        text, split = self._texts.setdefault(event.sample, self._new_text())
+        text, split = self._texts[event.sample]
         delta = self._said(*split.add(text.add(event.token)))
         more: dict[str, Any] = {}
         if fields.logprobs:
@@ -143,7 +144,7 @@ class Chat:
     def finished(self, event: Finished) -> Iterator[dict[str, Any]]:
         """Yield the last chunk of each choice."""
         for index, sequence in enumerate(event.response.sequences):
-            text, split = self._texts.pop(index, self._new_text())
+            text, split = self._texts[index]
             reasoning, content = split.add(text.end(stopped=sequence.stop_reason == "stop"))
             last = split.end()
             if delta := self._said(reasoning + last[0], content + last[1]):

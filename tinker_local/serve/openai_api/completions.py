@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,8 +47,8 @@ class Completion:
         self._head = Head.new("cmpl", "text_completion", fields.model or client.get_base_model())
         self.prompts = self._prompts()
         self.ask = self._ask(client)
-        self._texts: dict[int, GeneratedText] = {}
-        self._offsets: dict[int, Offsets] = {}
+        self._texts = defaultdict[int, GeneratedText](self._text)
+        self._offsets = defaultdict[int, Offsets](Offsets)
 
     def _prompts(self) -> list[list[int]]:
         given = self._fields.prompt
@@ -127,11 +128,11 @@ class Completion:
     def drawn(self, event: Drawn) -> Iterator[dict[str, Any]]:
         """Yield the chunk of a token, if it shows anything."""
         fields, index = self._fields, event.prompt * self._fields.n + event.sample
-        text = self._texts.setdefault(index, self._text()).add(event.token)
+        text = self._texts[index].add(event.token)
         more: dict[str, Any] = {"token_ids": [int(event.token)]} if fields.return_token_ids else {}
         if fields.logprobs is not None:
             (shown,) = self._pieces.shown([event.token])
-            place = self._offsets.setdefault(index, Offsets()).next(shown)
+            place = self._offsets[index].next(shown)
             scored = token_scored(event.token)
             more["logprobs"] = of_completion(self._pieces, scored, fields.logprobs, [place])
         if text or more:
@@ -141,7 +142,7 @@ class Completion:
         """Yield the last chunks of a prompt's samples."""
         for sample, sequence in enumerate(event.response.sequences):
             index = event.prompt * self._fields.n + sample
-            text = self._texts.pop(index, self._text()).end(stopped=sequence.stop_reason == "stop")
+            text = self._texts[index].end(stopped=sequence.stop_reason == "stop")
             yield self._chunk(index, text, finish_reason=sequence.stop_reason)
 
     def end(self, responses: list[SampleResponse]) -> Iterator[dict[str, Any]]:

@@ -7,8 +7,9 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.responses import Response, StreamingResponse
@@ -17,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from tinker_local.errors import APIStatusError, BadRequestError, NotFoundError, TinkerError
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.serve.guard import error_body
+from tinker_local.serve.mailbox import Mailbox
 from tinker_local.serve.openai_api.chat import Chat
 from tinker_local.serve.openai_api.completions import Completion
 from tinker_local.serve.openai_api.fields import (
@@ -28,7 +30,7 @@ from tinker_local.serve.openai_api.fields import (
     TokenizeFields,
 )
 from tinker_local.serve.openai_api.tokens import detokenize, token_pieces, tokenize, tokenizer_info
-from tinker_local.serve.openai_api.work import ClientLeftError, Drawn, Work, unless_left
+from tinker_local.serve.openai_api.work import ClientLeftError, Drawn, Event, Work, unless_left
 from tinker_local.serve.served_models import ModelName, ServedModels
 from tinker_local.serve.tinker_api.bodies import read_body
 from tinker_local.types import SampleResponse
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 PREFIXES = ("/v1", "/oai/api/v1")
 _JSON = "application/json"
+_DONE = b"data: [DONE]\n\n"
 _SYNONYMS = {
     "num_samples": "n",
     "topk_prompt_logprobs": "prompt_logprobs",
@@ -95,8 +98,8 @@ class OpenAiApi:
                 logger.info("%s asks %r for %r", request.state.request_id, fields.model, said)
             client = await self._open(fields.model)
             is_stream = bool(getattr(fields, "stream", False))
-            loop = asyncio.get_running_loop() if is_stream else None
-            asked, work = await asyncio.to_thread(_begun, make, fields, client, loop)
+            mailbox = self._mailbox if is_stream else None
+            asked, work = await asyncio.to_thread(_begun, make, fields, client, mailbox)
             if is_stream:
                 return EventStream(asked, work)
             responses = await unless_left(request, work.responses())
@@ -141,6 +144,11 @@ class OpenAiApi:
         client = await self._open(request.query_params.get("model"))
         return _json(await asyncio.to_thread(tokenizer_info, client))
 
+    @cached_property
+    def _mailbox(self) -> Mailbox:
+        """For the tokens of all streams."""
+        return Mailbox(asyncio.get_running_loop())
+
     async def _open(self, name: str | None) -> SamplingClient:
         """Open a model; without a name, the one that there can be no doubt about."""
         return await self._models.open(
@@ -149,7 +157,7 @@ class OpenAiApi:
 
 
 class EventStream(StreamingResponse):
-    """Chunks as server-sent events; when the client leaves, its requests end.
+    """Server-sent events: all that have come go out in one write. If the client leaves, its requests end.
 
     Args:
         asked: makes the chunks.
@@ -157,7 +165,7 @@ class EventStream(StreamingResponse):
     """
 
     def __init__(self, asked: Completion | Chat, work: Work) -> None:
-        super().__init__(_events(asked, work), media_type="text/event-stream")
+        super().__init__(_writes(asked, work), media_type="text/event-stream")
         self.headers["cache-control"] = "no-cache"
         self._work = work
 
@@ -169,32 +177,34 @@ class EventStream(StreamingResponse):
             self._work.cancel()
 
 
-async def _events(asked: Completion | Chat, work: Work) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in _chunks(asked, work):
-            yield _sent(json.dumps(chunk).encode())
-    except TinkerError as error:
-        yield _sent(error_body(str(error), _status(error)))
-    yield _sent(b"[DONE]")
-
-
-async def _chunks(asked: Completion | Chat, work: Work) -> AsyncIterator[dict[str, Any]]:
+async def _writes(asked: Completion | Chat, work: Work) -> AsyncIterator[bytes]:
+    """Yield the bytes of each write: all chunks that are there, and then the end, or an error."""
     responses: dict[int, SampleResponse] = {}
-    for chunk in asked.begin():
-        yield chunk
-    async for event in work.events():
+    try:
+        yield _sent(asked.begin())
+        async for events in work.events():
+            yield _sent(_chunks(asked, events, responses))
+        yield _sent(asked.end([responses[number] for number in sorted(responses)])) + _DONE
+    except TinkerError as error:
+        yield _event(error_body(str(error), _status(error))) + _DONE
+
+
+def _chunks(
+    asked: Completion | Chat, events: Iterable[Event], responses: dict[int, SampleResponse]
+) -> Iterator[dict[str, Any]]:
+    for event in events:
         if isinstance(event, Drawn):
-            chunks = asked.drawn(event)
+            yield from asked.drawn(event)
         else:
             responses[event.prompt] = event.response
-            chunks = asked.finished(event)
-        for chunk in chunks:
-            yield chunk
-    for chunk in asked.end([responses[number] for number in sorted(responses)]):
-        yield chunk
+            yield from asked.finished(event)
 
 
-def _sent(data: bytes) -> bytes:
+def _sent(chunks: Iterable[dict[str, Any]]) -> bytes:
+    return b"".join(_event(json.dumps(chunk).encode()) for chunk in chunks)
+
+
+def _event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
@@ -202,12 +212,12 @@ def _begun(
     make: Callable[[F, SamplingClient], Completion | Chat],
     fields: F,
     client: SamplingClient,
-    loop: asyncio.AbstractEventLoop | None,
+    mailbox: Mailbox | None,
 ) -> tuple[Completion | Chat, Work]:
     """Submit the requests; not on the event loop, since tokenizers and chat templates take their time."""
     asked = make(fields, client)
     work = Work(client, asked.prompts, asked.ask)
-    work.submit(loop)
+    work.submit(mailbox)
     return asked, work
 
 

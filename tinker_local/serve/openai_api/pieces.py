@@ -109,6 +109,8 @@ class GeneratedText:
         """Return the text that a token adds, of it and of what was held."""
         piece = self._pieces.of(token)
         may_end = token in self._stop_ids or self._pieces.is_special(token)
+        if not (may_end or self._held or self._stops):  # as in most streams
+            return self._decoder.decode(piece)
         self._last = len(piece) if may_end else 0
         self._held += piece
         self._shown += bytes([self._pieces.is_shown(token)]) * len(piece)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tinker_local.engine.token_feed import Immediate
 from tinker_local.futures import when_done
 from tinker_local.sampling_client import SamplingClient
+from tinker_local.serve.mailbox import Mailbox
 from tinker_local.types import ModelInput, SampledToken, SampleResponse, SamplingParams
 
 if TYPE_CHECKING:
@@ -43,10 +44,19 @@ class Finished:
     """The end of a prompt's samples."""
 
     prompt: int
-    response: SampleResponse
+    future: Future[SampleResponse]
+
+    @property
+    def response(self) -> SampleResponse:
+        """The answer."""
+        return self.future.result()
 
 
 Event: TypeAlias = Drawn | Finished
+
+
+_MOST_AT_ONCE = 64
+"""Events between which others have their turn on the event loop."""
 
 
 class Work:
@@ -61,10 +71,11 @@ class Work:
     def __init__(self, client: SamplingClient, prompts: Sequence[list[int]], ask: Ask) -> None:
         self._client, self.prompts, self._ask = client, prompts, ask
         self._futures: list[Future[SampleResponse]] = []
-        self._events: asyncio.Queue[Drawn | tuple[int, Future[SampleResponse]]] = asyncio.Queue()
+        self._arrived: list[Event] = []
+        self._news = asyncio.Event()
 
-    def submit(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Submit all requests, from any thread; with the loop on which ``events`` is to follow them.
+    def submit(self, mailbox: Mailbox | None = None) -> None:
+        """Submit all requests, from any thread; with a mailbox of the loop that follows their ``events``.
 
         Raises:
             BadRequestError: one cannot be served.
@@ -72,7 +83,7 @@ class Work:
         """
         try:
             for number in range(len(self.prompts)):
-                self._submit(number, loop)
+                self._submit(number, mailbox)
         except BaseException:
             self.cancel()
             raise
@@ -89,19 +100,28 @@ class Work:
         finally:
             self.cancel()
 
-    async def events(self) -> AsyncIterator[Event]:
-        """Yield tokens as they are drawn, and then the end of each prompt's samples."""
-        left = len(self._futures)
-        while left:
-            said = await self._events.get()
-            if isinstance(said, Drawn):
-                yield said
-                continue
-            prompt, future = said
-            left -= 1
-            yield Finished(prompt, future.result())
+    async def events(self) -> AsyncIterator[list[Event]]:
+        """Yield all that came since the last time: drawn tokens, and the end of each prompt's samples.
 
-    def _submit(self, number: int, loop: asyncio.AbstractEventLoop | None) -> None:
+        Raises:
+            TinkerError: a request failed; its tokens come first.
+        """
+        n_left = len(self._futures)
+        while n_left:
+            await self._news.wait()
+            arrived, self._arrived = self._arrived[:_MOST_AT_ONCE], self._arrived[_MOST_AT_ONCE:]
+            if self._arrived:
+                await asyncio.sleep(0)
+            else:
+                self._news.clear()
+            ends = [event for event in arrived if isinstance(event, Finished)]
+            failed = next((event for event in ends if event.future.exception()), None)
+            yield arrived if failed is None else arrived[: arrived.index(failed)]
+            if failed is not None:
+                failed.future.result()  # raises
+            n_left -= len(ends)
+
+    def _submit(self, number: int, mailbox: Mailbox | None) -> None:
         ask = self._ask
         future = self._client.sample(
             ModelInput.from_ints(self.prompts[number]),
@@ -110,18 +130,21 @@ class Work:
             ask.prompt_logprobs,
             ask.topk_prompt,
             ask.topk_sample,
-            on_token=partial(self._told, loop, number) if loop else None,
+            on_token=Immediate(partial(self._told, mailbox, number)) if mailbox else None,
         )
         self._futures.append(future)
-        if loop:
-            when_done(future, partial(self._ended, loop, number))
+        if mailbox:
+            when_done(future, partial(self._ended, mailbox, number))
 
-    def _told(self, loop: asyncio.AbstractEventLoop, prompt: int, sample: int, token: SampledToken) -> None:
-        loop.call_soon_threadsafe(self._events.put_nowait, Drawn(prompt, sample, token))
+    def _told(self, mailbox: Mailbox, prompt: int, sample: int, token: SampledToken) -> None:
+        mailbox.put(self._take, Drawn(prompt, sample, token))
 
-    def _ended(self, loop: asyncio.AbstractEventLoop, prompt: int, future: Future[SampleResponse]) -> None:
-        with suppress(RuntimeError):  # the server has ended
-            loop.call_soon_threadsafe(self._events.put_nowait, (prompt, future))
+    def _ended(self, mailbox: Mailbox, prompt: int, future: Future[SampleResponse]) -> None:
+        mailbox.put(self._take, Finished(prompt, future))
+
+    def _take(self, event: Event) -> None:
+        self._arrived.append(event)
+        self._news.set()
 
 
 class ClientLeftError(Exception):

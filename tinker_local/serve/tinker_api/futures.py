@@ -30,6 +30,7 @@ from tinker_local.errors import (
     TinkerError,
 )
 from tinker_local.futures import when_done
+from tinker_local.serve.mailbox import Mailbox
 from tinker_local.serve.tinker_api.ids import client_of, sequence_ids
 from tinker_local.serve.tinker_api.protobuf import encode_response
 from tinker_local.types import SampleResponse
@@ -104,6 +105,7 @@ class Futures:
     def __init__(self, patience: Patience | None = None) -> None:
         self.patience = patience or Patience()
         self._loop = asyncio.get_running_loop()
+        self._mailbox = Mailbox(self._loop)
         self._entries: dict[str, Entry] = {}
         self._finished: dict[tuple[str, int], dict[int, Entry]] = {}  # by client and number
         self._polled: dict[tuple[str, int], float] = {}  # clients that poll for all their requests
@@ -270,9 +272,7 @@ class Futures:
                 answer = encode_response(future.result())
             except Exception as error:
                 failure = error
-        with suppress(RuntimeError):  # the loop is gone
-            said = None if failure is None else _described(failure)
-            self._loop.call_soon_threadsafe(self._finish, entry, answer, said)
+        self._mailbox.put(self._finish, entry, answer, None if failure is None else _described(failure))
 
     def _finish(self, entry: Entry, answer: bytes | None, error: tuple[str, str] | None) -> None:
         if entry.done.is_set() or self._entries.get(entry.id) is not entry:
