@@ -17,6 +17,12 @@ def parts_of(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{glob.escape(part['stem'])}-?????-of-{part['count']}.gguf"))
 
 
+def stem_of(path: Path) -> str:
+    """Return the name of a model's file without its suffix, and without what numbers a part."""
+    part = _PART.fullmatch(path.stem)
+    return part["stem"] if part else path.stem
+
+
 def existing(output: Path) -> list[Path]:
     """Return the files that exist of a model with this output path: one file, or parts."""
     parts = output.parent.glob("*.gguf") if output.parent.is_dir() else ()

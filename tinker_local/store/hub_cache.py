@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convert.files.hub_cache import find_snapshot
+from convert.files.mmproj import is_mmproj
 from convert.gguf.file_types import split_type
 from tinker_local.errors import BadRequestError
 from tinker_local.store.known_model import KnownModel
@@ -23,7 +24,7 @@ class Snapshot:
         found = []
         for path in sorted(self.directory.rglob("*.gguf")):
             model = KnownModel.of_file(path) if path.is_file() else None
-            if model and not path.name.startswith("mmproj"):
+            if model and not is_mmproj(path):
                 whole = f"{self.repository}:{model.type}" if model.type else model.name
                 found.append(KnownModel(whole, (model.name,), path, type=model.type))
         return found

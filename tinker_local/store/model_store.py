@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convert.files.hub_cache import hub_cache
+from convert.files.mmproj import is_mmproj
 from convert.files.models_directory import models_directory
 from tinker_local.errors import BadRequestError, NotFoundError
 from tinker_local.gguf.file import check_gguf
@@ -150,6 +151,8 @@ class ModelStore:
         """Yield the models and adapters in the store's directory, without checkpoints."""
         for pattern in ("*.gguf", "*/*.gguf"):
             for path in sorted(self.directory.glob(pattern)):
+                if is_mmproj(path):  # part of a model
+                    continue
                 organisation = path.parent.relative_to(self.directory).name
                 if organisation.startswith("."):  # of a run that is at work, or was killed
                     continue
