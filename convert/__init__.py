@@ -11,13 +11,14 @@ progress.py    the progress bar
 errors.py      every reason for which a conversion is refused
 
 source/         the checkpoint, read             architectures/  the model families
-vocabularies/   the tokenizer, read              adapters/       LoRA adapters and their bases
+vocabularies/   the tokenizer, read              towers/         the vision towers
+adapters/       LoRA adapters and their bases
 gguf/           GGUF files, read and written     verification/   proof that the result is right
 files/          places, locks, hashes, atomic publishing
 
-Imports run one way: errors, files, source, gguf, then architectures and vocabularies, then model, adapters
-and verification, then quantize, convert, untied, adapter, cli. tests/test_layers.py holds it. Nothing of
-``tinker_local`` is imported.
+Imports run one way: errors, files, source, gguf, then architectures and vocabularies, then towers, then
+model, adapters and verification, then quantize, convert, untied, adapter, cli. tests/test_layers.py holds
+it. Nothing of ``tinker_local`` is imported.
 """
 
 from __future__ import annotations

@@ -71,6 +71,7 @@ def convert_adapter(
     force: bool = False,
     verify: bool = True,
     split_size: int | None = None,
+    text_only: bool = False,
     any_base: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Path:
@@ -93,6 +94,7 @@ def convert_adapter(
         force: replace an existing output.
         verify: check a merged model with llama.cpp.
         split_size: most bytes of a file of a merged model.
+        text_only: leave out the vision tower of a merged model.
         any_base: use the base even if the adapter names another.
         on_progress: called with the bytes done and the bytes in all.
 
@@ -121,6 +123,7 @@ def convert_adapter(
             verify,
             split_size,
             on_progress or (lambda done, total: None),
+            text_only,
         )
         if merge:
             return _merge(job, adapter, model, updates, outtype or "bf16")

@@ -85,9 +85,14 @@ def convert(
         str | None,
         typer.Option(metavar="SIZE", help="Split the model into files of at most this size: 5GB, 500MB."),
     ] = None,
+    text_only: Annotated[
+        bool, typer.Option("--text-only", help="Leave out the vision tower of a model that reads images.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Convert a model or an adapter to a GGUF file.
+
+    The vision tower of a model that reads images goes to a second file beside it, mmproj-NAME.gguf.
 
     Example: tinker-local convert my-finetune --type q8_0 --output my-finetune.gguf
     """
@@ -99,6 +104,7 @@ def convert(
         from convert.adapter import base_name, convert_adapter, is_adapter_source
         from convert.adapters.base_lookup import find_base
         from convert.convert import convert_checkpoint
+        from convert.files.mmproj import mmproj_path
         from convert.files.sizes import format_bytes
         from convert.progress import shown_progress
         from convert.untied import untied_of
@@ -119,6 +125,7 @@ def convert(
                 "force": force,
                 "verify": verify,
                 "split_size": limit,
+                "text_only": text_only,
                 "on_progress": on_progress,
             }
             if is_adapter:
@@ -129,13 +136,16 @@ def convert(
                 path = convert_checkpoint(source, output, **how)
         seconds = time.monotonic() - start
         untied = untied_of(found) if is_adapter and not merge else None
+        tower = mmproj_path(path) if mmproj_path(path).is_file() else None
         compared = compare_logprobs(path, source) if compare else None
         if as_json:
             made = {"path": str(path), "bytes": _size(path), "type": how["outtype"].lower()}
-            made |= {"seconds": seconds, "untied": untied and str(untied)}
+            made |= {"seconds": seconds, "untied": untied and str(untied), "mmproj": tower and str(tower)}
             typer.echo(json.dumps(made | {"compared": compared and asdict(compared)}))
             return
         typer.echo(f"{path}  {format_bytes(_size(path))}  {how['outtype'].lower()}  {seconds:.1f} s")
+        if tower:
+            typer.echo(f"{tower}  {format_bytes(_size(tower))}  the vision tower")
         if untied:
             typer.echo(f"{untied}  the base with an output matrix of its own, for adapters that change it")
         if compared:

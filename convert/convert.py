@@ -1,5 +1,7 @@
 """``convert_checkpoint``: a model directory, or a GGUF file, becomes a GGUF file.
 
+A vision tower becomes a second file beside it.
+
 The way of a tensor is in README.md, "How a tensor travels".
 """
 
@@ -7,16 +9,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from convert.architectures import Architecture
 from convert.errors import CheckpointError, ConversionError, UnsupportedError
+from convert.files.mmproj import mmproj_path
 from convert.files.models_directory import checked_name, models_directory, name_of_checkpoint
 from convert.files.publishing import check_space, publishing
-from convert.gguf.file_types import FileType, find_type, split_type
+from convert.gguf.file_types import FILE_TYPES, FileType, find_type, split_type
 from convert.gguf.head import Value
 from convert.gguf.output import GgufOutput
 from convert.gguf.tensor_types import choose_types, main_type
@@ -32,6 +36,7 @@ from convert.vocabularies.vocabulary import read_vocabulary
 Change = Callable[[Architecture], None]
 
 _MAGIC = b"GGUF"
+_TOWER_TYPES = ("f32", "bf16", "f16")
 
 
 def convert_checkpoint(
@@ -43,9 +48,14 @@ def convert_checkpoint(
     force: bool = False,
     verify: bool = True,
     split_size: int | None = None,
+    text_only: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Path:
     """Convert a model to a GGUF file.
+
+    A vision tower of a known kind goes to a file of its own beside the model's, ``mmproj-NAME.gguf``. Its
+    type is the model's if that is ``f32``, ``bf16``, ``f16`` or ``auto``, else ``f16``. A GGUF file that is
+    stored in another type keeps the tower that it has.
 
     Tensors are read by memory map and written a block at a time. The result has its name only when it
     is whole, checked and on disk.
@@ -62,10 +72,11 @@ def convert_checkpoint(
         force: replace an existing output.
         verify: check that llama.cpp loads the file and tokenizes as the source does.
         split_size: most bytes of a file; the model is written in parts then, as llama.cpp reads them.
+        text_only: leave out the vision tower.
         on_progress: called with the bytes done and the bytes in all.
 
     Returns:
-        The file, or the first part.
+        The model's file, or the first part.
 
     Raises:
         CheckpointError: a file of the source is missing or malformed, or files disagree.
@@ -79,6 +90,7 @@ def convert_checkpoint(
         verify,
         split_size,
         on_progress or (lambda done, total: None),
+        text_only,
     )
     path = Path(source)
     if path.is_dir():
@@ -97,6 +109,7 @@ class Job:
     verify: bool
     split_size: int | None
     on_progress: OnProgress
+    text_only: bool = False
 
     def convert(
         self, checkpoint: SourceCheckpoint, type: FileType | None, change: Change | None = None
@@ -111,21 +124,25 @@ class Job:
         name = self.name or name_of_checkpoint(directory, checkpoint.config.get("_name_or_path"))
         # 1. Plan: the family says which tensors and settings the file has; each tensor gets its format.
         model = ModelPlan.of(checkpoint, change)
+        tower = None if self.text_only else ModelPlan.of_tower(checkpoint)
         tensors = choose_types(model.targets, checkpoint.tensors, type if type and type.is_direct else None)
-        type = type or main_type(tensors)
+        kept, type = type, type or main_type(tensors)
         output = self.output or models_directory() / f"{name}-{type.name}.gguf"
         # 2. Metadata: the vocabulary, the family's settings, and what the file says about itself.
         metadata = _metadata(checkpoint, model, name, type)
         # 3. Lay out: heads and sizes of all files are known before a number is read.
         layout = GgufOutput.plan(metadata, tensors, self.split_size)
         names = layout.file_names(output.stem)
+        beside = [] if tower is None else [_lay_out_tower(checkpoint, tower, name, kept)]
         # 4. Write to a hidden directory; at the end of the block the files are published.
         with publishing(output, force=self.force) as place:
+            towers = [Placed(laid, [place / mmproj_path(output).name]) for laid in beside]
             if type.is_direct:
-                check_space(place, sum(layout.sizes))
-                self._write(layout, checkpoint, [place / name for name in names], sum(layout.sizes))
+                files = [Placed(layout, [place / name for name in names]), *towers]
+                check_space(place, n_bytes := sum(file.n_bytes for file in files))
+                self._write(files, checkpoint, n_bytes)
             else:
-                self._write_and_quantize(layout, checkpoint, type, place, names)
+                self._write_and_quantize(layout, towers, checkpoint, type, place, names)
         return output if len(names) == 1 else output.with_name(names[0])
 
     def requantize(self, source: Path, outtype: str) -> Path:
@@ -146,6 +163,9 @@ class Job:
         with publishing(output, force=self.force) as place:
             made = place / output.with_suffix(".gguf").name
             quantize(source, made, type, on_share=lambda share: self.on_progress(int(share * size), size))
+            tower = mmproj_path(source)
+            if tower.is_file() and not self.text_only:
+                _link(tower, place / mmproj_path(output).name)
         return output
 
     def _beside(self, source: Path, type: FileType) -> Path:
@@ -155,13 +175,17 @@ class Job:
         place = here if here.is_relative_to(home.resolve()) and "/" not in name else home
         return place / f"{name}-{type.name}.gguf"
 
-    def _write(
-        self, layout: GgufOutput, checkpoint: SourceCheckpoint, paths: list[Path], total: int
-    ) -> None:
-        """Write the files while llama.cpp checks the first one's head; ``total``: bytes of work in all."""
-        layout.write_heads(paths)
-        done = sum(map(len, layout.heads))
-        with self._checking(paths[0], checkpoint.directory) as check:
+    def _write(self, files: Sequence[Placed], checkpoint: SourceCheckpoint, total: int) -> None:
+        """Write the files while llama.cpp checks the heads.
+
+        Args:
+            files: the model's, then its tower's if there is one.
+            total: bytes of work in all.
+        """
+        for file in files:
+            file.layout.write_heads(file.paths)
+        done = sum(len(head) for file in files for head in file.layout.heads)
+        with self._checking([file.paths[0] for file in files], checkpoint.directory) as check:
 
             def count(n_bytes: int) -> None:
                 nonlocal done
@@ -170,11 +194,13 @@ class Job:
                 if check:
                     check.check()
 
-            layout.write_data(paths, checkpoint.tensors, count)
+            for file in files:
+                file.layout.write_data(file.paths, checkpoint.tensors, count)
 
     def _write_and_quantize(
         self,
         layout: GgufOutput,
+        towers: Sequence[Placed],
         checkpoint: SourceCheckpoint,
         type: FileType,
         place: Path,
@@ -183,11 +209,12 @@ class Job:
         """Write the model in the checkpoint's precision to a temporary file, which llama.cpp quantizes."""
         whole = place / "whole"  # a directory: only files directly in the place are published
         whole.mkdir()
-        n_bytes = sum(layout.sizes)
+        files = [Placed(layout, [whole / name for name in names]), *towers]
+        n_bytes = sum(file.n_bytes for file in files)
         tensors = [tensor for part in layout.parts for tensor in part]
         n_weights = sum(math.prod(tensor.target.shape) for tensor in tensors)
         check_space(place, n_bytes + int(n_weights * type.bits / 8))
-        self._write(layout, checkpoint, [whole / name for name in names], 2 * n_bytes)
+        self._write(files, checkpoint, 2 * n_bytes)
         quantize(
             whole / names[0],
             place / (names[0] if len(names) == 1 else names[0].rpartition("-00001-of-")[0]),
@@ -197,8 +224,33 @@ class Job:
             on_share=lambda share: self.on_progress(int(n_bytes * (1 + share)), 2 * n_bytes),
         )
 
-    def _checking(self, path: Path, source: Path) -> AbstractContextManager[LlamaProcess | None]:
-        return checking(path, source) if self.verify else nullcontext()
+    def _checking(self, paths: list[Path], source: Path) -> AbstractContextManager[LlamaProcess | None]:
+        return checking(*paths, source=source) if self.verify else nullcontext()
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A layout and where its files are written."""
+
+    layout: GgufOutput
+    paths: Sequence[Path]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all its files."""
+        return sum(self.layout.sizes)
+
+
+def _lay_out_tower(
+    checkpoint: SourceCheckpoint, tower: ModelPlan, name: str, type: FileType | None
+) -> GgufOutput:
+    """Lay out the mmproj file. Of types that blocks of weights share, it has float16, as llama.cpp's."""
+    if type is not None and type.name not in _TOWER_TYPES:
+        type = FILE_TYPES["f16"]
+    tensors = choose_types(tower.targets, checkpoint.tensors, type)
+    type = type or main_type(tensors)
+    about = general_metadata(checkpoint.directory, tower.architecture, name, type, kind="mmproj")
+    return GgufOutput.plan({**about, **tower.metadata}, tensors)
 
 
 def _metadata(
@@ -209,6 +261,14 @@ def _metadata(
     fitting = vocabulary.fitting_name
     metadata = general_metadata(checkpoint.directory, model.architecture, name, type, fitting)
     return {**metadata, **model.metadata, **vocabulary.metadata()}
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make a second name for a file, or a copy where the disk knows no such names."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _check_gguf(path: Path) -> Path:

@@ -18,6 +18,7 @@ def general_metadata(
     name: str,
     type: FileType,
     fitting: Callable[[str], str] = str,
+    kind: str = "model",
 ) -> dict[str, Value]:
     """Return the entries; licence and base model are the model card's.
 
@@ -25,12 +26,13 @@ def general_metadata(
         architecture: llama.cpp's name.
         name: ``NAME`` or ``ORG/NAME``; the latter is taken for a repository on Hugging Face.
         fitting: makes ``general.name`` of a name; llama.cpp recognises some models by it.
+        kind: ``general.type``.
     """
     card = read_model_card(directory)
     organisation, _, plain = name.rpartition("/")
     values: dict[str, Value] = {
         "general.architecture": architecture,
-        "general.type": "model",
+        "general.type": kind,
         "general.name": fitting(plain),
         "general.organization": organisation,
         "general.license": card.get("license", ""),

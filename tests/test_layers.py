@@ -31,6 +31,7 @@ CONVERT_STOREYS = (
     "source",
     "gguf",
     "architectures vocabularies",
+    "towers",
     "metadata model verification",
     "adapters quantize",
     "convert untied",

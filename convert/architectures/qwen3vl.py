@@ -11,17 +11,35 @@ from convert.architectures.qwen import Qwen3
 from convert.architectures.qwen3moe import Qwen3Moe
 from convert.architectures.rotary import interleaved_sections
 from convert.architectures.transformer import Transformer
+from convert.errors import CheckpointError
+
+DEEPSTACK = (8, 16, 24)
+"""transformers' default of ``deepstack_visual_indexes``."""
 
 
 class _SeesImages(Transformer):
     """The rotation by time, height and width, which are one and the same position in a text.
 
-    What the vision side adds to the first layers ("deepstack") concerns the tokens of images alone.
+    What the tower adds to the first layers ("deepstack") concerns the embeddings of images alone, which are
+    so much longer: llama.cpp must know by how many layers.
     """
 
     usual_rope: ClassVar[Mapping[str, Any]] = {"rope_theta": 500000.0}
     prefixes = ("model.language_model.", "model.")
     ignored = (*Transformer.ignored, "model.visual.*", "visual.*")
+
+    def metadata(self) -> dict[str, Value]:
+        """Return the hyperparameters; keys without the leading ``{gguf_name}.``."""
+        vision = self.config.get("vision_config")
+        if not vision:
+            return super().metadata()
+        n_layers = len(vision.get("deepstack_visual_indexes", DEEPSTACK))
+        if n_layers > self.n_layers:
+            raise CheckpointError(
+                f"config.json: deepstack_visual_indexes has {n_layers} entries; the text part has only "
+                f"{self.n_layers} layers to add them to"
+            )
+        return super().metadata() | {"n_deepstack_layers": n_layers}
 
     def window(self) -> None:
         """There is no sliding window."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from convert.errors import ConversionError
 from convert.files.hashes import hash_file, hashes_path, write_hashes
 from convert.files.lock import locked
+from convert.files.mmproj import is_mmproj, mmproj_path
 from convert.files.models_directory import models_directory
 from convert.files.parts import existing, is_whole
 from convert.files.sizes import format_bytes
@@ -22,10 +23,11 @@ from convert.files.workplace import sweep, workplace
 def publishing(output: Path, *, force: bool, home: Path | None = None) -> Iterator[Path]:
     """Yield an empty directory beside ``output``; at the end its files are published as the output.
 
-    The files are synced and renamed, the first part of a model last. ``force`` removes older files of the
-    same model, parts included. After an error, the written files and the new directories are removed; after
-    a kill, the next run removes them. In a models directory (``home``; None: the usual one) hashes are
-    recorded beside the files, and processes that publish there take turns.
+    The files are synced and renamed, the first part of a model last; an mmproj file keeps its name.
+    ``force`` removes older files of the same model, parts and tower included. After an error, the written
+    files and the new directories are removed; after a kill, the next run removes them. In a models
+    directory (``home``; None: the usual one) hashes are recorded beside the files, and processes that
+    publish there take turns.
 
     Raises:
         ConversionError: there is an output already and no ``force``, or the place cannot be written
@@ -84,9 +86,10 @@ def _remove_if_empty(directory: Path) -> None:
 
 def _publish(work: Path, output: Path, force: bool, home: Path) -> None:
     """Give the files in ``work`` their final names. A kill at any moment leaves no wrong model."""
-    files = {path: output.parent / path.name for path in sorted(work.glob("*.gguf"))}
-    if len(files) == 1:
-        files = dict.fromkeys(files, output)
+    made = sorted(work.glob("*.gguf"), key=lambda path: (is_mmproj(path), path))
+    files = {path: output.parent / path.name for path in made}
+    if len([path for path in made if not is_mmproj(path)]) == 1:
+        files[made[0]] = output
     for path in files:  # a name must not reach the disk before the data does
         _sync(path)
     if not output.resolve().is_relative_to(home.resolve()):
@@ -102,7 +105,7 @@ def _publish(work: Path, output: Path, force: bool, home: Path) -> None:
 
 
 def _rename(files: Mapping[Path, Path], output: Path) -> None:
-    old = set(existing(output))
+    old = {*existing(output), *filter(Path.is_file, [mmproj_path(output)])}
     if len(files) > 1:  # an old first part beside new other parts would pass for a model
         next(iter(files.values())).unlink(missing_ok=True)
         old.discard(next(iter(files.values())))

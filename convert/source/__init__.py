@@ -7,6 +7,7 @@ tensor.py            a tensor and its place on disk
 quantization/        quantized checkpoints: which tensors make a matrix, by ``quant_method``
 packed_tensor.py     a matrix kept in several tensors, as if it were one
 packed.py            the packed number formats themselves: FP8, MXFP4, NVFP4, integers, NF4
+image_processor.py   how an image becomes the numbers that a vision tower takes
 model_card.py        licence and base model from README.md
 fingerprint.py       one hash for the weights, whatever the shards and the file's type
 """

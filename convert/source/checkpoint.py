@@ -62,7 +62,7 @@ class SourceCheckpoint:
         nested = self.config.get("text_config")
         if not isinstance(nested, dict):
             return dict(self.config)
-        outer = ("tie_word_embeddings", "quantization_config")
+        outer = ("tie_word_embeddings", "quantization_config", "vision_config")
         return nested | {key: self.config[key] for key in outer if key in self.config}
 
 

@@ -18,7 +18,7 @@ _GOOD = "good"
 
 
 @contextmanager
-def checking(path: Path, source: Path) -> Iterator[LlamaProcess]:
+def checking(path: Path, tower: Path | None = None, *, source: Path) -> Iterator[LlamaProcess]:
     """Let llama.cpp check a file while the block runs; leaving the block waits for the result.
 
     The head must be written and the file have its full size; the tensors' data is not read, so it may
@@ -29,15 +29,15 @@ def checking(path: Path, source: Path) -> Iterator[LlamaProcess]:
 
     Args:
         path: the file, or the first part of a model in parts.
+        tower: the model's mmproj file, if it has one; libmtmd loads it with the model.
         source: the model directory that it is made from.
 
     Raises:
         VerificationError: the file is not good; the message has llama.cpp's words, or the first text
             that is tokenized differently.
     """
-    with llama_process(
-        "convert.verification.verify", {"path": str(path), "source": str(source)}
-    ) as process:
+    arguments = {"path": str(path), "source": str(source), "tower": tower and str(tower)}
+    with llama_process("convert.verification.verify", arguments) as process:
         try:
             yield process
             said = process.wait()
@@ -47,7 +47,7 @@ def checking(path: Path, source: Path) -> Iterator[LlamaProcess]:
         logger.warning("%s: %s", source.name, said)
 
 
-def run(path: str, source: str) -> str:
+def run(path: str, source: str, tower: str | None = None) -> str:
     """Check in this process; ``checking`` starts it in another."""
     from llama_cpp import llama_cpp
 
@@ -56,6 +56,8 @@ def run(path: str, source: str) -> str:
     from convert.vocabularies.vocabulary import read_vocabulary
 
     model = load(path)
+    if tower is not None:
+        load_tower(tower, model)
     n_rows = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
     directory = Path(source)
     vocabulary = read_vocabulary(directory, read_json(directory / "config.json"), n_rows)
@@ -80,6 +82,18 @@ def load(path: str) -> Any:
     if not model:
         raise SystemExit(1)  # the log has said why
     return model
+
+
+def load_tower(path: str, model: Any) -> None:
+    """Load an mmproj file with its model in libmtmd. Ends the process if libmtmd refuses it."""
+    from llama_cpp import mtmd_cpp
+
+    params = mtmd_cpp.mtmd_context_params_default()
+    params.use_gpu, params.warmup = False, False
+    context = mtmd_cpp.mtmd_init_from_file(os.fsencode(path), model, params)
+    if not context:
+        raise SystemExit(1)  # the log has said why
+    mtmd_cpp.mtmd_free(context)
 
 
 if __name__ == "__main__":
