@@ -62,7 +62,7 @@ def write_random_model(
     shape = shape or Shape()
     writer = gguf.GGUFWriter(path, architecture)
     _add_hyperparameters(writer, architecture, shape)
-    _add_vocabulary(writer, shape.n_vocab)
+    add_vocabulary(writer, shape.n_vocab)
     for name, token_id in named.items():
         writer.add_uint32(f"tokenizer.ggml.{name}_token_id", token_id)
     writer.add_add_bos_token(adds_bos)
@@ -199,7 +199,7 @@ def _add_recurrence(tensors: _Tensors, block: str, shape: Shape, *, normed: bool
         tensors.ones(f"{block}.ssm_c_norm", STATE)
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, n_vocab: int) -> None:
+def add_vocabulary(writer: gguf.GGUFWriter, n_vocab: int) -> None:
     """The 256 bytes as GPT-2 writes them, an end-of-text token, a merge, and words nothing encodes to."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]

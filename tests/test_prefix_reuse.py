@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.long import few
-from tests.random_model import Architecture, Shape, write_random_model
+from tests.long import as_long, few
+from tests.random_checkpoints.planned import write_planned
+from tests.random_model import Shape, write_random_model
 from tinker_local import ModelInput, SampleResponse, SamplingClient, SamplingParams, ServiceClient
 
 RNG = np.random.default_rng(0)
 SHAPE = Shape(n_layer=2)
 TEXT: list[int] = RNG.integers(0, 256, 1500).tolist()
+PLANNED = ("lfm2, experts", "kimi_linear, published names")  # short convolutions, delta nets
+SPARSE = ("glm5_next, with vision", "deepseek4, each kind of layer")  # hybrid, and choose their keys
 GREEDY = SamplingParams(max_tokens=20, temperature=0, stop=[])
 
 
@@ -26,7 +29,7 @@ class Counted:
     """A client on a tiny model, and how many tokens llama.cpp has been given."""
 
     def __init__(self, path: Path, n_ctx: int = 2048) -> None:
-        service = ServiceClient(n_ctx=n_ctx, kv_type="f32", flash_attn=False, prefix_cache=True)
+        service = ServiceClient(n_ctx=n_ctx, kv_type="f32", flash_attn=False, n_threads=1)
         self.client: SamplingClient = service.create_sampling_client(base_model=str(path))
         self.n_tokens = 0
         self._may_decode = threading.Event()
@@ -160,12 +163,14 @@ def test_a_score_that_shares_little_is_that_of_a_fresh_client(
     assert counted.client.compute_logprobs(tokens).result() == fresh.compute_logprobs(tokens).result()
 
 
-@pytest.mark.parametrize("architecture", ["mamba", "jamba"])
+@pytest.mark.parametrize("architecture", ["mamba", "jamba", *PLANNED, *map(as_long, SPARSE)])
 class TestStates:
     """Recurrent states cannot step back; a copy is kept where requests part."""
 
     @pytest.fixture
-    def path(self, architecture: Architecture, tmp_path: Path) -> Path:
+    def path(self, architecture: Any, tmp_path: Path) -> Path:
+        if architecture in PLANNED + SPARSE:
+            return write_planned(tmp_path / "tiny.gguf", architecture)
         return write_random_model(tmp_path / "tiny.gguf", architecture, SHAPE)
 
     def test_requests_that_arrive_together(self, counted: Counted, fresh: SamplingClient) -> None:

@@ -77,7 +77,8 @@ class Options(BaseModel):
     flash_attn: bool | None = Field(
         default=None,
         description="Use flash attention. On a CPU the kernel is our own, and False takes llama.cpp's "
-        "attention in steps. Unset: our own on a CPU; elsewhere llama.cpp decides.",
+        "attention in steps. Unset: our own on a CPU, elsewhere llama.cpp decides; in steps for models "
+        "that choose their keys.",
     )
     logprobs_mode: LogprobsMode = Field(
         default="sampling",

@@ -54,7 +54,8 @@ class ServiceClient(TelemetryProvider):
         kv_type: number format of the KV cache: "f16", "f32" or "q8_0". "q8_0" halves the memory of
             "f16" and needs flash attention. Default: f16.
         flash_attn: use flash attention. On a CPU the kernel is our own, and False takes llama.cpp's
-            attention in steps. Default: our own on a CPU; elsewhere llama.cpp decides.
+            attention in steps. Default: our own on a CPU, elsewhere llama.cpp decides; in steps for
+            models that choose their keys.
         logprobs_mode: log-probabilities of sampled tokens: "sampling" reports those of the
             distribution they were drawn from, "raw" those of the unmodified model. Default:
             sampling.

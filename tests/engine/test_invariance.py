@@ -14,6 +14,8 @@ import pytest
 from tests.benchmarks.requantized import requantize
 from tests.long import as_long, few
 from tests.random_adapter import random_adapter
+from tests.random_checkpoints.planned import write_planned
+from tests.random_checkpoints.plans import stored
 from tests.random_model import Architecture, Quantization, Shape, write_random_model
 from tinker_local import (
     BadRequestError,
@@ -33,9 +35,10 @@ N_VOCAB = Shape().n_vocab
 
 @dataclass(frozen=True)
 class Case:
-    architecture: Architecture = "llama"
+    architecture: Architecture | str = "llama"  # or a case of ``stored()``
     kind: str = "F32"
     adapted: bool = False
+    n_threads: int = 2  # that compute many requests at once
 
     def __str__(self) -> str:
         return "-".join([self.architecture, self.kind, *["adapter"] * self.adapted])
@@ -52,6 +55,8 @@ class Case:
         path = directory / f"{self.architecture}-{self.kind}.gguf"
         if path.exists():
             return path
+        if self.architecture in stored():
+            return write_planned(path, self.architecture)
         if self.kind in ("Q4_K_M", "Q6_K"):
             source = write_random_model(directory / "source.gguf", self.architecture, WIDE)
             requantize(source, path, self.kind.lower())
@@ -60,13 +65,26 @@ class Case:
         return write_random_model(path, self.architecture, shape, quantization=Quantization[self.kind])
 
 
+HYBRIDS = (
+    "mamba",
+    "jamba",
+    "qwen3next, experts",
+    "lfm2, dense",
+    "kimi_linear, published names",
+    "granite_hybrid, experts",
+    "falcon_h1, multipliers",
+)
+"""Recurrent and hybrid models: Mamba 1 and 2, short convolutions, delta nets of both kinds."""
+
 CASES = [
     *(Case(kind=kind) for kind in ("F32", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K_M", "Q6_K")),
     Case("gemma3"),
     Case("gemma3", "Q4_0"),
     Case("qwen3moe"),
     Case(adapted=True),
+    *(Case(name, n_threads=1) for name in HYBRIDS),
     *map(as_long, (Case(kind="F16"), Case("qwen3moe", "BF16"), Case("qwen3moe", "Q4_0"))),
+    *map(as_long, (Case("jamba", "Q4_0"), Case("kimi_linear, published names"))),
     *map(as_long, (Case(kind="Q4_0", adapted=True), Case("gemma3", adapted=True))),
 ]
 
@@ -134,7 +152,7 @@ def test_the_same_bits_alone_and_together(case: Case, tmp_path: Path) -> None:
     asked = requests(8, 200)
     alone = case.client(tmp_path, n_threads=1, prefix_cache=False)
     expected = [request.submit(alone).result() for request in asked]
-    crowded = case.client(tmp_path, n_threads=2)
+    crowded = case.client(tmp_path, n_threads=case.n_threads)
     assert together(crowded, asked, 1) == [Asked.bits(response) for response in expected]
     n_scored = 0
     for request, response in zip(asked, expected, strict=True):
@@ -190,10 +208,10 @@ def test_a_prompt_that_fills_the_context(tmp_path: Path) -> None:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("architecture", ["mamba", "jamba"])
-    def test_states(self, architecture: Architecture, tmp_path: Path) -> None:
-        with pytest.raises(BadRequestError, match="recurrent or hybrid"):
-            Case(architecture).client(tmp_path)
+    @pytest.mark.parametrize("name", ["deepseek_sparse, GLM-5", "deepseek4, each kind of layer"])
+    def test_chosen_keys(self, name: str, tmp_path: Path) -> None:
+        with pytest.raises(BadRequestError, match="queries choose their keys"):
+            Case(name).client(tmp_path)
 
     def test_gpus(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(own_kernels, "kinds", lambda: {"CUDA0": 1})

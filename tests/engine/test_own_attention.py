@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.random_checkpoints.planned import write_planned
 from tests.random_model import write_random_model
 from tinker_local import ModelInput, SamplingParams, ServiceClient
 from tinker_local.engine import engine, own_kernels
@@ -47,7 +48,26 @@ def test_when_it_is_used(
     monkeypatch.setattr(own_kernels, "graph_callback", lambda: 1 if is_known else None)
     monkeypatch.setattr(own_kernels, "kinds", lambda: kinds)
     given = Options(**options)
-    plan = own_kernels.with_own_kernels(engine._plan(model, given), given)
+    plan = own_kernels.with_own_kernels(engine._plan(model, given), model, given)
+    assert (plan.flash_attn, plan.own_attention) == (flash_attn, own_attention)
+
+
+@pytest.mark.parametrize(
+    ("options", "flash_attn", "own_attention"),
+    [
+        ({}, False, True),
+        ({"flash_attn": True}, True, True),
+        ({"flash_attn": False}, False, False),
+        ({"kv_type": "q8_0"}, True, True),
+    ],
+)
+def test_models_that_choose_keys_attend_in_steps(
+    options: dict[str, Any], flash_attn: bool, own_attention: bool, tmp_path: Path
+) -> None:
+    model = load_model(write_planned(tmp_path / "sparse.gguf", "deepseek_sparse, GLM-5"), 0)
+    assert model.chooses_keys
+    given = Options(**options)
+    plan = own_kernels.with_own_kernels(engine._plan(model, given), model, given)
     assert (plan.flash_attn, plan.own_attention) == (flash_attn, own_attention)
 
 

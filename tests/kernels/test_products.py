@@ -282,11 +282,29 @@ def test_rare_types_are_left_to_llama_cpp_where_bits_may_depend_on_them(*, of_al
         assert state.n_left == (not of_all_types)
 
 
-def test_what_is_computed_is_no_weight() -> None:
-    """Keys times queries, say: such products stay with llama.cpp."""
+@pytest.mark.parametrize("of_results", [True, False])
+def test_what_is_computed_is_no_weight(*, of_results: bool) -> None:
+    """Keys times queries, say: such products stay with llama.cpp unless they are asked for."""
     double: Any = bind("ggml_dup", POINTER, POINTER, POINTER)
     with ggml_memory(1 << 16) as context:
         keys, queries = (new_tensor(context, F32, 64, 4, 1, 1) for _ in range(2))
         node = mul_mat(context, double(context, keys), queries)
-        ask(node, kernels.GraphState(products=True))
-        assert op_of(node) == b"MUL_MAT"
+        ask(node, kernels.GraphState(products=True, of_results=of_results))
+        assert (op_of(node) == b"CUSTOM") is of_results
+
+
+def test_cached_keys_times_queries(simd_path: str) -> None:
+    """Heads in turn in each cell, as in a cache; two of queries to one of keys."""
+    view: Any = bind("ggml_permute", POINTER, POINTER, POINTER, *[ctypes.c_int] * 4)
+    state = kernels.GraphState(of_results=True)
+    with ggml_memory(1 << 20) as context:
+        cache = new_tensor(context, int(Type.F16), 40, 2, 70, 1)
+        stored = normal(70, 2, 40).astype(np.float16)
+        ctypes.memmove(data_of(cache), stored.ctypes.data, stored.nbytes)
+        queries = tensor(context, normal(4, 3, 40))
+        node = mul_mat(context, view(context, cache, 0, 2, 1, 3), queries)
+        Graph(context, [node]).compute(state)
+        assert op_of(node) == b"CUSTOM"
+        found = floats_of(node, (4, 3, 70))
+    keys = stored.astype(np.float64).transpose(1, 2, 0).repeat(2, 0)
+    np.testing.assert_allclose(found, normal(4, 3, 40).astype(np.float64) @ keys, atol=1e-5)

@@ -392,20 +392,9 @@ def write(name: str, directory: Path, *, fused: bool = False, **settings: Any) -
     model.save_pretrained(directory, save_original_format=not fused)
 
 
-SPARSE = ("deepseek_sparse", "deepseek4", "glm5_next")
-"""Families that choose keys. llama.cpp's flash attention rounds queries and keys, and choices flip."""
-
-
 def case(family: str, variant: str, name: str, *changes: Any, n_tokens: int = 64, **settings: Any) -> Case:
     """Return a case of the table: a recipe, and what is particular about this one."""
-    return Case(
-        family,
-        variant,
-        partial(write, name, **settings),
-        *changes,
-        n_tokens=n_tokens,
-        options={"flash_attn": False} if family in SPARSE else {},
-    )
+    return Case(family, variant, partial(write, name, **settings), *changes, n_tokens=n_tokens)
 
 
 CASES: tuple[Case, ...] = (

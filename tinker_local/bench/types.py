@@ -142,7 +142,8 @@ def _layers(shape: LayerShape, kind: str, n_threads: int) -> Iterator[BareLoop]:
             n_threads=n_threads,
         )
         options = Options(n_gpu_layers=0, devices="none")
-        context = Context(open_model(path, options), with_own_kernels(plan, options))
+        model = open_model(path, options)
+        context = Context(model, with_own_kernels(plan, model, options))
         try:
             yield BareLoop(context)
         finally:

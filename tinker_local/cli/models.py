@@ -74,7 +74,7 @@ def list_models(models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
 
 @models.command()
 def show(name: Name, models_dir: ModelsDir = None, as_json: AsJson = False) -> None:
-    """Show the details of a model or adapter: files, hashes, licence, source, base, adapters.
+    """Show the details of a model or adapter: files, hashes, licence, source, base, adapters, limits.
 
     Example: tinker-local models show SmolLM2-135M-Instruct
     """
@@ -239,6 +239,8 @@ def _print(holding: Holding, holdings: list[Holding], *, detailed: bool = False)
     if detailed:
         for label, value in _details(holding).items():
             _line(label, value)
+        for limit in _limits(holding):
+            _line("limit", limit)
     _line("problem", holding.problem)
     typer.echo()
 
@@ -251,6 +253,10 @@ def _details(holding: Holding) -> dict[str, str | None]:
         details |= {"architecture": told.architecture, "tokenizer": told.tokenizer, "from": told.name}
         details |= {"weights": told.source_hash, "base weights": told.base_hash}
     return details | {f"sha256 {name}": digest for name, digest in _hashes(holding.path).items()}
+
+
+def _limits(holding: Holding) -> tuple[str, ...]:
+    return holding.provenance.limits if holding.provenance else ()
 
 
 def _hashes(path: Path) -> dict[str, str]:
@@ -274,6 +280,7 @@ def _as_json(holding: Holding, holdings: list[Holding]) -> dict[str, Any]:
         "type": holding.provenance.type if holding.provenance else None,
         "kind": "adapter" if holding.is_adapter else "model",
         "tokenizer": holding.provenance.tokenizer if holding.provenance else None,
+        "limits": list(_limits(holding)),
         "base": holding.base_name,
         "adapters": [other.name for other in holdings if other.fits(holding)],
         "license": holding.license,

@@ -101,12 +101,14 @@ class TriedModel:
         path: the model's file; None if there is none.
         tokenizer: which tokenizer runs: the source's, if the file has it, or llama.cpp's.
         problem: why it does not work; None if it does.
+        limits: what the model allows less than others do, a sentence each.
     """
 
     name: str
     path: Path | None
     problem: str | None
     tokenizer: str | None = None
+    limits: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, store: ModelStore, name: str | None) -> TriedModel:
@@ -117,14 +119,16 @@ class TriedModel:
             try_isolated(path)
         except TinkerError as error:
             return cls(wanted, path, str(error))
-        return cls(wanted, path, None, Provenance.of(path).tokenizer)
+        told = Provenance.of(path)
+        return cls(wanted, path, None, told.tokenizer, told.limits)
 
     @property
     def facts(self) -> dict[str, Any]:
         """Name, file and state, for people."""
         state = "works" if self.problem is None else "is damaged" if self.path else "is not there"
         facts = {"name": self.name, "file": self.path and str(self.path), "state": state}
-        return facts | ({"tokenizer": self.tokenizer} if self.tokenizer else {})
+        facts |= {"tokenizer": self.tokenizer} if self.tokenizer else {}
+        return facts | ({"limits": "; ".join(self.limits)} if self.limits else {})
 
     def diagnoses(self, contents: StoreContents) -> Iterator[Diagnosis]:
         """Yield the problem, if any; a missing default model is none where other models can be used."""

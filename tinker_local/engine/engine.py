@@ -112,7 +112,7 @@ class Engine:
         if is_all_in_main_memory(options):
             _check_weights(path, options.max_memory_mb)
         model = open_model(path, options)
-        plan = with_own_kernels(_plan(model, options), options)
+        plan = with_own_kernels(_plan(model, options), model, options)
         if options.batch_invariant:
             plan = batch_invariant_plan(plan, model)
         if adapter_path:

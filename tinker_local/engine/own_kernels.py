@@ -9,8 +9,11 @@ query's attention on what it sees, in order of position. The rest of a graph goe
 too: norms, rotations, activations, the choice of experts. So with all products and attention ours, the bits
 of a request depend on nothing but the request.
 
-States of recurrent and hybrid models are no products of weights: llama.cpp computes those of many tokens in
-another order than those of one. GPUs and BLAS choose by shape, and have kernels of their own.
+States of recurrent and hybrid models go token by token as well, in llama.cpp's fused operations. A graph
+that multiplies states in chunks has products that are not ours, and batch invariance refuses it.
+
+A model that chooses its keys makes its mask within the graph, where our attention cannot read it. GPUs and
+BLAS choose by shape, and have kernels of their own.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from pathlib import Path
 
 from tinker_local import kernels
 from tinker_local.errors import BadRequestError
+from tinker_local.gguf.limits import CHOSEN_KEYS
 from tinker_local.llama.context_plan import ContextPlan
 from tinker_local.llama.devices import ACCELERATOR, kinds
 from tinker_local.llama.graph_callback import graph_callback
@@ -78,11 +82,22 @@ def open_model(path: Path, options: Options) -> Model:
     return load_model(path, options.n_gpu_layers, options.devices, repack=repack)
 
 
-def with_own_kernels(plan: ContextPlan, options: Options) -> ContextPlan:
+def with_own_kernels(plan: ContextPlan, model: Model, options: Options) -> ContextPlan:
     """Return a plan in which our kernels compute what they can."""
+    plan = replace(plan, own_products=own_products(options))
+    if _goes_in_steps(model, options):
+        return replace(plan, flash_attn=False, own_attention=_can_compute(options))
     is_own = own_attention(options)
-    flash_attn = is_own or plan.flash_attn
-    return replace(plan, flash_attn=flash_attn, own_attention=is_own, own_products=own_products(options))
+    return replace(plan, flash_attn=is_own or plan.flash_attn, own_attention=is_own)
+
+
+def _goes_in_steps(model: Model, options: Options) -> bool:
+    """Whether a model attends without flash attention, which would round what it chooses its keys by.
+
+    MiniMax-M3 chooses within flash attention: without it, queries attend to all keys.
+    """
+    is_free = options.flash_attn is None and options.kv_type != "q8_0"  # whose values need flash attention
+    return is_free and model.chooses_keys and model.metadata("general.architecture") != "minimax-m3"
 
 
 def check_batch_invariant(options: Options) -> None:
@@ -107,12 +122,12 @@ def batch_invariant_plan(plan: ContextPlan, model: Model) -> ContextPlan:
     """Return a plan that fails where a product or attention is not ours.
 
     Raises:
-        BadRequestError: the model keeps states.
+        BadRequestError: the model chooses its keys.
     """
-    if model.is_recurrent:
+    if model.chooses_keys:
         raise BadRequestError(
-            f"batch_invariant: {model.path.name} is a recurrent or hybrid model, whose states llama.cpp "
-            "computes in another order for many tokens than for one; open it without batch_invariant"
+            f"batch_invariant: {model.path.name} cannot be exact: {CHOSEN_KEYS}; open it without "
+            "batch_invariant"
         )
     plan = replace(plan, batch_invariant=True)
     if not _has_blas():

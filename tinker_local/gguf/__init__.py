@@ -7,4 +7,5 @@ layer_check.py       the tensors of its layers
 vocabulary_check.py  its vocabulary
 adapter_check.py     a LoRA against its base
 architectures.py     architectures with rules of their own
+limits.py            what an architecture allows less than others do
 """

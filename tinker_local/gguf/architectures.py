@@ -39,5 +39,14 @@ UNROTATED = frozenset(
 )
 """Architectures without rotary embeddings, or with optional ones."""
 
+WITH_STATES = frozenset(
+    """
+    arwkv7 bailingmoe3 deepseek4 falcon-h1 glm5-next granitehybrid jamba kimi-k3 kimi-linear lfm2 lfm2moe
+    mamba mamba2 minimax-01 nemotron_h nemotron_h_moe plamo2 qwen35 qwen35moe qwen3next qwen4exp rwkv6
+    rwkv6qwen2 rwkv7
+    """.split()  # noqa: SIM905
+)
+"""Recurrent and hybrid architectures: ``llm_arch_is_recurrent`` and ``llm_arch_is_hybrid``."""
+
 BY_HEADS = frozenset({"glm5-next", "granitehybrid", "kimi-k3", "kimi-linear", "lfm2", "lfm2moe"})
 """Hybrid architectures whose recurrent layers are those without heads of keys."""

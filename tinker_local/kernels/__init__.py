@@ -228,10 +228,14 @@ class GraphState:
             computed with it.
         of_all_types: whether those with rare types of packed weights are too, which no kernel here reads
             (IQ2_XXS, say). Theirs takes much longer than llama.cpp's.
+        of_results: whether products without weights are computed here, such as those of attention without
+            flash attention.
     """
 
-    def __init__(self, *, products: bool = False, of_all_types: bool = True) -> None:
-        self._state = _kernels.new_graph_state(products, of_all_types)
+    def __init__(
+        self, *, products: bool = False, of_all_types: bool = True, of_results: bool = False
+    ) -> None:
+        self._state = _kernels.new_graph_state(products, of_all_types, of_results)
         self.address = _kernels.address_of_graph_state(self._state)
 
     @property

@@ -273,13 +273,19 @@ bool are_weights(const Tensor& tensor) {
          tensor.nb[0] == type.block_bytes && (tensor.type == ggml::kFloat32 || type.to_float);
 }
 
+// Whether it is float32 or float16 numbers side by side, as caches and results of other nodes are.
+bool are_plain(const Tensor& tensor) {
+  const size_t size = tensor.type == ggml::kFloat32 ? 4 : tensor.type == ggml::kFloat16 ? 2 : 0;
+  return !tensor.extra && tensor.nb[0] == size;
+}
+
 bool are_numbers(const Tensor& tensor) { return tensor.type == ggml::kFloat32 && tensor.nb[0] == sizeof(float); }
 
 }  // namespace
 
 bool tinker::can_compute_product(const Tensor& node) {
   const Tensor &weights = *node.src[0], &inputs = *node.src[1];
-  return are_weights(weights) && are_numbers(inputs) && are_numbers(node) &&
+  return (are_weights(weights) || are_plain(weights)) && are_numbers(inputs) && are_numbers(node) &&
          inputs.ne[2] % weights.ne[2] == 0 && inputs.ne[3] % weights.ne[3] == 0;
 }
 
@@ -290,6 +296,7 @@ bool tinker::can_compute_product_of_experts(const Tensor& node) {
 // Null where there is no memory for the activations.
 void* tinker::prepare_product(const Tensor& node, GraphState& state) {
   const int32_t type = node.src[0]->type;
+  if (!are_weights(*node.src[0])) return state.multiplies_results ? &state : nullptr;
   if (state.products == Products::none) return nullptr;
   if (!simd_path_in_use().packed_product(type)) {
     const bool is_slow = ggml::type_traits(type).is_quantized;

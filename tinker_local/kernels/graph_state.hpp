@@ -52,12 +52,14 @@ enum class Products { none, fast, all };
 
 class GraphState {
  public:
-  explicit GraphState(Products products) : products(products) {}
+  GraphState(Products products, bool multiplies_results)
+      : products(products), multiplies_results(multiplies_results) {}
 
   KvCaches caches;
   Workspace workspace;
   std::vector<char> packed;  // activations of the product that is computed, where weights are packed
   const Products products;
+  const bool multiplies_results;  // products without weights, such as those of attention in steps
   int64_t n_left = 0;  // nodes of our operations that were left to ggml
 
   // Said before each decode. What an earlier one left is over, whether or not it was computed.

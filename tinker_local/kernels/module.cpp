@@ -391,9 +391,9 @@ nb::object address_of_graph_callback(const nb::dict& addresses) {
 }
 
 // A capsule owns the state, as it does an abort flag.
-nb::capsule new_graph_state(bool products, bool of_all_types) {
+nb::capsule new_graph_state(bool products, bool of_all_types, bool of_results) {
   const Products ours = !products ? Products::none : of_all_types ? Products::all : Products::fast;
-  return nb::capsule(new GraphState(ours),
+  return nb::capsule(new GraphState(ours, of_results),
                      [](void* state) noexcept { delete static_cast<GraphState*>(state); });
 }
 
@@ -431,7 +431,7 @@ NB_MODULE(_kernels, m) {
   m.def("largest", &largest, "logits"_a, "n_threads"_a);
   m.def("philox", &philox_block, "counter"_a, "key0"_a, "key1"_a);
   m.def("graph_callback", &address_of_graph_callback, "addresses"_a);
-  m.def("new_graph_state", &new_graph_state, "products"_a, "of_all_types"_a);
+  m.def("new_graph_state", &new_graph_state, "products"_a, "of_all_types"_a, "of_results"_a);
   m.def("begin_decode", &begin_decode, "state"_a);
   m.def("n_left", &n_left, "state"_a);
   m.def("address_of_graph_state", &address_of_graph_state, "state"_a);

@@ -67,7 +67,11 @@ class Context:
         if plan.adapter is not None and plan.adapter.model is not model:
             raise ValueError(f"the adapter {plan.adapter.path} was loaded for another model")
         self._abort_flag = new_abort_flag()
-        self._graphs = kernels.GraphState(products=plan.own_products, of_all_types=plan.batch_invariant)
+        self._graphs = kernels.GraphState(
+            products=plan.own_products,
+            of_all_types=plan.batch_invariant,
+            of_results=plan.own_attention and plan.flash_attn is False,
+        )
         used = (self._abort_flag, self._graphs, model, plan.adapter)
         with model.adapters_lock, log.listening():
             handle = llama_cpp.llama_init_from_model(model.handle, _parameters(plan, self._graphs))

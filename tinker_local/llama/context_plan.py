@@ -31,7 +31,8 @@ class ContextPlan:
         kv_offload: whether a GPU that has a layer's weights keeps its keys and values too.
         adapter: a LoRA of the same model.
         lora_scale: how strongly the adapter counts.
-        own_attention: whether our kernel computes flash attention, in place of ggml's.
+        own_attention: whether our kernels compute attention in place of ggml's: flash attention, or without
+            it the products of queries, keys and values.
         own_products: whether our kernels compute products of weights, which must not be repacked. Those
             with rare types of packed weights are llama.cpp's, unless ``batch_invariant``.
         batch_invariant: whether a decode fails if llama.cpp's kernels compute attention or a product.

@@ -16,6 +16,7 @@ from convert.errors import CheckpointError
 from convert.vocabularies.embedded import KEY, SPLITS_SPECIAL, EmbeddedTokenizer
 from tinker_local.errors import BadRequestError
 from tinker_local.gguf.file import file_version
+from tinker_local.gguf.limits import top_k_key
 from tinker_local.gguf.model_check import check_model
 from tinker_local.llama.aborting import new_abort_flag
 from tinker_local.llama.backend import start_backend
@@ -42,6 +43,7 @@ class Model:
         n_ctx_train: tokens the model was trained to read.
         sliding_window: tokens back to which layers with a sliding window see; 0 if there are none.
         is_recurrent: whether layers keep a state for each sequence: all (recurrent) or some (hybrid).
+        chooses_keys: whether an indexer chooses the keys that a query attends to (sparse attention).
         adapters_lock: to be held while llama.cpp's list of the model's adapters is read or changed.
     """
 
@@ -93,6 +95,7 @@ class Model:
         )
         if self.n_vocab == 0 or not llama_cpp.llama_model_has_decoder(handle):
             raise BadRequestError(f"{path} is not a language model: it has no vocabulary or decoder")
+        self.chooses_keys = int(self.metadata(top_k_key(self.metadata("general.architecture"))) or 0) > 0
 
     @property
     def usual_n_ctx(self) -> int:

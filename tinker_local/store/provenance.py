@@ -11,6 +11,7 @@ from convert.gguf.file import GgufFile
 from convert.gguf.file_types import FILE_TYPES
 from convert.vocabularies.embedded import KEY
 from tinker_local.gguf.file import read_head
+from tinker_local.gguf.limits import limits_of
 
 BASE_HASH, BASE_PATH = "general.base_model.0.source.sha256", "tinker_local.base_path"
 """Keys of ``convert.adapter``."""
@@ -36,6 +37,7 @@ class Provenance:
         base_hash: of an adapter, that model's ``source_hash``.
         base_path: of an adapter, where its base was at the conversion, if that was outside of the store.
         tokenizer: of a model, which tokenizer runs: the source's, if the file has it, or llama.cpp's.
+        limits: of a model, what it allows less than others do, a sentence each.
         weights: names of its tensors; of an adapter, of the tensors that it changes.
     """
 
@@ -50,6 +52,7 @@ class Provenance:
     base_hash: str | None
     base_path: Path | None
     tokenizer: str | None
+    limits: tuple[str, ...]
     weights: frozenset[str]
 
     @classmethod
@@ -73,6 +76,7 @@ class Provenance:
             base_hash=head.text(BASE_HASH),
             base_path=_base_path(head),
             tokenizer=None if head.is_adapter else _OWN if KEY in head.metadata else _LLAMA,
+            limits=() if head.is_adapter else tuple(limits_of(head)),
             weights=frozenset(
                 name.removesuffix(".lora_a").removesuffix(".lora_b")
                 for file in (head, *map(read_head, parts_of(path)[1:]))

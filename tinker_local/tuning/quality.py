@@ -99,7 +99,7 @@ def _context(model: Model, size: int, options: Options) -> Context:
         flash_attn=options.flash_attn,
         kv_offload=options.kv_offload,
     )
-    return Context(model, with_own_kernels(plan, options))
+    return Context(model, with_own_kernels(plan, model, options))
 
 
 def _logits(
