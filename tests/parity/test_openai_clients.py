@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient, Tokenizer
@@ -113,39 +112,11 @@ class TestOpenAiPackage:
         assert client.models.retrieve(MODEL).max_model_len == 1024
 
 
-@pytest.fixture(scope="module")
-def remote(server: Server) -> Any:
-    pytest.importorskip("lm_eval")
-    pytest.importorskip("tenacity", reason="pip install 'lm-eval[api]'")
-    from lm_eval.models.openai_completions import LocalCompletionsAPI
-
-    return LocalCompletionsAPI(
-        model=MODEL,
-        base_url=f"{server.url}/v1/completions",
-        tokenizer_backend="remote",
-        batch_size=4,
-        max_length=1024,
-    )
-
-
 class TestHarness:
-    """lm-evaluation-harness, ``local-completions`` with the server's tokenizer, and ``gguf``."""
-
-    @pytest.mark.parametrize("name", ["opposites", "capitals"])
-    def test_scores_are_those_of_our_own_model(
-        self, remote: Any, own: SamplingClient, name: str, tmp_path: Path
-    ) -> None:
-        from tests.parity.harness import evaluate
-        from tinker_local.lm_eval import LocalLM
-
-        found, answers = evaluate(remote, name, tmp_path)
-        expected, own_answers = evaluate(LocalLM(own), name, tmp_path)
-        assert found == expected != {}
-        for one, other in zip(answers, own_answers, strict=True):
-            flat = [np.ravel(np.array(each, dtype=object)).tolist() for each in (one, other)]
-            assert flat[0] == pytest.approx(flat[1], abs=1e-5) or flat[0] == flat[1]
+    """lm-evaluation-harness; ``test_lm_eval_scores.py`` has its ``local-completions``."""
 
     def test_the_model_gguf(self, server: Server, own: SamplingClient) -> None:
+        pytest.importorskip("lm_eval")
         from lm_eval.api.instance import Instance
         from lm_eval.models.gguf import GGUFLM
 
