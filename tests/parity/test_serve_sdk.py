@@ -360,7 +360,7 @@ def test_the_sdk_sends_no_field_that_is_not_read() -> None:
     assert set(tinker.SamplingParams.model_fields) <= sampling._PARAMS
 
 
-@since("0.29")
+@since("0.33")
 def test_the_answer_has_every_field_that_the_sdk_knows() -> None:
     messages = pytest.importorskip("tinker.proto.tinker_public_pb2")
     known = {
