@@ -32,7 +32,14 @@ SERVICE_CLIENT = PACKAGE / "service_client.py"
 
 SECTIONS = {
     "Clients": ["ServiceClient", "SamplingClient", "RestClient", "APIFuture", "track", "RetryConfig"],
-    "What goes in": ["ModelInput", "EncodedTextChunk", "SamplingParams", "TensorData"],
+    "What goes in": [
+        "ModelInput",
+        "EncodedTextChunk",
+        "ImageChunk",
+        "ImageAssetPointerChunk",
+        "SamplingParams",
+        "TensorData",
+    ],
     "What comes out": [
         "SampleResponse",
         "SampledSequence",

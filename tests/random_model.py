@@ -5,6 +5,7 @@ gemma3  sliding-window attention in five of six layers
 mamba   recurrent
 jamba   hybrid: recurrent and attention layers in turn
 qwen3moe  plain attention and a mixture of experts, of which two of four serve each token
+qwen3vl  plain attention that turns by time, row and column, for images; see random_tower.py
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-Architecture = Literal["llama", "gemma3", "mamba", "jamba", "qwen3moe"]
+Architecture = Literal["llama", "gemma3", "mamba", "jamba", "qwen3moe", "qwen3vl"]
 Quantization = gguf.GGMLQuantizationType
 
 ARCHITECTURES: tuple[Architecture, ...] = ("llama", "gemma3", "mamba", "jamba")
@@ -27,6 +28,8 @@ ARCHITECTURES: tuple[Architecture, ...] = ("llama", "gemma3", "mamba", "jamba")
 
 SLIDING_WINDOW = 32
 N_EXPERTS, N_USED = 4, 2
+N_DEEPSTACK = 1  # layers to which images add
+SECTIONS = [3, 3, 2, 0]  # numbers of a head that turn by time, row and column
 STATE, CONVOLUTION, TIME_RANK = 16, 4, 8  # of the recurrent layers
 
 
@@ -131,11 +134,14 @@ def _add_hyperparameters(writer: gguf.GGUFWriter, architecture: Architecture, sh
     if architecture != "mamba":
         writer.add_head_count_kv(kv_heads if architecture == "jamba" else shape.n_head_kv)
         writer.add_rope_dimension_count(shape.n_embd // shape.n_head)
-    if architecture in ("gemma3", "qwen3moe"):
+    if architecture in ("gemma3", "qwen3moe", "qwen3vl"):
         writer.add_key_length(shape.n_embd // shape.n_head)
         writer.add_value_length(shape.n_embd // shape.n_head)
     if architecture == "gemma3":
         writer.add_sliding_window(SLIDING_WINDOW)
+    if architecture == "qwen3vl":
+        writer.add_rope_dimension_sections(SECTIONS)
+        writer.add_uint32("qwen3vl.n_deepstack_layers", N_DEEPSTACK)
     if architecture == "qwen3moe":
         writer.add_expert_count(N_EXPERTS)
         writer.add_expert_used_count(N_USED)
@@ -154,7 +160,7 @@ def _add_layer(tensors: _Tensors, architecture: Architecture, shape: Shape, laye
         _add_recurrence(tensors, block, shape, normed=architecture == "jamba")
     else:
         _add_attention(tensors, block, shape)
-    if architecture in ("gemma3", "qwen3moe"):
+    if architecture in ("gemma3", "qwen3moe", "qwen3vl"):
         for norm in ("attn_q_norm", "attn_k_norm"):
             tensors.ones(f"{block}.{norm}", shape.n_embd // shape.n_head)
     if architecture == "gemma3":

@@ -14,12 +14,12 @@ from tests.conftest import ROOT
 
 STOREYS = (  # from the ground up; what stands in one line imports nothing of its own line
     "errors",
-    "callbacks display gguf kernels options queue_state service_only",
+    "callbacks display gguf kernels options pixels queue_state service_only",
     "chat futures llama store types",
     "encoding",
     "engine tokenizer",
     "checks continued isolated progress retry telemetry",
-    "answers weights",
+    "answers prompts weights",
     "rest_client sampling_client",
     "service_client",
     "batch bench doctor lm_eval serve tuning",

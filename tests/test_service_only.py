@@ -12,7 +12,7 @@ import tinker_local
 from tinker_local import ServiceClient, ServiceOnlyError, TinkerError, errors, types
 
 
-@pytest.mark.parametrize("name", ["TrainingClient", "AdminClient", "Datum", "AdamParams", "ImageChunk"])
+@pytest.mark.parametrize("name", ["TrainingClient", "AdminClient", "Datum", "AdamParams", "DmelChunk"])
 def test_stand_ins(name: str) -> None:
     stand_in: Any = getattr(tinker_local, name)
     assert isinstance(stand_in, type), "so that annotations and isinstance work"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import pickle
 from typing import Any
@@ -136,3 +137,19 @@ def test_the_parts_of_a_path() -> None:
     for wrong in ("run/weights/7", "tinker://run/7", "tinker://run/other/7"):
         with pytest.raises(ValueError, match="tinker://RUN/KIND/NAME"):
             types.ParsedCheckpointTinkerPath.from_tinker_path(wrong)
+
+
+def test_images_have_a_length_if_it_is_given() -> None:
+    image = types.ImageChunk(data=b"\x89PNG", format="png", expected_tokens=5)
+    pointer = types.ImageAssetPointerChunk(location="a.jpg", format="jpeg", expected_tokens=4)
+    prompt = types.ModelInput.from_ints([1, 2]).append(image).append(pointer).append_int(3)
+    assert prompt.length == 12
+    assert types.ModelInput.model_validate_json(prompt.model_dump_json()) == prompt
+    assert json.loads(image.model_dump_json())["data"] == "iVBORw=="
+    with pytest.raises(ValueError, match="has images"):
+        prompt.to_ints()
+    with pytest.raises(ValueError, match="expected_tokens"):
+        types.ModelInput(chunks=[image.model_copy(update={"expected_tokens": None})]).length  # noqa: B018
+    for wrong in ({"format": "gif"}, {"data": "abc"}, {"expected_tokens": "many"}, {"more": 1}):
+        with pytest.raises(ValueError, match="ImageChunk"):
+            types.ImageChunk(**({"data": b"", "format": "png"} | wrong))

@@ -19,6 +19,7 @@ The house, from the top. Imports run down only; ``tests/test_layers.py`` holds i
     rest_client      lists the models and adapters on this machine
     weights          the files a client computes with: a model, perhaps an adapter
     answers          makes a response of what the engine found
+    prompts          chunks of token ids and images, as the engine takes them
 
     checks           what a request must be; each failure is a BadRequestError
     continued        the text that sampled tokens add to a prompt
@@ -43,6 +44,7 @@ The house, from the top. Imports run down only; ``tests/test_layers.py`` holds i
     kernels          C++: logits to numbers, attention, matrix products
     display          log-probabilities for people: in a terminal, on a page, in a notebook
     options          how a model is opened; every option is described there
+    pixels           images, decoded and resized
     queue_state      whether requests wait, and who is told
     service_only     names of the SDK that only Tinker's service can serve
     errors           the SDK's tree of errors
@@ -95,6 +97,8 @@ from tinker_local.types import (
     Checkpoint,
     CheckpointType,
     EncodedTextChunk,
+    ImageAssetPointerChunk,
+    ImageChunk,
     ModelID,
     ModelInput,
     ModelInputChunk,
@@ -150,6 +154,8 @@ __all__ = [
     "ConflictError",
     "EncodedTextChunk",
     "ExperimentalWarning",
+    "ImageAssetPointerChunk",
+    "ImageChunk",
     "InternalServerError",
     "ModelID",
     "ModelInput",

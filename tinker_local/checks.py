@@ -125,6 +125,15 @@ def targets(value: Any, n_prompt: int, n_vocab: int) -> tuple[TensorData, Target
     return tensor, Targets.of(ids.astype(np.int32), indptr)
 
 
+def no_targets(targets: Targets, start: int, stop: int) -> None:
+    """Check that no id is to be scored at positions ``start`` to ``stop``, which are an image's."""
+    if (targets.ids[targets.span(max(1, start), stop)] >= 0).any():
+        raise BadRequestError(
+            f"target_prompt_logprobs asks for tokens at positions {start} to {stop - 1}, which are an "
+            "image; leave -1 there"
+        )
+
+
 def _flat(tensor: Any) -> Any:
     """Return the numbers of a TensorData without a detour by lists, if it holds an array."""
     return getattr(tensor, "_numpy", None) if hasattr(tensor, "_numpy") else tensor.data
@@ -145,18 +154,26 @@ def prompt_tokens(prompt: Any, n_vocab: int, n_ctx: int, *, only_scored: bool = 
     except (TypeError, ValueError, OverflowError) as error:
         raise BadRequestError(f"prompt cannot be read as token ids: {error}") from error
     tokens = token_ids(given, n_vocab)
-    if len(tokens) == 0:
-        raise BadRequestError("prompt is empty; it needs at least 1 token")
-    if len(tokens) > n_ctx + only_scored:
-        raise BadRequestError(
-            f"prompt has {len(tokens)} tokens and the context holds {n_ctx}; shorten it, or open the "
-            "model with a larger n_ctx (up to what it was trained for)"
-        )
+    prompt_length(len(tokens), n_ctx, only_scored=only_scored)
     return tokens
 
 
-def token_ids(given: Sequence[Any], n_vocab: int) -> NDArray[np.int32]:
-    """Return token ids as int32, shape (n,), each checked to be an int below ``n_vocab``."""
+def prompt_length(n_tokens: int, n_ctx: int, *, only_scored: bool = False) -> None:
+    """Check the length of a prompt."""
+    if n_tokens == 0:
+        raise BadRequestError("prompt is empty; it needs at least 1 token")
+    if n_tokens > n_ctx + only_scored:
+        raise BadRequestError(
+            f"prompt has {n_tokens} tokens and the context holds {n_ctx}; shorten it, or open the "
+            "model with a larger n_ctx (up to what it was trained for)"
+        )
+
+
+def token_ids(given: Sequence[Any], n_vocab: int, *, first: int = 0) -> NDArray[np.int32]:
+    """Return token ids as int32, shape (n,), each checked to be an int below ``n_vocab``.
+
+    ``first`` is the place of the first in its prompt, for the message.
+    """
     try:
         array = np.asarray(given)
     except (OverflowError, ValueError):
@@ -164,7 +181,7 @@ def token_ids(given: Sequence[Any], n_vocab: int) -> NDArray[np.int32]:
     is_plain = array.ndim == 1 and array.dtype.kind in "iu" and not _has_bool(given, array)
     if is_plain and len(array) and array.min() >= 0 and array.max() < n_vocab:
         return np.ascontiguousarray(array, np.int32)
-    for position, token in enumerate(given):
+    for position, token in enumerate(given, first):
         token_id(token, f"prompt token {position}", n_vocab)
     return np.array([operator.index(token) for token in given], np.int32)
 

@@ -13,9 +13,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tinker_local import checks, types
 from tinker_local.answers import Answer, Logprobs
 from tinker_local.engine.engine import Engine
@@ -24,8 +21,10 @@ from tinker_local.engine.sharing import ContextLimit
 from tinker_local.errors import BadRequestError, shown
 from tinker_local.futures import APIFuture, Ready, when_done
 from tinker_local.options import Options
+from tinker_local.prompts import Cells, read_prompt
 from tinker_local.queue_state import QueueState, QueueStateObserver
 from tinker_local.retry import Retrier, RetryConfig
+from tinker_local.store.model_store import ModelStore
 from tinker_local.telemetry import Telemetry, TelemetryProvider
 from tinker_local.tokenizer import Tokenizer
 from tinker_local.weights import Weights
@@ -101,7 +100,7 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         """Generate continuations of a prompt. Returns at once.
 
         Args:
-            prompt: the tokens to continue, taken as given: nothing is added.
+            prompt: the tokens and images to continue, taken as given: nothing is added.
             num_samples: number of independent continuations; the prompt is evaluated once.
             sampling_params: how to draw them.
             include_prompt_logprobs: also score the prompt's tokens.
@@ -134,22 +133,26 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         scores = (
             logprobs or topk_prompt_logprobs or target_prompt_logprobs is not None or prompt_alt_tokens_k
         )
-        tokens = self._prompt_tokens(prompt, only_scored=bool(scores) and params.max_tokens == 0)
+        cells = self._read(prompt, only_scored=bool(scores) and params.max_tokens == 0)
+        tokens = cells.tokens
         first = checks.first_scored(prompt_logprobs_last_n, len(tokens), logprobs)
         topk = checks.topk_count(topk_prompt_logprobs, "topk_prompt_logprobs", n_vocab)
         asked = targets = None
         if target_prompt_logprobs is not None:
             asked, targets = checks.targets(target_prompt_logprobs, len(tokens), n_vocab)
+            for placed in cells.images:
+                checks.no_targets(targets, placed.start, placed.stop)
         answer = self._plain
         if logprobs or topk or asked is not None:
             answer = replace(answer, logprobs=logprobs, first=first, topk=topk, targets=asked)
-        if logprobs:
+        if logprobs and not cells.images:
             answer = replace(answer, prompt=tokens)
         future: APIFuture[types.SampleResponse] = APIFuture()
         return self._submit(
             future,
             Request(
                 prompt=tokens,
+                images=cells.images,
                 future=future,
                 assemble=answer,
                 reads_last=len(tokens) <= self.n_ctx,
@@ -159,7 +162,7 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
                 top_k=checks.top_k(params.top_k, n_vocab),
                 top_p=checks.top_p(params.top_p),
                 min_p=checks.min_p(getattr(params, "min_p", 0)),  # Tinker's parameters have none of these
-                logit_rule=checks.logit_rule(params, tokens, n_vocab),
+                logit_rule=checks.logit_rule(params, cells.text, n_vocab),
                 seed=secrets.randbits(64) if params.seed is None else checks.seed(params.seed),
                 stop=checks.stop_rule(params.stop, n_vocab),
                 prompt_logprobs=logprobs,
@@ -209,24 +212,27 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         """Compute the log-probability of each prompt token given those before it. Returns at once.
 
         Args:
-            prompt: the tokens.
+            prompt: the tokens and images.
             prompt_logprobs_last_n: score only the last n tokens, from 1 to len(prompt) - 1.
 
         Returns:
             A future of a list aligned with the prompt: natural logarithms under the unmodified model
-            (temperature 1, no truncation); None at position 0 and at positions that were not scored.
+            (temperature 1, no truncation); None at position 0, at those of images, and where nothing was
+            scored.
 
         Raises:
             BadRequestError: an argument is wrong; the message names the value.
             RequestFailedError: the client was closed.
         """
-        tokens = self._prompt_tokens(prompt, only_scored=True)
+        cells = self._read(prompt, only_scored=True)
+        tokens = cells.tokens
         first = checks.first_scored(prompt_logprobs_last_n, len(tokens), included=True)
         future: APIFuture[list[float | None]] = APIFuture()
         return self._submit(
             future,
             Request(
                 prompt=tokens,
+                images=cells.images,
                 future=future,
                 assemble=self._plain_logprobs if first == 1 else Logprobs(self._telemetry, first),
                 reads_last=len(tokens) <= self.n_ctx,
@@ -296,9 +302,11 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         when_done(future, self._telemetry.notice_end)
         return future
 
-    def _prompt_tokens(self, prompt: types.ModelInput, *, only_scored: bool) -> NDArray[np.int32]:
-        n_vocab = self._engine.model.n_vocab
-        return checks.prompt_tokens(prompt, n_vocab, self.n_ctx, only_scored=only_scored)
+    def _read(self, prompt: types.ModelInput, *, only_scored: bool) -> Cells:
+        engine, images = self._engine, ModelStore(self._options.models_dir).directory / "images"
+        return read_prompt(
+            prompt, engine.model.n_vocab, self.n_ctx, engine.find_image, images, only_scored=only_scored
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self._weights, self._options, self._base_model, self._retry_config)

@@ -34,7 +34,7 @@ DimuonParams DmelChunk EventType ExternalWeightsUrlsResponse FailedSessionStatus
 ForwardBackwardInput ForwardBackwardOutput ForwardBackwardRequest ForwardRequest FutureCompletion
 FutureFailed FutureFinished FutureRetrieveRequest FutureRetrieveResponse FuturesRetrieveRequest
 FuturesRetrieveResponse GetBillingUsageRequest GetCurrentCheckpointStorageUsageRequest GetInfoRequest
-GetInfoResponse GetSamplerResponse GetSessionResponse HealthResponse ImageAssetPointerChunk ImageChunk
+GetInfoResponse GetSamplerResponse GetSessionResponse HealthResponse
 JoinSamplingSessionRequest JoinSamplingSessionResponse ListSessionsResponse LoadWeightsRequest
 LoadWeightsResponse LoraConfig LossFnInputs LossFnOutput LossFnType ModelData OptimParams
 OptimStepRequest OptimStepResponse OptimizerConfig OwnSearchOwner PromptProvenanceSpan ProvenanceSpans
@@ -51,7 +51,7 @@ TelemetrySendRequest TrainingBillingEvent TrainingRun TrainingRunsResponse Unhan
 UnloadModelRequest UnloadModelResponse UntypedAPIFuture UserSearchOwner WhoamiResponse
 """
 TYPES = frozenset(_TYPES.split())
-"""Of ``tinker.types``: training, images and sound, sessions, bills, and what travels over the wire."""
+"""Of ``tinker.types``: training, sound, sessions, bills, and what travels over the wire."""
 
 
 REFUSES = "_refuses"
@@ -69,7 +69,7 @@ def refuse(name: str) -> NoReturn:
     """Raise the error that says ``name`` is the service's."""
     raise ServiceOnlyError(
         f"{name} belongs to Tinker's service. tinker_local samples from and scores with models on this "
-        "machine; for training, accounts, sessions, images and sound use the package tinker"
+        "machine; for training, accounts, sessions and sound use the package tinker"
     )
 
 

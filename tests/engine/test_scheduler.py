@@ -58,9 +58,9 @@ class SimulatedContext:
                 continue
             assert edit.target not in self.sequences, "copied into a sequence that is in use"
             cells = self.sequences[edit.source]
-            assert len(cells) == edit.length or (len(cells) > edit.length and not self.copies_whole)
-            self.sequences[edit.target] = cells[: edit.length]
-            self._tokens[edit.target] = self._tokens[edit.source][: edit.length]
+            assert len(cells) == edit.end or (len(cells) > edit.end and not self.copies_whole)
+            self.sequences[edit.target] = cells[: edit.end]
+            self._tokens[edit.target] = self._tokens[edit.source][: edit.end]
 
     def run(self, step: Step) -> None:
         self.edit(step.edits)

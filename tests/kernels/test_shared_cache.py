@@ -18,6 +18,7 @@ from tests.kernels.ggml_graphs import (
     flash_attn_ext,
     floats_of,
     ggml_memory,
+    mul_mat,
     new_tensor,
     op_of,
     permute,
@@ -87,6 +88,7 @@ class Tokens:
     text: Text
     start: int
     cells: Sequence[int]
+    see_each_other: bool = False
 
     @property
     def part(self) -> slice:
@@ -203,7 +205,8 @@ class SharedCache:
         position = np.array([cell.position for cell in self.cells])
         holds = np.array([tokens.sequence in cell.sequences for cell in self.cells])
         own = np.arange(tokens.start, tokens.part.stop)[:, None]
-        seen = holds & (position <= own) & (position > own - self.kind.window)
+        last = tokens.part.stop - 1 if tokens.see_each_other else own
+        seen = holds & (position <= last) & (position > own - self.kind.window)
         bias = position - own if self.kind.max_bias else np.zeros_like(own)
         return np.where(seen, bias, -np.inf).astype(np.float16)
 
@@ -304,6 +307,59 @@ def test_rewritten_cells_and_graphs_computed_again() -> None:
         cache.remove(0, first=100)
         last = cache.decode(Tokens(0, text, 100, range(249, 199, -1)), n_threads=2, n_times=3)[0]
     assert np.array_equal(bits(np.concatenate([first, last])), bits(expected))
+
+
+@pytest.mark.parametrize("kind", [KINDS[0], Kind(window=40)], ids=str)
+def test_tokens_of_an_image_see_each_other(kind: Kind, simd_path: str) -> None:
+    """And what follows has the same bits, whichever cells hold the image."""
+    text, n, rng = Text(kind, 0), 200, np.random.default_rng(6)
+    found = []
+    for shuffled in (False, True):
+        cells = rng.permutation(N_CELLS) if shuffled else np.arange(N_CELLS)
+        with ggml_memory(1 << 24) as memory:
+            cache = SharedCache(memory, kind)
+            if shuffled:
+                cache.decode(Tokens(1, Text(kind, 1), 300, cells[: n + 50]))
+                cache.remove(1)
+            outputs = [
+                cache.decode(tokens)[0]
+                for tokens in (
+                    Tokens(0, text, 0, cells[:70]),
+                    Tokens(0, text, 70, cells[70:103], see_each_other=True),
+                    Tokens(0, text, 103, cells[103:n]),
+                )
+            ]
+        found.append(np.concatenate(outputs))
+    assert np.array_equal(bits(found[0]), bits(found[1]))
+    right = exact(kind, text, range(n))
+    group, key = kind.n_heads // kind.n_key_heads, kind.stored(text.key[:103])
+    seen = np.arange(103) > np.arange(70, 103)[:, None] - kind.window
+    query = text.query[70:103].astype(np.float64) * np.float32(kind.key_size**-0.5)
+    products = np.einsum("thd,nhd->thn", query, key.reshape(103, kind.n_key_heads, -1).repeat(group, 1))
+    weights = np.where(seen[:, None], np.exp(products), 0)
+    values = kind.stored(text.value[:103]).reshape(103, kind.n_key_heads, -1).repeat(group, 1)
+    right[70:103] = np.einsum("thn,nhv->thv", weights / weights.sum(2, keepdims=True), values)
+    np.testing.assert_allclose(found[0], right, rtol=0, atol=5e-6)
+
+
+def test_computed_keys_are_read_as_they_are_cast() -> None:
+    """A graph writes over what a node has computed, once it is cast; only a cache stays."""
+    n, size = 100, 32
+    rng = np.random.default_rng(7)
+    query, key, value = (rng.normal(size=(n, size)).astype(np.float32) for _ in range(3))
+    with ggml_memory(1 << 22) as memory:
+        unit = tensor(memory, np.eye(size, dtype=np.float32))
+        computed = [mul_mat(memory, unit, tensor(memory, numbers)) for numbers in (key, value)]
+        casts = [int(cast(memory, numbers, F16)) for numbers in computed]
+        node = int(flash_attn_ext(memory, tensor(memory, query), *casts, None, size**-0.5, 0, 0))
+        state = kernels.GraphState()
+        state.begin_decode()
+        Graph(memory, [node]).compute(state)
+        assert (op_of(node), [op_of(each) for each in casts]) == (b"CUSTOM", [b"CPY", b"CPY"])
+        found = floats_of(node, (n, size))
+    key, value = (numbers.astype(np.float16).astype(np.float64) for numbers in (key, value))
+    weights = np.exp(query.astype(np.float64) @ key.T * np.float32(size**-0.5))
+    np.testing.assert_allclose(found, weights @ value / weights.sum(1, keepdims=True), rtol=0, atol=5e-6)
 
 
 def test_two_caches_and_masks_in_one_graph() -> None:

@@ -7,6 +7,7 @@ nothing else does.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -135,10 +136,27 @@ def test_official_objects_are_accepted(client: SamplingClient) -> None:
     assert mixed.append(prompt.chunks[0]).to_ints() == [*prompt.to_ints(), 1, *prompt.to_ints()]
 
 
-def test_images_are_refused_by_name(client: SamplingClient) -> None:
-    image = tinker.types.ImageChunk(data=b"x", format="png", expected_tokens=3)
-    prompt: Any = tinker.types.ModelInput(chunks=[image])
-    with pytest.raises(tinker_local.BadRequestError, match="ImageChunk"):
+@pytest.mark.parametrize("expected", [None, 3])
+def test_images_are_those_of_the_sdk(client: SamplingClient, expected: int | None) -> None:
+    theirs: list[Any] = [
+        tinker.types.ImageChunk(data=b"x", format="png", expected_tokens=expected),
+        tinker.types.ImageAssetPointerChunk(location="a.jpg", format="jpeg", expected_tokens=expected),
+    ]
+    prompt: Any = tinker.types.ModelInput.from_ints([1]).append(theirs[0]).append(theirs[1])
+    ours = types.ModelInput(chunks=prompt.chunks)
+    assert [type(chunk).__name__ for chunk in ours.chunks] == [type(c).__name__ for c in prompt.chunks]
+    assert json.loads(ours.model_dump_json()) == json.loads(prompt.model_dump_json())
+    assert types.ModelInput.model_validate_json(prompt.model_dump_json()) == ours
+    for each in (prompt, ours, *prompt.chunks[1:], *ours.chunks[1:]):
+        if expected is None:
+            with pytest.raises(ValueError, match="expected_tokens"):
+                each.length  # noqa: B018
+        else:
+            assert each.length == (7 if hasattr(each, "chunks") else 3)
+    for each in (prompt, ours):
+        with pytest.raises(ValueError, match="to_ints"):
+            each.to_ints()
+    with pytest.raises(tinker_local.BadRequestError, match="reads no images"):
         client.compute_logprobs(prompt)
 
 

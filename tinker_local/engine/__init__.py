@@ -4,6 +4,7 @@ engine.py            opens a model, and takes requests from any thread
 loop.py              the engine's thread: schedule, run, advance, finish
 scheduler.py         chooses the next tokens, and who holds which room: waiting, prefilling, running
 request.py           requests of a client, their outcomes, and a limit on those that wait
+image.py             images in prompts: found by content, encoded once
 logit_rule.py        biases and penalties: what changes the logits that a sample draws from
 token_feed.py        tells a user's callback of drawn tokens, while the engine goes on
 sequence.py          a request at work: its prompt and its samples

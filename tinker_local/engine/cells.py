@@ -7,9 +7,10 @@ the runner applies them before the next batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinker_local.engine.prefix_cache import Match, PrefixCache, Row
+from tinker_local.engine.request import Request
 from tinker_local.engine.scores import Scores
 from tinker_local.engine.sequence import Prompt, Sample, Sequence
 from tinker_local.engine.step import Copy, Remove
@@ -53,7 +54,7 @@ class Cells:
     ) -> None:
         self._cache = PrefixCache(copies_whole=copies_whole)
         self._n_cells, self._n_sequences = n_cells, n_sequences
-        self._keeps_prefixes = keeps_prefixes
+        self._keeps_prefixes, self._copies_whole = keeps_prefixes, copies_whole
         self._n_open = 0
         self._free_ids = list(range(n_sequences - 1, -1, -1))
         self._edits: list[Remove | Copy] = []
@@ -92,9 +93,18 @@ class Cells:
     def find_start(self, sequence: Sequence) -> Start:
         """Find the best cached beginning of a sequence."""
         if isinstance(sequence, Sample):
-            return _start_of_sample(self._cache, sequence)
-        assert isinstance(sequence, Prompt)
-        return _start_of_prompt(self._cache, sequence)
+            start = _start_of_sample(self._cache, sequence)
+        else:
+            assert isinstance(sequence, Prompt)
+            start = _start_of_prompt(self._cache, sequence)
+        return self._without_part(sequence, start) if sequence.request.images else start
+
+    def _without_part(self, sequence: Sequence, start: Start) -> Start:
+        """Return a start that cuts no image: its cells have one position, and are copied by that."""
+        length = sequence.without_part(start.length)
+        if self._copies_whole or length == start.length:
+            return start
+        return replace(start, match=self._cache.shortened(start.match, length))
 
     def n_to_pin(self, start: Start) -> int:
         """Return how many cached cells could no longer be evicted after such a start."""
@@ -102,7 +112,7 @@ class Cells:
 
     def attach(self, sequence: Sequence, start: Start) -> None:
         """Give a sequence a free id and the cells of its start."""
-        sequence.id = self._begin(start.match)
+        sequence.id = self._begin(start.match, sequence.request)
         sequence.n_computed = sequence.n_committed = start.length
 
     def take_over(self, sample: Sample) -> None:
@@ -139,7 +149,7 @@ class Cells:
         """Keep a copy of the state a prompt has reached, for others to start from."""
         if not self.find_id():
             return
-        copy = self._begin(self._cache.whole(prompt.id))
+        copy = self._begin(self._cache.whole(prompt.id), prompt.request)
         if prompt.last_logits is not None:
             self._cache.keep_row(copy, prompt.last_logits)
         if not self._cache.release(copy):
@@ -199,11 +209,11 @@ class Cells:
         assert self._n_open == n_open, f"{self._n_open} open cells counted, {n_open} held"
         assert self.n_free >= 0, f"{-self.n_free} more cells are in use than there are"
 
-    def _begin(self, match: Match) -> int:
+    def _begin(self, match: Match, request: Request) -> int:
         sequence = self._free_ids.pop()
         source = self._cache.attach(sequence, match)
         if match.length:
-            self._edits.append(Copy(source, sequence, match.length))
+            self._edits.append(Copy(source, sequence, request.position(match.length)))
         return sequence
 
     def _free(self, sequence: int) -> None:

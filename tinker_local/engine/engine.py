@@ -11,26 +11,30 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from tinker_local.engine.image import Image, Images
 from tinker_local.engine.loop import Loop, OnStep
 from tinker_local.engine.own_kernels import (
     batch_invariant_plan,
     check_batch_invariant,
     has_only_cpus,
     open_model,
+    tower_plan,
     with_own_kernels,
 )
 from tinker_local.engine.request import QueueLimit, Request
 from tinker_local.engine.sharing import ContextLimit
 from tinker_local.engine.token_feed import Immediate, TokenFeed
-from tinker_local.errors import RequestFailedError
+from tinker_local.errors import BadRequestError, RequestFailedError
 from tinker_local.futures import when_done
 from tinker_local.llama.adapter import load_adapter
 from tinker_local.llama.context import Context, loaded_bytes
 from tinker_local.llama.context_plan import ContextPlan
 from tinker_local.llama.machine import available_memory, check_fits, default_threads, main_memory, memory_of
 from tinker_local.llama.model import Model
+from tinker_local.llama.tower import load_tower
 from tinker_local.options import Options
 from tinker_local.queue_state import QueueStateObserver
+from tinker_local.store.mmproj import find_mmproj
 
 _DEFAULT_N_CTX = 8192
 _N_SEQUENCES = 64  # running samples and prompts at a time
@@ -61,6 +65,7 @@ class Engine:
         make_context: Callable[[], Context],
         limit: ContextLimit,
         memory_share: Callable[[Context], float],
+        open_images: Callable[[], Images],
         *,
         keeps_prefixes: bool,
         max_queue: int,
@@ -69,6 +74,8 @@ class Engine:
         context = make_context()  # at once, so that the caller gets the error if there is no room
         self.model = context.model
         self.n_ctx = context.n_ctx
+        self._n_batch = context.n_batch
+        self._open_images = open_images
         self._queue = QueueLimit(max_queue)
         share = memory_share(context)
         self._loop = Loop(
@@ -123,10 +130,29 @@ class Engine:
             make_context,
             limit,
             partial(_memory_share, options=options),
+            partial(_open_images, model, options),
             keeps_prefixes=options.prefix_cache,
             max_queue=max_queue,
             on_step=on_step,
         )
+
+    def find_image(self, data: bytes, image_format: str) -> Image:
+        """Return an image of a prompt, decoded and resized; it is encoded when a request comes to it.
+
+        Args:
+            data: the bytes of its file.
+            image_format: "png" or "jpeg".
+
+        Raises:
+            BadRequestError: the image cannot be read, or this model reads none.
+        """
+        image = self._open_images().find(data, image_format)
+        if not image.is_causal and image.n_tokens > self._n_batch:
+            raise BadRequestError(
+                f"{self.model.path.name} must compute the {image.n_tokens} tokens of an image at once, and "
+                f"this client computes at most {self._n_batch}; open the model with a larger n_ubatch"
+            )
+        return image
 
     def submit(self, request: Request) -> None:
         """Queue a request; returns at once.
@@ -170,6 +196,18 @@ def _memory_share(context: Context, options: Options) -> float:
 def is_all_in_main_memory(options: Options) -> bool:
     """Whether the CPU computes all layers of a model, as far as options and devices tell."""
     return options.n_gpu_layers == 0 or has_only_cpus(options)
+
+
+def _open_images(model: Model, options: Options) -> Images:
+    """Open the tower of a model, or share it."""
+    path = find_mmproj(model.path)
+    if path is None:
+        raise BadRequestError(
+            f"{model.path.name} reads no images: there is no mmproj-*.gguf for it in {model.path.parent}. "
+            "Converting a checkpoint with a vision tower makes one"
+        )
+    _check_weights(path, options.max_memory_mb)
+    return Images.of(load_tower(model, path, tower_plan(options, options.n_threads or default_threads())))
 
 
 def _check_weights(path: Path, max_memory_mb: int | None) -> None:

@@ -28,6 +28,7 @@ from tinker_local.llama.context_plan import ContextPlan
 from tinker_local.llama.devices import ACCELERATOR, kinds
 from tinker_local.llama.graph_callback import graph_callback
 from tinker_local.llama.model import Model, load_model
+from tinker_local.llama.tower import TowerPlan
 from tinker_local.options import Options
 
 _FASTER_PRODUCTS = ("avx2",)  # SIMD paths; ``tests/benchmarks/graphs.py`` measures it
@@ -98,6 +99,18 @@ def _goes_in_steps(model: Model, options: Options) -> bool:
     """
     is_free = options.flash_attn is None and options.kv_type != "q8_0"  # whose values need flash attention
     return is_free and model.chooses_keys and model.metadata("general.architecture") != "minimax-m3"
+
+
+def tower_plan(options: Options, n_threads: int) -> TowerPlan:
+    """Return how an image tower computes, with our kernels where they can."""
+    is_own = own_attention(options)
+    return TowerPlan(
+        n_threads=n_threads,
+        use_gpu=not has_only_cpus(options),
+        flash_attn=is_own or options.flash_attn,
+        own_kernels=_can_compute(options),
+        own_products=own_products(options),
+    )
 
 
 def check_batch_invariant(options: Options) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinker_local.engine.image import PlacedImage
 from tinker_local.engine.logit_rule import LogitRule
 from tinker_local.engine.scores import Alternatives, Scores, Targets, Wanted
 from tinker_local.errors import BadRequestError, RateLimitError
@@ -45,7 +46,8 @@ class Request:
     """A checked request of a client.
 
     Attributes:
-        prompt: int32 token ids, shape (n,), n >= 1.
+        prompt: int32 token ids, shape (n,), n >= 1; in the cells of an image its id.
+        images: those of the prompt, in order.
         reads_last: whether the prompt's last token is computed. False where it is only scored: in a prompt
             that is one token longer than the context.
         num_samples: continuations to draw; 0 only scores the prompt.
@@ -73,6 +75,7 @@ class Request:
     prompt: NDArray[np.int32]
     future: Future[Any]
     assemble: Callable[[Outcome], Any]
+    images: tuple[PlacedImage, ...] = ()
     reads_last: bool = True
     num_samples: int = 0
     max_tokens: int = 0
@@ -117,6 +120,15 @@ class Request:
         """Whether the scores that another request wants will be among those of this one."""
         own = self.wanted
         return self.scores_prompt and own.first <= wanted.first and own.k >= wanted.k
+
+    def position(self, n_cells: int) -> int:
+        """Return the position of what follows the first ``n_cells`` tokens and whole images.
+
+        Positions are what a model rotates by. Cells are counted one by one, and an image may take fewer
+        positions than cells.
+        """
+        ended = (placed.image for placed in self.images if placed.start < n_cells)
+        return n_cells + sum(image.n_positions - image.n_tokens for image in ended)
 
     @property
     def _scores_tokens(self) -> bool:
@@ -189,6 +201,7 @@ class QueueLimit:
                 f"tokens, {len(request.prompt)} prompt tokens; ask for less at once"
             )
         n_bytes = _REQUEST_BYTES + request.prompt.nbytes
+        n_bytes += sum(placed.image.n_bytes for placed in request.images)
         if request.targets is not None:
             n_bytes += request.targets.ids.nbytes + request.targets.indptr.nbytes
         if request.logit_rule is not None:

@@ -15,6 +15,7 @@ from tinker_local import kernels
 from tinker_local.engine.logit_rule import edits_of
 from tinker_local.engine.sequence import ActiveRequest, Prompt, Sample
 from tinker_local.engine.step import Chunk, Copy, Remove, Step
+from tinker_local.errors import InternalServerError
 from tinker_local.llama.context import ABORTED, Context, DecodeError
 from tinker_local.types import SampledToken
 
@@ -23,7 +24,7 @@ def _apply_edits(context: Context, edits: Sequence[Remove | Copy]) -> None:
     """Change a context's KV cache as a step asks."""
     for edit in edits:
         if isinstance(edit, Copy):
-            context.copy_sequence(edit.source, edit.target, edit.length)
+            context.copy_sequence(edit.source, edit.target, edit.end)
         else:
             context.remove_sequence(edit.sequence)
 
@@ -198,15 +199,36 @@ class Runner:
         self._readout = Readout(context)
 
     def run(self, step: Step) -> None:
-        """Edit the KV cache, decode all tokens of a step in one batch, draw and score.
+        """Edit the KV cache, decode all tokens of a step in one batch, then an image, draw and score.
 
         Raises:
             DecodeError: the step was aborted.
         """
         _apply_edits(self._context, step.edits)
         self._readout.begin(step)
-        if step.samples or step.chunks:
-            self._compute(step)
+        image = step.image
+        text = step.text if image else step
+        if text.samples or text.chunks:
+            self._compute(text)
+        if image:
+            self._compute_image(image)
+
+    def _compute_image(self, chunk: Chunk) -> None:
+        """Encode an image if that was not done yet, and decode a chunk of it."""
+        assert chunk.placed is not None
+        image, sequence = chunk.placed.image, chunk.sequence
+        cells = slice(chunk.start - chunk.placed.start, chunk.stop - chunk.placed.start)
+        positions = image.offsets[:, cells] + sequence.request.position(chunk.placed.start)
+        try:
+            self._context.decode_embeddings(
+                image.embeddings[cells], positions, sequence.id, chunk.n_rows, is_causal=image.is_causal
+            )
+        except InternalServerError as error:
+            if isinstance(error, DecodeError) and error.code == ABORTED:
+                raise
+            self._readout.failed[sequence.owner] = error
+        else:
+            self._readout.read(Step(chunks=[chunk]), self._context.logits(chunk.n_rows))
 
     def _compute(self, step: Step) -> None:
         """Decode a step's tokens, all together or, if that fails, each request's alone."""
@@ -233,7 +255,7 @@ class Runner:
             return
         # What the failed batch may have left in the cells is removed; then each request is decoded alone.
         for sequence in step.sequences:
-            self._context.truncate_sequence(sequence.id, sequence.n_computed)
+            self._context.truncate_sequence(sequence.id, sequence.position)
         for request, part in parts.items():
             try:
                 n_rows = self._decode(part)
@@ -248,7 +270,7 @@ def _fill(context: Context, step: Step) -> tuple[int, int]:
     # Samples come first, a token and a row each. So row i of the logits belongs to sample i.
     batch, n = context.batch, len(step.samples)
     batch.tokens[:n] = [sample.drawn[-1] for sample in step.samples]
-    batch.positions[:n] = [sample.n_computed for sample in step.samples]
+    batch.positions[:n] = [sample.position for sample in step.samples]
     batch.sequences[:n] = [sample.id for sample in step.samples]
     batch.flags[:n] = 1
     # Then the chunks, whose last tokens want rows.
@@ -256,7 +278,7 @@ def _fill(context: Context, step: Step) -> tuple[int, int]:
     for chunk in step.chunks:
         end = n + chunk.stop - chunk.start
         batch.tokens[n:end] = chunk.tokens
-        batch.positions[n:end] = np.arange(chunk.start, chunk.stop)
+        batch.positions[n:end] = chunk.sequence.position + np.arange(chunk.stop - chunk.start)
         batch.sequences[n:end] = chunk.sequence.id
         batch.flags[n:end] = 0
         batch.flags[end - chunk.n_rows : end] = 1
@@ -268,6 +290,8 @@ def _score(prompt: Prompt, first: int, logits: NDArray[np.float32], n_threads: i
     """Answer what is asked at a prompt's positions from ``first`` on, each by the row before it."""
     request = prompt.request
     stop = min(first + len(logits), len(request.prompt))
+    if stop > first and request.prompt[stop - 1] < 0:  # an image follows the last token
+        stop -= 1
     if stop <= first:  # only the row after the last token
         return
     ids, indptr = request.targets.rows(first, stop) if request.targets else (None, None)

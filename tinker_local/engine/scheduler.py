@@ -28,6 +28,7 @@ from bisect import insort
 from collections import deque
 
 from tinker_local.engine.cells import Cells, Start
+from tinker_local.engine.image import PlacedImage
 from tinker_local.engine.prefix_cache import common_prefix
 from tinker_local.engine.request import Request
 from tinker_local.engine.sequence import ActiveRequest, Prompt, Sample, Sequence
@@ -271,9 +272,10 @@ class Scheduler:
         """Whether another sequence will soon offer a much longer prefix than is cached."""
         if isinstance(sequence, Prompt) and not self._keeps_prefixes:
             return False
+        shared = ((other, self._n_to_share(other, sequence)) for other in self._prefilling)
         return any(
-            n_cached + MIN_CHUNK <= self._n_to_share(other, sequence) > other.n_computed
-            for other in self._prefilling
+            n > other.n_computed and (n_cached + MIN_CHUNK <= n or sequence.has_image(n_cached, n))
+            for other, n in shared
         )
 
     def _n_to_share(self, other: Sequence, sequence: Sequence) -> int:
@@ -355,24 +357,41 @@ class Scheduler:
         """Share what the running samples leave of the batch among the prefilling, oldest first."""
         chunks: list[Chunk] = []
         n_decoding = len(self._running)
-        room, rows, taken = self._n_batch - n_decoding, self._n_rows - n_decoding, 0
+        room, rows, taken, has_image = self._n_batch - n_decoding, self._n_rows - n_decoding, 0, False
         for sequence in list(self._prefilling):
             if sequence.id < 0:
                 continue  # preempted to make room for an older one
-            n = self._next_chunk(sequence, room, rows)
+            end, placed = sequence.next_run
+            if placed and has_image:
+                continue  # a step has one image, which is decoded by itself
+            n = (
+                self._image_chunk(sequence, placed)
+                if placed
+                else self._next_chunk(sequence, end, room, rows)
+            )
             if n == 0 or not self._make_room(taken + n, sequence):
                 break
             chunk = Chunk.of(sequence, n)
             chunks.append(chunk)
-            taken, room, rows = taken + n, room - n, rows - chunk.n_rows
+            taken, has_image = taken + n, has_image or placed is not None
+            if not placed:
+                room, rows = room - n, rows - chunk.n_rows
         return chunks
 
-    def _next_chunk(self, sequence: Sequence, room: int, rows: int) -> int:
-        """Return how many tokens of a sequence come next, with room for tokens and rows of logits."""
-        start, n_remaining = sequence.n_computed, sequence.n_remaining
+    def _image_chunk(self, sequence: Sequence, placed: PlacedImage) -> int:
+        """Return how many of an image's cells come next: all if they see each other."""
+        n_remaining = placed.stop - sequence.n_computed
+        return (
+            chunk_length(n_remaining, self._n_batch, self._unit) if placed.image.is_causal else n_remaining
+        )
+
+    def _next_chunk(self, sequence: Sequence, end: int, room: int, rows: int) -> int:
+        """Return how many tokens before ``end`` come next, with room for tokens and rows of logits."""
+        start = sequence.n_computed
+        n_remaining = end - start
         room = min(room, rows + max(0, sequence.first_row - start))
         if sequence.snapshot_at > start:
-            n_remaining = sequence.snapshot_at - start
+            n_remaining = min(n_remaining, sequence.snapshot_at - start)
         return chunk_length(n_remaining, room, self._unit)
 
     def _advance_prefill(self, chunk: Chunk) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tinker_local.types.topk_logprobs import NO_LOGPROB
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:
@@ -25,7 +27,8 @@ class Scores:
     @classmethod
     def unknown(cls, n: int, k: int) -> Scores:
         """Make room for the scores of ``n`` tokens with ``k`` alternatives."""
-        return cls(np.full(n, np.nan, np.float32), np.zeros((n, k), np.int32), np.zeros((n, k), np.float32))
+        nothing = np.full((n, k), NO_LOGPROB, np.float32)
+        return cls(np.full(n, np.nan, np.float32), np.zeros((n, k), np.int32), nothing)
 
     def __len__(self) -> int:
         return len(self.logprobs)
@@ -66,6 +69,10 @@ class Wanted:
     first: int
     limit: int
     k: int
+
+
+NO_TOKEN = -1
+"""Stands in ``Alternatives`` in the place of an image's tokens, with the log-probability 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tinker_local.engine.image import PlacedImage
 from tinker_local.engine.logit_rule import SampleEdits
 from tinker_local.engine.request import Outcome, Request, SampleOutcome
-from tinker_local.engine.scores import Alternatives, Scores
+from tinker_local.engine.scores import NO_TOKEN, Alternatives, Scores
 from tinker_local.types import StopReason
 
 Vocabulary = Callable[[int], tuple[bool, bytes]]
@@ -127,8 +128,33 @@ class Sequence:
         return self.length - self.n_computed
 
     @property
+    def position(self) -> int:
+        """The position of its next token."""
+        request = self.request
+        return request.position(self.n_computed) if request.images else self.n_computed
+
+    @property
+    def next_run(self) -> tuple[int, PlacedImage | None]:
+        """Where the tokens or the image end that are computed next, and that image."""
+        for placed in self.request.images:
+            if self.n_computed < placed.start:
+                return min(placed.start, self.length), None
+            if self.n_computed < placed.stop:
+                return placed.stop, placed
+        return self.length, None
+
+    def has_image(self, start: int, stop: int) -> bool:
+        """Whether an image ends within tokens ``start`` to ``stop``."""
+        return any(start < placed.stop <= stop for placed in self.request.images)
+
+    def without_part(self, n_cells: int) -> int:
+        """Return ``n_cells``, or as many as there are before the image that these cells would cut."""
+        cut = (placed.start for placed in self.request.images if placed.start < n_cells < placed.stop)
+        return next(cut, n_cells)
+
+    @property
     def first_row(self) -> int:
-        """Position from which on logits are wanted."""
+        """Number of the first token whose logits are wanted."""
         return self.length - 1
 
     @property
@@ -164,6 +190,9 @@ class Prompt(Sequence):
             None if request.targets is None else np.zeros(len(request.targets.ids), np.float32)
         )
         self.alternatives = Alternatives.unknown(n - 1, k) if k else None
+        if self.alternatives is not None:
+            for placed in request.images:
+                self.alternatives.tokens[max(0, placed.start - 1) : placed.stop - 1] = NO_TOKEN
         self.last_logits: NDArray[np.float32] | None = None
         self.snapshot_at = 0
 
@@ -179,7 +208,7 @@ class Prompt(Sequence):
 
     @property
     def first_row(self) -> int:
-        """Position from which on logits are wanted: those at i give the scores of token i + 1."""
+        """Number of the first token whose logits are wanted: those at i give the scores of token i + 1."""
         return (self.n_scored if self.is_scored else self.length) - 1
 
     @property
@@ -229,7 +258,7 @@ class Sample(Sequence):
 
     @property
     def length(self) -> int:
-        """Number of tokens so far, which is the position of the next one to draw."""
+        """Number of tokens so far, which is the number of the next one to draw."""
         return self.prompt.length + len(self.drawn)
 
     @property

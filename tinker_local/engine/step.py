@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from tinker_local.engine.image import PlacedImage
 from tinker_local.engine.sequence import ActiveRequest, Prompt, Sample, Sequence
 
 MIN_CHUNK = 64
@@ -17,11 +18,12 @@ depend on where they were cut."""
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Tokens ``start`` to ``stop`` of a sequence, next in line to be prefilled.
+    """Tokens ``start`` to ``stop`` of a sequence, next in line to be prefilled: text, or part of one image.
 
     Attributes:
         tokens: int32 (stop - start,).
-        n_rows: how many of them, from the last, want their row of logits.
+        placed: the image, if it is one.
+        n_rows: how many of them, from the last, want their row of logits; of an image, only the last.
         is_last: whether the sequence is complete after it.
     """
 
@@ -29,6 +31,7 @@ class Chunk:
     start: int
     stop: int
     tokens: NDArray[np.int32]
+    placed: PlacedImage | None
     n_rows: int
     is_last: bool
 
@@ -36,9 +39,12 @@ class Chunk:
     def of(cls, sequence: Sequence, n_tokens: int) -> Chunk:
         """Take the next ``n_tokens`` of a sequence."""
         start = sequence.n_computed
-        stop = start + n_tokens
+        stop, (end, placed) = start + n_tokens, sequence.next_run
         n_rows = max(0, stop - max(start, sequence.first_row))
-        return cls(sequence, start, stop, sequence.tokens[start:stop], n_rows, stop == sequence.length)
+        if placed is not None:
+            n_rows = min(n_rows, int(stop == end))
+        tokens = sequence.tokens[start:stop]
+        return cls(sequence, start, stop, tokens, placed, n_rows, stop == sequence.length)
 
 
 def chunk_length(n_remaining: int, room: int, unit: int = MIN_CHUNK) -> int:
@@ -61,21 +67,22 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Let KV sequence ``target`` hold the first ``length`` tokens of ``source``."""
+    """Let KV sequence ``target`` hold the tokens of ``source`` before position ``end``."""
 
     source: int
     target: int
-    length: int
+    end: int
 
 
 @dataclass(slots=True)
 class Step:
-    """The scheduler's plan for one ``llama_decode``.
+    """The scheduler's plan for one ``llama_decode``, and for one more if there is an image.
 
     Attributes:
         edits: changes of the KV cache that come before it, in order.
         samples: running samples, each of which decodes its last drawn token.
-        chunks: pieces of sequences to prefill. The batch holds the samples first, then the chunks.
+        chunks: pieces of sequences to prefill, at most one of them of an image. The batch holds the samples
+            first, then the chunks of tokens.
         resumed: prompts that start after a token whose logits were cached; nothing is computed for it.
         failed: requests that could not be computed, and why. Whoever runs the step fills it.
         n_sampled: tokens that were drawn, counted by whoever runs the step.
@@ -102,6 +109,16 @@ class Step:
     def requests(self) -> set[ActiveRequest]:
         """The requests with a part in this step."""
         return {sequence.owner for sequence in (*self.sequences, *self.resumed)}
+
+    @property
+    def image(self) -> Chunk | None:
+        """The chunk of an image, which is decoded by itself."""
+        return next((chunk for chunk in self.chunks if chunk.placed), None)
+
+    @property
+    def text(self) -> Step:
+        """The samples and the chunks of tokens."""
+        return Step([], self.samples, [chunk for chunk in self.chunks if not chunk.placed])
 
     def part_of(self, request: ActiveRequest) -> Step:
         """Return the samples and chunks of one request."""

@@ -6,6 +6,7 @@ model_check.py       a model's settings and tensors
 layer_check.py       the tensors of its layers
 vocabulary_check.py  its vocabulary
 adapter_check.py     a LoRA against its base
+tower_check.py       a tower, which reads images
 architectures.py     architectures with rules of their own
 limits.py            what an architecture allows less than others do
 """

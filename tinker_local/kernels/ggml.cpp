@@ -174,6 +174,7 @@ const TypeTraits& tinker::ggml::type_traits(int32_t type) { return *traits(type)
 Tensor* tinker::ggml::before_cast(Tensor* tensor) {
   const Tensor* source = tensor->src[0];
   const bool is_cast = tensor->op == cast && tensor->type == kFloat16 && source->type == kFloat32 &&
-                       std::equal(source->ne, std::end(source->ne), tensor->ne);
+                       std::equal(source->ne, std::end(source->ne), tensor->ne) &&
+                       (source->view_src ? source->view_src : source)->op == kNoOp;
   return is_cast ? tensor->src[0] : tensor;
 }

@@ -115,7 +115,8 @@ std::optional<Ops> known_ops(const Functions& ggml);
 // The installed ggml's traits of a type, once `known_ops` has found the ops.
 const TypeTraits& type_traits(int32_t type);
 
-// What a node casts from float32 to float16; of any other tensor, itself. Once `known_ops` has found the ops.
+// What a node casts from float32 to float16, if it is kept: memory of a cache, say. A graph writes over what a
+// node has computed. Of any other tensor, itself. Once `known_ops` has found the ops.
 Tensor* before_cast(Tensor* tensor);
 
 }  // namespace tinker::ggml

@@ -52,7 +52,8 @@ void each_seen(const uint16_t* mask, int64_t n_cells, F&& each) {
 
 }  // namespace
 
-SeenByTokens::SeenByTokens(const Mask& mask, CellPositions cells) : mask_(mask), cells_(cells) {
+SeenByTokens::SeenByTokens(const Mask& mask, CellPositions cells)
+    : mask_(mask), cells_(cells), is_image_(place_image()) {
   const auto n = static_cast<size_t>(mask.n_tokens * mask.n_streams);
   seen_.resize(n);
   path_of_.resize(n);
@@ -72,11 +73,28 @@ SeenByTokens::SeenByTokens(const Mask& mask, CellPositions cells) : mask_(mask),
   n_parts_ = last / kPart + 1;
 }
 
+// Places the cells of tokens that see each other; false, and nothing, where the first does not see the last.
+// Such a batch has one sequence.
+bool SeenByTokens::place_image() {
+  const int64_t n = mask_.n_tokens;
+  const uint16_t* first = mask_.row(0, 0);
+  if (n < 2 || mask_.n_streams != 1 || !first || !cells_.own || !cells_.positions) return false;
+  if (first[cells_.own[n - 1]] == kUnseen) return false;
+  std::vector<int64_t> own(cells_.own, cells_.own + n);
+  std::sort(own.begin(), own.end());
+  int32_t last = -1;
+  each_seen(first, mask_.n_cells, [&](int64_t cell) {
+    if (!std::binary_search(own.begin(), own.end(), cell)) last = std::max(last, cells_.of(cell));
+  });
+  for (int64_t t = 0; t < n; ++t) cells_.positions[cells_.own[t]] = ++last;
+  return true;
+}
+
 // A token by itself: all that it sees is read, and laid out by position.
 void SeenByTokens::begin(const uint16_t* mask, int64_t token) {
   SeenCells& seen = seen_[static_cast<size_t>(token)];
   read(mask, seen.is_plain);
-  if (cells_.own) place_own(cells_.own[token]);
+  if (cells_.own && !is_image_) place_own(cells_.own[token]);
   const bool is_ranked = !lay_out(seen);
   if (is_ranked) {
     rank();
@@ -161,7 +179,7 @@ void SeenByTokens::add_block(const CellBlock& block) {
 }
 
 // Whether a token sees what the one before it sees and the next position, and perhaps less at the beginning.
-// Most tokens of a prompt do, and share a path.
+// Most tokens of a prompt do, and share a path. So do those of an image, without a next position.
 bool SeenByTokens::goes_on(const uint16_t* before, const uint16_t* mask, int64_t token) {
   const SeenCells& previous = seen_[static_cast<size_t>(token - 1)];
   SeenCells& seen = seen_[static_cast<size_t>(token)];
@@ -181,7 +199,8 @@ bool SeenByTokens::goes_on(const uint16_t* before, const uint16_t* mask, int64_t
     fresh = cell;
     return true;
   });
-  if (!adds_one_at_most || fresh < 0 || n_gone != seen.first - previous.first) return false;
+  if (!adds_one_at_most || n_gone != seen.first - previous.first) return false;
+  if (fresh < 0) return is_image_;
   if (seen.first > previous.last) return false;  // nothing in common: the first token of another sequence
   seen.last = previous.last + 1;
   if (cells_.own) {

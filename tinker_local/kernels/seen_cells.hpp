@@ -32,7 +32,8 @@ struct CellPositions {
 class SeenByTokens {
  public:
   // Sets the positions of tokens' own cells. A sequence's tokens are computed in order, so a token's position
-  // is one more than the largest of the others that it sees. Throws std::bad_alloc.
+  // is one more than the largest of the others that it sees. Tokens of an image may see each other: all of
+  // them come after what else they see, in the order of the batch. Throws std::bad_alloc.
   SeenByTokens(const Mask& mask, CellPositions cells);
 
   const SeenCells& of(int64_t token, int64_t stream) const {
@@ -65,6 +66,7 @@ class SeenByTokens {
     }
   };
 
+  bool place_image();
   void begin(const uint16_t* mask, int64_t token);
   void read(const uint16_t* mask, bool& is_plain);
   void place_own(int64_t own);
@@ -84,6 +86,7 @@ class SeenByTokens {
   std::vector<Cell> read_;            // those of the token at hand ..
   std::vector<CellBlock> laid_;       // .. and the same by position
   int64_t n_parts_ = 0;
+  const bool is_image_;               // tokens see each other
 };
 
 }  // namespace tinker

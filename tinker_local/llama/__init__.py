@@ -11,11 +11,12 @@ devices.py         GPUs and other devices besides the CPU
 machine.py         cores and memory of this machine
 model.py           the weights and the vocabulary of a file
 adapter.py         a LoRA over a model's weights
+tower.py           what turns an image into embeddings, by libmtmd
 mapped_files.py    whether model files were written to after they were opened
 long_texts.py      texts that llama.cpp's tokenizer has no stack for
 context_plan.py    how a context is to be made, and the memory that takes
 context.py         a KV cache over a model's weights: decode a batch, read its logits
-decode_batch.py    the tokens of one decode
+decode_batch.py    the tokens, or the embeddings, of one decode
 graph_callback.py  our kernels inside llama.cpp's graphs
 
 Three rules hold for everything that has a handle of llama.cpp:

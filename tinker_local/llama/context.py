@@ -16,8 +16,8 @@ from tinker_local import kernels
 from tinker_local.errors import InternalServerError, RequestFailedError
 from tinker_local.llama.aborting import new_abort_flag
 from tinker_local.llama.adapter import Adapter
-from tinker_local.llama.context_plan import ContextPlan, cell_bytes, logits_bytes
-from tinker_local.llama.decode_batch import DecodeBatch
+from tinker_local.llama.context_plan import FLASH_ATTN, ContextPlan, cell_bytes, logits_bytes
+from tinker_local.llama.decode_batch import DecodeBatch, EmbeddingBatch
 from tinker_local.llama.graph_callback import graph_callback
 from tinker_local.llama.log import log
 from tinker_local.llama.machine import give_back
@@ -25,7 +25,6 @@ from tinker_local.llama.model import Model, model_bytes
 from tinker_local.options import KvType
 
 _CACHE_TYPES: dict[KvType, int] = {"f32": 0, "f16": 1, "q8_0": 8}  # enum ggml_type
-_FLASH_ATTN: dict[bool | None, int] = {None: -1, False: 0, True: 1}  # enum llama_flash_attn_type
 
 ABORTED = 2
 """What ``llama_decode`` returns after an abort."""
@@ -122,14 +121,48 @@ class Context:
                 be ours, and some are not.
         """
         self.batch.struct.n_tokens = n_tokens
+        self._decode(self.batch.struct)
+
+    def decode_embeddings(
+        self,
+        embeddings: NDArray[np.float32],
+        positions: NDArray[np.int32],
+        sequence: int,
+        n_rows: int,
+        *,
+        is_causal: bool,
+    ) -> None:
+        """Run embeddings in the place of tokens, in one sequence.
+
+        Args:
+            embeddings: float32 (n, n_embd), n at most ``n_batch``.
+            positions: theirs, int32 (n_axes, n).
+            sequence: the KV sequence.
+            n_rows: how many, from the last, want their row of logits.
+            is_causal: whether each sees only those before it. Else each sees all of them.
+
+        Raises:
+            DecodeError, RequestFailedError: see ``decode``.
+        """
+        batch = EmbeddingBatch(embeddings, positions, sequence, n_rows)
+        if is_causal:
+            self._decode(batch.struct)
+            return
+        llama_cpp.llama_set_causal_attn(self._handle, False)
+        try:
+            self._decode(batch.struct)
+        finally:
+            llama_cpp.llama_set_causal_attn(self._handle, True)
+
+    def _decode(self, batch: Any) -> None:
         self._graphs.begin_decode()
         if self._is_reserved:
-            code = llama_cpp.llama_decode(self._handle, self.batch.struct)
+            code = llama_cpp.llama_decode(self._handle, batch)
         else:
             # The first decode with an adapter plans memory for the largest graph, for which llama.cpp walks
             # the list of all of the model's adapters. Nobody may load or free one meanwhile.
             with self.model.adapters_lock:
-                code = llama_cpp.llama_decode(self._handle, self.batch.struct)
+                code = llama_cpp.llama_decode(self._handle, batch)
             self._is_reserved = True
         self.model.files.check_read()
         if code != 0:
@@ -162,21 +195,21 @@ class Context:
         pointer = llama_cpp.llama_get_logits(self._handle)
         address = ctypes.addressof(pointer.contents)
         if address != self._address or n_rows > len(self._view):
-            self._view, self._address = _floats(address, (n_rows, self.model.n_vocab)), address
+            self._view, self._address = floats_at(address, (n_rows, self.model.n_vocab)), address
         return self._view[:n_rows]
 
-    def copy_sequence(self, source: int, target: int, length: int) -> None:
-        """Make ``target`` hold the first ``length`` tokens of ``source``.
+    def copy_sequence(self, source: int, target: int, end: int) -> None:
+        """Make ``target`` hold the tokens of ``source`` before position ``end``.
 
         The two sequences share the cells. A recurrent state has no parts, so of such a model the whole
         sequence is copied.
         """
-        end = -1 if self.model.is_recurrent else length
+        end = -1 if self.model.is_recurrent else end
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, end)
 
-    def truncate_sequence(self, sequence: int, length: int) -> None:
-        """Forget a sequence's tokens from position ``length`` on."""
-        llama_cpp.llama_memory_seq_rm(self._memory, sequence, length, -1)
+    def truncate_sequence(self, sequence: int, end: int) -> None:
+        """Forget a sequence's tokens from position ``end`` on."""
+        llama_cpp.llama_memory_seq_rm(self._memory, sequence, end, -1)
 
     def sequence_length(self, sequence: int) -> int:
         """Return how many tokens a sequence holds."""
@@ -206,7 +239,7 @@ def _parameters(plan: ContextPlan, graphs: kernels.GraphState) -> Any:
     params.n_threads = params.n_threads_batch = plan.n_threads
     params.type_k = _CACHE_TYPES[plan.kv_type]
     params.type_v = _CACHE_TYPES[plan.kv_type]
-    params.flash_attn_type = _FLASH_ATTN[plan.flash_attn]
+    params.flash_attn_type = FLASH_ATTN[plan.flash_attn]
     if plan.own_attention or plan.own_products:
         params.cb_eval = ctypes.cast(graph_callback() or 0, llama_cpp.ggml_backend_sched_eval_callback)
         params.cb_eval_user_data = graphs.address
@@ -217,7 +250,7 @@ def _parameters(plan: ContextPlan, graphs: kernels.GraphState) -> Any:
     return params
 
 
-def _floats(address: int, shape: tuple[int, int]) -> NDArray[np.float32]:
+def floats_at(address: int, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Return a view of memory. ``np.ctypeslib`` would make a type for each shape, and keep it for ever."""
     array = SimpleNamespace(
         __array_interface__={"version": 3, "data": (address, False), "typestr": "<f4", "shape": shape}

@@ -11,6 +11,9 @@ from tinker_local.options import KvType
 KV_BYTES: dict[KvType, float] = {"f32": 4, "f16": 2, "q8_0": 34 / 32}
 """Bytes per KV-cache element, by ``kv_type``."""
 
+FLASH_ATTN: dict[bool | None, int] = {None: -1, False: 0, True: 1}
+"""``enum llama_flash_attn_type``, by ``flash_attn``."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextPlan:

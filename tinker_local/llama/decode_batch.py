@@ -1,4 +1,4 @@
-"""The tokens of one ``llama_decode``."""
+"""The tokens, or the embeddings, of one ``llama_decode``."""
 
 from __future__ import annotations
 
@@ -42,4 +42,32 @@ class DecodeBatch:
         struct.n_seq_id = self._counts.ctypes.data_as(int32s)
         struct.seq_id = self._pointers.ctypes.data_as(ctypes.POINTER(int32s))
         struct.logits = self.flags.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        self.struct = struct
+
+
+class EmbeddingBatch:
+    """``llama_batch`` of embeddings in one sequence, made for one decode.
+
+    Attributes:
+        struct: the ``llama_batch``, over the memory of this object.
+    """
+
+    def __init__(
+        self, embeddings: NDArray[np.float32], positions: NDArray[np.int32], sequence: int, n_rows: int
+    ) -> None:
+        n = len(embeddings)
+        self._embeddings = np.ascontiguousarray(embeddings)
+        self._positions = np.ascontiguousarray(positions)  # axis by axis
+        self._counts, self._sequence = np.ones(n, np.int32), np.array([sequence], np.int32)
+        self._pointers = np.full(n, self._sequence.ctypes.data, np.uintp)
+        self._flags = np.zeros(n, np.int8)
+        self._flags[n - n_rows :] = 1
+        int32s = ctypes.POINTER(ctypes.c_int32)
+        struct = cast(Any, llama_cpp.llama_batch())
+        struct.n_tokens = n
+        struct.embd = self._embeddings.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        struct.pos = self._positions.ctypes.data_as(int32s)
+        struct.n_seq_id = self._counts.ctypes.data_as(int32s)
+        struct.seq_id = self._pointers.ctypes.data_as(ctypes.POINTER(int32s))
+        struct.logits = self._flags.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
         self.struct = struct

@@ -2,7 +2,9 @@
 # The build of llama-cpp-python includes this file when pip is given, as in README.md,
 #   CMAKE_ARGS="-DCMAKE_PROJECT_llama_cpp_INCLUDE='$PWD/tinker_local/llama/llama.cmake'"
 
-set(LLAVA_BUILD OFF)  # images and sound
+if(NOT TINKER_LOCAL_IMAGES)  # CMAKE_ARGS="... -DTINKER_LOCAL_IMAGES=ON"
+  set(LLAVA_BUILD OFF)  # libmtmd, for images and sound
+endif()
 set(LLAMA_BUILD_COMMON OFF)  # what llama.cpp's programs share: their arguments, chat parsers, HTTP
 
 # The arithmetic is ggml's, which is compiled as ever. libllama loads files, builds graphs and fills batches.

@@ -30,7 +30,7 @@ class Log:
 
     def install(self) -> None:
         """Have llama.cpp send its messages here, from now on."""
-        llama_cpp.llama_log_set(_callback, ctypes.c_void_p(0))
+        llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
 
     def receive(self, level: int, text: bytes, _user_data: object) -> None:
         """Take a piece of a message; llama.cpp calls this.
@@ -73,4 +73,4 @@ class Log:
 
 
 log = Log()
-_callback = llama_cpp.llama_log_callback(log.receive)  # must live: llama.cpp keeps only a bare pointer
+callback = llama_cpp.llama_log_callback(log.receive)  # must live: llama.cpp keeps only a bare pointer

@@ -3,7 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 from tinker_local.errors import RequestErrorCategory
-from tinker_local.types.model_input import EncodedTextChunk, ModelInput, ModelInputChunk
+from tinker_local.types.model_input import (
+    EncodedTextChunk,
+    ImageAssetPointerChunk,
+    ImageChunk,
+    ModelInput,
+    ModelInputChunk,
+)
 from tinker_local.types.rest import (
     Checkpoint,
     CheckpointsListResponse,
@@ -45,6 +51,8 @@ __all__ = [
     "Cursor",
     "EncodedTextChunk",
     "GetServerCapabilitiesResponse",
+    "ImageAssetPointerChunk",
+    "ImageChunk",
     "ModelID",
     "ModelInput",
     "ModelInputChunk",

@@ -1,12 +1,13 @@
-"""ModelInput: the prompt of a request."""
+"""ModelInput: the prompt of a request, in chunks of token ids and of images."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, SkipValidation, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, field_serializer, field_validator
 
 
 class EncodedTextChunk(BaseModel):
@@ -23,28 +24,80 @@ class EncodedTextChunk(BaseModel):
         return len(self.tokens)
 
 
-ModelInputChunk: TypeAlias = EncodedTextChunk
+class _Image(BaseModel):
+    """A part of a prompt: an image.
 
-
-class ModelInput(BaseModel):
-    """The prompt of a request: chunks of token ids, taken as given (no BOS, no template)."""
+    Attributes:
+        format: "png" or "jpeg"; the data must be of it.
+        expected_tokens: tokens that the image takes. Given, a request fails where the model needs another
+            number of them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    chunks: list[ModelInputChunk]
+    format: Literal["png", "jpeg"]
+    expected_tokens: int | None = None
+
+    @property
+    def length(self) -> int:
+        """Number of tokens.
+
+        Raises:
+            ValueError: ``expected_tokens`` is None, and only a model knows the number.
+        """
+        if self.expected_tokens is None:
+            raise ValueError(f"{type(self).__name__} has a length only where expected_tokens is set")
+        return self.expected_tokens
+
+
+class ImageChunk(_Image):
+    """A part of a prompt: an image, as the bytes of its file; a str is taken for base64, as in JSON."""
+
+    data: bytes
+    type: Literal["image"] = "image"
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _from_base64(cls, value: Any) -> Any:
+        return base64.b64decode(value) if isinstance(value, str) else value
+
+    @field_serializer("data")
+    def _to_base64(self, value: bytes) -> str:
+        return base64.b64encode(value).decode()
+
+    def __repr__(self) -> str:
+        return (
+            f"ImageChunk({len(self.data)} bytes, {self.format!r}, expected_tokens={self.expected_tokens})"
+        )
+
+
+class ImageAssetPointerChunk(_Image):
+    """A part of a prompt: an image by its place, a path on this machine. Nothing is ever fetched.
+
+    Attributes:
+        location: a path, also as ``file://`` URL; or the name of a file in ``images`` of the store.
+    """
+
+    location: str
+    type: Literal["image_asset_pointer"] = "image_asset_pointer"
+
+
+ModelInputChunk: TypeAlias = EncodedTextChunk | ImageAssetPointerChunk | ImageChunk
+_KNOWN = (EncodedTextChunk, ImageAssetPointerChunk, ImageChunk)
+
+
+class ModelInput(BaseModel):
+    """The prompt of a request: chunks of token ids and images, taken as given (no BOS, no template)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    chunks: list[Annotated[ModelInputChunk, Field(discriminator="type")]]
 
     @field_validator("chunks", mode="before")
     @classmethod
     def _take_chunks(cls, chunks: Any) -> Any:
-        """Accept chunks of other packages by their tokens."""
-        if not isinstance(chunks, list | tuple):
-            return chunks
-        return [
-            EncodedTextChunk(tokens=chunk.tokens)
-            if hasattr(chunk, "tokens") and not isinstance(chunk, EncodedTextChunk)
-            else chunk
-            for chunk in chunks
-        ]
+        """Accept chunks of other packages by what they hold."""
+        return [_of_ours(chunk) for chunk in chunks] if isinstance(chunks, list | tuple) else chunks
 
     @classmethod
     def from_ints(cls, tokens: list[int]) -> ModelInput:
@@ -57,12 +110,22 @@ class ModelInput(BaseModel):
         return cls(chunks=[])
 
     def to_ints(self) -> list[int]:
-        """Return the token ids of all chunks in one list."""
-        return list(chain.from_iterable(chunk.tokens for chunk in self.chunks))
+        """Return the token ids of all chunks in one list.
+
+        Raises:
+            ValueError: there are images, which have no token ids.
+        """
+        if not all(isinstance(chunk, EncodedTextChunk) for chunk in self.chunks):
+            raise ValueError("to_ints needs a prompt of token ids alone, and this one has images")
+        return list(chain.from_iterable(chunk.tokens for chunk in self.chunks))  # type: ignore[union-attr]
 
     @property
     def length(self) -> int:
-        """Number of tokens in all chunks."""
+        """Number of tokens in all chunks.
+
+        Raises:
+            ValueError: an image has no ``expected_tokens``.
+        """
         return sum(chunk.length for chunk in self.chunks)
 
     def append(self, chunk: ModelInputChunk) -> ModelInput:
@@ -74,4 +137,19 @@ class ModelInput(BaseModel):
         return self.append(EncodedTextChunk(tokens=[token]))
 
 
-__all__ = ["EncodedTextChunk", "ModelInput", "ModelInputChunk"]
+def _of_ours(chunk: Any) -> Any:
+    """Return another package's chunk as one of ours, and anything else as it is."""
+    if isinstance(chunk, _KNOWN):
+        return chunk
+    if hasattr(chunk, "tokens"):
+        return EncodedTextChunk(tokens=chunk.tokens)
+    if hasattr(chunk, "location"):
+        return ImageAssetPointerChunk(
+            location=chunk.location, format=chunk.format, expected_tokens=chunk.expected_tokens
+        )
+    if hasattr(chunk, "data") and hasattr(chunk, "format"):
+        return ImageChunk(data=chunk.data, format=chunk.format, expected_tokens=chunk.expected_tokens)
+    return chunk
+
+
+__all__ = ["EncodedTextChunk", "ImageAssetPointerChunk", "ImageChunk", "ModelInput", "ModelInputChunk"]

@@ -239,7 +239,7 @@ class PromptAltTokens:
     i + 1 at the request's temperature (not cut by ``top_k`` or ``top_p``).
 
     Attributes:
-        tokens: int64, shape (len(prompt) - 1, k).
+        tokens: int64, shape (len(prompt) - 1, k); -1 in the place of an image's tokens.
         logprobs: float32, the same shape: the model's log-probabilities of them, at temperature 1.
     """
 
