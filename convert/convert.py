@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from convert.files.models_directory import checked_name, models_directory, name_
 from convert.files.publishing import check_space, publishing
 from convert.gguf.file_types import FILE_TYPES, FileType, find_type, split_type
 from convert.gguf.head import Value
+from convert.gguf.mmproj import carry_mmproj
 from convert.gguf.output import GgufOutput
 from convert.gguf.tensor_types import choose_types, main_type
 from convert.metadata import general_metadata
@@ -163,9 +163,8 @@ class Job:
         with publishing(output, force=self.force) as place:
             made = place / output.with_suffix(".gguf").name
             quantize(source, made, type, on_share=lambda share: self.on_progress(int(share * size), size))
-            tower = mmproj_path(source)
-            if tower.is_file() and not self.text_only:
-                _link(tower, place / mmproj_path(output).name)
+            if not self.text_only:
+                carry_mmproj(source, output, place)
         return output
 
     def _beside(self, source: Path, type: FileType) -> Path:
@@ -261,14 +260,6 @@ def _metadata(
     fitting = vocabulary.fitting_name
     metadata = general_metadata(checkpoint.directory, model.architecture, name, type, fitting)
     return {**metadata, **model.metadata, **vocabulary.metadata()}
-
-
-def _link(source: Path, target: Path) -> None:
-    """Make a second name for a file, or a copy where the disk knows no such names."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _check_gguf(path: Path) -> Path:

@@ -22,6 +22,7 @@ from convert.files.publishing import check_space, publishing
 from convert.gguf.file import METADATA_START, GgufFile, read_head, read_heads
 from convert.gguf.file_types import split_type
 from convert.gguf.head import assemble_head, pack_metadata
+from convert.gguf.mmproj import carry_mmproj
 from convert.gguf.tensor_info import pad
 from convert.progress import OnProgress
 
@@ -99,6 +100,7 @@ def untie(
         check_space(place, total)
         with path.open("rb") as given, (place / output.name).open("wb") as made:
             _write(source, given, made, on_progress or (lambda done, total: None), total)
+        carry_mmproj(path, output, place)
     return output
 
 

@@ -12,7 +12,6 @@ import typer
 
 from convert.errors import ConversionError
 from convert.files.hashes import read_hashes
-from convert.files.parts import parts_of
 from convert.files.sizes import format_bytes
 from convert.progress import shown_progress
 from tinker_local.cli.isolated import verify_isolated
@@ -23,6 +22,7 @@ from tinker_local.options import Options
 from tinker_local.store.catalog import find_entry
 from tinker_local.store.inventory import Holding, inventory
 from tinker_local.store.keeper import StoreKeeper
+from tinker_local.store.known_model import KnownModel
 from tinker_local.store.model_store import ModelStore
 
 models = typer.Typer(
@@ -223,7 +223,8 @@ def _show_missing(store: ModelStore, name: str, as_json: bool) -> None:
 
 def _print(holding: Holding, holdings: list[Holding], *, detailed: bool = False) -> None:
     adapters = [other.name for other in holdings if other.fits(holding)]
-    facts = [format_bytes(holding.n_bytes), holding.kind, holding.license or ""]
+    reads = ", ".join(holding.reads) if len(holding.reads) > 1 else ""
+    facts = [format_bytes(holding.n_bytes), holding.kind, reads, holding.license or ""]
     typer.secho(holding.name, bold=True, nl=False)
     typer.echo("  " + "  ".join(filter(None, facts)))
     _line("also called", ", ".join(holding.aliases))
@@ -234,7 +235,7 @@ def _print(holding: Holding, holdings: list[Holding], *, detailed: bool = False)
     if holding.tuned:
         kept = ", ".join(f"{work} {type or 'this file'}" for work, type in holding.tuned.items())
         _line("tuned", kept)
-    for path in parts_of(holding.path) if detailed else [holding.path]:
+    for path in KnownModel(holding.name, path=holding.path).files if detailed else [holding.path]:
         _line("file", str(path))
     if detailed:
         for label, value in _details(holding).items():
@@ -251,6 +252,7 @@ def _details(holding: Holding) -> dict[str, str | None]:
         details |= {"context": f"{entry.context_length:,} tokens", "source": entry.source}
     if told := holding.provenance:
         details |= {"architecture": told.architecture, "tokenizer": told.tokenizer, "from": told.name}
+        details["reads"] = None if holding.is_adapter else ", ".join(holding.reads)
         details |= {"weights": told.source_hash, "base weights": told.base_hash}
     return details | {f"sha256 {name}": digest for name, digest in _hashes(holding.path).items()}
 
@@ -284,6 +286,7 @@ def _as_json(holding: Holding, holdings: list[Holding]) -> dict[str, Any]:
         "base": holding.base_name,
         "adapters": [other.name for other in holdings if other.fits(holding)],
         "license": holding.license,
+        "reads": None if holding.is_adapter else holding.reads,
         "tuned": holding.tuned and dict(holding.tuned),
         "sha256": _hashes(holding.path),
         "problem": holding.problem,

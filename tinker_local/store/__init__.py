@@ -4,7 +4,7 @@ model_store.py        a name or a path becomes a file
 known_model.py        names that can be asked for, and their files
 catalog.py            the usual base models, from ``models/catalog.toml``
 hub_cache.py          the GGUF files in Hugging Face's cache
-mmproj.py             the vision tower that belongs to a model's file
+mmproj.py             what a model reads: text, or images too
 stored_checkpoint.py  what a ``tinker://`` path stands for
 provenance.py         what a file says of where it comes from
 tuned.py              the type that ``models tune`` chose for a kind of work

@@ -10,6 +10,7 @@ from pathlib import Path
 from tinker_local.errors import TinkerError
 from tinker_local.store.catalog import find_entry, other_names
 from tinker_local.store.known_model import KnownModel
+from tinker_local.store.mmproj import modalities
 from tinker_local.store.model_store import ModelStore
 from tinker_local.store.provenance import Provenance, is_same_model
 from tinker_local.store.stored_checkpoint import StoredCheckpoint
@@ -29,6 +30,7 @@ class Holding:
         provenance: what the file says of itself; None if it is unreadable or not converted yet.
         base_name: the model an adapter was trained on, if it says so.
         problem: why it cannot be used; None if it can.
+        reads: what a model reads: ``text``, ``images``, ``audio``.
         tuned: kind of work -> the type that ``models tune`` chose, None for the file as it is; None if
             the model was not tuned.
     """
@@ -41,6 +43,7 @@ class Holding:
     provenance: Provenance | None = None
     base_name: str | None = None
     problem: str | None = None
+    reads: tuple[str, ...] = ("text",)
     tuned: Mapping[str, str | None] | None = None
 
     @property
@@ -77,7 +80,7 @@ def _model(model: KnownModel, home: Path) -> Holding:
     path = model.path or Path()
     entry = find_entry(model.name)
     try:
-        provenance = Provenance.of(model.require())
+        provenance, reads = Provenance.of(model.require()), modalities(path)
     except TinkerError as error:
         return Holding(model.name, path, model.n_bytes, model.aliases, problem=str(error))
     license = (entry.license if entry else None) or provenance.license
@@ -89,6 +92,7 @@ def _model(model: KnownModel, home: Path) -> Holding:
         license,
         provenance,
         provenance.base_name,
+        reads=reads,
         tuned=_tuned(model, home),
     )
 
@@ -108,12 +112,12 @@ def _checkpoint(checkpoint: StoredCheckpoint) -> Holding:
             source = checkpoint.source or checkpoint.directory
             base = checkpoint.trained_on() if source.is_dir() else None
             return Holding(name, source, _n_bytes(source), base_name=base)
-        provenance = Provenance.of(path)
+        provenance, reads = Provenance.of(path), modalities(path)
     except TinkerError as error:
         path = path or checkpoint.directory
         return Holding(name, path, _n_bytes(path), problem=str(error))
-    base = provenance.base_name
-    return Holding(name, path, _n_bytes(path), (), provenance.license, provenance, base)
+    base, n_bytes = provenance.base_name, KnownModel(name, path=path).n_bytes
+    return Holding(name, path, n_bytes, (), provenance.license, provenance, base, reads=reads)
 
 
 def _n_bytes(path: Path) -> int:

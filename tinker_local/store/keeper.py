@@ -12,8 +12,8 @@ from convert.errors import ConversionError
 from convert.files.directory import find_file
 from convert.files.hashes import hashes_path, read_hashes, wrong_files
 from convert.files.lock import locked
+from convert.files.mmproj import PREFIX, is_mmproj
 from convert.files.models_directory import CHECKPOINT_FILE, checked_name
-from convert.files.parts import parts_of
 from convert.files.publishing import check_space, publishing
 from convert.files.tinker_path import SCHEME, TinkerPath, checkpoint_directories
 from convert.files.workplace import sweep, workplace
@@ -65,8 +65,8 @@ class StoreKeeper:
         The entry appears once it is whole and on disk, with its hashes recorded.
 
         Args:
-            source: the file. For a checkpoint also an archive or a directory as Tinker hands them out,
-                which is converted when it is first used.
+            source: the file; its mmproj file comes along. For a checkpoint also an archive or a directory
+                as Tinker hands them out, which is converted when it is first used.
             name: ``NAME``, ``ORG/NAME`` or ``tinker://RUN/sampler_weights/NAME``; None for the file's own.
             link: make a symbolic link instead of a copy.
             force: replace an entry of this name.
@@ -86,6 +86,11 @@ class StoreKeeper:
                     return self._add_download(source, directory, link, force)
                 return self._land(check_gguf(source), directory / CHECKPOINT_FILE, link, force, on_progress)
             model = KnownModel.of_file(check_gguf(source))
+            if is_mmproj(source):
+                raise BadRequestError(
+                    f"{source} is the vision tower of a model; add the model's file, with the tower beside "
+                    f"it as {PREFIX}-NAME.gguf for NAME.gguf"
+                )
             if model is None:
                 raise BadRequestError(f"{source} is not the first part of a model; give the first part")
             target = self._home / f"{checked_name(name or model.name)}.gguf"
@@ -165,12 +170,12 @@ class StoreKeeper:
         )
         for checkpoint in checkpoints:
             if checkpoint.gguf:
-                yield str(checkpoint.path), [checkpoint.gguf]
+                yield str(checkpoint.path), KnownModel(str(checkpoint.path), path=checkpoint.gguf).files
 
     def _land(
         self, source: Path, target: Path, link: bool, force: bool, progress: OnProgress | None
     ) -> Path:
-        files = parts_of(source)
+        files = KnownModel(target.stem, path=source).files
         names = [part_name(path, target.stem) for path in files]
         total, done = sum(path.stat().st_size for path in files), 0
         with publishing(target, force=force, home=self._home) as place:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from convert.files.mmproj import PREFIX, is_mmproj
 from convert.files.parts import parts_of
 from convert.gguf.file_types import inexactness, split_type
+from convert.gguf.mmproj import find_mmproj
 from tinker_local.errors import BadRequestError, NotFoundError
 from tinker_local.gguf.file import check_gguf
 
@@ -52,8 +54,8 @@ class KnownModel:
 
     @property
     def files(self) -> list[Path]:
-        """Its file, or its parts; none if it is not here."""
-        return parts_of(self.path) if self.path else []
+        """Its file, or its parts, then its mmproj file if it reads images; none if it is not here."""
+        return [*parts_of(self.path), *filter(None, [find_mmproj(self.path)])] if self.path else []
 
     def require(self) -> Path:
         """Return its file, once it is seen to be a GGUF file.
@@ -98,6 +100,8 @@ def choose(name: str, models: Sequence[KnownModel]) -> KnownModel:
 
 
 def part_name(path: Path, stem: str) -> str:
-    """Return the name of a model's file, or of a part, once the model is called ``stem``."""
+    """Return the name of a model's file, a part or its mmproj file, once the model is called ``stem``."""
+    if is_mmproj(path):
+        return f"{PREFIX}-{stem}.gguf"
     part = _PART.fullmatch(path.stem)
     return f"{stem}{path.stem.removeprefix(part['stem']) if part else ''}.gguf"

@@ -1,31 +1,27 @@
-"""The vision tower of a model on this machine: its mmproj file, found by the model's file."""
+"""What a model on this machine reads: text, and what its vision tower (mmproj file) encodes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from convert.files.mmproj import PREFIX, mmproj_path
-from convert.gguf.file_types import inexactness, split_type
+from convert.gguf.mmproj import find_mmproj
+from tinker_local.gguf.file import read_head
+
+_ENCODERS = {"images": "clip.has_vision_encoder", "audio": "clip.has_audio_encoder"}
 
 
-def find_mmproj(model: Path) -> Path | None:
-    """Return a model's mmproj file, None if it has none.
-
-    The file is ``mmproj-NAME.gguf`` beside ``NAME.gguf``. Published repositories have one model and name
-    the file in many ways (``mmproj-F16.gguf``), so in Hugging Face's cache the most exact one is taken.
+def modalities(model: Path) -> tuple[str, ...]:
+    """Return what a model reads: ``text``, and ``images`` or ``audio`` if its mmproj file encodes them.
 
     Args:
-        model: the model's GGUF file, or the first part.
+        model: its GGUF file, or the first part.
+
+    Raises:
+        BadRequestError: the mmproj file is not a GGUF file.
     """
-    path = mmproj_path(model)
-    if path.is_file():
-        return path
-    if model.parent.parent.name != "snapshots":
-        return None
-    found = [path for path in sorted(model.parent.glob(f"{PREFIX}*.gguf")) if path.is_file()]
-    return min(found, key=_inexactness, default=None)
+    tower = find_mmproj(model)
+    keys = read_head(tower).metadata if tower else {}
+    return ("text", *(name for name, key in _ENCODERS.items() if keys.get(key) is True))
 
 
-def _inexactness(path: Path) -> tuple[int, int]:
-    type = split_type(path.stem)[1]
-    return inexactness(type) if type else (0, 0)  # said nowhere: as good as any
+__all__ = ["find_mmproj", "modalities"]
