@@ -112,7 +112,7 @@ class Qwen3VLTower(Tower):
 
     def limits(self) -> dict[str, Value]:
         """Return the fewest and most pixels of an image, as the image processor is set."""
-        size = self.processor.get("size", {})
+        size = self.processor.section("size") if "size" in self.processor else self.processor
         found = {
             "vision.image_min_pixels": self.processor.get("min_pixels", size.get("shortest_edge")),
             "vision.image_max_pixels": self.processor.get("max_pixels", size.get("longest_edge")),

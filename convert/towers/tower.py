@@ -21,6 +21,9 @@ from convert.source.tensor import SourceTensor
 CHANNELS = 3
 """Red, green and blue."""
 
+RESCALES = (1 / 255, 0.00392156862745098, 0.003921568859368563)
+"""What libmtmd multiplies bytes by, as published files round it."""
+
 
 class Tower(Architecture):
     """A kind of vision tower with its projector. A subclass has a module of its own.
@@ -92,10 +95,14 @@ class Tower(Architecture):
                 f"config.json: vision_config's hidden_size ({self.width}) must be a multiple of its number "
                 f"of heads ({self.n_heads})"
             )
-        if not self.n_layers:
-            raise CheckpointError("config.json: vision_config says that the tower has no layers")
+        if not 0 < self.n_layers <= len(self.sources):
+            raise CheckpointError(
+                f"config.json: vision_config says that the tower has {self.n_layers} layers; the "
+                f"checkpoint has {len(self.sources)} tensors"
+            )
         self.processor.expect("do_rescale", True)
         self.processor.expect("do_normalize", True)
+        self.processor.expect("rescale_factor", *RESCALES)
 
     def metadata(self) -> dict[str, Value]:
         """Return the settings; keys without the leading ``clip.``."""
@@ -129,6 +136,10 @@ class Tower(Architecture):
         values = self.processor.get(key, list(usual))
         if not isinstance(values, list) or len(values) != CHANNELS or not all(map(_is_number, values)):
             raise CheckpointError(f"preprocessor_config.json: {key} must be 3 numbers, not {values!r:.60}")
+        if key == "image_std" and 0 in values:
+            raise CheckpointError(
+                f"preprocessor_config.json: {key} must be 3 numbers above 0, not {values}"
+            )
         return [float(value) for value in values]
 
     # -- what a tower's table is written with -----------------------------------------------------

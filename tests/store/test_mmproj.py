@@ -96,9 +96,7 @@ def test_a_file_made_of_the_models_has_its_tower(pair: Path, tmp_path: Path) -> 
 
 
 def test_a_tower_alone_is_no_model(pair: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        BadRequestError, match="is the vision tower of a model; add the"
-    ):
+    with pytest.raises(BadRequestError, match="is the vision tower of a model; add the"):
         StoreKeeper(ModelStore(tmp_path)).add(pair.with_name("mmproj-seer-f32.gguf"))
 
 
