@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from convert.gguf.file import read_head
 from tests.parity.browser import Browser, find_chromium
+from tests.random_model import Shape, write_random_model
 from tests.serve.tiny_store import CHECKPOINT, write_tiny_store
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
 from tinker_local.display import scale
@@ -23,16 +25,20 @@ pytestmark = [
 STATUS = "document.getElementById('status').textContent"
 BOX = "document.getElementById('alternatives')"
 CARDS = "[...document.querySelectorAll('.card')]"
+OPTION = "[...document.getElementById('model').options]"
 FOCUS = "document.activeElement"
 OPTIONS: dict[str, Any] = {"n_ctx": 512, "n_threads": 1, "batch_invariant": True}
 
 
 @pytest.fixture(scope="module")
-def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store whose tokens are markup: <hr>0 to <hr>141."""
+def models_dir(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
+    """A store whose tokens are markup: <hr>0 to <hr>141. Me/Talks has SmolLM2's chat template."""
     directory = write_tiny_store(tmp_path_factory.mktemp("store"))
     (model,) = (directory / "Me").iterdir()
     model.write_bytes(model.read_bytes().replace(b"word", b"<hr>"))
+    key = "tokenizer.chat_template"
+    said = {key: str(read_head(model_path).metadata[key])}
+    write_random_model(directory / "Me" / "Talks-F32.gguf", shape=Shape(n_layer=1), said=said)
     return directory
 
 
@@ -351,7 +357,31 @@ def test_the_curl_that_is_copied_asks_what_the_page_asks(page: Browser) -> None:
     click(page, "#close-code")
 
 
-def test_a_chat(page: Browser) -> None:
+def test_a_chat(page: Browser, service: ServiceClient) -> None:
+    """With the model's own template; the beginning of an answer is continued."""
+    fill(page, "model", page.evaluate(f"{OPTION}.find(o => /Talks/.test(o.value)).value"))
+    click(page, "[name=kind][value=chat]")
+    talking = service.create_sampling_client(base_model="Me/Talks")
+    messages = [{"role": "user", "content": "What is <b>red</b>?"}]
+    for begun in ("", "A colour"):
+        if begun:
+            click(page, "#add-message")
+            messages.append({"role": "assistant", "content": begun})
+        for place, message in enumerate(messages):
+            page.evaluate(
+                f"(box => (box.querySelector('select').value = {message['role']!r}, "
+                f"box.querySelector('textarea').value = {message['content']!r}))"
+                f"(document.querySelectorAll('.message')[{place}])"
+            )
+        run(page, "sample", "3 continuations")
+        how = {"add_generation_prompt": not begun, "continue_final_message": bool(begun)}
+        prompt = talking.get_tokenizer().apply_chat_template(messages, **how)
+        assert asked(page)["prompt"] == prompt
+        expected = [shown(talking, tokens) for tokens in drawn(talking, prompt, 3)]
+        assert all(map(alike, texts(page), expected))
+
+
+def test_a_chat_without_a_template_is_refused(page: Browser) -> None:
     click(page, "[name=kind][value=chat]")
     assert page.evaluate("document.getElementById('prompt').offsetParent === null")
     click(page, "#go")
