@@ -23,6 +23,7 @@ STOREYS = (  # from the ground up; what stands in one line imports nothing of it
     "rest_client sampling_client",
     "service_client",
     "batch bench doctor lm_eval serve tuning",
+    "distributed",
     "cli",
 )
 CONVERT_STOREYS = (
@@ -75,7 +76,7 @@ def is_foreign(name: str, package: str, room: str) -> bool:
     first = name.split(".")[0]
     if package == "convert":
         return first == "tinker_local"
-    doors = {"llama_cpp": "llama", "starlette": "serve", "uvicorn": "serve"}
+    doors = {"llama_cpp": "llama", "ray": "distributed", "starlette": "serve", "uvicorn": "serve"}
     return doors.get(first, room) != room
 
 

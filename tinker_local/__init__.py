@@ -7,6 +7,8 @@ The house, from the top. Imports run down only; ``tests/test_layers.py`` holds i
 
     cli              the command tinker-local: parses, calls, prints
 
+    distributed      many machines: files of requests and endpoints on a Ray cluster
+
     batch            files of requests: a JSON line in, a JSON line out
     bench            how fast this machine is, with a model and with bare llama.cpp
     doctor           what this installation is made of, and what is wrong with it

@@ -8,6 +8,7 @@ task.py      an item becomes a request, and the response a line of the output: s
 run.py       ``BatchRun`` keeps a window of requests in flight and writes their answers in order
 output.py    the output file, and how a later run finds where to continue
 settings.py  how an output was made, noted beside it
+fingerprint.py  which model made it
 progress.py  the progress bar
 
 Several runs can share an input:

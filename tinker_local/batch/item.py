@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NoReturn
 
 from tinker_local.batch.lines import LONGEST, Line
@@ -110,10 +110,9 @@ def _check(asked: Mapping[str, Any], known: frozenset[str], written: frozenset[s
     for key in asked:
         if key in written:
             raise BadRequestError(f"the key {key!r} is reserved for the output; rename it")
-        near = difflib.get_close_matches(_plain(key), known, n=1, cutoff=_ALIKE)
-        if near and key not in known:
+        if key not in known and (near := _alike(key, known)):
             raise BadRequestError(
-                f"the key {key!r} looks like a misspelt {near[0]!r}; correct it, or choose another name"
+                f"the key {key!r} looks like a misspelt {near!r}; correct it, or choose another name"
             )
     if len(texts) != 1:
         raise BadRequestError(
@@ -122,8 +121,10 @@ def _check(asked: Mapping[str, Any], known: frozenset[str], written: frozenset[s
     _check_text(texts[0], asked[texts[0]])
 
 
-def _plain(key: str) -> str:
-    return key.casefold().replace("-", "_")
+@lru_cache(maxsize=1024)  # lines have the same keys, and this takes longer than all else
+def _alike(key: str, known: frozenset[str]) -> str | None:
+    plain = key.casefold().replace("-", "_")
+    return next(iter(difflib.get_close_matches(plain, known, n=1, cutoff=_ALIKE)), None)
 
 
 def _check_text(key: str, value: Any) -> None:

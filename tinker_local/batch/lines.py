@@ -37,12 +37,16 @@ class Line:
     is_cut: bool = False
 
 
-def read_lines(source: Source) -> Iterator[Line]:
+def read_lines(source: Source, number: int = 0) -> Iterator[Line]:
     """Yield the lines that are not empty, each before the next read of the source.
 
     A pipe may be slow: a line that has arrived is yielded before more input is waited for.
+
+    Args:
+        source: the input, or its rest behind the end of a line.
+        number: of that line, from 1; 0 at the beginning.
     """
-    number, end, held, is_cut = 0, 0, bytearray(), False
+    end, held, is_cut = 0, bytearray(), False
     while piece := source.read(_PIECE):
         *whole, rest = piece.split(b"\n")
         for part in whole:

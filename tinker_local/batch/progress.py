@@ -4,13 +4,42 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    import rich.progress
 
 _REFRESH = 0.2  # seconds between redraws of the bar
 _PERIOD = 10.0  # seconds between lines
+
+
+class Progress(Protocol):
+    """Is told of each line that was written.
+
+    Attributes:
+        n_lines: lines so far.
+        n_tokens: their tokens, sampled or scored.
+        seconds: time since ``start``.
+    """
+
+    n_lines: int
+    n_tokens: int
+
+    @property
+    def seconds(self) -> float:
+        """Time since ``start``."""
+
+    def start(self, done: int) -> None:
+        """Start the clock; earlier runs did ``done`` bytes of the input."""
+
+    def count(self, done: int, n_tokens: int) -> None:
+        """Count a line that was written; ``done`` bytes of the input are finished."""
+
+    def show(self) -> None:
+        """Show how far it came, if it is time to."""
+
+    def stop(self) -> None:
+        """Show no more."""
 
 
 class BatchProgress:
@@ -84,7 +113,7 @@ class BatchProgress:
         return f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left"
 
 
-def _bar(description: str, n_bytes: int | None) -> Progress:
+def _bar(description: str, n_bytes: int | None) -> rich.progress.Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from tinker_local.batch.item import Item
 from tinker_local.batch.lines import Line
 from tinker_local.batch.output import Output
-from tinker_local.batch.progress import BatchProgress
+from tinker_local.batch.progress import Progress
 from tinker_local.batch.shard import Shard
 from tinker_local.batch.task import Task
 from tinker_local.errors import APIError, BadRequestError
@@ -85,7 +85,7 @@ class BatchRun:
         progress: is told of each line that was written.
     """
 
-    def __init__(self, client: SamplingClient, task: Task, output: Output, progress: BatchProgress) -> None:
+    def __init__(self, client: SamplingClient, task: Task, output: Output, progress: Progress) -> None:
         self._client, self._task, self._output, self._progress = client, task, output, progress
         self._tokenizer = client.get_tokenizer()
         self._events: SimpleQueue[Item | _Pending | _End] = SimpleQueue()

@@ -5,6 +5,7 @@ interruption.py  signals end a command cleanly
 sample.py      ``sample``: continue a prompt
 logprobs.py    ``logprobs``: score a text
 batch.py       ``--input`` and ``--output`` of these two: files of requests
+cluster.py     ``--ray`` of these two: files of requests on a cluster
 merge.py       ``merge``: the outputs of shards become one file
 bench.py       ``bench``: measure speed
 doctor.py      ``doctor``: diagnose the installation

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -13,21 +12,22 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from convert.files.parts import parts_of
 from tinker_local.batch import BatchRun, OutputFile, OutputStream, SampleTask, ScoreTask, Shard, Summary
+from tinker_local.batch.fingerprint import fingerprint
 from tinker_local.batch.lines import Source, read_lines
 from tinker_local.batch.progress import BatchProgress
 from tinker_local.cli.parameters import ChosenModel
 from tinker_local.errors import NotFoundError
-from tinker_local.sampling_client import SamplingClient
+from tinker_local.options import Options
+from tinker_local.weights import Weights
 
-_PANEL = "Many at once"
+PANEL = "Many at once"
 Input = Annotated[
     str | None,
     typer.Option(
         "--input",
         metavar="FILE",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
         help='File of JSON lines, each with "prompt", "messages" or "tokens"; - reads standard input.',
     ),
 ]
@@ -36,28 +36,26 @@ Output = Annotated[
     typer.Option(
         "--output",
         metavar="FILE",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
         help="File for the answers, one JSON line for each line of --input. If an interrupted run left it, "
         "this run continues it. Unset: standard output (-).",
     ),
 ]
 Force = Annotated[
-    bool, typer.Option("--force", rich_help_panel=_PANEL, help="Start --output over if it exists.")
+    bool, typer.Option("--force", rich_help_panel=PANEL, help="Start --output over if it exists.")
 ]
 ShardOption = Annotated[
     str | None,
     typer.Option(
         "--shard",
         metavar="I/N",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
         help="Answer only lines I, I+N, I+2N, ... of --input; I counts from 1. Give each shard an --output "
         "of its own, then join them with merge. sample needs --seed, too.",
     ),
 ]
-
 _NUMERIC_OPTIONS = ("n_ctx", "kv_type", "flash_attn", "logprobs_mode", "batch_invariant")
 """Options that change the numbers; all others change only the speed."""
-_BLOCK, _N_BLOCKS = 1 << 16, 64  # bytes, blocks: what a file's fingerprint covers
 
 
 def check_batch(
@@ -122,7 +120,9 @@ def run_batch(
         if target is None or (target.exists() and not target.is_file()):
             sink = OutputStream(_open_stream(target, stack), seed)
         else:
-            sink = OutputFile(target, _settings(client, model, task, part), seed, force=force)
+            sink = OutputFile(
+                target, run_settings(client.weights, client.options, task, part), seed, force=force
+            )
         stack.callback(sink.close)
         if isinstance(task, SampleTask):
             task.seed = sink.seed
@@ -130,9 +130,9 @@ def run_batch(
         try:
             summary = BatchRun(client, task, sink, progress).run(read_lines(source), part)
         except KeyboardInterrupt:
-            _say_interrupted(sink, progress)
+            say_interrupted(sink, progress)
             raise
-    _report(summary, target if as_json else None)
+    report(summary, target if as_json else None)
     say_failed(summary.n_failed)
 
 
@@ -153,46 +153,32 @@ def _open_stream(path: Path | None, stack: ExitStack) -> BinaryIO:
     return sys.stdout.buffer if path is None else stack.enter_context(path.open("wb"))
 
 
-def _settings(
-    client: SamplingClient, model: ChosenModel, task: SampleTask | ScoreTask, shard: Shard
+def run_settings(
+    weights: Weights, options: Options, task: SampleTask | ScoreTask, shard: Shard
 ) -> dict[str, Any]:
     """Return all that the answers depend on, apart from the input and the seed."""
-    weights, options = client.weights, client.options.model_dump(mode="json")
-    adapter = {"adapter": _fingerprint(weights.adapter_path)} if weights.adapter_path else {}
+    values = options.model_dump(mode="json")
+    adapter = {"adapter": fingerprint(weights.adapter_path)} if weights.adapter_path else {}
     part = {"shard": str(shard)} if shard.count > 1 else {}
     return {
         **task.settings,
         **part,
-        "model": _fingerprint(weights.path),
+        "model": fingerprint(weights.path),
         **adapter,
-        "lora_scale": model.lora_scale,
-        **{name: options[name] for name in _NUMERIC_OPTIONS},
+        "lora_scale": weights.lora_scale,
+        **{name: values[name] for name in _NUMERIC_OPTIONS},
     }
 
 
-def _fingerprint(path: Path) -> str:
-    """Return the file's name and a BLAKE2b hash of its size and of 64 blocks spread over it.
-
-    A model in several parts is hashed over all of them. Hashing whole files would take too long.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts_of(path):
-        size = part.stat().st_size
-        digest.update(size.to_bytes(8))
-        with part.open("rb", buffering=0) as file:
-            for number in range(_N_BLOCKS):
-                file.seek(max(0, size - _BLOCK) * number // (_N_BLOCKS - 1))
-                digest.update(file.read(_BLOCK))
-    return f"{path.name} {digest.hexdigest()}"
-
-
-def _say_interrupted(sink: OutputStream | OutputFile, progress: BatchProgress) -> None:
+def say_interrupted(sink: OutputStream | OutputFile, progress: BatchProgress) -> None:
+    """Say how far a run came, and how to continue it."""
     n_lines = sink.n_done + progress.n_lines
     remedy = "; run the same command again to continue" if isinstance(sink, OutputFile) else ""
     typer.echo(f"{n_lines:,} lines are written{remedy}", err=True)
 
 
-def _report(summary: Summary, target: Path | None) -> None:
+def report(summary: Summary, target: Path | None) -> None:
+    """Print what a run did; with the ``target`` of its answers, also as one JSON object."""
     rate = summary.n_tokens / max(summary.seconds, 1e-3)
     before = f" ({summary.n_before:,} by earlier runs)" if summary.n_before else ""
     typer.echo(

@@ -11,6 +11,7 @@ import typer
 
 from tinker_local.batch import ScoreTask
 from tinker_local.cli.batch import Force, Input, Output, ShardOption, check_batch, run_batch
+from tinker_local.cli.cluster import Cluster, Ray, RayCpus, RayGpus, run_on_cluster
 from tinker_local.cli.parameters import ChosenModel, runs_a_model
 from tinker_local.display import ScoredText, ScoredToken, TextComparison, write_page
 from tinker_local.display.page import check_place
@@ -77,6 +78,9 @@ def logprobs(
     output: Output = None,
     force: Force = False,
     shard: ShardOption = None,
+    ray: Ray = None,
+    ray_cpus: RayCpus = None,
+    ray_gpus: RayGpus = 0,
 ) -> None:
     """Show the log-probability of each token of a text, their sum and perplexity; or score a file of texts.
 
@@ -87,12 +91,17 @@ def logprobs(
     tinker-local logprobs --input texts.jsonl --output scores.jsonl --top-k 3
     """
     check_batch(file if text is None else text, input, output, force, shard, "a text or --file")
+    cluster = Cluster.given(ray, ray_cpus, ray_gpus, input, shard)
     if input is not None:
         if html or compare or compare_adapter:
             raise typer.BadParameter(
                 "--html, --compare and --compare-adapter work on one text; leave out --input"
             )
-        run_batch(model, ScoreTask(top_k or 0), input, output, force=force, shard=shard, as_json=as_json)
+        task = ScoreTask(top_k or 0)
+        if cluster:
+            run_on_cluster(cluster, model, task, input, output, force=force, as_json=as_json)
+        else:
+            run_batch(model, task, input, output, force=force, shard=shard, as_json=as_json)
         return
     from tinker_local.display.terminal import colour_console, show, theme_of_terminal
 

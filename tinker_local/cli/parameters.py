@@ -16,6 +16,7 @@ from tinker_local.sampling_client import SamplingClient
 from tinker_local.service_client import ServiceClient
 from tinker_local.store.inventory import Holding, inventory
 from tinker_local.store.model_store import ModelStore
+from tinker_local.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,21 @@ class ChosenModel:
         Raises:
             NotFoundError, BadRequestError: a file is missing or cannot be used.
         """
-        base = self.base if self.adapter else self.name
         service = ServiceClient(**self.options)
-        return service.create_sampling_client(self.adapter, base, lora_scale=self.lora_scale)
+        return service.create_sampling_client(self.adapter, self._base, lora_scale=self.lora_scale)
+
+    def find(self) -> Weights:
+        """Return the files that ``open`` would open.
+
+        Raises:
+            NotFoundError, BadRequestError: a file is missing or cannot be used.
+        """
+        store = ModelStore(Options.resolve(self.options).models_dir)
+        return Weights.find(store, self.adapter, self._base, self.lora_scale)
+
+    @property
+    def _base(self) -> str | None:
+        return self.base if self.adapter else self.name
 
 
 def runs_a_model(command: Callable[..., None]) -> Callable[..., None]:

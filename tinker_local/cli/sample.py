@@ -12,6 +12,7 @@ import typer
 
 from tinker_local.batch import SampleTask
 from tinker_local.cli.batch import Force, Input, Output, ShardOption, check_batch, run_batch
+from tinker_local.cli.cluster import Cluster, Ray, RayCpus, RayGpus, run_on_cluster
 from tinker_local.cli.parameters import ChosenModel, runs_a_model
 from tinker_local.continued import Continued
 from tinker_local.display.visible import quoted, text_of_bytes
@@ -70,6 +71,9 @@ def sample(
     output: Output = None,
     force: Force = False,
     shard: ShardOption = None,
+    ray: Ray = None,
+    ray_cpus: RayCpus = None,
+    ray_gpus: RayGpus = 0,
 ) -> None:
     """Continue a prompt, or each prompt of a file. On a terminal the text appears as it is generated.
 
@@ -78,6 +82,7 @@ def sample(
     tinker-local sample "What is a monad?" --chat
     tinker-local sample --input prompts.jsonl --output out.jsonl --seed 1
     tinker-local sample --input prompts.jsonl --output out.3.jsonl --seed 1 --shard 3/16
+    tinker-local sample --input prompts.jsonl --output out.jsonl --seed 1 --ray auto
 
     \b
     A line of --input:  {"prompt": "Once upon"}
@@ -88,6 +93,7 @@ def sample(
                          "seed": 3, "num_samples": 2, "stop": ["."]}
     """
     check_batch(prompt, input, output, force, shard, "a prompt")
+    cluster = Cluster.given(ray, ray_cpus, ray_gpus, input, shard)
     if prompt is None and input is None:
         raise typer.BadParameter("there is no prompt; give one, or a file of prompts with --input")
     params = SamplingParams(
@@ -105,7 +111,10 @@ def sample(
     )
     if input is not None:
         task = SampleTask(params.model_copy(update={"seed": None}), num_samples, chat)
-        run_batch(model, task, input, output, seed=seed, force=force, shard=shard, as_json=as_json)
+        if cluster:
+            run_on_cluster(cluster, model, task, input, output, seed=seed, force=force, as_json=as_json)
+        else:
+            run_batch(model, task, input, output, seed=seed, force=force, shard=shard, as_json=as_json)
         return
     assert prompt is not None
     client = model.open()

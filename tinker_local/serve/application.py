@@ -35,6 +35,7 @@ def app(
     access: Access | None = None,
     limits: Limits | None = None,
     logs_prompts: bool = False,
+    stateless: bool = False,
 ) -> Starlette:
     """Return an ASGI application that serves the models of a ServiceClient; see ``tinker-local serve``.
 
@@ -44,6 +45,8 @@ def app(
         access: who may ask. By default only this machine, without a key.
         limits: on bodies, requests at a time and slow clients.
         logs_prompts: let the log ``tinker_local.serve`` have prompts.
+        stateless: leave out Tinker's protocol, whose futures are in this process: for one of several
+            replicas, which share the requests out.
 
     Raises:
         NotFoundError, BadRequestError: one of ``models`` is not here.
@@ -56,7 +59,7 @@ def app(
         routes=[
             *metrics.routes(counters),
             *page.routes(),
-            *tinker_api.routes(),
+            *([] if stateless else tinker_api.routes()),
             *openai_api.routes(),
         ],
         middleware=[guard],

@@ -1,0 +1,199 @@
+"""A real Ray: files of requests on actors that die, and the endpoints on replicas."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.network_guard.sitecustomize import LOG
+from tests.random_model import Shape, write_random_model
+from tinker_local import ModelInput, SamplingParams, ServiceClient
+from tinker_local.batch import BatchRun, OutputFile, SampleTask
+from tinker_local.batch.lines import read_lines
+from tinker_local.batch.progress import BatchProgress
+from tinker_local.distributed import Answers, ClusterJob, run_job
+from tinker_local.distributed.cluster import serve_pieces
+from tinker_local.distributed.input import open_input
+from tinker_local.distributed.model_files import ModelFiles
+from tinker_local.distributed.parquet import write_parquet
+from tinker_local.weights import Weights
+
+ray = pytest.importorskip("ray")
+
+pytestmark = pytest.mark.parity
+N_LINES = 1000
+OPTIONS = {"n_ctx": 512, "batch_invariant": True}
+SETTINGS = {
+    "usage_stats_enabled": "0",
+    "enable_metrics_collection": "0",
+    "raylet_start_wait_time_s": "120",
+    "SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
+    "SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "120",
+}
+"""Patience, for machines that are busy."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_model(tmp_path_factory.mktemp("models") / "tiny.gguf", shape=Shape(n_layer=1))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Ray on this machine. Its daemons look for the machine's names, which the guard would refuse."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(LOG, raising=False)
+        for name, value in SETTINGS.items():
+            patch.setenv(f"RAY_{name}", value)
+        ray.init(
+            "local",
+            num_cpus=2,
+            object_store_memory=100 << 20,
+            include_dashboard=False,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+        )
+        yield ray
+        ray.shutdown()
+
+
+class Progress(BatchProgress):
+    """Kills an actor after some lines, and interrupts the job after some more."""
+
+    def __init__(self, kill_at: int, interrupt_at: int) -> None:
+        super().__init__("", None)
+        self.kill_at, self.interrupt_at, self.killed = kill_at, interrupt_at, 0
+
+    def show(self) -> None:
+        if not self.killed and self.n_lines >= self.kill_at:
+            self.killed = kill_actor()
+        if self.n_lines >= self.interrupt_at:
+            raise KeyboardInterrupt
+
+
+def kill_actor() -> int:
+    """Kill a process that answers lines; return its id."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if title.startswith(b"ray::MapWorker(MapBatches(LineAnswers))"):
+            os.kill(int(process.name), signal.SIGKILL)
+            return int(process.name)
+    return 0
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_a_job_whose_actors_and_driver_die(cluster: Any, model: Path, tmp_path: Path) -> None:
+    given, whole = tmp_path / "in.jsonl", tmp_path / "whole"
+    items = [{"prompt": f"{i % 10}: ab", "id": i} for i in range(N_LINES)]
+    items[7] = {"prompt": "2026-11-28", "temperature": -1}
+    given.write_text("".join(json.dumps(item) + "\n" for item in items))
+    task = SampleTask(SamplingParams(max_tokens=6), seed=1)
+    client = ServiceClient(**OPTIONS, n_threads=1).create_sampling_client(base_model=str(model))
+    alone = OutputFile(whole, {}, 1)
+    with given.open("rb", buffering=0) as source:
+        BatchRun(client, task, alone, BatchProgress("", None)).run(read_lines(source))
+    alone.close()
+    job = ClusterJob(open_input(str(given)), task, Weights(model), OPTIONS, num_cpus=1)
+    out = tmp_path / "out"
+    for progress in (Progress(1, 600), Progress(10**9, 10**9)):
+        sink = OutputFile(out, {}, 1)
+        try:
+            summary = run_job(job, sink, progress)
+        except KeyboardInterrupt:
+            assert progress.killed
+            n_first = progress.n_lines
+        sink.close()
+    assert out.read_bytes() == whole.read_bytes()
+    assert (summary.n_lines, summary.n_before, summary.n_failed) == (N_LINES, n_first, 1)
+    assert not (tmp_path / ".out.ahead").exists()
+    again = run_job(job, sink := OutputFile(out, {}, 1), BatchProgress("", None))
+    sink.close()
+    assert (again.n_before, again.n_lines, again.n_failed) == (N_LINES, N_LINES, 1)
+    write_parquet(out, tmp_path / "out.parquet")
+    from pyarrow import parquet
+
+    rows = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [{k: v for k, v in row.items() if v is not None} for row in rows if row["line"] != 8] == [
+        json.loads(line) for line in out.read_text().splitlines() if not line.startswith('{"line": 8,')
+    ]
+
+
+def test_rows_of_a_dataset(cluster: Any, model: Path) -> None:
+    task = SampleTask(SamplingParams(max_tokens=3), seed=1)
+    rows = [{"prompt": "ab" * (i % 3), "line": i} for i in range(1, 7)]
+    dataset = ray.data.from_items(rows, override_num_blocks=1).map_batches(
+        Answers,
+        fn_constructor_args=(task, str(model)),
+        fn_constructor_kwargs={**OPTIONS, "n_threads": 1},
+        batch_size=4,
+        num_cpus=1,
+        compute=ray.data.ActorPoolStrategy(size=1),
+    )
+    answers = Answers(task, str(model), **OPTIONS, n_threads=1)
+    for row in dataset.take_all():
+        alone = answers({name: [row[name]] for name in ("prompt", "line")})
+        assert row["error"] == alone["error"][0]
+        if row["prompt"]:
+            assert row["sequences"][0]["tokens"] == alone["sequences"][0][0]["tokens"]
+            assert row["sequences"][0]["logprobs"] == alone["sequences"][0][0]["logprobs"]
+
+
+def test_files_from_the_driver(cluster: Any, model: Path, tmp_path: Path) -> None:
+    """A task that cannot see the driver's file gets it through the cluster."""
+    files = ModelFiles.of(Weights(model))
+    (file,) = files.model
+    pieces = serve_pieces(ray, files.files)
+    elsewhere = replace(files, model=(replace(file, path=Path("/not/here/tiny.gguf")),))
+
+    def fetch(home: str) -> str:
+        os.environ["TINKER_LOCAL_MODELS_DIR"] = home
+        return str(elsewhere.at_hand(pieces).path)
+
+    found = Path(ray.get(ray.remote(fetch).remote(str(tmp_path / "node"))))
+    assert found.is_relative_to(tmp_path / "node")
+    assert found.read_bytes() == model.read_bytes()
+
+
+def test_replicas(cluster: Any, model: Path) -> None:
+    """Two replicas give a client's answers; Tinker's protocol, whose state is in one process, is absent."""
+    pytest.importorskip("fastapi")
+    from ray import serve
+
+    from tinker_local.distributed.deployment import deployment
+
+    serve.start(http_options={"host": "127.0.0.1", "port": 8765})
+    serve.run(
+        deployment([str(model)], num_replicas=2, num_cpus=1, **OPTIONS), name="tiny", route_prefix="/"
+    )
+    body = {"model": "tiny", "prompt": "ab", "max_tokens": 3, "seed": 1, "logprobs": 1}
+    first, second = (post("/v1/completions", body, f"s{i}") for i in range(2))
+    assert first["choices"] == second["choices"]
+    client = ServiceClient(**OPTIONS, n_threads=1).create_sampling_client(base_model=str(model))
+    prompt = ModelInput.from_ints(client.get_tokenizer().encode("ab"))
+    alone = client.sample(prompt, 1, SamplingParams(max_tokens=3, seed=1)).result().sequences[0]
+    assert first["choices"][0]["logprobs"]["token_logprobs"] == alone.logprobs
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        post("/api/v1/create_session", {"tags": [], "type": "create_session"}, "s0")
+    serve.shutdown()
+
+
+def post(path: str, body: object, session: str) -> Any:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:8765{path}",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json", "X-Session-ID": session},
+    )
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return json.load(answer)
