@@ -179,7 +179,7 @@ def _answers(ray: Any, job: ClusterJob, windows: Sequence[Window]) -> Iterator[t
         fn_kwargs={"source": job.source},
         batch_size=1,
         num_cpus=0,
-        compute=ray.data.TaskPoolStrategy(min(_READERS, len(wanted))),
+        **_readers(ray, min(_READERS, len(wanted))),
         **(on_this_node(ray) if job.source.is_local else {}),
     )
     dataset = dataset.map_batches(
@@ -221,6 +221,12 @@ def _configure(ray: Any, block: int) -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def _readers(ray: Any, count: int) -> dict[str, Any]:
+    """Return the arguments of ``map_batches`` for so many tasks at a time; old versions have another name."""
+    strategy = getattr(ray.data, "TaskPoolStrategy", None)
+    return {"compute": strategy(count)} if strategy else {"concurrency": count}
 
 
 def _pool(ray: Any, size: ActorSize) -> Any:
