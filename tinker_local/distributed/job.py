@@ -224,7 +224,7 @@ def _configure(ray: Any, block: int) -> None:
 
 
 def _readers(ray: Any, count: int) -> dict[str, Any]:
-    """Return the arguments of ``map_batches`` for so many tasks at a time; old versions have another name."""
+    """Return the arguments of ``map_batches`` for so many tasks at a time; Ray 2.47 has another name."""
     strategy = getattr(ray.data, "TaskPoolStrategy", None)
     return {"compute": strategy(count)} if strategy else {"concurrency": count}
 
