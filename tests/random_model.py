@@ -4,7 +4,7 @@ llama   plain attention
 gemma3  sliding-window attention in five of six layers
 mamba   recurrent
 jamba   hybrid: recurrent and attention layers in turn
-qwen3moe  plain attention and a mixture of experts, of which two of four serve each token
+qwen3moe  plain attention and a mixture of experts, of which some serve each token
 qwen3vl  plain attention that turns by time, row and column, for images; see random_tower.py
 """
 
@@ -27,7 +27,6 @@ ARCHITECTURES: tuple[Architecture, ...] = ("llama", "gemma3", "mamba", "jamba")
 """One for each kind of memory."""
 
 SLIDING_WINDOW = 32
-N_EXPERTS, N_USED = 4, 2
 N_DEEPSTACK = 1  # layers to which images add
 SECTIONS = [3, 3, 2, 0]  # numbers of a head that turn by time, row and column
 STATE, CONVOLUTION, TIME_RANK = 16, 4, 8  # of the recurrent layers
@@ -42,6 +41,8 @@ class Shape:
     n_head_kv: int = 2
     n_ff: int = 128
     n_ctx: int = 2048
+    n_experts: int = 4
+    n_used: int = 2
 
 
 def write_random_model(
@@ -101,8 +102,8 @@ class _Tensors:
         data: NDArray[np.generic] = gguf.quants.quantize(weights, self._kind)
         self._writer.add_tensor(f"{name}.weight", data, raw_dtype=self._kind)
 
-    def experts(self, name: str, rows: int, columns: int) -> None:
-        weights = self.random(N_EXPERTS, rows, columns) * np.float32(columns**-0.5)
+    def experts(self, name: str, n: int, rows: int, columns: int) -> None:
+        weights = self.random(n, rows, columns) * np.float32(columns**-0.5)
         data: NDArray[np.generic] = gguf.quants.quantize(weights, self._kind)
         self._writer.add_tensor(f"{name}.weight", data, raw_dtype=self._kind)
 
@@ -143,8 +144,8 @@ def _add_hyperparameters(writer: gguf.GGUFWriter, architecture: Architecture, sh
         writer.add_rope_dimension_sections(SECTIONS)
         writer.add_uint32("qwen3vl.n_deepstack_layers", N_DEEPSTACK)
     if architecture == "qwen3moe":
-        writer.add_expert_count(N_EXPERTS)
-        writer.add_expert_used_count(N_USED)
+        writer.add_expert_count(shape.n_experts)
+        writer.add_expert_used_count(shape.n_used)
         writer.add_expert_feed_forward_length(shape.n_ff)
     if architecture in ("mamba", "jamba"):
         writer.add_ssm_conv_kernel(CONVOLUTION)
@@ -169,11 +170,12 @@ def _add_layer(tensors: _Tensors, architecture: Architecture, shape: Shape, laye
     if architecture != "mamba":
         tensors.ones(f"{block}.ffn_norm", shape.n_embd)
     if architecture == "qwen3moe":
-        router = tensors.random(N_EXPERTS, shape.n_embd) * np.float32(shape.n_embd**-0.5)
+        n = shape.n_experts
+        router = tensors.random(n, shape.n_embd) * np.float32(shape.n_embd**-0.5)
         tensors.float32(f"{block}.ffn_gate_inp.weight", router)
-        tensors.experts(f"{block}.ffn_gate_exps", shape.n_ff, shape.n_embd)
-        tensors.experts(f"{block}.ffn_up_exps", shape.n_ff, shape.n_embd)
-        tensors.experts(f"{block}.ffn_down_exps", shape.n_embd, shape.n_ff)
+        tensors.experts(f"{block}.ffn_gate_exps", n, shape.n_ff, shape.n_embd)
+        tensors.experts(f"{block}.ffn_up_exps", n, shape.n_ff, shape.n_embd)
+        tensors.experts(f"{block}.ffn_down_exps", n, shape.n_embd, shape.n_ff)
     elif architecture != "mamba":
         tensors.matrix(f"{block}.ffn_gate", shape.n_ff, shape.n_embd)
         tensors.matrix(f"{block}.ffn_up", shape.n_ff, shape.n_embd)

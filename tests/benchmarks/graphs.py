@@ -1,6 +1,7 @@
 """llama.cpp's graphs with our kernels in them against llama.cpp alone: scoring, and decoding.
 
-    python -m tests.benchmarks.graphs [--type q4_0] [--ours attention|all] [--rounds N] [--threads N]
+    python -m tests.benchmarks.graphs [--type q4_0] [--random 8b|moe] [--ours attention|all]
+                                      [--rounds N] [--threads N]
 
 Two bare loops take turns on one file: ``llama_decode`` on prepared batches, with all sequences in one
 cache. llama.cpp has repacked weights. Ours is attention alone, or attention and products.
@@ -18,7 +19,7 @@ from time import perf_counter
 
 import numpy as np
 
-from tests.benchmarks.requantized import command_line, default_model
+from tests.benchmarks.requantized import chosen_model, command_line
 from tests.benchmarks.timing import alternate
 from tinker_local.llama.backend import start_backend
 from tinker_local.llama.context import Context
@@ -136,13 +137,13 @@ CASES: dict[str, Scoring | Decoding] = {
 
 def main() -> None:
     """Print the table."""
-    parser = command_line(__doc__)
+    parser = command_line(__doc__, takes_random=True)
     parser.add_argument("--ours", choices=["attention", "all"], default="all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     start_backend()
-    path, own_products = default_model(given.type), given.ours == "all"
+    path, own_products = chosen_model(given), given.ours == "all"
     theirs = ContextPlan(
         n_ctx=8192,
         n_sequences=N_SEQUENCES,

@@ -1,15 +1,17 @@
 """Seconds from the start of a Python process to the first sampled token: our client and the bare loop.
 
-    python -m tests.benchmarks.startup [--rounds N] [--profile]
+    python -m tests.benchmarks.startup [--type q4_0] [--random 8b|moe] [--rounds N] [--profile]
 
 Each time is that of a fresh process with a warm disk cache: import, load the model, make a context of 8,192
 cells, evaluate a prompt of 16 tokens, take the most probable token. The bare loop imports only
-``llama_cpp`` and numpy. The imports alone are timed too. ``--profile`` prints the time of each part in one
+``llama_cpp`` and numpy. The imports alone are timed too. Memory is what is resident after the token, as a
+multiple of the file. ``--profile`` prints the time of each part in one
 process, and the slowest imports.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
 import subprocess
@@ -17,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.benchmarks.requantized import command_line, default_model
+from tests.benchmarks.requantized import chosen_model, command_line
 from tests.benchmarks.timing import alternate
 from tinker_local.llama.machine import default_threads
 
@@ -77,6 +79,9 @@ LAST_WORDS = """
 print("token", token, flush=True)
 mark("print")
 """
+MEMORY = """
+print(open("/proc/self/statm").read().split()[1])
+"""
 IMPORT_OURS, IMPORT_BARE = "import tinker_local", "import llama_cpp, numpy"
 
 
@@ -90,6 +95,12 @@ def seconds_to_import(code: str) -> float:
     start = time.perf_counter()
     run(code)
     return time.perf_counter() - start
+
+
+def memory_over_file(code: str, path: Path) -> float:
+    """Return what is resident after the first token, over the size of the file (Linux)."""
+    pages = int(run(code + MEMORY, str(path)))
+    return pages * os.sysconf("SC_PAGE_SIZE") / path.stat().st_size
 
 
 def seconds_to_token(code: str, path: Path) -> float:
@@ -122,6 +133,8 @@ def measure(path: Path, rounds: int) -> None:
     print(f"{'process that imports only':40s} {imports.ours:8.3f} {imports.other:8.3f} {extra:8.3f}")
     print(f"{'the import (less an empty process)':40s} {imports.ours - nothing:8.3f}", end="")
     print(f" {imports.other - nothing:8.3f} {'':8s}    0.4")
+    ours, bare = (memory_over_file(code, path) for code in (OURS, BARE))
+    print(f"{'memory / file':40s} {ours:8.2f} {bare:8.2f}")
 
 
 def profile(path: Path) -> None:
@@ -143,11 +156,11 @@ def profile(path: Path) -> None:
 
 
 def main() -> None:
-    parser = command_line(__doc__)
+    parser = command_line(__doc__, takes_random=True)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
-    path = default_model(arguments.type)
+    path = chosen_model(arguments)
     measure(path, arguments.rounds)
     if arguments.profile:
         profile(path)
