@@ -19,17 +19,17 @@ static inline int lowest_bit(unsigned a) {
 }
 
 #if defined(_M_X64)
-// Leaf 1 says FMA (bit 12) and OSXSAVE (27), leaf 7 AVX2 (5), AVX-512F (16) and AVX-512BW (30); the system must
-// also keep the registers, which XCR0 says.
-static inline bool has(int bit_of_leaf_7, unsigned long long registers) {
+// Leaf 1 says FMA (bit 12) and OSXSAVE (27), leaf 7 AVX2 (5), AVX-512F (16), AVX-512BW (30) and in its third
+// register AVX-512 VNNI (11); the system must also keep the registers, which XCR0 says.
+static inline bool has(int bit_of_leaf_7, unsigned long long registers, int of = 1) {
   int leaf1[4], leaf7[4];
   __cpuidex(leaf1, 1, 0);
   __cpuidex(leaf7, 7, 0);
   const bool usable = (leaf1[2] >> 12 & 1) && (leaf1[2] >> 27 & 1);
-  return usable && (_xgetbv(0) & registers) == registers && (leaf7[1] >> bit_of_leaf_7 & 1);
+  return usable && (_xgetbv(0) & registers) == registers && (leaf7[of] >> bit_of_leaf_7 & 1);
 }
 static inline bool has_avx2() { return has(5, 0x06); }
-static inline bool has_avx512() { return has(16, 0xE6) && has(30, 0xE6); }
+static inline bool has_avx512() { return has(16, 0xE6) && has(30, 0xE6) && has(11, 0xE6, 2); }
 #endif
 
 #else
@@ -40,7 +40,10 @@ static inline int lowest_bit(unsigned a) { return __builtin_ctz(a); }
 static inline bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
-static inline bool has_avx512() { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw"); }
+static inline bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vnni");
+}
 #endif
 
 #endif

@@ -1,4 +1,4 @@
-// AVX-512: sixteen lanes in one register.
+// AVX-512: sixteen lanes in one register. Processors without VNNI, the first ones, take the path of AVX2.
 #include "simd_path.hpp"
 #include "cpu.hpp"
 
@@ -78,7 +78,7 @@ struct Ints {
 inline Ints no_ints() { return {_mm512_setzero_si512()}; }
 inline Ints load_pairs(const float* p) { return {_mm512_castps_si512(_mm512_loadu_ps(p))}; }
 inline Ints pair(const int16_t* p) { return {_mm512_set1_epi32(pair_at(p))}; }
-inline Ints add_products(Ints a, Ints b, Ints c) { return {_mm512_add_epi32(a.v, _mm512_madd_epi16(b.v, c.v))}; }
+inline Ints add_products(Ints a, Ints b, Ints c) { return {_mm512_dpwssd_epi32(a.v, b.v, c.v)}; }
 inline Strip to_floats(Ints a, int less) { return _mm512_cvtepi32_ps(_mm512_sub_epi32(a.v, _mm512_set1_epi32(less))); }
 
 constexpr int kTileRows = 6, kTileStrips = 3;  // of packed weights; as many as registers hold
