@@ -4,9 +4,11 @@ page.py          the routes
 index.html       the form, the panel of what runs, templates
 page.css         layout; the colours of tokens are those of ``tinker_local.display``
 page.js          reads the form, begins what is asked
+prompt.js        a text or a conversation -> the prompt's token ids
 server.js        requests, and streams of server-sent events
 vocabulary.js    token ids -> what is shown of them
 text.js          tokens in colour, reached by mouse and keyboard
+inflow.js        tokens on their way from a stream to their cards
 alternatives.js  the box with a token's alternatives
 cards.js         one continuation or scored text each, and the numbers above it
 code.js          the same request in Python and for curl

@@ -2,6 +2,8 @@
 
 import { Card, clear } from "/page/cards.js";
 import { curl, python, showCode } from "/page/code.js";
+import { Inflow } from "/page/inflow.js";
+import { addMessage, messages, promptOf } from "/page/prompt.js";
 import { watch } from "/page/running.js";
 import { get, post, setKey, stream } from "/page/server.js";
 import { idsOf, legend, tokensOf } from "/page/text.js";
@@ -24,13 +26,6 @@ function chosen(model, adapter) {
   return { ...picked, name: named(picked.model, picked.adapter) };
 }
 
-function messages() {
-  return [...document.querySelectorAll(".message")].map((message) => ({
-    role: message.querySelector("select").value,
-    content: message.querySelector("textarea").value,
-  }));
-}
-
 function request() {
   const number = (name) => Number(field(name).value);
   return {
@@ -50,13 +45,6 @@ function request() {
   };
 }
 
-async function promptOf({ kind, text, messages }, model, signal) {
-  if (kind === "plain") return (await post("/tokenize", { model, prompt: text }, signal)).tokens;
-  const isOpen = messages.at(-1)?.role === "assistant";
-  const how = isOpen ? { add_generation_prompt: false, continue_final_message: true } : { add_generation_prompt: true };
-  return (await post("/tokenize", { model, messages, ...how }, signal)).tokens;
-}
-
 function bodyOf({ task, n, k, maxTokens, temperature, topP, topK, seed }, model, prompt) {
   const body = { model, prompt, logprobs: k, return_tokens_as_token_ids: true };
   if (task !== "sample") return { ...body, max_tokens: 0, echo: true };
@@ -65,28 +53,6 @@ function bodyOf({ task, n, k, maxTokens, temperature, topP, topK, seed }, model,
 }
 
 // -- what is asked -------------------------------------------------------------------------------
-
-// Take tokens as they come; show them once their texts are known, many at a time.
-class Inflow {
-  constructor(vocabulary) {
-    this.vocabulary = vocabulary;
-    this.waiting = [];
-  }
-
-  add(card, tokens) {
-    this.waiting.push([card, tokens]);
-    this.flowing ??= this.#flow();
-  }
-
-  async #flow() {
-    while (this.waiting.length) {
-      const taken = this.waiting.splice(0);
-      await this.vocabulary.learn(taken.flatMap(([, tokens]) => idsOf(tokens)));
-      for (const [card, tokens] of taken) tokens.forEach((token) => card.append(token));
-    }
-    this.flowing = undefined;
-  }
-}
 
 async function draw(asked, prompt, cards, signal) {
   const inflow = new Inflow(cards[0].vocabulary);
@@ -292,19 +258,6 @@ async function listModels() {
   }
   fillAdapters();
   if (!field("model").options.length) complain("there is no model here yet; see tinker-local models");
-}
-
-function addMessage(role = "user", content = "") {
-  const fragment = document.getElementById("message").content.cloneNode(true);
-  const message = fragment.querySelector(".message");
-  message.querySelector("select").value = role;
-  message.querySelector("textarea").value = content;
-  message.querySelector(".remove").addEventListener("click", () => {
-    message.remove();
-    document.getElementById("add-message").focus();
-  });
-  document.getElementById("messages").append(fragment);
-  return message;
 }
 
 function arrange() {
