@@ -10,7 +10,7 @@ qwen3vl  plain attention that turns by time, row and column, for images; see ran
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -57,16 +57,18 @@ def write_random_model(
     said: Mapping[str, str] | None = None,
     named: Mapping[str, int] = MappingProxyType({"bos": 256, "eos": 256}),
     adds_bos: bool = False,
+    special: Sequence[str] = (),
 ) -> Path:
     """Write a model with a byte-level vocabulary; its embeddings are its output matrix where ``tied``.
 
     ``added`` holds what is added to the random weights, under their names: a merged adapter's part;
-    ``said`` is more of its metadata. ``named`` has the ids of the special tokens that the file names.
+    ``said`` is more of its metadata. ``named`` has the ids of the special tokens that the file names;
+    ``special`` are the last tokens of the vocabulary.
     """
     shape = shape or Shape()
     writer = gguf.GGUFWriter(path, architecture)
     _add_hyperparameters(writer, architecture, shape)
-    add_vocabulary(writer, shape.n_vocab)
+    add_vocabulary(writer, shape.n_vocab, special)
     for name, token_id in named.items():
         writer.add_uint32(f"tokenizer.ggml.{name}_token_id", token_id)
     writer.add_add_bos_token(adds_bos)
@@ -207,7 +209,7 @@ def _add_recurrence(tensors: _Tensors, block: str, shape: Shape, *, normed: bool
         tensors.ones(f"{block}.ssm_c_norm", STATE)
 
 
-def add_vocabulary(writer: gguf.GGUFWriter, n_vocab: int) -> None:
+def add_vocabulary(writer: gguf.GGUFWriter, n_vocab: int, special: Sequence[str] = ()) -> None:
     """The 256 bytes as GPT-2 writes them, an end-of-text token, a merge, and words nothing encodes to."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -215,6 +217,9 @@ def add_vocabulary(writer: gguf.GGUFWriter, n_vocab: int) -> None:
     tokens = [*characters, "<|endoftext|>", "ab", *(f"word{i}" for i in range(n_vocab - 258))]
     kinds = [gguf.TokenType.NORMAL] * n_vocab
     kinds[256] = gguf.TokenType.CONTROL
+    if special:
+        tokens[-len(special) :] = special
+        kinds[-len(special) :] = [gguf.TokenType.CONTROL] * len(special)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)

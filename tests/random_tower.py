@@ -21,6 +21,20 @@ from tests.random_model import N_DEEPSTACK, Shape, write_random_model
 
 Kind = Literal["qwen3vl", "gemma3"]
 WIDTH, INNER, N_LAYERS, N_TEXT = 32, 48, 2, Shape().n_embd
+SPECIAL: Mapping[Kind, tuple[str, ...]] = {
+    "qwen3vl": ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>"),
+    "gemma3": ("<start_of_image>", "<end_of_image>"),
+}
+"""The last tokens of the vocabulary."""
+_IN_TEMPLATE: Mapping[Kind, str] = {
+    "qwen3vl": "<|vision_start|><|image_pad|><|vision_end|>",
+    "gemma3": "<start_of_image>",
+}
+_TEMPLATE = (
+    "{% for m in messages %}[{{ m.role }}]{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for part in m.content %}{{ 'IMAGE' if part.type == 'image' else part.text }}{% endfor %}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+)
 _SIDES: Mapping[Kind, tuple[int, int]] = {
     "qwen3vl": (128, 16),
     "gemma3": (128, 8),
@@ -38,7 +52,13 @@ def require_libmtmd() -> None:
 def write_random_pair(directory: Path, kind: Kind, *, n_layer: int = 3) -> Path:
     """Write a text model and its tower; return the model's path."""
     require_libmtmd()
-    path = write_random_model(directory / f"{kind}.gguf", kind, Shape(n_layer=n_layer))
+    path = write_random_model(
+        directory / f"{kind}.gguf",
+        kind,
+        Shape(n_layer=n_layer),
+        said={"tokenizer.chat_template": _TEMPLATE.replace("IMAGE", _IN_TEMPLATE[kind])},
+        special=SPECIAL[kind],
+    )
     write_random_tower(directory / f"mmproj-{kind}.gguf", kind)
     return path
 

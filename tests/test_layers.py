@@ -18,7 +18,7 @@ STOREYS = (  # from the ground up; what stands in one line imports nothing of it
     "chat futures llama store types",
     "encoding",
     "engine tokenizer",
-    "checks continued isolated progress retry telemetry",
+    "checks continued image_prompts isolated progress retry telemetry",
     "answers prompts weights",
     "rest_client sampling_client",
     "service_client",

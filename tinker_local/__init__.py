@@ -25,6 +25,7 @@ The house, from the top. Imports run down only; ``tests/test_layers.py`` holds i
 
     checks           what a request must be; each failure is a BadRequestError
     continued        the text that sampled tokens add to a prompt
+    image_prompts    text and images, as a model was trained on them
     isolated         tries an untrusted file in a process of its own
     progress         track: follows many futures with a progress bar
     retry            RetryConfig: fewer requests at once, retries, an end to waiting

@@ -119,6 +119,7 @@ def _check(asked: Mapping[str, Any], known: frozenset[str], written: frozenset[s
             f"the line needs exactly one of {', '.join(TEXTS)}; it has {' and '.join(texts) or 'none'}"
         )
     _check_text(texts[0], asked[texts[0]])
+    _check_images(texts[0], asked.get("images", []))
 
 
 @lru_cache(maxsize=1024)  # lines have the same keys, and this takes longer than all else
@@ -138,6 +139,13 @@ def _check_text(key: str, value: Any) -> None:
         )
     if key == "tokens" and not (isinstance(value, list) and all(type(token) is int for token in value)):
         raise BadRequestError(f"tokens is {_shown(value)}; it must be a list of token ids")
+
+
+def _check_images(key: str, value: Any) -> None:
+    if not isinstance(value, list) or not all(isinstance(path, str) for path in value):
+        raise BadRequestError(f"images is {_shown(value)}; it must be a list of paths")
+    if value and key == "tokens":
+        raise BadRequestError("a line with tokens has no images; give a prompt or messages")
 
 
 def _shown(value: Any) -> str:

@@ -15,10 +15,10 @@ from tinker_local.batch.output import Output
 from tinker_local.batch.progress import Progress
 from tinker_local.batch.shard import Shard
 from tinker_local.batch.task import Task
-from tinker_local.errors import APIError, BadRequestError
+from tinker_local.errors import APIError, BadRequestError, NotFoundError
 from tinker_local.futures import APIFuture, when_done
 from tinker_local.sampling_client import SamplingClient
-from tinker_local.types import SampleResponse
+from tinker_local.types import ModelInput, SampleResponse
 
 _IN_FLIGHT = 128
 """Most requests in flight: twice the 64 samples that the engine runs at a time."""
@@ -52,7 +52,7 @@ class _Pending:
     """An item between reading and writing: in flight (``future``), then waiting its turn (``line``)."""
 
     item: Item
-    tokens: list[int]
+    prompt: ModelInput
     future: APIFuture[SampleResponse] | None = None
     line: bytes | None = None
     n_tokens: int = 0
@@ -170,14 +170,14 @@ class BatchRun:
 
     def _submit(self, item: Item) -> None:
         """Send an item's request; an item that cannot be answered gets its error line at once."""
-        pending = _Pending(item, [])
+        pending = _Pending(item, ModelInput.empty())
         self._pending.append(pending)
         problem = item.problem
         if problem is None:
             try:
-                pending.tokens = self._task.tokens(self._tokenizer, item)
-                pending.future = self._task.submit(self._client, item, pending.tokens)
-            except BadRequestError as error:
+                pending.prompt = self._task.prompt(self._tokenizer, item)
+                pending.future = self._task.submit(self._client, item, pending.prompt)
+            except (BadRequestError, NotFoundError) as error:
                 problem = str(error)
         if pending.future is None:
             self._hold(pending, item.error_line(problem or ""))
@@ -191,13 +191,13 @@ class BatchRun:
         assert future is not None
         try:
             response = future.result()
-            answer = self._task.answer(self._tokenizer, pending.item, pending.tokens, response)
+            answer = self._task.answer(self._tokenizer, pending.item, pending.prompt, response)
             pending.n_tokens = self._task.n_tokens(response)
             line = pending.item.answer_line(answer)
         except (APIError, ValueError) as error:  # ValueError: a number that JSON cannot express
             self._n_failed += 1
             line = pending.item.error_line(str(error))
-        pending.future, pending.tokens = None, []
+        pending.future, pending.prompt = None, ModelInput.empty()
         self._hold(pending, line)
 
     def _hold(self, pending: _Pending, line: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from tinker_local.batch.item import TEXTS, Item
@@ -13,6 +14,7 @@ from tinker_local.continued import Continued
 from tinker_local.display.visible import escaped
 from tinker_local.errors import BadRequestError
 from tinker_local.futures import APIFuture
+from tinker_local.image_prompts import chat_with_images, prompt_of, read_image, text_tokens
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.tokenizer import Tokenizer
 from tinker_local.types import ModelInput, SampleResponse, SamplingParams
@@ -30,14 +32,14 @@ class Task(Protocol):
     def item(self, line: Line) -> Item:
         """Parse and check a line."""
 
-    def tokens(self, tokenizer: Tokenizer, item: Item) -> list[int]:
-        """Return the token ids to continue or to score.
+    def prompt(self, tokenizer: Tokenizer, item: Item) -> ModelInput:
+        """Return what is to be continued or scored.
 
         Raises:
             BadRequestError: the text cannot be tokenized, or the chat template refuses it.
         """
 
-    def submit(self, client: SamplingClient, item: Item, tokens: list[int]) -> APIFuture[SampleResponse]:
+    def submit(self, client: SamplingClient, item: Item, prompt: ModelInput) -> APIFuture[SampleResponse]:
         """Send the item's request to the client.
 
         Raises:
@@ -45,7 +47,7 @@ class Task(Protocol):
         """
 
     def answer(
-        self, tokenizer: Tokenizer, item: Item, tokens: list[int], response: SampleResponse
+        self, tokenizer: Tokenizer, item: Item, prompt: ModelInput, response: SampleResponse
     ) -> dict[str, Any]:
         """Return the keys and values that the response adds to the item's line."""
 
@@ -81,7 +83,7 @@ class SampleTask:
         "repetition_penalty",
         "stop",
     )
-    known: ClassVar = frozenset((*TEXTS, *_PARAMS, "seed", "num_samples", "id"))
+    known: ClassVar = frozenset((*TEXTS, *_PARAMS, "images", "seed", "num_samples", "id"))
     written: ClassVar = frozenset(("line", "error", "prompt_tokens", "sequences"))
 
     @property
@@ -94,16 +96,16 @@ class SampleTask:
         """Parse and check a line."""
         return Item.of(line, self.known, self.written)
 
-    def tokens(self, tokenizer: Tokenizer, item: Item) -> list[int]:
-        """Return the token ids to continue."""
-        return _tokens(tokenizer, item, chat=self.chat, generation=True)
+    def prompt(self, tokenizer: Tokenizer, item: Item) -> ModelInput:
+        """Return what is to be continued."""
+        return _prompt(tokenizer, item, chat=self.chat, generation=True)
 
-    def submit(self, client: SamplingClient, item: Item, tokens: list[int]) -> APIFuture[SampleResponse]:
+    def submit(self, client: SamplingClient, item: Item, prompt: ModelInput) -> APIFuture[SampleResponse]:
         """Request the item's continuations."""
         asked = {name: item.asked[name] for name in self._PARAMS if name in item.asked}
         params = self.params.model_copy(update={**asked, "seed": self.seed_of(item)})
         count = item.asked.get("num_samples", self.num_samples)
-        return client.sample(ModelInput.from_ints(tokens), count, params)
+        return client.sample(prompt, count, params)
 
     def seed_of(self, item: Item) -> int:
         """Return the item's own seed, or 53 bits of BLAKE2b over ``"SEED:NUMBER"`` of run and line.
@@ -122,12 +124,12 @@ class SampleTask:
         return seed
 
     def answer(
-        self, tokenizer: Tokenizer, item: Item, tokens: list[int], response: SampleResponse
+        self, tokenizer: Tokenizer, item: Item, prompt: ModelInput, response: SampleResponse
     ) -> dict[str, Any]:
         """Return prompt tokens, seed and sampled sequences."""
-        continued = Continued(tokenizer, tokens)
+        continued = Continued(tokenizer, text_tokens(prompt))
         return {
-            "prompt_tokens": tokens,
+            "prompt_tokens": continued.tokens,
             "seed": self.seed_of(item),
             "sequences": [
                 {
@@ -157,7 +159,7 @@ class ScoreTask:
     top_k: int = 0
     _params: SamplingParams = field(default_factory=lambda: SamplingParams(max_tokens=0))
 
-    known: ClassVar = frozenset((*TEXTS, "top_k", "topk_prompt_logprobs", "id"))
+    known: ClassVar = frozenset((*TEXTS, "images", "top_k", "topk_prompt_logprobs", "id"))
     written: ClassVar = frozenset(
         ("line", "error", "texts", "logprobs", "sum", "perplexity", "topk_logprobs")
     )
@@ -171,14 +173,20 @@ class ScoreTask:
         """Parse and check a line."""
         return Item.of(line, self.known, self.written)
 
-    def tokens(self, tokenizer: Tokenizer, item: Item) -> list[int]:
-        """Return the token ids to score."""
-        return _tokens(tokenizer, item)
+    def prompt(self, tokenizer: Tokenizer, item: Item) -> ModelInput:
+        """Return what is to be scored.
 
-    def submit(self, client: SamplingClient, item: Item, tokens: list[int]) -> APIFuture[SampleResponse]:
+        Raises:
+            BadRequestError: there are images, beside whose tokens nothing could be written.
+        """
+        if item.asked.get("images"):
+            raise BadRequestError("images are for sample; score such a prompt from Python")
+        return _prompt(tokenizer, item)
+
+    def submit(self, client: SamplingClient, item: Item, prompt: ModelInput) -> APIFuture[SampleResponse]:
         """Request the log-probabilities of the item's tokens."""
         return client.sample(
-            ModelInput.from_ints(tokens),
+            prompt,
             1,
             self._params,
             include_prompt_logprobs=True,
@@ -188,10 +196,10 @@ class ScoreTask:
         )
 
     def answer(
-        self, tokenizer: Tokenizer, item: Item, tokens: list[int], response: SampleResponse
+        self, tokenizer: Tokenizer, item: Item, prompt: ModelInput, response: SampleResponse
     ) -> dict[str, Any]:
         """Return tokens, their texts and log-probabilities, the sum and the perplexity."""
-        scores = response.prompt_logprobs or []
+        tokens, scores = prompt.to_ints(), response.prompt_logprobs or []
         scored = [score for score in scores if score is not None]
         total = math.fsum(scored)
         answer: dict[str, Any] = {
@@ -210,8 +218,10 @@ class ScoreTask:
         return 0 if response.prompt_logprobs_np is None else len(response.prompt_logprobs_np)
 
 
-def _tokens(tokenizer: Tokenizer, item: Item, *, chat: bool = False, generation: bool = False) -> list[int]:
-    """Return the token ids of an item, whichever of ``TEXTS`` it has.
+def _prompt(
+    tokenizer: Tokenizer, item: Item, *, chat: bool = False, generation: bool = False
+) -> ModelInput:
+    """Return an item's prompt, whichever of ``TEXTS`` it has; images stand before the last message's text.
 
     Args:
         tokenizer: the model's.
@@ -221,9 +231,14 @@ def _tokens(tokenizer: Tokenizer, item: Item, *, chat: bool = False, generation:
     """
     asked = item.asked
     if "tokens" in asked:
-        return list(asked["tokens"])
-    if "prompt" in asked and not chat:
-        return tokenizer.encode(asked["prompt"])
-    messages = asked.get("messages") or [{"role": "user", "content": asked["prompt"]}]
-    tokens: list[int] = tokenizer.apply_chat_template(messages, add_generation_prompt=generation)
-    return tokens
+        return ModelInput.from_ints(list(asked["tokens"]))
+    images = [read_image(Path(path)) for path in asked.get("images", [])]
+    if "prompt" in asked:
+        return prompt_of(tokenizer, asked["prompt"], images, chat=chat)
+    messages = [dict(message) for message in asked["messages"]]
+    if images:
+        messages[-1]["content"] = [
+            *({"type": "image"} for _ in images),
+            {"type": "text", "text": messages[-1].get("content")},
+        ]
+    return chat_with_images(tokenizer, messages, images, add_generation_prompt=generation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from concurrent.futures import Future
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from tinker_local.cli.parameters import ChosenModel, runs_a_model
 from tinker_local.continued import Continued
 from tinker_local.display.visible import quoted, text_of_bytes
 from tinker_local.futures import when_done
+from tinker_local.image_prompts import prompt_of, read_image, text_tokens
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.tokenizer import Tokenizer
 from tinker_local.types import ModelInput, SampledSequence, SampleResponse, SamplingParams
@@ -66,6 +68,10 @@ def sample(
         bool, typer.Option("--logprobs", help="Show the log-probability of each token.")
     ] = False,
     chat: Annotated[bool, typer.Option("--chat", help="Send the prompt as a chat message.")] = False,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(help="A PNG or JPEG that stands before the prompt. May be given several times."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     input: Input = None,
     output: Output = None,
@@ -80,6 +86,7 @@ def sample(
     \b
     tinker-local sample "Once upon a time" --num-samples 3 --temperature 0.8
     tinker-local sample "What is a monad?" --chat
+    tinker-local sample "What is this?" --image cat.png --chat
     tinker-local sample --input prompts.jsonl --output out.jsonl --seed 1
     tinker-local sample --input prompts.jsonl --output out.3.jsonl --seed 1 --shard 3/16
     tinker-local sample --input prompts.jsonl --output out.jsonl --seed 1 --ray auto
@@ -87,6 +94,7 @@ def sample(
     \b
     A line of --input:  {"prompt": "Once upon"}
     with token ids:     {"tokens": [504, 3575, 282]}
+    with pictures:      {"prompt": "What is this?", "images": ["cat.png"]}
     a chat, and options that override those of the command:
                         {"messages": [{"role": "user", "content": "Hi"}],
                          "id": "a7", "max_tokens": 20, "temperature": 0,
@@ -119,13 +127,14 @@ def sample(
     assert prompt is not None
     client = model.open()
     tokenizer = client.get_tokenizer()
-    continued = Continued(tokenizer, _prompt_tokens(tokenizer, prompt, chat))
+    given = prompt_of(tokenizer, prompt, [read_image(path) for path in image or ()], chat=chat)
+    continued = Continued(tokenizer, text_tokens(given))
     if as_json:
-        response = client.sample(ModelInput.from_ints(continued.tokens), num_samples, params).result()
+        response = client.sample(given, num_samples, params).result()
         typer.echo(json.dumps(_as_json(model.name, prompt, continued, response)))
         return
     head = "" if chat else continued.text
-    _print_live(client, continued, head, num_samples, params, logprobs)
+    _print_live(client, given, continued, head, num_samples, params, logprobs)
 
 
 def _biases(given: list[str] | None) -> dict[int, float] | None:
@@ -139,15 +148,9 @@ def _biases(given: list[str] | None) -> dict[int, float] | None:
     return biases or None
 
 
-def _prompt_tokens(tokenizer: Tokenizer, prompt: str, chat: bool) -> list[int]:
-    if not chat:
-        return tokenizer.encode(prompt)
-    message = {"role": "user", "content": prompt}
-    return tokenizer.apply_chat_template([message], add_generation_prompt=True)
-
-
 def _print_live(
     client: SamplingClient,
+    given: ModelInput,
     continued: Continued,
     head: str,
     num_samples: int,
@@ -157,7 +160,7 @@ def _print_live(
     """Print all samples; on a terminal the first one live, the others once they are complete."""
     drawn: Drawn = SimpleQueue()
     future = client.sample(
-        ModelInput.from_ints(continued.tokens),
+        given,
         num_samples,
         params,
         on_token=lambda index, token: drawn.put((index, token)),

@@ -246,13 +246,16 @@ class _Settings:
             yield f"{self._start}ssm: an inner size of {inner}, {rank} heads and {groups} groups do not fit"
 
     def wrong_kinds(self) -> Iterator[str]:
-        """Layers of one kind alone, where llama.cpp makes a memory for each of two kinds."""
+        """Layers of one kind alone, where llama.cpp makes a memory for each of two; none for images."""
         heads = self.heads().of_keys
         if self._model.architecture in BY_HEADS and (all(heads) or not any(heads)):
             yield (
                 f"{'none' if all(heads) else 'all'} of the {len(heads)} layers are recurrent; this "
                 "architecture must have some of these and some with attention"
             )
+        n_deep, n_layers = self.integer("n_deepstack_layers"), self.integer("block_count")
+        if not 0 <= n_deep < max(1, n_layers):
+            yield f"{self._start}n_deepstack_layers is {n_deep}; it must be less than the {n_layers} layers"
         streams = self.integer("hyper_connection.count", 4)
         if self._model.architecture in ("deepseek4", "glm5-next") and streams != 4:
             yield f"{self._start}hyper_connection.count is {streams}; llama.cpp computes with 4"

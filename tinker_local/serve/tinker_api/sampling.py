@@ -21,7 +21,14 @@ from tinker_local.serve.served_models import ModelName, ServedModels
 from tinker_local.serve.tinker_api.bodies import Body, flag, read_body, text, whole_number
 from tinker_local.serve.tinker_api.futures import Futures
 from tinker_local.serve.tinker_api.ids import SamplingSession, request_id
-from tinker_local.types import EncodedTextChunk, ModelInput, SampleResponse, SamplingParams, TensorData
+from tinker_local.types import (
+    EncodedTextChunk,
+    ImageChunk,
+    ModelInput,
+    SampleResponse,
+    SamplingParams,
+    TensorData,
+)
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -120,7 +127,7 @@ async def asample(
     if entry is None:
         call = SampleCall.read(body)
         if logs_prompts:
-            logger.info("%s prompt %s", request.state.request_id, call.prompt.to_ints())
+            logger.info("%s prompt %s", request.state.request_id, _shown_prompt(call.prompt))
         futures.check_room()
         client = models.ready(name)
         if client is not None:
@@ -145,16 +152,33 @@ def _prompt(said: Any) -> ModelInput:
     return ModelInput(chunks=[_chunk(chunk) for chunk in chunks])
 
 
-def _chunk(said: Any) -> EncodedTextChunk:
+def _chunk(said: Any) -> EncodedTextChunk | ImageChunk:
     kind = said.get("type", "encoded_text") if isinstance(said, dict) else None
+    if kind == "image":
+        return _image(said)
     if kind != "encoded_text":
         raise BadRequestError(
-            f"a chunk of the prompt has the type {shown(kind)}; only encoded_text is served here"
+            f"a chunk of the prompt has the type {shown(kind)}; encoded_text and image are served here"
         )
     tokens = said.get("tokens")
     if not isinstance(tokens, list):
         raise BadRequestError(f"the tokens of a chunk are {shown(tokens)}; they must be a list of ints")
     return EncodedTextChunk(tokens=tokens)
+
+
+def _image(said: Body) -> ImageChunk:
+    try:
+        return ImageChunk.model_validate(said)
+    except ValueError as error:
+        raise BadRequestError(f"an image of the prompt is wrong: {shown(str(error))}") from None
+
+
+def _shown_prompt(prompt: ModelInput) -> list[int | str]:
+    """Return a prompt's token ids, and what there is of its images."""
+    found = list[int | str]()
+    for chunk in prompt.chunks:
+        found += chunk.tokens if isinstance(chunk, EncodedTextChunk) else [repr(chunk)]
+    return found
 
 
 def _params(said: Any) -> SamplingParams:

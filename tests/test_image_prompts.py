@@ -1,0 +1,144 @@
+"""Text and images as a model was trained on them: in Python, files, the command line, Tinker's protocol."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.random_tower import SPECIAL, Kind, picture, write_random_pair
+from tinker_local import (
+    BadRequestError,
+    ImageChunk,
+    ModelInput,
+    NotFoundError,
+    SamplingClient,
+    SamplingParams,
+    ServiceClient,
+)
+from tinker_local.cli import app
+from tinker_local.image_prompts import chat_with_images, prompt_of, read_image, text_tokens
+
+KINDS: list[Kind] = ["qwen3vl", "gemma3"]
+Opened = tuple[Kind, Path, SamplingClient]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Opened:
+    path = write_random_pair(tmp_path_factory.mktemp("pairs"), request.param, n_layer=2)
+    (path.parent / "cat.png").write_bytes(picture(70, 60))
+    (path.parent / "dog.jpg").write_bytes(picture(60, 70, 1, "jpeg"))
+    client = ServiceClient(n_ctx=512, n_threads=1).create_sampling_client(base_model=str(path))
+    return request.param, path, client
+
+
+def shown(client: SamplingClient, prompt: ModelInput) -> str:
+    """A prompt as a text in which an image is written by its format."""
+    decode = client.get_tokenizer().decode
+    return "".join(
+        f"({chunk.format})" if isinstance(chunk, ImageChunk) else decode(chunk.tokens)  # type: ignore[union-attr]
+        for chunk in prompt.chunks
+    )
+
+
+def test_what_stands_around_images(opened: Opened) -> None:
+    kind, path, client = opened
+    tokenizer, images = (
+        client.get_tokenizer(),
+        [read_image(path.parent / n) for n in ("cat.png", "dog.jpg")],
+    )
+    start, end = {
+        "qwen3vl": ("<|vision_start|>", "<|vision_end|>"),
+        "gemma3": ("\n\n<start_of_image>", "<end_of_image>\n\n"),
+    }[kind]
+    alone = prompt_of(tokenizer, "Who?", images)
+    assert shown(client, alone) == f"{start}(png){end}{start}(jpeg){end}Who?"
+    chat = prompt_of(tokenizer, "Who?", images[:1], chat=True)
+    assert shown(client, chat) == f"[user]{start}(png){end}Who?[assistant]"
+    assert client.compute_logprobs(chat).result()[-1] is not None
+    ids = {token: 400 - len(SPECIAL[kind]) + i for i, token in enumerate(SPECIAL[kind])}
+    assert ids[start.strip()] in text_tokens(chat)
+    assert shown(client, prompt_of(tokenizer, "Who?")) == "Who?"
+    marker = "<|image_pad|>" if kind == "qwen3vl" else "<start_of_image>"
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": marker}]}]
+    with pytest.raises(BadRequestError, match=r"writes 2 places .* for 1 images"):
+        chat_with_images(tokenizer, messages, images[:1])
+
+
+def test_models_without_a_place(client: SamplingClient) -> None:
+    image = ImageChunk(data=picture(9, 9), format="png")
+    for chat in (False, True):
+        with pytest.raises(BadRequestError, match="has no token for images"):
+            prompt_of(client.get_tokenizer(), "Who?", [image], chat=chat)
+
+
+def test_files(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no image"):
+        read_image(tmp_path / "cat.png")
+    with pytest.raises(BadRequestError, match="cannot be read"):
+        read_image(tmp_path)
+    (tmp_path / "cat.png").write_bytes(b"meow meow")
+    with pytest.raises(BadRequestError, match="PNG or a JPEG"):
+        read_image(tmp_path / "cat.png")
+
+
+def test_the_command_line(opened: Opened, tmp_path: Path) -> None:
+    _, path, client = opened
+    cat, common = (
+        str(path.parent / "cat.png"),
+        ["--model", str(path), "--max-tokens", "4", "--temperature", "0"],
+    )
+    run = CliRunner().invoke(app, ["sample", "What is this?", "--image", cat, "--chat", "--json", *common])
+    assert run.exit_code == 0, run.output
+    said = json.loads(run.output)
+    given = prompt_of(client.get_tokenizer(), "What is this?", [read_image(Path(cat))], chat=True)
+    assert said["prompt_tokens"] == text_tokens(given)
+    lines = [
+        {"prompt": "What is this?", "images": [cat]},
+        {"messages": [{"role": "user", "content": "What is this?"}], "images": [cat]},
+        {"prompt": "What is this?", "images": [str(tmp_path / "no.png")]},
+        {"prompt": "What is this?", "images": cat},
+        {"tokens": [1], "images": [cat]},
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    files = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl"), "--chat"]
+    CliRunner().invoke(app, ["sample", *files, *common])
+    answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [answer["sequences"][0]["tokens"] for answer in answers[:2]] == [
+        said["sequences"][0]["tokens"]
+    ] * 2
+    assert [answer["error"].split(";")[0] for answer in answers[2:]] == [
+        f"there is no image {tmp_path / 'no.png'}",
+        f"images is {cat!r:.62}"[:60] + "..." if len(repr(cat)) > 60 else f"images is {cat!r}",
+        "a line with tokens has no images",
+    ]
+
+
+def test_tinkers_protocol(opened: Opened) -> None:
+    """An image of Tinker's SDK, in an asample, is answered as the client here answers it."""
+    pytest.importorskip("starlette")
+    from tests.serve.caller import Caller
+    from tests.serve.tinker_calls import open_session, retrieve, sample_body
+    from tinker_local import serve
+    from tinker_local.serve.tinker_api.protobuf import encode_response
+
+    _, path, client = opened
+    given = prompt_of(client.get_tokenizer(), "Who?", [read_image(path.parent / "cat.png")], chat=True)
+    service = ServiceClient(n_ctx=512, n_threads=1, models_dir=path.parent)
+    with service, Caller(serve.app(service)) as caller:
+        session = open_session(caller, base_model=path.stem)
+        body = sample_body(session, 0, [], prompt_logprobs=True, prompt=json.loads(given.model_dump_json()))
+        answer = retrieve(caller, caller.post("/api/v1/asample", body).json()["request_id"])
+        params = SamplingParams(max_tokens=4, seed=7)
+        assert answer.body == encode_response(client.sample(given, 1, params, True).result())
+        for wrong in (
+            {"data": "abc"},
+            {"format": "gif"},
+            {"type": "image_asset_pointer", "location": "/etc"},
+        ):
+            image = {"type": "image", "data": base64.b64encode(b"x").decode(), "format": "png"} | wrong
+            body = sample_body(session, 1, [], prompt={"chunks": [image]})
+            assert caller.post("/api/v1/asample", body).status == 400
