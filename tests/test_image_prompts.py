@@ -127,13 +127,14 @@ def test_tinkers_protocol(opened: Opened) -> None:
 
     _, path, client = opened
     given = prompt_of(client.get_tokenizer(), "Who?", [read_image(path.parent / "cat.png")], chat=True)
-    service = ServiceClient(n_ctx=512, n_threads=1, models_dir=path.parent)
+    service = ServiceClient(n_ctx=512, n_threads=1, models_dir=path.parent, prefix_cache=False)
+    here = service.create_sampling_client(base_model=path.stem)
     with service, Caller(serve.app(service)) as caller:
         session = open_session(caller, base_model=path.stem)
         body = sample_body(session, 0, [], prompt_logprobs=True, prompt=json.loads(given.model_dump_json()))
         answer = retrieve(caller, caller.post("/api/v1/asample", body).json()["request_id"])
         params = SamplingParams(max_tokens=4, seed=7)
-        assert answer.body == encode_response(client.sample(given, 1, params, True).result())
+        assert answer.body == encode_response(here.sample(given, 1, params, True).result())
         for wrong in (
             {"data": "abc"},
             {"format": "gif"},

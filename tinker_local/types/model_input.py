@@ -24,10 +24,11 @@ class EncodedTextChunk(BaseModel):
         return len(self.tokens)
 
 
-class _Image(BaseModel):
-    """A part of a prompt: an image.
+class ImageChunk(BaseModel):
+    """A part of a prompt: an image, as the bytes of its file.
 
     Attributes:
+        data: the bytes; a str is taken for base64, as in JSON.
         format: "png" or "jpeg"; the data must be of it.
         expected_tokens: tokens that the image takes. Given, a request fails where the model needs another
             number of them.
@@ -35,51 +36,58 @@ class _Image(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    data: bytes
     format: Literal["png", "jpeg"]
     expected_tokens: int | None = None
-
-    @property
-    def length(self) -> int:
-        """Number of tokens.
-
-        Raises:
-            ValueError: ``expected_tokens`` is None, and only a model knows the number.
-        """
-        if self.expected_tokens is None:
-            raise ValueError(f"{type(self).__name__} has a length only where expected_tokens is set")
-        return self.expected_tokens
-
-
-class ImageChunk(_Image):
-    """A part of a prompt: an image, as the bytes of its file; a str is taken for base64, as in JSON."""
-
-    data: bytes
     type: Literal["image"] = "image"
 
     @field_validator("data", mode="before")
     @classmethod
-    def _from_base64(cls, value: Any) -> Any:
+    def validate_data(cls, value: bytes | str) -> bytes:
+        """Return the bytes that a str of base64 stands for, and anything else as it is."""
         return base64.b64decode(value) if isinstance(value, str) else value
 
     @field_serializer("data")
-    def _to_base64(self, value: bytes) -> str:
+    def serialize_data(self, value: bytes) -> str:
+        """Return base64, for JSON."""
         return base64.b64encode(value).decode()
 
+    @property
+    def length(self) -> int:
+        """Number of tokens. Raises ValueError where ``expected_tokens`` is None: only a model knows."""
+        return _expected(self)
+
     def __repr__(self) -> str:
-        return (
-            f"ImageChunk({len(self.data)} bytes, {self.format!r}, expected_tokens={self.expected_tokens})"
-        )
+        size = f"{len(self.data)} bytes of {self.format}"
+        return f"ImageChunk({size}, expected_tokens={self.expected_tokens})"
 
 
-class ImageAssetPointerChunk(_Image):
+class ImageAssetPointerChunk(BaseModel):
     """A part of a prompt: an image by its place, a path on this machine. Nothing is ever fetched.
 
     Attributes:
+        format: "png" or "jpeg"; the file must be of it.
         location: a path, also as ``file://`` URL; or the name of a file in ``images`` of the store.
+        expected_tokens: as in ``ImageChunk``.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["png", "jpeg"]
     location: str
+    expected_tokens: int | None = None
     type: Literal["image_asset_pointer"] = "image_asset_pointer"
+
+    @property
+    def length(self) -> int:
+        """Number of tokens. Raises ValueError where ``expected_tokens`` is None: only a model knows."""
+        return _expected(self)
+
+
+def _expected(image: ImageChunk | ImageAssetPointerChunk) -> int:
+    if image.expected_tokens is None:
+        raise ValueError(f"{type(image).__name__} has a length only where expected_tokens is set")
+    return image.expected_tokens
 
 
 ModelInputChunk: TypeAlias = EncodedTextChunk | ImageAssetPointerChunk | ImageChunk
