@@ -106,8 +106,8 @@ class Base:
 
 
 _PREFIX = re.compile(
-    r"(?:base_model\.model\.)?(?:model\.language_model\.|language_model\.model\.|language_model\.|model\."
-    r"|backbone\.|transformer\.)?"
+    r"(?:base_model\.model\.)?(?:model\.language_model\.|language_model\.model\."
+    r"|language_model\.backbone\.|language_model\.|model\.|backbone\.|transformer\.)?"
 )
 _HEADS = {"unembed_tokens": "lm_head"}
 _EMBEDDINGS = ("embed_tokens", "embeddings", "wte")

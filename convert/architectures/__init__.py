@@ -23,6 +23,7 @@ from convert.architectures.ernie4_5 import Ernie45, Ernie45Moe
 from convert.architectures.exaone4 import Exaone4
 from convert.architectures.falcon_h1 import FalconH1
 from convert.architectures.gemma import Gemma, Gemma2, Gemma3
+from convert.architectures.gemma3n import Gemma3n
 from convert.architectures.gemma4 import Gemma4
 from convert.architectures.glm4moe import Glm4Moe
 from convert.architectures.glm5_next import Glm5Next
@@ -38,7 +39,7 @@ from convert.architectures.llama4 import Llama4
 from convert.architectures.minimax_m2 import MiniMaxM2
 from convert.architectures.ministral3 import Ministral3
 from convert.architectures.mistral4 import Mistral4
-from convert.architectures.nemotron_h import NemotronH
+from convert.architectures.nemotron_h import NemotronH, NemotronHOmni
 from convert.architectures.olmo2 import Olmo2, Olmo3, Olmoe
 from convert.architectures.phi3 import Phi3
 from convert.architectures.qwen import Qwen2, Qwen3
@@ -63,6 +64,7 @@ FAMILIES: tuple[type[Architecture], ...] = (
     Gemma,
     Gemma2,
     Gemma3,
+    Gemma3n,
     Gemma4,
     Glm4Moe,
     Glm5Next,
@@ -85,6 +87,7 @@ FAMILIES: tuple[type[Architecture], ...] = (
     Mistral,
     Mistral4,
     NemotronH,
+    NemotronHOmni,
     Olmo2,
     Olmo3,
     Olmoe,

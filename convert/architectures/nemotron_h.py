@@ -226,3 +226,26 @@ class NemotronH(DecoderOnly):
         yield from self.matrices(ours, theirs, SHARED_EXPERT)
         if "moe_latent_size" in self.config:
             yield from self.matrices(ours, theirs, LATENT)
+
+
+class NemotronHOmni(NemotronH):
+    """The text part of Nemotron 3 Omni and 3.5 Super-VL."""
+
+    names = ("NemotronH_Omni_Reasoning_V3",)
+    prefixes = (
+        "language_model.backbone.",
+        "language_model.model.",
+    )  # as published; as transformers 5 has it
+    heads = ("language_model.lm_head.weight",)
+    ignored = (
+        *NemotronH.ignored,
+        "*language_model.mtp.*",
+        "vision_model.*",
+        "vision_final_layernorm.*",
+        "multi_modal_projector.*",
+        "mlp1.*",
+        "audio_tower.*",
+        "embed_audio.*",
+        "sound_encoder.*",
+        "sound_projection.*",
+    )

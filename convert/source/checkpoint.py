@@ -58,8 +58,11 @@ class SourceCheckpoint:
 
     @property
     def text_config(self) -> dict[str, Any]:
-        """The settings of the text part: all of config.json, or its ``text_config`` where it has one."""
-        nested = self.config.get("text_config")
+        """The settings of the text part: all of config.json, or its ``text_config`` where it has one.
+
+        Nemotron's is ``llm_config``.
+        """
+        nested = self.config.get("text_config", self.config.get("llm_config"))
         if not isinstance(nested, dict):
             return dict(self.config)
         outer = ("tie_word_embeddings", "quantization_config", "vision_config")

@@ -124,3 +124,10 @@ def test_errors_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     with caplog.at_level(logging.ERROR, "tinker_local.llama"), pytest.raises(BadRequestError):
         load_model(path, -1)
     assert any(record.levelno == logging.ERROR for record in caplog.records)
+
+
+@pytest.mark.parametrize("architecture", ["inkling", "dreamt-up"])
+def test_an_architecture_that_llama_cpp_does_not_know_is_named(architecture: str, tmp_path: Path) -> None:
+    path = write_random_model(tmp_path / "new.gguf", architecture)  # type: ignore[arg-type]
+    with pytest.raises(BadRequestError, match=f"unknown model architecture: '{architecture}'"):
+        load_model(path, 0)

@@ -31,6 +31,9 @@ LATENT = ("q_a_proj", "q_b_proj", "q_proj", "kv_a_proj_with_mqa", "kv_b_proj", "
 INDEXER = ("wq_b", "wk", "weights_proj")
 DELTA = ("k_proj", "v_proj", "o_proj", "f_a_proj", "f_b_proj", "b_proj", "g_a_proj", "g_b_proj")
 SPARSE = (*LATENT, *INDEXER)
+PROJECTIONS = tuple(
+    f"{name}.{i}" for name in ("altup_projections", "altup_unembed_projections") for i in range(3)
+)
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,9 @@ TRIALS = (
     Trial("glm5_next, with vision", (*SPARSE, "q_proj", *DELTA)),
     Trial("gemma4, shared caches, embeddings for each layer", ("per_layer_model_projection",)),
     Trial("gemma4, experts, keys that are values", ("experts",)),
+    Trial("gemma3n, five layers", ("modality_router", "per_layer_model_projection", *PROJECTIONS)),
+    Trial("nemotron_h, 3.5 Lightning"),
+    Trial("qwen35, Qwen3.6 and 3.8, dense, with vision"),
     Trial("mistral4, scaled queries", LATENT),
     Trial("falcon_h1, multipliers"),
     Trial("qwen3next, experts"),
@@ -166,6 +172,8 @@ class Base:
         case, source = find_case(trial.case), directory / "checkpoint"
         case.write(source)
         model = _load(source / REFERENCE if (source / REFERENCE).exists() else source)
+        if case.change:
+            case.change(model)
         tokens = _random_tokens(model.get_input_embeddings().weight.shape[0], case.n_tokens)
         converted = convert_checkpoint(source, directory / "base.gguf", outtype="f32", verify=False)
         if case.unpacks:

@@ -50,6 +50,8 @@ def measure(case: Case, directory: Path) -> Parity:
     if case.unpacks:
         path = convert_checkpoint(path, directory / "unpacked.gguf", outtype="f32")
     model = _load(source / REFERENCE if (source / REFERENCE).exists() else source)
+    if case.change:
+        case.change(model)
     tokens = _random_tokens(model.get_input_embeddings().weight.shape[0], case.n_tokens)
     prompt = ModelInput.from_ints(tokens)
     with ServiceClient(n_ctx=case.n_ctx, kv_type="f32", prefix_cache=False, **case.options) as service:

@@ -53,6 +53,7 @@ def test_there_are_cases() -> None:
         "ministral3",
         "mistral4",
         "deepseek4",
+        "gemma3n",
         "gemma4",
         "glm5_next",
         "falcon_h1",

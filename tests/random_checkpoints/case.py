@@ -35,6 +35,7 @@ class Case:
         unpacks: score the file with its packed matrices as float32.
         n_tokens: that are scored.
         options: of the ``ServiceClient`` that scores it.
+        change: makes transformers' model compute what llama.cpp computes otherwise; ``reason`` says what.
     """
 
     family: str
@@ -46,6 +47,7 @@ class Case:
     unpacks: bool = False
     n_tokens: int = 64
     options: Mapping[str, Any] = field(default_factory=dict)
+    change: Callable[[Any], None] | None = None
 
     def __str__(self) -> str:
         return f"{self.family}, {self.variant}"

@@ -15,7 +15,6 @@ from transformers import GenerationConfig
 
 from tests.random_checkpoints.case import Case, randomize
 from tests.random_checkpoints.dense import YARN
-from tests.random_checkpoints.experts import ROUNDING
 from tests.random_checkpoints.tokenizers import write_tokenizer
 
 Settings = Mapping[str, Any]
@@ -29,14 +28,14 @@ SIZES: Settings = {
     "max_position_embeddings": 512,
 }
 EXPERTS: Settings = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
-VISION: Settings = {
+SIMPLE_VISION: Settings = {
     "depth": 1,
     "hidden_size": 16,
     "intermediate_size": 16,
     "num_heads": 2,
     "out_hidden_size": 32,
-    "deepstack_visual_indexes": [0],
 }
+VISION: Settings = {**SIMPLE_VISION, "deepstack_visual_indexes": [0]}
 GLM_VISION: Settings = {
     "depth": 1,
     "hidden_size": 16,
@@ -60,6 +59,40 @@ MULTIPLIERS: Settings = {
     "embedding_multiplier": 3.0,
     "residual_multiplier": 0.5,
     "logits_scaling": 4.0,
+}
+DELTA_NETS: Settings = {
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "partial_rotary_factor": 0.25,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 6,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+}
+LIGHTNING: Settings = {
+    "num_hidden_layers": 6,
+    "layers_block_type": [*["linear_attention", "moe"] * 2, "full_attention", "moe"],
+    "head_dim": 16,
+    "mamba_num_heads": 8,
+    "mamba_head_dim": 8,
+    "n_groups": 2,
+    "ssm_state_size": 16,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 24,
+    "moe_shared_expert_intermediate_size": 40,
+    "routed_scaling_factor": 2.5,
+}
+RADIO: Settings = {
+    "model_type": "radio",
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "max_img_size": 32,
+    "image_size": 32,
+    "video_temporal_patch_size": 2,
 }
 MULTIPLIED = ("embedding_multiplier", "lm_head_multiplier", "key_multiplier", "ssm_in_multiplier")
 CONVOLUTIONS: Settings = {
@@ -86,6 +119,11 @@ LATENT: Settings = {
     "index_head_dim": 64,
     "index_topk": 20,
 }
+VARIANCE = (
+    "with llama.cpp's cut of activations, by a variance over one less than their number: 3e-2 from "
+    "transformers for 2,048 of them"
+)
+NEARER = "float32's own error: ours is up to {} from transformers in float64, transformers in float32 {}"
 LATENT_NORMS = (
     "transformers norms latent queries and keys with 1e-6 whatever the config says; llama.cpp with 1e-5"
 )
@@ -122,6 +160,26 @@ RECIPES: dict[str, Recipe] = {
         "Qwen3VLMoeTextConfig",
         {**EXPERTS, "head_dim": 16},
         outer=("Qwen3VLMoeConfig", {"vision_config": VISION}),
+    ),
+    "qwen36": Recipe(
+        "Qwen3_5ForConditionalGeneration",
+        "Qwen3_5TextConfig",
+        DELTA_NETS,
+        outer=("Qwen3_5Config", {"vision_config": SIMPLE_VISION}),
+    ),
+    "qwen36moe": Recipe(
+        "Qwen3_5MoeForConditionalGeneration",
+        "Qwen3_5MoeTextConfig",
+        {**DELTA_NETS, **EXPERTS, "shared_expert_intermediate_size": 24, "linear_num_value_heads": 4},
+        outer=("Qwen3_5MoeConfig", {"vision_config": SIMPLE_VISION}),
+    ),
+    "nemotron35": Recipe("NemotronHForCausalLM", "NemotronHConfig", LIGHTNING, "tekken"),
+    "nemotron_omni": Recipe(
+        "NemotronH_Omni_Reasoning_V3",
+        "NemotronHConfig",
+        {**LIGHTNING, "moe_latent_size": 16},
+        "tekken",
+        ("NemotronH_Omni_Reasoning_V3_Config", {"vision_config": RADIO, "vision_hidden_size": 16}),
     ),
     "qwen2moe": Recipe(
         "Qwen2MoeForCausalLM", "Qwen2MoeConfig", {**EXPERTS, "shared_expert_intermediate_size": 40}
@@ -326,6 +384,20 @@ RECIPES: dict[str, Recipe] = {
         },
         "gemma",
     ),
+    "gemma3n": Recipe(
+        "Gemma3nForCausalLM",
+        "Gemma3nTextConfig",
+        {
+            "num_hidden_layers": 5,
+            "num_kv_shared_layers": 0,
+            "activation_sparsity_pattern": [0.95] * 5,
+            "hidden_size_per_layer_input": 256,
+            "intermediate_size": 2048,
+            "head_dim": 16,
+            "sliding_window": 16,
+        },
+        "gemma",
+    ),
     "mistral4": Recipe(
         "Mistral4ForCausalLM",
         "Mistral4Config",
@@ -376,7 +448,7 @@ def write(name: str, directory: Path, *, fused: bool = False, **settings: Any) -
     sizes = {**SIZES, **recipe.settings, "vocab_size": written.n_tokens, **settings}
     sizes = deepcopy(sizes)  # configurations add to tables that they are given
     if "hidden_size_per_layer_input" in sizes:
-        sizes["vocab_size_per_layer_input"] = written.n_tokens
+        sizes.setdefault("vocab_size_per_layer_input", written.n_tokens)
     ids = {"bos_token_id": written.bos_token_id, "eos_token_id": written.eos_token_id, "pad_token_id": None}
     made = getattr(transformers, recipe.config)(**sizes | ids)
     if recipe.outer is not None:
@@ -394,7 +466,22 @@ def write(name: str, directory: Path, *, fused: bool = False, **settings: Any) -
 
 def case(family: str, variant: str, name: str, *changes: Any, n_tokens: int = 64, **settings: Any) -> Case:
     """Return a case of the table: a recipe, and what is particular about this one."""
-    return Case(family, variant, partial(write, name, **settings), *changes, n_tokens=n_tokens)
+    change = _divide_by_one_less if family == "gemma3n" else None
+    return Case(
+        family, variant, partial(write, name, **settings), *changes, n_tokens=n_tokens, change=change
+    )
+
+
+def _divide_by_one_less(model: Any) -> None:
+    """Cut off Gemma 3n's activations as llama.cpp does: by their variance as of a sample."""
+
+    def cut(share: float, inputs: torch.Tensor) -> torch.Tensor:
+        factor = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(share))
+        mean, deviation = inputs.mean(-1, keepdim=True), inputs.std(-1, keepdim=True, unbiased=True)
+        return torch.relu(inputs - (mean + factor * deviation))
+
+    for layer in model.model.layers:
+        layer.mlp._gaussian_topk = partial(cut, layer.mlp.activation_sparsity)
 
 
 CASES: tuple[Case, ...] = (
@@ -409,6 +496,10 @@ CASES: tuple[Case, ...] = (
     ),
     case("qwen3vl", "experts", "qwen3vlmoe"),
     case("qwen3vl", "experts, fused", "qwen3vlmoe", fused=True),
+    case("qwen35", "Qwen3.6 and 3.8, dense, with vision", "qwen36", 3e-4, NEARER.format("6e-5", "2.3e-4")),
+    case("qwen35", "Qwen3.6, experts, with vision", "qwen36moe"),
+    case("nemotron_h", "3.5 Lightning", "nemotron35"),
+    case("nemotron_h", "3.5 Super-VL", "nemotron_omni"),
     case("qwen2moe", "experts", "qwen2moe"),
     case("qwen2moe", "tied, no biases", "qwen2moe", tie_word_embeddings=True, qkv_bias=False),
     case("olmo2", "OLMo 3", "olmo3"),
@@ -489,7 +580,7 @@ CASES: tuple[Case, ...] = (
         tie_word_embeddings=True,
         rope_parameters={**SCALED, "rope_type": "default", "llama_4_scaling_beta": 0.0},
     ),
-    case("qwen3next", "experts", "qwen3next", 2e-4, ROUNDING),
+    case("qwen3next", "experts", "qwen3next", 2e-4, NEARER.format("3.4e-5", "7.7e-5")),
     case(
         "qwen3next", "fused, as many key as value heads", "qwen3next", fused=True, linear_num_value_heads=2
     ),
@@ -572,6 +663,19 @@ CASES: tuple[Case, ...] = (
         top_k_experts=2,
         moe_intermediate_size=24,
         final_logit_softcapping=None,
+    ),
+    case("gemma3n", "five layers", "gemma3n", 1e-4, VARIANCE),
+    case(
+        "gemma3n",
+        "shared caches",
+        "gemma3n",
+        1e-3,
+        f"{VARIANCE}; 22 layers amplify rounding",
+        num_hidden_layers=22,
+        num_kv_shared_layers=2,
+        vocab_size_per_layer_input=400,
+        activation_sparsity_pattern=None,
+        intermediate_size=512,
     ),
     case("mistral4", "scaled queries", "mistral4"),
     case(

@@ -29,7 +29,7 @@ def write_planned(path: Path, case: str, **said: Any) -> Path:
     metadata = plan["metadata"] | {f"{architecture}.{key}": value for key, value in said.items()}
     writer = gguf.GGUFWriter(path, architecture)
     for key, value in (metadata | {f"{architecture}.context_length": N_CTX}).items():
-        _add(writer, key, value)
+        add_value(writer, key, value)
     add_vocabulary(writer, plan["targets"]["token_embd.weight"][0])
     rng = np.random.default_rng(0)
     for name, shape in plan["targets"].items():
@@ -41,7 +41,7 @@ def write_planned(path: Path, case: str, **said: Any) -> Path:
     return path
 
 
-def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+def add_value(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
     if isinstance(value, bool):
         writer.add_bool(key, value)
     elif isinstance(value, int):
