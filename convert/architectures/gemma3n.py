@@ -30,7 +30,7 @@ LAUREL = {
 CACHED = {"attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_k_norm": "self_attn.k_norm"}
 PROJECTIONS = {"altup_proj": "altup_projections", "altup_unembd_proj": "altup_unembed_projections"}
 
-FIXED = {
+FIXED: Mapping[str, Any] = {
     "altup_num_inputs": 4,
     "altup_active_idx": 0,
     "altup_correct_scale": True,

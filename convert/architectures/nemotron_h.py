@@ -75,7 +75,7 @@ class NemotronH(DecoderOnly):
     prefixes = ("backbone.", "model.")
     embedding = "embeddings.weight"
     without_lora = ("blk.*.ssm_conv1d.weight", "blk.*.ffn_latent_down.weight", "blk.*.ffn_latent_up.weight")
-    ignored = ("mtp.*",)  # a draft of the next but one token, no part of the model
+    ignored: tuple[str, ...] = ("mtp.*",)  # a draft of the next but one token, no part of the model
 
     def __init__(self, config: Config, tensors: Mapping[str, SourceTensor]) -> None:
         super().__init__(config, tensors)
