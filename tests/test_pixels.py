@@ -121,7 +121,7 @@ def resident_bytes() -> int:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux")
 @pytest.mark.parametrize(("n", "kind"), few(1, [(40, "qwen3vl"), (1000, "qwen3vl"), (1000, "gemma3")]))
 def test_mutated_images(n: int, kind: str, tmp_path: Path) -> None:
-    path = write_random_pair(tmp_path, kind, n_layer=1)  # type: ignore[arg-type]
+    path = write_random_pair(tmp_path, kind, n_layer=2)  # type: ignore[arg-type]
     client = ServiceClient(n_ctx=512, n_threads=1).create_sampling_client(base_model=str(path))
     rng, n_read, before = random.Random(0), 0, 0
     files = [(form, picture(90, 70, image_format=form)) for form in ("png", "jpeg")]

@@ -234,8 +234,19 @@ def test_too_many_tokens(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small._engine.close()
 
 
+def test_attention_in_steps_needs_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not fused, each patch of an image meets each other one."""
+    path = write_random_pair(tmp_path, "qwen3vl", n_layer=2)
+    service = ServiceClient(n_ctx=512, n_threads=1, flash_attn=False)
+    client = service.create_sampling_client(base_model=str(path))
+    assert len(client.compute_logprobs(prompt(BEFORE, image(), AFTER)).result()) == 12 + 54 + 5
+    monkeypatch.setattr("tinker_local.llama.tower.available_memory", lambda: 2 * 4 * 2 * 256**2 - 1)
+    with pytest.raises(BadRequestError, match="scores of attention over an image of 256 x 256 pixels"):
+        client.compute_logprobs(prompt(BEFORE, image(1, 256, 256), AFTER))
+
+
 def test_models_without_a_tower(tmp_path: Path) -> None:
-    path = write_random_pair(tmp_path, "qwen3vl", n_layer=1)
+    path = write_random_pair(tmp_path, "qwen3vl", n_layer=2)
     path.with_name("mmproj-qwen3vl.gguf").unlink()
     client = ServiceClient(n_ctx=256).create_sampling_client(base_model=str(path))
     with pytest.raises(BadRequestError, match="reads no images: there is no mmproj"):

@@ -41,6 +41,8 @@ class TowerFile:
         align: sides are multiples of this, where images keep their shape; 0 where they do not.
         pixels: fewest and most pixels of an image that keeps its shape.
         resampling: how an image is resized.
+        patch: pixels of the side of a patch, which attention sees as one.
+        n_heads: heads of attention.
     """
 
     projector: str
@@ -48,6 +50,8 @@ class TowerFile:
     align: int
     pixels: tuple[int, int]
     resampling: Resampling
+    patch: int
+    n_heads: int
 
 
 def check_tower(path: Path) -> TowerFile:
@@ -68,7 +72,8 @@ def check_tower(path: Path) -> TowerFile:
     )
     align = patch * (head.number(f"{_VISION}.spatial_merge_size") or 2) if kind == "qwen" else 0
     resampling: Resampling = "bicubic" if kind == "qwen" else "bilinear"
-    return TowerFile(projector, head.number(f"{_VISION}.image_size") or 0, align, (low, high), resampling)
+    size, n_heads = (head.number(f"{_VISION}.{key}") or 0 for key in ("image_size", "attention.head_count"))
+    return TowerFile(projector, size, align, (low, high), resampling, patch, n_heads)
 
 
 def _projector(head: GgufFile) -> str:

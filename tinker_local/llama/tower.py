@@ -30,6 +30,7 @@ from tinker_local.gguf.tower_check import TowerFile, check_tower
 from tinker_local.llama.context_plan import FLASH_ATTN
 from tinker_local.llama.graph_callback import graph_callback
 from tinker_local.llama.log import callback, log
+from tinker_local.llama.machine import available_memory, check_fits
 from tinker_local.llama.model import Model
 from tinker_local.pixels import resized
 
@@ -119,6 +120,7 @@ class Tower:
                 f"{log.last_errors() or 'it is no tower for images'}"
             )
         self.path, self.model, self._graphs = path, model, graphs
+        self._is_in_steps = plan.flash_attn is False
         self.n_embd = int(llama_cpp.llama_model_n_embd_inp(model.handle))
         self._handle: Any = handle
         self._encoding = threading.Lock()  # libmtmd leaves the embeddings in the context
@@ -129,7 +131,10 @@ class Tower:
         Raises:
             BadRequestError: the model would read it in several parts, or libmtmd refuses it.
         """
-        pixels = resized(pixels, _size_for(self._file, *pixels.shape[1::-1]), self._file.resampling)
+        size = _size_for(self._file, *pixels.shape[1::-1])
+        if self._is_in_steps:
+            self._check_memory(*size)
+        pixels = resized(pixels, size, self._file.resampling)
         mtmd, (height, width, _) = self._mtmd, pixels.shape
         data = np.ascontiguousarray(pixels).ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         bitmap = mtmd.mtmd_bitmap_init(width, height, data)
@@ -149,6 +154,17 @@ class Tower:
         finally:
             mtmd.mtmd_input_chunks_free(chunks)
             mtmd.mtmd_bitmap_free(bitmap)
+
+    def _check_memory(self, width: int, height: int) -> None:
+        """Refuse an image that memory has no room for: each patch meets each, and softmax keeps a copy."""
+        n_patches = width * height // self._file.patch**2
+        check_fits(
+            f"the scores of attention over an image of {width} x {height} pixels",
+            2 * 4 * self._file.n_heads * n_patches**2,
+            available_memory(),
+            is_given=False,
+            hint="open the model without flash_attn=False, or give a smaller image",
+        )
 
     def _images(self, chunks: Any) -> list[Any]:
         mtmd = self._mtmd
