@@ -500,6 +500,9 @@ def test_tokens_are_counted_as_they_come(caller: Caller) -> None:
     prompt = list(range(1, 101))
     body = {"model": TINY, "prompt": prompt, "max_tokens": 400, "ignore_eos": True, "stream": True}
     Leaver(caller, body, 3)  # whose request never finishes
+    ended = time.monotonic() + 20
+    while metric(caller, "sampled_tokens_total") == before[1] and time.monotonic() < ended:
+        time.sleep(0.01)
     prefilled, sampled, answered = (metric(caller, name) - n for name, n in zip(names, before, strict=True))
     assert (prefilled, answered) == (len(prompt), 0)
     assert 1 <= sampled <= 400

@@ -181,9 +181,11 @@ async def _writes(asked: Completion | Chat, work: Work) -> AsyncIterator[bytes]:
     """Yield the bytes of each write: all chunks that are there, and then the end, or an error."""
     responses: dict[int, SampleResponse] = {}
     try:
-        yield _sent(asked.begin())
+        if first := _sent(asked.begin()):
+            yield first
         async for events in work.events():
-            yield _sent(_chunks(asked, events, responses))
+            if written := _sent(_chunks(asked, events, responses)):
+                yield written
         yield _sent(asked.end([responses[number] for number in sorted(responses)])) + _DONE
     except TinkerError as error:
         yield _event(error_body(str(error), _status(error))) + _DONE
