@@ -15,6 +15,7 @@ from convert.verification.llama_process import LlamaProcess, llama_process, serv
 logger = logging.getLogger("convert")
 
 _GOOD = "good"
+_UNTRIED = "the vision tower was not tried, since llama-cpp-python was built without libmtmd"
 
 
 @contextmanager
@@ -56,14 +57,13 @@ def run(path: str, source: str, tower: str | None = None) -> str:
     from convert.vocabularies.vocabulary import read_vocabulary
 
     model = load(path)
-    if tower is not None:
-        load_tower(tower, model)
+    untried = "" if tower is None or load_tower(tower, model) else _UNTRIED
     n_rows = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
     directory = Path(source)
     vocabulary = read_vocabulary(directory, read_json(directory / "config.json"), n_rows)
     report = check_tokenization(Path(path), vocabulary, model=model)
     if report.is_exact:
-        return _GOOD
+        return untried or _GOOD
     reasons = "; ".join(f"{reason} ({n})" for reason, n in report.reasons.items())
     return (
         "tinker-local tokenizes as the source does. In other programs, by llama.cpp's own tokenizer, "
@@ -84,16 +84,23 @@ def load(path: str) -> Any:
     return model
 
 
-def load_tower(path: str, model: Any) -> None:
-    """Load an mmproj file with its model in libmtmd. Ends the process if libmtmd refuses it."""
-    from llama_cpp import mtmd_cpp
+def load_tower(path: str, model: Any) -> bool:
+    """Load an mmproj file with its model in libmtmd. Ends the process if libmtmd refuses it.
 
+    Returns:
+        Whether there is a libmtmd.
+    """
+    try:
+        from llama_cpp import mtmd_cpp
+    except (ImportError, OSError, RuntimeError):
+        return False
     params = mtmd_cpp.mtmd_context_params_default()
     params.use_gpu, params.warmup = False, False
     context = mtmd_cpp.mtmd_init_from_file(os.fsencode(path), model, params)
     if not context:
         raise SystemExit(1)  # the log has said why
     mtmd_cpp.mtmd_free(context)
+    return True
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from convert.errors import ConversionWarning, VerificationError
 from convert.files.mmproj import mmproj_path
 from convert.model import ModelPlan
 from convert.source.checkpoint import SourceCheckpoint
-from tests.convert.embeddings import opened, picture
+from tests.convert.embeddings import needs_libmtmd, opened, picture
 from tests.convert.expected import read_gguf
 from tests.random_checkpoints.adapters import random_factors, write_adapter
 from tests.random_checkpoints.plain import Tensors, write_llama, write_weights
@@ -114,6 +114,7 @@ last embedding the first and the last numbers; those of Qwen3-VL end with deepst
 tests/parity/test_towers.py computes them anew, and says why libmtmd is no nearer."""
 
 
+@needs_libmtmd
 @pytest.mark.parametrize("name", ORACLE)
 def test_embeddings_are_those_of_transformers(name: str, qwen_file: Path, gemma_file: Path) -> None:
     size, first, last = ORACLE[name]
@@ -152,6 +153,7 @@ def test_another_type_keeps_the_tower(qwen_file: Path, tmp_path: Path) -> None:
     assert not mmproj_path(path).exists()
 
 
+@needs_libmtmd
 def test_a_tower_that_libmtmd_refuses_is_not_published(
     qwen: tuple[Path, Tensors], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
