@@ -143,3 +143,44 @@ def test_tinkers_protocol(opened: Opened) -> None:
             image = {"type": "image", "data": base64.b64encode(b"x").decode(), "format": "png"} | wrong
             body = sample_body(session, 1, [], prompt={"chunks": [image]})
             assert caller.post("/api/v1/asample", body).status == 400
+
+
+def test_openais_protocol(opened: Opened) -> None:
+    """A picture as a data URL in a chat is answered as the client here answers it."""
+    pytest.importorskip("starlette")
+    from tests.serve.caller import Caller
+    from tinker_local import serve
+
+    _, path, _ = opened
+    data = (path.parent / "cat.png").read_bytes()
+    url = "data:image/png;base64," + base64.b64encode(data).decode()
+
+    def body(image_url: object, **fields: object) -> dict[str, object]:
+        parts = [{"type": "image_url", "image_url": image_url}, {"type": "text", "text": "Who?"}]
+        messages = [{"role": "user", "content": parts}]
+        return {"model": path.stem, "messages": messages, "max_tokens": 4, "temperature": 0} | fields
+
+    service = ServiceClient(n_ctx=512, n_threads=1, models_dir=path.parent, prefix_cache=False)
+    here = service.create_sampling_client(base_model=path.stem)
+    given = prompt_of(here.get_tokenizer(), "Who?", [read_image(path.parent / "cat.png")], chat=True)
+    drawn = here.sample(given, 1, SamplingParams(max_tokens=4, temperature=0)).result().sequences[0]
+    with service, Caller(serve.app(service)) as caller:
+        answer = caller.post("/v1/chat/completions", body({"url": url}, logprobs=True)).json()
+        found = [token["logprob"] for token in answer["choices"][0]["logprobs"]["content"]]
+        assert found == drawn.logprobs
+        n_image = here.count_tokens(given) - len(text_tokens(given))
+        assert n_image > 0
+        assert answer["usage"]["prompt_tokens"] == len(text_tokens(given)) + n_image
+        for wrong, message in (
+            ("https://example.org/cat.png", "nothing is fetched"),
+            ("file:///etc/passwd", "nothing is fetched"),
+            ("data:image/png;base64,?", "no base64"),
+            ("data:image/png;base64,aGVsbG8=", "PNG or a JPEG"),
+            (url[:-400], "cannot be read as png"),
+            (7, "nothing is fetched"),
+        ):
+            refused = caller.post("/v1/chat/completions", body(wrong))
+            assert refused.status == 400
+            assert message in refused.json()["error"]["message"]
+        assert caller.post("/v1/chat/completions", body(url, return_token_ids=True)).status == 400
+        assert caller.post("/tokenize", body(url)).status in (400, 404)

@@ -247,6 +247,14 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         """``compute_logprobs`` as a coroutine."""
         return await self.compute_logprobs(prompt, prompt_logprobs_last_n)
 
+    def count_tokens(self, prompt: types.ModelInput) -> int:
+        """Return the number of a prompt's tokens, with those that its images take.
+
+        Raises:
+            BadRequestError: a token or an image is wrong, or they are too many.
+        """
+        return len(self._read(prompt, only_scored=True).tokens)
+
     def get_tokenizer(self) -> Tokenizer:
         """Return the tokenizer of the model file."""
         return self._tokenizer

@@ -384,9 +384,9 @@ class TestChat:
             ({"messages": [{"content": "x"}]}, "messages", "messages[0].role is None"),
             ({"messages": [{"role": "user", "content": 1}]}, "messages", "messages[0].content is 1"),
             (
-                {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+                {"messages": [{"role": "user", "content": [{"type": "input_audio", "image_url": {}}]}]},
                 "messages",
-                "a part of the type 'image_url'",
+                "a part of the type 'input_audio'",
             ),
             ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens", "give one"),
             ({"max_tokens": 300}, "max_tokens", "lower max_tokens"),

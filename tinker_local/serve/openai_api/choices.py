@@ -34,9 +34,8 @@ class Head:
         return {**head, "choices": choices, **more}
 
 
-def usage(prompts: Sequence[list[int]], responses: Sequence[SampleResponse]) -> dict[str, Any]:
+def usage(n_prompt: int, responses: Sequence[SampleResponse]) -> dict[str, Any]:
     """Return the numbers of tokens; drawn ones that are not returned (``best_of``) count, too."""
-    n_prompt = sum(map(len, prompts))
     n_drawn = sum(n_tokens(sequence) for response in responses for sequence in response.sequences)
     cached = sum(response.prompt_cache_hit_tokens for response in responses)
     return {

@@ -19,7 +19,7 @@ from tinker_local.serve.openai_api.fields import MOST_PROMPTS, CompletionFields,
 from tinker_local.serve.openai_api.logprobs import of_completion, of_prompt
 from tinker_local.serve.openai_api.pieces import GeneratedText, Offsets, Pieces
 from tinker_local.serve.openai_api.work import Ask, Drawn, Finished
-from tinker_local.types import SampledSequence, SampleResponse
+from tinker_local.types import ModelInput, SampledSequence, SampleResponse
 
 
 class Completion:
@@ -49,6 +49,11 @@ class Completion:
         self.ask = self._ask(client)
         self._texts = defaultdict[int, GeneratedText](self._text)
         self._offsets = defaultdict[int, Offsets](Offsets)
+
+    @property
+    def inputs(self) -> list[ModelInput]:
+        """The prompts, as a client takes them."""
+        return [ModelInput.from_ints(tokens) for tokens in self.prompts]
 
     def _prompts(self) -> list[list[int]]:
         given = self._fields.prompt
@@ -83,7 +88,7 @@ class Completion:
             for number, (tokens, response) in enumerate(zip(self.prompts, responses, strict=True))
             for index, sequence in enumerate(best(response.sequences, self._fields.n))
         ]
-        return self._head.of(choices, usage=usage(self.prompts, responses))
+        return self._head.of(choices, usage=usage(sum(map(len, self.prompts)), responses))
 
     def _choice(
         self, index: int, tokens: list[int], response: SampleResponse, sequence: SampledSequence
@@ -148,7 +153,7 @@ class Completion:
     def end(self, responses: list[SampleResponse]) -> Iterator[dict[str, Any]]:
         """Yield the chunk with the usage, if it is asked for."""
         if self._fields.stream_options.include_usage:
-            yield self._head.of([], usage=usage(self.prompts, responses))
+            yield self._head.of([], usage=usage(sum(map(len, self.prompts)), responses))
 
     def _chunk(self, index: int, text: str, **more: Any) -> dict[str, Any]:
         choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None, **more}

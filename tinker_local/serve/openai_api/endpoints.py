@@ -218,7 +218,7 @@ def _begun(
 ) -> tuple[Completion | Chat, Work]:
     """Submit the requests; not on the event loop, since tokenizers and chat templates take their time."""
     asked = make(fields, client)
-    work = Work(client, asked.prompts, asked.ask)
+    work = Work(client, asked.inputs, asked.ask)
     work.submit(mailbox)
     return asked, work
 

@@ -190,7 +190,7 @@ class ChatFields(SamplingFields):
     """``/v1/chat/completions``."""
 
     messages: list[dict[str, Any]] = Field(
-        min_length=1, description="Roles and texts, for the model's chat template; no images or sound."
+        min_length=1, description="Roles, texts and `image_url`, for the model's chat template; no sound."
     )
     max_tokens: int | None = Field(None, ge=0, description="Unset: to the end of the context.")
     max_completion_tokens: int | None = Field(None, ge=0, description="The same, by its newer name.")

@@ -22,7 +22,10 @@ def tokenize(fields: TokenizeFields, client: SamplingClient) -> dict[str, Any]:
     if fields.prompt is not None:
         tokens = tokenizer.encode(fields.prompt, add_special_tokens=fields.add_special_tokens)
     else:
-        tokens = rendered(tokenizer, fields, fields.tools, fields.chat_template_kwargs)
+        prompt = rendered(tokenizer, fields, fields.tools, fields.chat_template_kwargs)
+        if len(prompt.chunks) > 1:
+            raise FieldError("images have no token ids; leave them out of the messages", "messages")
+        tokens = prompt.to_ints()
     strings = tokenizer.convert_ids_to_tokens(tokens) if fields.return_token_strs else None
     return {"count": len(tokens), "max_model_len": client.n_ctx, "tokens": tokens, "token_strs": strings}
 

@@ -64,11 +64,11 @@ class Work:
 
     Args:
         client: the model.
-        prompts: token ids of each prompt.
+        prompts: what is continued or scored.
         ask: what is asked of each.
     """
 
-    def __init__(self, client: SamplingClient, prompts: Sequence[list[int]], ask: Ask) -> None:
+    def __init__(self, client: SamplingClient, prompts: Sequence[ModelInput], ask: Ask) -> None:
         self._client, self.prompts, self._ask = client, prompts, ask
         self._futures: list[Future[SampleResponse]] = []
         self._arrived: list[Event] = []
@@ -124,7 +124,7 @@ class Work:
     def _submit(self, number: int, mailbox: Mailbox | None) -> None:
         ask = self._ask
         future = self._client.sample(
-            ModelInput.from_ints(self.prompts[number]),
+            self.prompts[number],
             ask.num_samples,
             ask.params,
             ask.prompt_logprobs,
