@@ -195,7 +195,8 @@ class NemotronH(DecoderOnly):
             if kind == "mamba":
                 yield from self.mamba.targets(self, ours, mixer)
             elif kind == "attention":
-                yield from self.matrices(ours, mixer, ATTENTION, bool(self.config.get("attention_bias")))
+                # transformers makes none, whatever attention_bias says
+                yield from self.matrices(ours, mixer, ATTENTION, self.has(f"{mixer}q_proj.bias"))
             elif kind == "mlp":
                 yield from self.matrices(ours, mixer, MLP, bool(self.config.get("mlp_bias")))
             else:

@@ -84,6 +84,7 @@ LIGHTNING: Settings = {
     "moe_intermediate_size": 24,
     "moe_shared_expert_intermediate_size": 40,
     "routed_scaling_factor": 2.5,
+    "attention_bias": True,
 }
 RADIO: Settings = {
     "model_type": "radio",
