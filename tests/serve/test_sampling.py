@@ -200,7 +200,7 @@ def test_a_model_that_cannot_be_opened_fails_its_requests(
             {"prompt": {"chunks": [{"type": "encoded_text", "tokens": [400]}]}},
             "the vocabulary has ids 0 to 399",
         ),
-        ({"prompt": {"chunks": [{"type": "image", "data": ""}]}}, "only encoded_text is served"),
+        ({"prompt": {"chunks": [{"type": "image", "data": ""}]}}, "an image of the prompt is wrong"),
         ({"prompt": [1, 2]}, "must be an object with a list of chunks"),
         ({"prompt": {"chunks": []}}, "prompt is empty"),
         ({"num_samples": 0}, "num_samples is 0"),
