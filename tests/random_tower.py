@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import gguf
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.libmtmd import require_libmtmd
 from tests.random_model import N_DEEPSTACK, Shape, write_random_model
 
 Kind = Literal["qwen3vl", "gemma3"]
@@ -39,14 +39,6 @@ _SIDES: Mapping[Kind, tuple[int, int]] = {
     "qwen3vl": (128, 16),
     "gemma3": (128, 8),
 }  # of an image, of a patch
-
-
-def require_libmtmd() -> None:
-    """Skip a test where llama-cpp-python has no libmtmd; README.md, Images, has the build with it."""
-    try:
-        import llama_cpp.mtmd_cpp  # noqa: F401
-    except (ImportError, OSError, RuntimeError) as error:
-        pytest.skip(f"llama-cpp-python was built without libmtmd: {error}")
 
 
 def write_random_pair(directory: Path, kind: Kind, *, n_layer: int = 3) -> Path:

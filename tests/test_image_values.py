@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from convert import convert_checkpoint
+from tests.libmtmd import require_libmtmd
 from tests.random_checkpoints.vision import write_gemma3, write_qwen3vl
-from tests.random_tower import picture, require_libmtmd
+from tests.random_tower import picture
 from tinker_local import EncodedTextChunk, ImageChunk, ModelInput, ServiceClient
 
 AFTER = list(range(20, 30))

@@ -10,20 +10,14 @@ from typing import Any
 
 import llama_cpp
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from convert.files.mmproj import mmproj_path
 from convert.verification.verify import load
+from tests.libmtmd import MISSING
 
-try:
+if not MISSING:
     from llama_cpp import mtmd_cpp as mtmd
-except (ImportError, OSError, RuntimeError) as error:
-    MISSING = str(error)
-else:
-    MISSING = ""
-
-needs_libmtmd = pytest.mark.skipif(bool(MISSING), reason=f"llama-cpp-python has no libmtmd: {MISSING}")
 
 _IMAGE = 1  # enum mtmd_input_chunk_type
 _Log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)

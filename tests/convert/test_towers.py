@@ -17,8 +17,9 @@ from convert.errors import ConversionWarning, VerificationError
 from convert.files.mmproj import mmproj_path
 from convert.model import ModelPlan
 from convert.source.checkpoint import SourceCheckpoint
-from tests.convert.embeddings import needs_libmtmd, opened, picture
+from tests.convert.embeddings import opened, picture
 from tests.convert.expected import read_gguf
+from tests.libmtmd import needs_libmtmd
 from tests.random_checkpoints.adapters import random_factors, write_adapter
 from tests.random_checkpoints.plain import Tensors, write_llama, write_weights
 from tests.random_checkpoints.vision import write_gemma3, write_qwen3vl

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from convert import convert_adapter, convert_checkpoint
+from tests.libmtmd import needs_libmtmd
 from tests.random_checkpoints.vision import (
     FIRST,
     GEMMA_PROCESSOR,
@@ -34,7 +35,7 @@ from tinker_local import (
     ServiceClient,
 )
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, needs_libmtmd]
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -10,12 +10,14 @@ import pytest
 from PIL import Image
 
 from convert import convert_checkpoint
+from tests.libmtmd import needs_libmtmd
 from tests.random_checkpoints.vision import QWEN_PROCESSOR, write_qwen3vl
 from tinker_local import SamplingClient, SamplingParams, ServiceClient
 from tinker_local.serve import Server, app
 
 pytestmark = [
     pytest.mark.parity,
+    needs_libmtmd,
     pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:DEPRECATED:FutureWarning"),
 ]

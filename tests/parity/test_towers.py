@@ -18,8 +18,9 @@ import pytest
 from numpy.typing import NDArray
 
 from convert import convert_checkpoint
-from tests.convert.embeddings import needs_libmtmd, opened, picture
+from tests.convert.embeddings import opened, picture
 from tests.convert.test_towers import ORACLE
+from tests.libmtmd import needs_libmtmd
 from tests.random_checkpoints.vision import QWEN_PROCESSOR, write_gemma3, write_qwen3vl
 
 pytestmark = [pytest.mark.parity, needs_libmtmd]

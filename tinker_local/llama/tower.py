@@ -4,8 +4,8 @@ A tower is a GGUF file of its own beside the model (``mmproj``). An image is res
 processor in transformers does: libmtmd would round sizes otherwise, and pad. libmtmd encodes it. The text
 around an image (``<|vision_start|>``) is the prompt's own; what libmtmd would put there is left out.
 
-libmtmd is not in every build of llama-cpp-python: ``llama.cmake`` leaves it out unless it is asked for. So
-this is the only module that imports ``llama_cpp.mtmd_cpp``, and it does so when a tower is opened.
+A build of llama-cpp-python may lack libmtmd (``LLAVA_BUILD=OFF``). So this is the only module that imports
+``llama_cpp.mtmd_cpp``, and it does so when a tower is opened.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ def _libmtmd() -> Any:
     except (ImportError, OSError, RuntimeError) as error:
         raise BadRequestError(
             "images need llama.cpp's multimodal library, which this llama-cpp-python was built without; "
-            "README.md, Images, has the command that adds it"
+            "run: pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python"
         ) from error
     mtmd_cpp.mtmd_helper_log_set(callback, ctypes.c_void_p(0))
     return mtmd_cpp
