@@ -69,8 +69,8 @@ class Input(Protocol):
 
 
 @dataclass(frozen=True)
-class JsonLines:
-    """A file of JSON lines; offsets are bytes. ``path`` may be a URI that pyarrow opens."""
+class _File:
+    """A file, which may be a URI that pyarrow opens."""
 
     path: str
 
@@ -78,6 +78,10 @@ class JsonLines:
     def is_local(self) -> bool:
         """Whether only the driver's machine has it for certain."""
         return "://" not in self.path
+
+
+class JsonLines(_File):
+    """A file of JSON lines; offsets are bytes."""
 
     @property
     def size(self) -> int:
@@ -101,16 +105,8 @@ class JsonLines:
         return _cloud_file(self.path).open()
 
 
-@dataclass(frozen=True)
-class Parquet:
+class Parquet(_File):
     """A Parquet file; its rows are lines, and offsets count rows. None counts as an absent key."""
-
-    path: str
-
-    @property
-    def is_local(self) -> bool:
-        """Whether only the driver's machine has it for certain."""
-        return "://" not in self.path
 
     @property
     def size(self) -> int:
