@@ -15,10 +15,12 @@ CONFIGS = {
     "DeepseekV3ForCausalLM": "DeepseekV3Config",
     "GPT2LMHeadModel": "GPT2Config",
     "Gemma3ForCausalLM": "Gemma3TextConfig",
+    "Gemma3nForCausalLM": "Gemma3nTextConfig",
     "Gemma4ForCausalLM": "Gemma4TextConfig",
     "Glm5NextForConditionalGeneration": "Glm5NextTextConfig",
     "KimiK25ForConditionalGeneration": "DeepseekV3Config",
     "Llama4ForConditionalGeneration": "Llama4TextConfig",
+    "NemotronH_Omni_Reasoning_V3": "NemotronHConfig",
     "Qwen3VLForConditionalGeneration": "Qwen3VLTextConfig",
     "Qwen3VLMoeForConditionalGeneration": "Qwen3VLMoeTextConfig",
     "Qwen3_5ForConditionalGeneration": "Qwen3_5TextConfig",
@@ -41,6 +43,7 @@ NEEDED = {
     "Lfm2ForCausalLM": {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]},
     "Lfm2MoeForCausalLM": {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]},
     "NemotronHForCausalLM": MAMBA,
+    "NemotronH_Omni_Reasoning_V3": MAMBA,
     "Qwen3MoeForCausalLM": ROUTED,
 }
 
