@@ -63,6 +63,7 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         self._tokenizer = Tokenizer(engine.model)
         self._plain = Answer(self._telemetry, weakref.ref(self._tokenizer))  # shared by most requests
         self._plain_logprobs = Logprobs(self._telemetry)
+        self._images = ModelStore(options.models_dir).directory / "images"
         engine.observe(self)
 
     @property
@@ -311,9 +312,14 @@ class SamplingClient(Ready, QueueStateObserver, TelemetryProvider):
         return future
 
     def _read(self, prompt: types.ModelInput, *, only_scored: bool) -> Cells:
-        engine, images = self._engine, ModelStore(self._options.models_dir).directory / "images"
+        engine = self._engine
         return read_prompt(
-            prompt, engine.model.n_vocab, self.n_ctx, engine.find_image, images, only_scored=only_scored
+            prompt,
+            engine.model.n_vocab,
+            self.n_ctx,
+            engine.find_image,
+            self._images,
+            only_scored=only_scored,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,6 +102,19 @@ def watched(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     watched = Watched(path, monkeypatch)
     yield watched
     watched.client._engine.close()
+
+
+def test_a_tower_goes_with_its_clients(path: Path) -> None:
+    with ServiceClient(n_ctx=512, n_threads=1) as service:
+        client = service.create_sampling_client(base_model=str(path))
+        client.compute_logprobs(prompt(BEFORE, image(), AFTER)).result()
+        other = ServiceClient(n_ctx=256, n_threads=1).create_sampling_client(base_model=str(path))
+        assert other._engine._images is client._engine._images
+        tower = weakref.ref(client._engine._images._tower)
+        other._engine.close()
+    del client, other, service
+    gc.collect()
+    assert tower() is None
 
 
 def test_scores_around_an_image(kind: Kind, watched: Watched) -> None:

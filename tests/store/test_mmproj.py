@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from convert.gguf.head import pack_head
+from convert.gguf.mmproj import find_mmproj
 from convert.untied import untie
 from tests.random_model import write_random_model
 from tinker_local import BadRequestError
 from tinker_local.store.inventory import inventory
 from tinker_local.store.keeper import StoreKeeper
-from tinker_local.store.mmproj import find_mmproj, modalities
+from tinker_local.store.mmproj import modalities
 from tinker_local.store.model_store import ModelStore
 
 TOWER = pack_head({"general.architecture": "clip", "clip.has_vision_encoder": True}, [])

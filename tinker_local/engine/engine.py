@@ -8,9 +8,10 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
+from convert.gguf.mmproj import find_mmproj
 from tinker_local.engine.image import Image, Images
 from tinker_local.engine.loop import Loop, OnStep
 from tinker_local.engine.own_kernels import (
@@ -34,7 +35,6 @@ from tinker_local.llama.model import Model
 from tinker_local.llama.tower import load_tower
 from tinker_local.options import Options
 from tinker_local.queue_state import QueueStateObserver
-from tinker_local.store.mmproj import find_mmproj
 
 _DEFAULT_N_CTX = 8192
 _N_SEQUENCES = 64  # running samples and prompts at a time
@@ -146,13 +146,18 @@ class Engine:
         Raises:
             BadRequestError: the image cannot be read, or this model reads none.
         """
-        image = self._open_images().find(data, image_format)
+        image = self._images.find(data, image_format)
         if not image.is_causal and image.n_tokens > self._n_batch:
             raise BadRequestError(
                 f"{self.model.path.name} must compute the {image.n_tokens} tokens of an image at once, and "
                 f"this client computes at most {self._n_batch}; open the model with a larger n_ubatch"
             )
         return image
+
+    @cached_property
+    def _images(self) -> Images:
+        """Those of the model's tower, which is opened at the first image."""
+        return self._open_images()
 
     def submit(self, request: Request) -> None:
         """Queue a request; returns at once.

@@ -7,6 +7,7 @@ images have the same. So the prefix cache tells images apart as it tells tokens.
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import weakref
 from collections import OrderedDict
@@ -84,7 +85,7 @@ class Images:
 
     @classmethod
     def of(cls, tower: Tower) -> Images:
-        """Return the one object for a tower."""
+        """Return the one object for a tower; it must be held, or the next call makes another."""
         with _lock:
             return _images.get(tower) or _images.setdefault(tower, cls(tower))
 
@@ -113,5 +114,16 @@ class Images:
         return image
 
 
-_images: weakref.WeakKeyDictionary[Tower, Images] = weakref.WeakKeyDictionary()
+# Engines hold these objects. A key lives as long as its value, which holds the tower, too.
+_images: weakref.WeakValueDictionary[Tower, Images] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    """Make the lock anew: a thread of the parent may have held it, and does not exist here."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

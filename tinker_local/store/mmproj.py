@@ -24,4 +24,4 @@ def modalities(model: Path) -> tuple[str, ...]:
     return ("text", *(name for name, key in _ENCODERS.items() if keys.get(key) is True))
 
 
-__all__ = ["find_mmproj", "modalities"]
+__all__ = ["modalities"]
