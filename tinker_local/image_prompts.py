@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tinker_local.errors import BadRequestError, NotFoundError
-from tinker_local.pixels import MOST_BYTES, format_of
+from tinker_local.pixels import format_of, read_file
 from tinker_local.tokenizer import Tokenizer
 from tinker_local.types import EncodedTextChunk, ImageChunk, ModelInput, ModelInputChunk
 
@@ -46,8 +46,7 @@ def read_image(path: Path) -> ImageChunk:
         BadRequestError: it cannot be read, or is neither.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        data = read_file(path)
     except FileNotFoundError:
         raise NotFoundError(f"there is no image {path}") from None
     except OSError as error:

@@ -7,6 +7,7 @@ number of its pixels before they are decoded. Only the decoders of PNG and JPEG 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -36,6 +37,16 @@ def format_of(data: bytes) -> ImageFormat:
         if data.startswith(start):
             return name
     raise BadRequestError(f"an image starts with {shown(data[:8])}; it must be a PNG or a JPEG")
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of an image's file: all, or one more than ``decode`` takes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(MOST_BYTES + 1)
 
 
 def decode(data: bytes, image_format: str) -> NDArray[np.uint8]:

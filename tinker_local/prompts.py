@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tinker_local import checks
 from tinker_local.engine.image import Image, PlacedImage
 from tinker_local.errors import BadRequestError, NotFoundError, shown
-from tinker_local.pixels import MOST_BYTES
+from tinker_local.pixels import read_file
 
 FindImage = Callable[[bytes, str], Image]
 """Returns the image of a file's bytes and format."""
@@ -103,8 +103,7 @@ def _read_file(location: str, images: Path) -> bytes:
     try:
         if not path.is_file():
             raise NotFoundError(f"there is no image {shown(location)}, and none of this name in {images}")
-        with path.open("rb") as file:
-            return file.read(MOST_BYTES + 1)
+        return read_file(path)
     except (OSError, ValueError) as error:
         raise BadRequestError(f"the image {shown(location)} cannot be read: {error}") from error
 

@@ -7,7 +7,7 @@ directory.py         a file of a directory from a stranger; links that lead out 
 json_file.py         JSON from a stranger, within limits
 parts.py             the files of a model that is split, ``NAME-00001-of-00003.gguf``
 mmproj.py            the vision tower beside a model, ``mmproj-NAME.gguf``
-whole_file.py        a text file that is seen whole or not at all
+whole_file.py        a file that is seen whole or not at all
 publishing.py        a result appears under its name only when it is whole and on disk
 workplace.py         hidden directories in which results are made; a killed process's is removed
 lock.py              one process at a time in a directory

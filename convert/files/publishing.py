@@ -16,6 +16,7 @@ from convert.files.mmproj import is_mmproj, mmproj_path
 from convert.files.models_directory import models_directory
 from convert.files.parts import existing, is_whole
 from convert.files.sizes import format_bytes
+from convert.files.whole_file import sync
 from convert.files.workplace import sweep, workplace
 
 
@@ -91,7 +92,7 @@ def _publish(work: Path, output: Path, force: bool, home: Path) -> None:
     if len([path for path in made if not is_mmproj(path)]) == 1:
         files[made[0]] = output
     for path in files:  # a name must not reach the disk before the data does
-        _sync(path)
+        sync(path)
     if not output.resolve().is_relative_to(home.resolve()):
         _rename(files, output)
         return
@@ -114,17 +115,7 @@ def _rename(files: Mapping[Path, Path], output: Path) -> None:
         old.discard(target)
     for path in old:
         path.unlink()
-    _sync(output.parent)
-
-
-def _sync(path: Path) -> None:
-    if path.is_symlink() or (path.is_dir() and os.name == "nt"):  # directories cannot be opened there
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(output.parent)
 
 
 def _describe(error: OSError, output: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -15,6 +16,7 @@ from tinker_local.errors import BadRequestError
 TEXTS = ("prompt", "messages", "tokens")
 """Keys for the text to continue or to score; a line has exactly one of them."""
 
+_HEAD = re.compile(rb'\{"line": (\d{1,18}), ')  # how ``Item.head`` begins
 _SHOWN = 1000  # characters that the output repeats of a line that is not JSON
 _ALIKE = 0.85  # similarity (difflib's ratio) from which an unknown key counts as a misspelt one
 
@@ -84,6 +86,12 @@ class Item:
     def is_failed_in(self, line: bytes) -> bool:
         """Whether a line of the output is this item's error."""
         return line.startswith(self.head + b', "error": ')
+
+
+def number_in(line: bytes) -> int | None:
+    """Return the number that a line of an output begins with; None if it is no whole such line."""
+    match = _HEAD.match(line)
+    return int(match[1]) if match and line.endswith(b"}\n") else None
 
 
 def _parse(line: Line) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,12 +16,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tinker_local.batch.output import lock, refusal, sync_directory
+from convert.files.whole_file import sync
+from tinker_local.batch.item import number_in
+from tinker_local.batch.output import lock, refusal
 from tinker_local.batch.settings import Finish, RunSettings
 from tinker_local.batch.shard import Shard
 from tinker_local.errors import BadRequestError
 
-_NUMBER = re.compile(rb'\{"line": (\d{1,18}), ')  # how each line of an output begins
 _ERROR = b', "error": '
 _BLOCK = 1 << 16  # bytes read of one shard at a time, so thousands of shards fit in memory
 _SHOWN = 5  # missing lines that an error names
@@ -59,8 +59,7 @@ class _ShardOutput:
         """
         before = 0
         for line in _read_lines(self.path):
-            match = _NUMBER.match(line)
-            number = int(match[1]) if match and line.endswith(b"}\n") else 0
+            number = number_in(line) or 0
             if number <= before or not self.shard.takes(number):
                 raise BadRequestError(
                     f"{self.path} is damaged: {line[:40]!r} is not the next line of shard {self.shard}; "
@@ -215,7 +214,7 @@ def _publish(shards: Sequence[_ShardOutput], output: Path, last: int) -> Merged:
         output.unlink(missing_ok=True)
         RunSettings(first.shared, first.settings.seed, Finish(n_lines, last)).write(output)
         os.replace(partial, output)
-        sync_directory(output.parent)
+        sync(output.parent)
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -28,6 +28,7 @@ from typing import Any, BinaryIO, Protocol
 
 from filelock import FileLock, Timeout
 
+from convert.files.whole_file import sync
 from tinker_local.batch.item import Item
 from tinker_local.batch.settings import Finish, RunSettings
 from tinker_local.errors import BadRequestError
@@ -127,7 +128,7 @@ class OutputFile:
         self._settings = self._check_settings(settings)
         self.seed = self._settings.seed
         self._file = self.path.open("ab")
-        sync_directory(self.path.parent)
+        sync(self.path.parent)
 
     def resume(self, items: Iterator[Item]) -> None:
         """Consume the items that the file answers already; cut off an unfinished last line.
@@ -248,17 +249,6 @@ def lock(path: Path) -> FileLock:
     except OSError as error:
         raise refusal(path, error) from error
     return held
-
-
-def sync_directory(directory: Path) -> None:
-    """Make a new file's name survive a power cut."""
-    if os.name == "nt":  # Windows cannot open a directory
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def refusal(path: Path, error: OSError) -> BadRequestError:

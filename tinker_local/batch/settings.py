@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from convert.files.whole_file import whole_file
 from tinker_local.errors import BadRequestError
 
 
@@ -68,17 +68,9 @@ class RunSettings:
         content: dict[str, Any] = {"about": about, "settings": self.given, "drawn_seed": self.seed}
         if self.finish:
             content["finished"] = {"lines": self.finish.n_lines, "input_lines": self.finish.last}
-        path = settings_path(output)
-        partial = path.with_name(f".{path.name}.part")
-        try:
-            with partial.open("w", encoding="utf-8") as file:
-                json.dump(content, file, indent=1)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(settings_path(output)) as file:
+            json.dump(content, file, indent=1)
+            file.write("\n")
 
     def compare(self, output: Path, given: Mapping[str, Any]) -> None:
         """Check that a run has the settings of the run that began an output.

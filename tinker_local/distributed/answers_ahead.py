@@ -8,11 +8,12 @@ offsets are in memory.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
-_NUMBER = re.compile(rb'\{"line": (\d{1,18}), ')
+from convert.files.whole_file import whole_path
+from tinker_local.batch.item import number_in
+
 _MOST_WASTE = 64 << 20
 """Bytes of answers that are written already, from which the file is made anew."""
 
@@ -35,10 +36,10 @@ class AnswersAhead:
         """Find the lines that an earlier run left; cut off what a crash left of the last one."""
         self._file.seek(0)
         for line in self._file:
-            match = _NUMBER.match(line)
-            if not match or not line.endswith(b"}\n") or b"\0" in line:
+            number = number_in(line)
+            if number is None or b"\0" in line:
                 break
-            self._note(int(match[1]), len(line))
+            self._note(number, len(line))
         self._file.truncate(self._size)
 
     def __contains__(self, number: object) -> bool:
@@ -99,13 +100,9 @@ class AnswersAhead:
         return os.pread(self._file.fileno(), length, offset)
 
     def _compact(self) -> None:
-        partial = self._path.with_name(f"{self._path.name}.part")
         old, places = self._file, self._places
-        with partial.open("wb") as file:
+        with whole_path(self._path) as partial, partial.open("wb") as file:
             file.writelines(self._read(*place) for place in places.values())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self._path)
         self._file = self._path.open("a+b")
         old.close()
         self._places, self._size, self._n_live = {}, 0, 0

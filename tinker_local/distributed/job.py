@@ -16,7 +16,6 @@ from __future__ import annotations
 import inspect
 import logging
 import pickle
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from tinker_local.batch import OutputFile, SampleTask, ScoreTask, Summary
-from tinker_local.batch.item import Item
+from tinker_local.batch.item import Item, number_in
 from tinker_local.batch.lines import Line
 from tinker_local.batch.progress import Progress
 from tinker_local.distributed.answers import LineAnswers
@@ -41,7 +40,6 @@ ROWS = 256
 _LEAST_BLOCK, _MOST_BLOCK = 1 << 12, 1 << 24  # bytes
 _AT_ONCE = 2  # blocks that an actor works on at a time: one ends while the next begins
 _READERS = 2  # windows that are read at a time
-_NUMBER = re.compile(rb'\{"line": (\d{1,18}), ')
 
 
 @dataclass(frozen=True)
@@ -140,9 +138,9 @@ class _Rest:
         """Write the answers whose turn it is, keep the others; return how many there were."""
         lines = answers.splitlines(keepends=True)
         for line in lines:
-            match = _NUMBER.match(line)
-            assert match
-            self.ahead.add(int(match[1]), line)
+            number = number_in(line)
+            assert number is not None
+            self.ahead.add(number, line)
         self.write()
         return len(lines)
 

@@ -8,7 +8,6 @@ places has is fetched: piece by piece, by one process of a node, hashed on the w
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from convert.files.hashes import hash_file, read_hashes
 from convert.files.lock import locked
 from convert.files.models_directory import models_directory
 from convert.files.parts import parts_of
+from convert.files.whole_file import whole_path
 from tinker_local.batch.fingerprint import fingerprint
 from tinker_local.errors import BadRequestError, NotFoundError
 from tinker_local.weights import Weights
@@ -54,22 +54,17 @@ class StoredFile:
         Raises:
             BadRequestError: the pieces are of another file.
         """
-        partial, digest, size = target.with_name(f".{target.name}.part"), hashlib.sha256(), 0
-        try:
+        digest, size = hashlib.sha256(), 0
+        with whole_path(target) as partial:
             with partial.open("wb") as file:
                 while data := pieces(self.sha256, size):
                     digest.update(data)
                     size += file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
             if digest.hexdigest() != self.sha256:
                 raise BadRequestError(
                     f"{self.path} has changed: its SHA-256 is {digest.hexdigest()}, and was {self.sha256}; "
                     "leave the file alone while a job runs"
                 )
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

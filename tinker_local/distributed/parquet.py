@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tinker_local.batch.output import refusal, sync_directory
+from convert.files.whole_file import sync, whole_path
+from tinker_local.batch.output import refusal
 from tinker_local.errors import BadRequestError
 
 _GROUP = 32 << 20  # bytes of JSON in one row group: what is in memory at a time
@@ -27,26 +26,19 @@ def write_parquet(lines: Path, output: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    partial = output.with_name(f".{output.name}.part")
     try:
         plain = [_with_texts(pa, pa.schema(_table(group).schema)) for group in _groups(lines)]
         schema = pa.unify_schemas(plain, promote_options="permissive")
-        with parquet.ParquetWriter(partial, schema) as writer:
+        with whole_path(output) as partial, parquet.ParquetWriter(partial, schema) as writer:
             for group in _groups(lines):
                 writer.write_table(_table(group, schema))
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, output)
-        sync_directory(output.parent)
+        sync(output.parent)
     except pa.ArrowException as error:
         raise BadRequestError(
             f"{lines} cannot be written as Parquet: {error}; give keys of one kind, or take the JSON lines"
         ) from None
     except OSError as error:
         raise refusal(output, error) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _groups(path: Path) -> Iterator[bytes]:
