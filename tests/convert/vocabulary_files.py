@@ -11,6 +11,7 @@ import gguf
 import numpy as np
 
 from convert.vocabularies.vocabulary import Vocabulary
+from tests.random_checkpoints.planned import add_value
 
 Json = dict[str, Any]
 
@@ -69,12 +70,4 @@ def _add_metadata(
     for key, value in vocabulary.metadata().items():
         if key in without:
             continue
-        value = changed.get(key.rpartition(".")[2], value)
-        if isinstance(value, bool):
-            writer.add_bool(key, value)
-        elif isinstance(value, int):
-            writer.add_uint32(key, value)
-        elif isinstance(value, str):
-            writer.add_string(key, value)
-        else:
-            writer.add_array(key, value)
+        add_value(writer, key, changed.get(key.rpartition(".")[2], value))

@@ -98,6 +98,7 @@ def _problems(model: ModelFiles) -> Iterator[str]:
     yield from settings.wrong_experts()
     yield from settings.wrong_states()
     yield from settings.wrong_kinds()
+    yield from settings.wrong_deepstack()
     yield from settings.wrong_indexers()
     yield from wrong_layers(model.architecture, model.tensors, settings.heads())
     yield from _wrong_tensors(model, settings.integer("embedding_length"))
@@ -246,19 +247,22 @@ class _Settings:
             yield f"{self._start}ssm: an inner size of {inner}, {rank} heads and {groups} groups do not fit"
 
     def wrong_kinds(self) -> Iterator[str]:
-        """Layers of one kind alone, where llama.cpp makes a memory for each of two; none for images."""
+        """Layers of one kind alone, where llama.cpp makes a memory for each of two kinds."""
         heads = self.heads().of_keys
         if self._model.architecture in BY_HEADS and (all(heads) or not any(heads)):
             yield (
                 f"{'none' if all(heads) else 'all'} of the {len(heads)} layers are recurrent; this "
                 "architecture must have some of these and some with attention"
             )
-        n_deep, n_layers = self.integer("n_deepstack_layers"), self.integer("block_count")
-        if not 0 <= n_deep < max(1, n_layers):
-            yield f"{self._start}n_deepstack_layers is {n_deep}; it must be less than the {n_layers} layers"
         streams = self.integer("hyper_connection.count", 4)
         if self._model.architecture in ("deepseek4", "glm5-next") and streams != 4:
             yield f"{self._start}hyper_connection.count is {streams}; llama.cpp computes with 4"
+
+    def wrong_deepstack(self) -> Iterator[str]:
+        """More layers to which images add than there are."""
+        n_deep, n_layers = self.integer("n_deepstack_layers"), self.integer("block_count")
+        if not 0 <= n_deep < max(1, n_layers):
+            yield f"{self._start}n_deepstack_layers is {n_deep}; it must be less than the {n_layers} layers"
 
     def wrong_indexers(self) -> Iterator[str]:
         """Indexers of sparse attention that llama.cpp cannot rotate, or whose pools do not fit."""

@@ -18,7 +18,7 @@ from tinker_local.llama.aborting import new_abort_flag
 from tinker_local.llama.adapter import Adapter
 from tinker_local.llama.context_plan import FLASH_ATTN, ContextPlan, cell_bytes, logits_bytes
 from tinker_local.llama.decode_batch import DecodeBatch, EmbeddingBatch
-from tinker_local.llama.graph_callback import graph_callback
+from tinker_local.llama.graph_callback import take_over
 from tinker_local.llama.log import log
 from tinker_local.llama.machine import give_back
 from tinker_local.llama.model import Model, model_bytes
@@ -241,8 +241,7 @@ def _parameters(plan: ContextPlan, graphs: kernels.GraphState) -> Any:
     params.type_v = _CACHE_TYPES[plan.kv_type]
     params.flash_attn_type = FLASH_ATTN[plan.flash_attn]
     if plan.own_attention or plan.own_products:
-        params.cb_eval = ctypes.cast(graph_callback() or 0, llama_cpp.ggml_backend_sched_eval_callback)
-        params.cb_eval_user_data = graphs.address
+        take_over(params, graphs)
     params.offload_kqv = plan.kv_offload
     params.kv_unified = True
     params.swa_full = False

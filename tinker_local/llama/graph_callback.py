@@ -10,7 +10,11 @@ checked on nodes that the installed ggml makes.
 
 from __future__ import annotations
 
+import ctypes
 from functools import cache
+from typing import Any
+
+import llama_cpp
 
 from tinker_local import kernels
 from tinker_local.llama.ggml import address
@@ -23,3 +27,9 @@ def graph_callback() -> int | None:
         return kernels.graph_callback({name: address(f"ggml_{name}") for name in kernels.GGML_FUNCTIONS})
     except ImportError:
         return None
+
+
+def take_over(params: Any, graphs: kernels.GraphState) -> None:
+    """Have the graphs of a context call our kernels; its parameters must not outlive ``graphs``."""
+    params.cb_eval = ctypes.cast(graph_callback() or 0, llama_cpp.ggml_backend_sched_eval_callback)
+    params.cb_eval_user_data = graphs.address

@@ -28,7 +28,7 @@ from tinker_local.errors import BadRequestError, InternalServerError
 from tinker_local.gguf.file import file_version
 from tinker_local.gguf.tower_check import TowerFile, check_tower
 from tinker_local.llama.context_plan import FLASH_ATTN
-from tinker_local.llama.graph_callback import graph_callback
+from tinker_local.llama.graph_callback import take_over
 from tinker_local.llama.log import callback, log
 from tinker_local.llama.machine import available_memory, check_fits
 from tinker_local.llama.model import Model
@@ -108,8 +108,7 @@ class Tower:
         params.flash_attn_type = FLASH_ATTN[plan.flash_attn]
         graphs = kernels.GraphState(products=plan.own_products, of_all_types=False)
         if plan.own_kernels:
-            params.cb_eval = ctypes.cast(graph_callback() or 0, llama_cpp.ggml_backend_sched_eval_callback)
-            params.cb_eval_user_data = graphs.address
+            take_over(params, graphs)
         with log.listening():
             handle = mtmd.mtmd_init_from_file(os.fsencode(path), model.handle, params)
             if handle:
