@@ -173,14 +173,78 @@ def test_openais_protocol(opened: Opened) -> None:
         assert answer["usage"]["prompt_tokens"] == len(text_tokens(given)) + n_image
         for wrong, message in (
             ("https://example.org/cat.png", "nothing is fetched"),
-            ("file:///etc/passwd", "nothing is fetched"),
+            ("file:///etc/passwd", "start it with --image-dir DIRECTORY"),
+            ("cat.png", "start it with --image-dir DIRECTORY"),
+            ("data:text/html;base64,aGVsbG8=", "must be data:image/png;base64"),
             ("data:image/png;base64,?", "no base64"),
             ("data:image/png;base64,aGVsbG8=", "PNG or a JPEG"),
             (url[:-400], "cannot be read as png"),
-            (7, "nothing is fetched"),
+            (7, "must be data:image/png;base64"),
         ):
             refused = caller.post("/v1/chat/completions", body(wrong))
             assert refused.status == 400
             assert message in refused.json()["error"]["message"]
-        assert caller.post("/v1/chat/completions", body(url, return_token_ids=True)).status == 400
-        assert caller.post("/tokenize", body(url)).status in (400, 404)
+        ids = caller.post("/v1/chat/completions", body(url, return_token_ids=True)).json()
+        assert ids["prompt_token_ids"] == text_tokens(given)
+
+
+def test_openais_completions(opened: Opened) -> None:
+    """``/tokenize`` says where images stand; with their bytes, its chunks are a prompt."""
+    pytest.importorskip("starlette")
+    from tests.serve.caller import Caller
+    from tinker_local import serve
+
+    _, path, _ = opened
+    names = {"png": "cat.png", "jpeg": "dog.jpg"}
+    images = [read_image(path.parent / name) for name in names.values()]
+    urls = [
+        f"data:image/{image.format};base64," + base64.b64encode(image.data).decode() for image in images
+    ]
+    service = ServiceClient(n_ctx=512, n_threads=1, models_dir=path.parent, prefix_cache=False)
+    here = service.create_sampling_client(base_model=path.stem)
+    given = prompt_of(here.get_tokenizer(), "Who?", images)
+    with service, Caller(serve.app(service, image_dir=path.parent)) as caller:
+        model = caller.get(f"/v1/models/{path.stem}").json()
+        assert model["architecture"] == {"input_modalities": ["text", "image"]}
+        said = caller.post("/tokenize", {"model": path.stem, "prompt": "Who?", "images": urls}).json()
+        assert (said["tokens"], said["count"]) == (text_tokens(given), here.count_tokens(given))
+        chunks = said["chunks"]
+        assert [chunk.get("format") for chunk in chunks] == [None, "png", None, "jpeg", None]
+        assert chunks[1]["expected_tokens"] == here.count_tokens(ModelInput(chunks=[images[0]]))
+        whole = [
+            chunk | ({"data": base64.b64encode(images[i // 2].data).decode()} if i % 2 else {})
+            for i, chunk in enumerate(chunks)
+        ]
+        named = [
+            {
+                "type": "image_asset_pointer",
+                "location": names[chunk["format"]],
+                "format": chunk["format"],
+            }
+            if i % 2
+            else chunk
+            for i, chunk in enumerate(chunks)
+        ]
+        params = SamplingParams(max_tokens=3, temperature=0)
+        right = here.sample(given, 1, params, True, topk_prompt_logprobs=2).result()
+        drawn, scores = right.sequences[0], right.prompt_logprobs
+        assert scores
+        for prompt in (whole, named):
+            body = {"model": path.stem, "prompt": prompt, "max_tokens": 3, "temperature": 0, "logprobs": 2}
+            answer = caller.post("/v1/completions", body | {"echo": True, "return_token_ids": True}).json()
+            (choice,) = answer["choices"]
+            assert choice["prompt_token_ids"] == text_tokens(given)
+            found = choice["logprobs"]["token_logprobs"]
+            assert drawn.logprobs
+            assert found == [None, *[p for p in scores if p is not None], *drawn.logprobs][-len(found) :]
+            assert len(found) == len(text_tokens(given)) + len(drawn.tokens)
+            assert answer["usage"]["prompt_tokens"] == here.count_tokens(given)
+        for wrong, message in (
+            ([{"type": "image_asset_pointer", "location": "../x.png", "format": "png"}], "--image-dir"),
+            ([{"type": "audio"}], "served here"),
+            ([{"tokens": [10**6]}], "vocabulary"),
+            ([{"tokens": "abc"}], "list of ints"),
+        ):
+            refused = caller.post("/v1/completions", {"model": path.stem, "prompt": wrong})
+            assert refused.status == 400
+            assert message in refused.json()["error"]["message"]

@@ -91,16 +91,10 @@ def _read_chunk(chunk: Any, find_image: FindImage, images: Path) -> Any:
 
 def _read_file(location: str, images: Path) -> bytes:
     """Return the bytes of an image by its place on this machine."""
-    scheme, path = urlsplit(location).scheme, Path(location)
-    if scheme == "file":
-        path = Path(unquote(urlsplit(location).path))
-    elif "://" in location:
-        raise BadRequestError(
-            f"the image {shown(location)} is not on this machine, and nothing is fetched; give a path"
-        )
-    elif not path.exists() and not path.is_absolute() and ".." not in path.parts:
-        path = images / path
     try:
+        path = local_path(location)
+        if not path.exists() and not path.is_absolute() and ".." not in path.parts:
+            path = images / path
         if not path.is_file():
             raise NotFoundError(f"there is no image {shown(location)}, and none of this name in {images}")
         return read_file(path)
@@ -108,4 +102,21 @@ def _read_file(location: str, images: Path) -> bytes:
         raise BadRequestError(f"the image {shown(location)} cannot be read: {error}") from error
 
 
-__all__ = ["Cells", "read_prompt"]
+def local_path(location: str) -> Path:
+    """Return the path that a path or a ``file://`` URL of this machine stands for.
+
+    Raises:
+        BadRequestError: it is another URL.
+        ValueError: it is malformed.
+    """
+    url = urlsplit(location)
+    if url.scheme == "file" and url.netloc in ("", "localhost"):
+        return Path(unquote(url.path))
+    if "://" in location:
+        raise BadRequestError(
+            f"the image {shown(location)} is not on this machine, and nothing is fetched; give a path"
+        )
+    return Path(location)
+
+
+__all__ = ["Cells", "local_path", "read_prompt"]

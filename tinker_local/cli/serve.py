@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,6 +53,10 @@ def serve(
         list[str] | None,
         typer.Option(help="A web page that may ask: https://example.org. May be given several times."),
     ] = None,
+    image_dir: Annotated[
+        Path | None,
+        typer.Option(help="Directory of PNG and JPEG files that clients may name by paths. Unset: none."),
+    ] = None,
     log: Annotated[bool, typer.Option("--log", help="Log each request; without prompts.")] = False,
     log_prompts: Annotated[
         bool, typer.Option("--log-prompts", help="Log each request with its prompt.")
@@ -78,7 +83,9 @@ def serve(
     hosts = LOOPBACK | {host.casefold(), *(name.casefold() for name in allow_host or ())}
     access = Access(api_key, hosts, frozenset(allow_origin or ()))
     with ServiceClient(**options) as service:
-        application = app(service, models=model or (), access=access, logs_prompts=log_prompts)
+        application = app(
+            service, models=model or (), access=access, image_dir=image_dir, logs_prompts=log_prompts
+        )
         with Server(application, host, port) as server:
             _print(server, api_key)
             server.wait()

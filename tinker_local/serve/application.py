@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -16,6 +17,7 @@ from starlette.responses import Response
 from tinker_local.errors import APIStatusError, TinkerError
 from tinker_local.serve import metrics, page
 from tinker_local.serve.guard import Access, Guard, Limits, error_body
+from tinker_local.serve.image_directory import ImageDirectory
 from tinker_local.serve.metrics import Metrics
 from tinker_local.serve.openai_api import OpenAiApi
 from tinker_local.serve.served_models import ServedModels
@@ -34,6 +36,7 @@ def app(
     models: Iterable[str] = (),
     access: Access | None = None,
     limits: Limits | None = None,
+    image_dir: Path | None = None,
     logs_prompts: bool = False,
     stateless: bool = False,
 ) -> Starlette:
@@ -44,16 +47,18 @@ def app(
         models: names, or paths of GGUF files, to open at once. A path is served under its file's name.
         access: who may ask. By default only this machine, without a key.
         limits: on bodies, requests at a time and slow clients.
+        image_dir: directory whose images clients may name by their paths; None for none.
         logs_prompts: let the log ``tinker_local.serve`` have prompts.
         stateless: leave out Tinker's protocol, whose futures are in this process: for one of several
             replicas, which share the requests out.
 
     Raises:
-        NotFoundError, BadRequestError: one of ``models`` is not here.
+        NotFoundError, BadRequestError: one of ``models`` is not here, or ``image_dir`` is no directory.
     """
-    served, counters = ServedModels(service, models), Metrics(service)
-    tinker_api = TinkerApi(served, counters, service.create_rest_client(), logs_prompts=logs_prompts)
-    openai_api = OpenAiApi(served, logs_prompts=logs_prompts)
+    served, counters, images = ServedModels(service, models), Metrics(service), ImageDirectory(image_dir)
+    rest = service.create_rest_client()
+    tinker_api = TinkerApi(served, counters, rest, images, logs_prompts=logs_prompts)
+    openai_api = OpenAiApi(served, images, logs_prompts=logs_prompts)
     guard = Middleware(Guard, access=access or Access(), limits=limits or Limits(), metrics=counters)
     return Starlette(
         routes=[

@@ -17,6 +17,7 @@ from tinker_local.service_client import ServiceClient
 from tinker_local.store.catalog import find_entry
 from tinker_local.store.inventory import Holding, inventory
 from tinker_local.store.known_model import choose
+from tinker_local.store.mmproj import modalities
 from tinker_local.store.model_store import ModelStore
 from tinker_local.store.tuned import WORKS
 
@@ -49,6 +50,19 @@ class ModelName:
 
     def __str__(self) -> str:
         return ";".join(filter(None, (self.base, self.checkpoint)))
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """What clients are told of a model or an adapter.
+
+    Attributes:
+        parent: of an adapter the model that it fits, "" if none is known; None of a model.
+        reads: ``text``, ``images``, ``audio``; of an adapter what its model reads.
+    """
+
+    parent: str | None
+    reads: tuple[str, ...]
 
 
 class _Watch(QueueStateObserver):
@@ -222,14 +236,15 @@ class ServedModels:
             dict.fromkeys([*self._files, *(public_name(holding.name) for holding in self.holdings)])
         )
 
-    def parents(self) -> dict[str, str | None]:
-        """Return for each of ``names`` None; for an adapter the model that it fits, "" if none is known."""
+    def listed(self) -> dict[str, ListedModel]:
+        """Return for each of ``names`` what clients are told of it; reads files."""
         holdings = self.holdings
         models = [holding for holding in holdings if not holding.is_adapter]
-        found: dict[str, str | None] = dict.fromkeys(self._files)
+        found = {name: ListedModel(None, modalities(path)) for name, path in self._files.items()}
         for holding in holdings:
-            fitting = (public_name(model.name) for model in models if holding.fits(model))
-            found.setdefault(public_name(holding.name), next(fitting, "") if holding.is_adapter else None)
+            base = next(filter(holding.fits, models), None)
+            parent = (public_name(base.name) if base else "") if holding.is_adapter else None
+            found.setdefault(public_name(holding.name), ListedModel(parent, (base or holding).reads))
         return found
 
     def base_name(self, name: ModelName) -> str | None:
@@ -285,4 +300,4 @@ def _is_name(text: str) -> bool:
     )
 
 
-__all__ = ["ModelName", "ServedModels", "public_name"]
+__all__ = ["ListedModel", "ModelName", "ServedModels", "public_name"]

@@ -1,6 +1,7 @@
 """OpenAI's completions and chats, in the forms that evaluation tools read.
 
 fields.py       what a request may have, with limits
+prompts.py      prompts: texts, ids, chunks, conversations, images
 completions.py  ``completions``: prompts and answers
 chat.py         ``chat/completions``
 tokens.py       ``/tokenize``, ``/detokenize``, ``/tokenizer_info``

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,9 @@ class Head:
         return {**head, "choices": choices, **more}
 
 
-def usage(n_prompt: int, responses: Sequence[SampleResponse]) -> dict[str, Any]:
+def usage(prompts: Sequence[Sized], responses: Sequence[SampleResponse]) -> dict[str, Any]:
     """Return the numbers of tokens; drawn ones that are not returned (``best_of``) count, too."""
+    n_prompt = sum(map(len, prompts))
     n_drawn = sum(n_tokens(sequence) for response in responses for sequence in response.sequences)
     cached = sum(response.prompt_cache_hit_tokens for response in responses)
     return {
@@ -63,12 +64,6 @@ def n_tokens(sequence: SampledSequence) -> int:
     return 0 if sequence.tokens_np is None else len(sequence.tokens_np)
 
 
-def prompt_scored(tokens: list[int], response: SampleResponse) -> Scored:
-    """Return a prompt's tokens with their log-probabilities."""
-    nothing: list[Any] = [None] * len(tokens)
-    return Scored(tokens, response.prompt_logprobs or nothing, response.topk_prompt_logprobs or nothing)
-
-
 def sample_scored(sequence: SampledSequence) -> Scored:
     """Return drawn tokens with their log-probabilities."""
     nothing: list[Any] = [None] * n_tokens(sequence)
@@ -84,7 +79,6 @@ __all__ = [
     "Head",
     "best",
     "n_tokens",
-    "prompt_scored",
     "sample_scored",
     "token_scored",
     "usage",

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from tinker_local.sampling_client import SamplingClient
+from tinker_local.serve.chunks import read_chunks
+from tinker_local.serve.image_directory import ImageDirectory
 from tinker_local.serve.openai_api.choices import (
     Head,
     best,
-    prompt_scored,
     sample_scored,
     token_scored,
     usage,
@@ -18,8 +19,9 @@ from tinker_local.serve.openai_api.choices import (
 from tinker_local.serve.openai_api.fields import MOST_PROMPTS, CompletionFields, FieldError
 from tinker_local.serve.openai_api.logprobs import of_completion, of_prompt
 from tinker_local.serve.openai_api.pieces import GeneratedText, Offsets, Pieces
+from tinker_local.serve.openai_api.prompts import Prompt
 from tinker_local.serve.openai_api.work import Ask, Drawn, Finished
-from tinker_local.types import ModelInput, SampledSequence, SampleResponse
+from tinker_local.types import SampledSequence, SampleResponse
 
 
 class Completion:
@@ -28,13 +30,14 @@ class Completion:
     Args:
         fields: the request.
         client: its model.
+        images: those that the client may name.
 
     Raises:
         FieldError: a field is wrong, or fields exclude each other.
-        BadRequestError: a prompt cannot be read.
+        BadRequestError, NotFoundError: a prompt cannot be read.
     """
 
-    def __init__(self, fields: CompletionFields, client: SamplingClient) -> None:
+    def __init__(self, fields: CompletionFields, client: SamplingClient, images: ImageDirectory) -> None:
         fields.check_stream(*(["logprobs"] if fields.echo else []), "best_of")
         self._fields, self._tokenizer = fields, client.get_tokenizer()
         self._pieces = Pieces(
@@ -45,22 +48,19 @@ class Completion:
         if (fields.best_of or fields.n) < fields.n:
             raise FieldError(f"best_of is {fields.best_of}, and n is {fields.n}, which is more", "best_of")
         self._head = Head.new("cmpl", "text_completion", fields.model or client.get_base_model())
-        self.prompts = self._prompts()
+        self.prompts = self._prompts(client, images)
         self.ask = self._ask(client)
         self._texts = defaultdict[int, GeneratedText](self._text)
         self._offsets = defaultdict[int, Offsets](Offsets)
 
-    @property
-    def inputs(self) -> list[ModelInput]:
-        """The prompts, as a client takes them."""
-        return [ModelInput.from_ints(tokens) for tokens in self.prompts]
-
-    def _prompts(self) -> list[list[int]]:
+    def _prompts(self, client: SamplingClient, images: ImageDirectory) -> list[Prompt]:
         given = self._fields.prompt
+        if _is_chunks(given):
+            return [Prompt.of(images.fill(read_chunks(given)), client)]
         prompts: list[Any] = [given] if isinstance(given, str) or _is_tokens(given) else list(given)
         if not 0 < len(prompts) <= MOST_PROMPTS:
             raise FieldError(f"prompt has {len(prompts)} prompts; give 1 to {MOST_PROMPTS:,}", "prompt")
-        return [self._tokens(prompt) for prompt in prompts]
+        return [Prompt.of_tokens(self._tokens(prompt)) for prompt in prompts]
 
     def _tokens(self, prompt: str | list[int]) -> list[int]:
         if not isinstance(prompt, str):
@@ -84,17 +84,17 @@ class Completion:
     def answer(self, responses: list[SampleResponse]) -> dict[str, Any]:
         """Return the whole answer."""
         choices = [
-            self._choice(number * self._fields.n + index, tokens, response, sequence)
-            for number, (tokens, response) in enumerate(zip(self.prompts, responses, strict=True))
+            self._choice(number * self._fields.n + index, prompt, response, sequence)
+            for number, (prompt, response) in enumerate(zip(self.prompts, responses, strict=True))
             for index, sequence in enumerate(best(response.sequences, self._fields.n))
         ]
-        return self._head.of(choices, usage=usage(sum(map(len, self.prompts)), responses))
+        return self._head.of(choices, usage=usage(self.prompts, responses))
 
     def _choice(
-        self, index: int, tokens: list[int], response: SampleResponse, sequence: SampledSequence
+        self, index: int, prompt: Prompt, response: SampleResponse, sequence: SampledSequence
     ) -> dict[str, Any]:
         fields, pieces = self._fields, self._pieces
-        echoed = pieces.prompt(tokens) if fields.echo else []
+        echoed = pieces.prompt(prompt.tokens) if fields.echo else []
         text = b"".join(echoed).decode("utf-8", "replace")
         text += self._text().whole(sequence.tokens, stopped=sequence.stop_reason == "stop")
         choice: dict[str, Any] = {"index": index, "text": text, "logprobs": None}
@@ -102,14 +102,14 @@ class Completion:
         if fields.logprobs is not None:
             scored = sample_scored(sequence)
             if fields.echo:
-                scored = prompt_scored(tokens, response) + scored
+                scored = prompt.scored(response) + scored
             places = list(map(Offsets().next, [*echoed, *pieces.shown(sequence.tokens)]))
             choice["logprobs"] = of_completion(pieces, scored, fields.logprobs, places)
         if fields.prompt_logprobs is not None:
-            scored = prompt_scored(tokens, response)
+            scored = prompt.scored(response)
             choice["prompt_logprobs"] = of_prompt(pieces, scored, fields.prompt_logprobs)
         if fields.return_token_ids:
-            choice |= {"token_ids": sequence.tokens, "prompt_token_ids": tokens}
+            choice |= {"token_ids": sequence.tokens, "prompt_token_ids": prompt.tokens}
         return choice
 
     def _text(self) -> GeneratedText:
@@ -124,9 +124,9 @@ class Completion:
         fields = self._fields
         if not (fields.echo or fields.return_token_ids):
             return
-        for number, tokens in enumerate(self.prompts):
-            text = b"".join(self._pieces.prompt(tokens)) if fields.echo else b""
-            more: dict[str, Any] = {"prompt_token_ids": tokens} if fields.return_token_ids else {}
+        for number, prompt in enumerate(self.prompts):
+            text = b"".join(self._pieces.prompt(prompt.tokens)) if fields.echo else b""
+            more: dict[str, Any] = {"prompt_token_ids": prompt.tokens} if fields.return_token_ids else {}
             for index in range(number * fields.n, (number + 1) * fields.n):
                 yield self._chunk(index, text.decode("utf-8", "replace"), **more)
 
@@ -153,7 +153,7 @@ class Completion:
     def end(self, responses: list[SampleResponse]) -> Iterator[dict[str, Any]]:
         """Yield the chunk with the usage, if it is asked for."""
         if self._fields.stream_options.include_usage:
-            yield self._head.of([], usage=usage(sum(map(len, self.prompts)), responses))
+            yield self._head.of([], usage=usage(self.prompts, responses))
 
     def _chunk(self, index: int, text: str, **more: Any) -> dict[str, Any]:
         choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None, **more}
@@ -162,6 +162,10 @@ class Completion:
 
 def _is_tokens(prompt: list[Any]) -> bool:
     return bool(prompt) and all(isinstance(item, int) for item in prompt)
+
+
+def _is_chunks(prompt: str | list[Any]) -> bool:
+    return isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], dict)
 
 
 __all__ = ["Completion"]

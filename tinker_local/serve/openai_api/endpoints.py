@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.responses import Response, StreamingResponse
@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from tinker_local.errors import APIStatusError, BadRequestError, NotFoundError, TinkerError
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.serve.guard import error_body
+from tinker_local.serve.image_directory import ImageDirectory
 from tinker_local.serve.mailbox import Mailbox
 from tinker_local.serve.openai_api.chat import Chat
 from tinker_local.serve.openai_api.completions import Completion
@@ -31,7 +32,7 @@ from tinker_local.serve.openai_api.fields import (
 )
 from tinker_local.serve.openai_api.tokens import detokenize, token_pieces, tokenize, tokenizer_info
 from tinker_local.serve.openai_api.work import ClientLeftError, Drawn, Event, Work, unless_left
-from tinker_local.serve.served_models import ModelName, ServedModels
+from tinker_local.serve.served_models import ListedModel, ModelName, ServedModels
 from tinker_local.serve.tinker_api.bodies import read_body
 from tinker_local.types import SampleResponse
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 PREFIXES = ("/v1", "/oai/api/v1")
+_MODALITIES = {"text": "text", "images": "image", "audio": "audio"}  # ours to llama-server's
 _JSON = "application/json"
 _DONE = b"data: [DONE]\n\n"
 _SYNONYMS = {
@@ -48,6 +50,7 @@ _SYNONYMS = {
     "topk_sample_logprobs": "logprobs",
 }
 F = TypeVar("F", bound=Fields)
+Make = Callable[[F, SamplingClient, ImageDirectory], Completion | Chat]
 Endpoint = Callable[["Request"], Awaitable[Response]]
 
 logger = logging.getLogger(__name__)
@@ -58,11 +61,13 @@ class OpenAiApi:
 
     Args:
         models: names -> clients.
+        images: those that clients may name.
         logs_prompts: whether the log may have prompts.
     """
 
-    def __init__(self, models: ServedModels, *, logs_prompts: bool = False) -> None:
-        self._models, self._logs_prompts, self._began = models, logs_prompts, int(time.time())
+    def __init__(self, models: ServedModels, images: ImageDirectory, *, logs_prompts: bool = False) -> None:
+        self._models, self._images = models, images
+        self._logs_prompts, self._began = logs_prompts, int(time.time())
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes."""
@@ -88,9 +93,7 @@ class OpenAiApi:
     async def _chat(self, request: Request) -> Response:
         return await self._generated(request, ChatFields, Chat)
 
-    async def _generated(
-        self, request: Request, kind: type[F], make: Callable[[F, SamplingClient], Completion | Chat]
-    ) -> Response:
+    async def _generated(self, request: Request, kind: type[F], make: Make[F]) -> Response:
         fields = await _fields(request, kind)
         with _naming(fields):
             if self._logs_prompts:
@@ -99,32 +102,47 @@ class OpenAiApi:
             client = await self._open(fields.model)
             is_stream = bool(getattr(fields, "stream", False))
             mailbox = self._mailbox if is_stream else None
-            asked, work = await asyncio.to_thread(_begun, make, fields, client, mailbox)
+            asked, work = await asyncio.to_thread(self._begun, make, fields, client, mailbox)
             if is_stream:
                 return EventStream(asked, work)
             responses = await unless_left(request, work.responses())
             return _json(await asyncio.to_thread(_dumped, asked, responses))
 
+    def _begun(
+        self, make: Make[F], fields: F, client: SamplingClient, mailbox: Mailbox | None
+    ) -> tuple[Completion | Chat, Work]:
+        """Submit the requests; not on the event loop: tokenizers, templates and images take their time."""
+        asked = make(fields, client, self._images)
+        work = Work(client, asked.prompts, asked.ask)
+        work.submit(mailbox)
+        return asked, work
+
     async def _list_models(self, request: Request) -> Response:
-        parents = await asyncio.to_thread(self._models.parents)
-        described = [self._described(name, parent) for name, parent in parents.items()]
+        listed = await asyncio.to_thread(self._models.listed)
+        described = [self._described(name, model) for name, model in listed.items()]
         return _json({"object": "list", "data": described})
 
     async def _model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        parents = await asyncio.to_thread(self._models.parents)
-        if name not in parents:
+        listed = await asyncio.to_thread(self._models.listed)
+        if name not in listed:
             raise NotFoundError(f"no model is called {name!r} here; GET /v1/models lists those that are")
-        return _json(self._described(name, parents[name]))
+        return _json(self._described(name, listed[name]))
 
-    def _described(self, name: str, parent: str | None) -> dict[str, Any]:
+    def _described(self, name: str, model: ListedModel) -> dict[str, Any]:
         client = self._models.ready(ModelName.parse(name))
-        said = {"id": name, "object": "model", "created": self._began, "owned_by": "tinker-local"}
-        said["parent"] = parent
+        said: dict[str, Any] = {
+            "id": name,
+            "object": "model",
+            "created": self._began,
+            "owned_by": "tinker-local",
+        }
+        said["parent"] = model.parent
+        said["architecture"] = {"input_modalities": [_MODALITIES[each] for each in model.reads]}
         return said if client is None else {**said, "max_model_len": client.n_ctx}
 
     async def _tokenize(self, request: Request) -> Response:
-        return await self._of_vocabulary(request, TokenizeFields, tokenize)
+        return await self._of_vocabulary(request, TokenizeFields, partial(tokenize, images=self._images))
 
     async def _detokenize(self, request: Request) -> Response:
         return await self._of_vocabulary(request, DetokenizeFields, detokenize)
@@ -208,19 +226,6 @@ def _sent(chunks: Iterable[dict[str, Any]]) -> bytes:
 
 def _event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
-
-
-def _begun(
-    make: Callable[[F, SamplingClient], Completion | Chat],
-    fields: F,
-    client: SamplingClient,
-    mailbox: Mailbox | None,
-) -> tuple[Completion | Chat, Work]:
-    """Submit the requests; not on the event loop, since tokenizers and chat templates take their time."""
-    asked = make(fields, client)
-    work = Work(client, asked.inputs, asked.ask)
-    work.submit(mailbox)
-    return asked, work
 
 
 def _dumped(asked: Completion | Chat, responses: list[SampleResponse]) -> bytes:

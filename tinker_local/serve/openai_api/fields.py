@@ -173,8 +173,9 @@ class SamplingFields(Harmless):
 class CompletionFields(SamplingFields):
     """``/v1/completions``."""
 
-    prompt: str | list[str] | Tokens | list[Tokens] = Field(
-        description="A text, token ids, or up to 2,048 of either. Ids are taken as given."
+    prompt: str | list[str] | Tokens | list[Tokens] | list[dict[str, Any]] = Field(
+        description="A text, token ids, or up to 2,048 of either; or Tinker's chunks, with images. "
+        "Ids are taken as given."
     )
     add_special_tokens: bool = Field(True, description="Add BOS to texts where the vocabulary says so.")
     max_tokens: int = Field(16, ge=0, description="0 or more; 0 only scores the prompt.")
@@ -222,6 +223,7 @@ class TokenizeFields(Fields):
 
     prompt: str | None = Field(None, description="A text.")
     add_special_tokens: bool = Field(True, description="Add BOS where the vocabulary says so.")
+    images: list[str] = Field([], description="`image_url` of images that stand before the text.")
     messages: list[dict[str, Any]] | None = Field(None, description="A chat instead of a text.")
     tools: list[dict[str, Any]] = Field([], description="As in a chat.")
     add_generation_prompt: bool = Field(True, description="As in a chat.")

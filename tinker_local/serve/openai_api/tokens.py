@@ -5,29 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 from tinker_local.display.visible import pieces, text_of_bytes
+from tinker_local.image_prompts import text_with_images
 from tinker_local.sampling_client import SamplingClient
-from tinker_local.serve.openai_api.chat import rendered
+from tinker_local.serve.image_directory import ImageDirectory
 from tinker_local.serve.openai_api.fields import DetokenizeFields, FieldError, TokenizeFields
+from tinker_local.serve.openai_api.prompts import Prompt, image_of, rendered
+from tinker_local.types import ModelInput
 
 
-def tokenize(fields: TokenizeFields, client: SamplingClient) -> dict[str, Any]:
+def tokenize(fields: TokenizeFields, client: SamplingClient, images: ImageDirectory) -> dict[str, Any]:
     """Return the token ids of a text or of messages.
+
+    Where there are images, ``chunks`` says where they stand. Their bytes are not sent back.
 
     Raises:
         FieldError: there is neither or both.
+        BadRequestError, NotFoundError: an image cannot be read.
     """
     tokenizer = client.get_tokenizer()
     if (fields.prompt is None) == (fields.messages is None):
         raise FieldError("give either prompt or messages", "prompt")
-    if fields.prompt is not None:
-        tokens = tokenizer.encode(fields.prompt, add_special_tokens=fields.add_special_tokens)
+    if fields.messages is not None:
+        given = rendered(tokenizer, fields, fields.tools, fields.chat_template_kwargs, images)
+    elif fields.images:
+        pictures = [image_of(url, images, "images") for url in fields.images]
+        given = text_with_images(tokenizer, fields.prompt or "", pictures)
     else:
-        prompt = rendered(tokenizer, fields, fields.tools, fields.chat_template_kwargs)
-        if len(prompt.chunks) > 1:
-            raise FieldError("images have no token ids; leave them out of the messages", "messages")
-        tokens = prompt.to_ints()
-    strings = tokenizer.convert_ids_to_tokens(tokens) if fields.return_token_strs else None
-    return {"count": len(tokens), "max_model_len": client.n_ctx, "tokens": tokens, "token_strs": strings}
+        text, adds_special = fields.prompt or "", fields.add_special_tokens
+        given = ModelInput.from_ints(tokenizer.encode(text, add_special_tokens=adds_special))
+    prompt = Prompt.of(given, client)
+    strings = tokenizer.convert_ids_to_tokens(prompt.tokens) if fields.return_token_strs else None
+    answer: dict[str, Any] = {"count": len(prompt), "max_model_len": client.n_ctx}
+    answer |= {"tokens": prompt.tokens, "token_strs": strings}
+    if len(prompt) > len(prompt.tokens):
+        answer["chunks"] = [chunk.model_dump(exclude={"data"}) for chunk in prompt.input.chunks]
+    return answer
 
 
 def detokenize(fields: DetokenizeFields, client: SamplingClient) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from tinker_local.engine.token_feed import Immediate
 from tinker_local.futures import when_done
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.serve.mailbox import Mailbox
-from tinker_local.types import ModelInput, SampledToken, SampleResponse, SamplingParams
+from tinker_local.serve.openai_api.prompts import Prompt
+from tinker_local.types import SampledToken, SampleResponse, SamplingParams
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -68,7 +69,7 @@ class Work:
         ask: what is asked of each.
     """
 
-    def __init__(self, client: SamplingClient, prompts: Sequence[ModelInput], ask: Ask) -> None:
+    def __init__(self, client: SamplingClient, prompts: Sequence[Prompt], ask: Ask) -> None:
         self._client, self.prompts, self._ask = client, prompts, ask
         self._futures: list[Future[SampleResponse]] = []
         self._arrived: list[Event] = []
@@ -124,7 +125,7 @@ class Work:
     def _submit(self, number: int, mailbox: Mailbox | None) -> None:
         ask = self._ask
         future = self._client.sample(
-            self.prompts[number],
+            self.prompts[number].input,
             ask.num_samples,
             ask.params,
             ask.prompt_logprobs,

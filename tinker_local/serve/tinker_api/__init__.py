@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from tinker_local.serve.image_directory import ImageDirectory
 from tinker_local.serve.metrics import Metrics
 from tinker_local.serve.served_models import ServedModels
 from tinker_local.serve.tinker_api import retrieval, sampling, sessions, training
@@ -43,6 +44,7 @@ class TinkerApi:
         models: names -> clients.
         metrics: counts telemetry.
         rest: lists the store.
+        images: those that clients may name.
         patience: how long requests and answers are kept.
         logs_prompts: whether the log may have prompts.
     """
@@ -52,11 +54,13 @@ class TinkerApi:
         models: ServedModels,
         metrics: Metrics,
         rest: RestClient,
+        images: ImageDirectory,
         patience: Patience | None = None,
         *,
         logs_prompts: bool = False,
     ) -> None:
         self._models, self._metrics, self._patience = models, metrics, patience
+        self._images = images
         self._logs_prompts = logs_prompts
         self._records = Records(models, rest)
         self._futures: Futures | None = None
@@ -90,7 +94,7 @@ class TinkerApi:
             "sessions/{id}/finish": sessions.finish,
             "telemetry": lambda r: sessions.telemetry(r, self._metrics),
             "asample": lambda r: sampling.asample(
-                r, self._models, self.futures, logs_prompts=self._logs_prompts
+                r, self._models, self.futures, self._images, logs_prompts=self._logs_prompts
             ),
             "retrieve_future": lambda r: retrieval.retrieve_future(r, self._models, self.futures),
             "retrieve_futures": lambda r: retrieval.retrieve_futures(r, self.futures),

@@ -6,6 +6,7 @@ that nothing is left out unseen.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -17,18 +18,13 @@ from starlette.responses import JSONResponse, Response
 from tinker_local import checks
 from tinker_local.errors import BadRequestError, shown
 from tinker_local.sampling_client import SamplingClient
+from tinker_local.serve.chunks import read_chunks
+from tinker_local.serve.image_directory import ImageDirectory
 from tinker_local.serve.served_models import ModelName, ServedModels
 from tinker_local.serve.tinker_api.bodies import Body, flag, read_body, text, whole_number
 from tinker_local.serve.tinker_api.futures import Futures
 from tinker_local.serve.tinker_api.ids import SamplingSession, request_id
-from tinker_local.types import (
-    EncodedTextChunk,
-    ImageChunk,
-    ModelInput,
-    SampleResponse,
-    SamplingParams,
-    TensorData,
-)
+from tinker_local.types import EncodedTextChunk, ModelInput, SampleResponse, SamplingParams, TensorData
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -95,15 +91,20 @@ class SampleCall:
             body.get("prompt_logprobs_last_n"),
         )
 
-    def submit(self, client: SamplingClient) -> Future[SampleResponse]:
-        """Submit the request.
+    @property
+    def has_images(self) -> bool:
+        """Whether there is more in the prompt than token ids."""
+        return not all(isinstance(chunk, EncodedTextChunk) for chunk in self.prompt.chunks)
+
+    def submit(self, client: SamplingClient, images: ImageDirectory) -> Future[SampleResponse]:
+        """Submit the request; not on the event loop where there are images, which are read and decoded.
 
         Raises:
             BadRequestError: a value is wrong.
             RateLimitError: the queue is full.
         """
         return client.sample(
-            self.prompt,
+            images.fill(self.prompt) if self.has_images else self.prompt,
             self.num_samples,
             self.params,
             self.prompt_logprobs,
@@ -116,7 +117,12 @@ class SampleCall:
 
 
 async def asample(
-    request: Request, models: ServedModels, futures: Futures, *, logs_prompts: bool = False
+    request: Request,
+    models: ServedModels,
+    futures: Futures,
+    images: ImageDirectory,
+    *,
+    logs_prompts: bool = False,
 ) -> Response:
     """Accept a request; the answer has its id."""
     body = await read_body(request)
@@ -130,47 +136,29 @@ async def asample(
             logger.info("%s prompt %s", request.state.request_id, _shown_prompt(call.prompt))
         futures.check_room()
         client = models.ready(name)
-        if client is not None:
-            entry = futures.add(id, call.num_samples, call.submit(client))
+        if client is not None and not call.has_images:
+            entry = futures.add(id, call.num_samples, call.submit(client, images))
         else:
             n_bytes = len(await request.body())
-            start = partial(_open_and_submit, models, name, call)
+            start = partial(_open_and_submit, models, name, call, images)
             entry = futures.add_loading(id, call.num_samples, n_bytes, start)
     return JSONResponse({"request_id": entry.id, "sample_sequence_ids": entry.sequence_ids})
 
 
 async def _open_and_submit(
-    models: ServedModels, name: ModelName, call: SampleCall
+    models: ServedModels, name: ModelName, call: SampleCall, images: ImageDirectory
 ) -> Future[SampleResponse]:
-    return call.submit(await models.open(name))
+    client = await models.open(name)
+    if call.has_images:
+        return await asyncio.to_thread(call.submit, client, images)
+    return call.submit(client, images)
 
 
 def _prompt(said: Any) -> ModelInput:
     chunks = said.get("chunks") if isinstance(said, dict) else None
     if not isinstance(chunks, list):
         raise BadRequestError(f"prompt is {shown(said)}; it must be an object with a list of chunks")
-    return ModelInput(chunks=[_chunk(chunk) for chunk in chunks])
-
-
-def _chunk(said: Any) -> EncodedTextChunk | ImageChunk:
-    kind = said.get("type", "encoded_text") if isinstance(said, dict) else None
-    if kind == "image":
-        return _image(said)
-    if kind != "encoded_text":
-        raise BadRequestError(
-            f"a chunk of the prompt has the type {shown(kind)}; encoded_text and image are served here"
-        )
-    tokens = said.get("tokens")
-    if not isinstance(tokens, list):
-        raise BadRequestError(f"the tokens of a chunk are {shown(tokens)}; they must be a list of ints")
-    return EncodedTextChunk(tokens=tokens)
-
-
-def _image(said: Body) -> ImageChunk:
-    try:
-        return ImageChunk.model_validate(said)
-    except ValueError as error:
-        raise BadRequestError(f"an image of the prompt is wrong: {shown(str(error))}") from None
+    return read_chunks(chunks)
 
 
 def _shown_prompt(prompt: ModelInput) -> list[int | str]:
