@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.serve.chunks import read_chunks
@@ -164,7 +164,7 @@ def _is_tokens(prompt: list[Any]) -> bool:
     return bool(prompt) and all(isinstance(item, int) for item in prompt)
 
 
-def _is_chunks(prompt: str | list[Any]) -> bool:
+def _is_chunks(prompt: Any) -> TypeGuard[list[Any]]:
     return isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], dict)
 
 
