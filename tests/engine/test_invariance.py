@@ -82,9 +82,10 @@ CASES = [
     Case("gemma3", "Q4_0"),
     Case("qwen3moe"),
     Case(adapted=True),
-    *(Case(name, n_threads=1) for name in HYBRIDS),
+    *(Case(name, n_threads=1) for name in (*HYBRIDS, "gemma3n, five layers")),
     *map(as_long, (Case(kind="F16"), Case("qwen3moe", "BF16"), Case("qwen3moe", "Q4_0"))),
     *map(as_long, (Case("jamba", "Q4_0"), Case("kimi_linear, published names"))),
+    *map(as_long, (Case("gemma3n, shared caches"), Case("gemma3n, five layers", adapted=True))),
     *map(as_long, (Case(kind="Q4_0", adapted=True), Case("gemma3", adapted=True))),
 ]
 

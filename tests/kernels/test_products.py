@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from typing import Any
 
 import gguf
@@ -25,7 +26,9 @@ from tests.kernels.ggml_graphs import (
     mul_mat_id,
     new_tensor,
     op_of,
+    permute,
     tensor,
+    view_4d,
 )
 from tinker_local import kernels
 from tinker_local.llama.ggml import bind
@@ -36,6 +39,8 @@ PACKED = (
     *(Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K),
     *(Type.IQ4_NL, Type.IQ4_XS, Type.MXFP4, Type.IQ2_XXS),
 )
+double: Any = bind("ggml_dup", POINTER, POINTER, POINTER)
+add: Any = bind("ggml_add", POINTER, *[POINTER] * 3)
 IN_INTEGERS = {*PACKED} - {Type.IQ2_XXS}  # our kernels take sixteen bits of activations
 _HALVES = {  # where a block has float16 numbers, in bytes
     **dict.fromkeys((Type.Q4_0, Type.Q5_0, Type.Q8_0, Type.IQ4_NL, Type.IQ4_XS, Type.IQ2_XXS), (0,)),
@@ -285,7 +290,6 @@ def test_rare_types_are_left_to_llama_cpp_where_bits_may_depend_on_them(*, of_al
 @pytest.mark.parametrize("of_results", [True, False])
 def test_what_is_computed_is_no_weight(*, of_results: bool) -> None:
     """Keys times queries, say: such products stay with llama.cpp unless they are asked for."""
-    double: Any = bind("ggml_dup", POINTER, POINTER, POINTER)
     with ggml_memory(1 << 16) as context:
         keys, queries = (new_tensor(context, F32, 64, 4, 1, 1) for _ in range(2))
         node = mul_mat(context, double(context, keys), queries)
@@ -293,16 +297,59 @@ def test_what_is_computed_is_no_weight(*, of_results: bool) -> None:
         assert (op_of(node) == b"CUSTOM") is of_results
 
 
+@dataclass(frozen=True)
+class Factors:
+    """Two results that are multiplied; three tokens, each with 16 numbers of a product of weights."""
+
+    shape: tuple[int, int, int] = (4, 4, 3)  # of the right one
+    steps: tuple[int, int] = (16, 64)  # its bytes from row to row, and from matrix to matrix
+    left: tuple[int, int, int] = (4, 10, 3)
+    is_left_cached: bool = False
+    is_adapted: bool = False
+    are_of_weights: bool = True
+
+    def ask(self, context: int, state: kernels.GraphState) -> None:
+        rows = new_tensor(context, F32, 16, 3, 1, 1)
+        if self.are_of_weights:
+            rows = mul_mat(context, *(new_tensor(context, F32, 8, n, 1, 1) for n in (16, 3)))
+            ask(rows, state)
+        if self.is_adapted:
+            rows = add(context, rows, new_tensor(context, F32, 16, 3, 1, 1))
+        right = view_4d(context, rows, *self.shape, 1, *self.steps, 192, 0)
+        left = new_tensor(context, F32, *self.left, 1)
+        left = permute(context, left, 0, 1, 2, 3) if self.is_left_cached else double(context, left)
+        ask(mul_mat(context, left, right), state)
+
+
+@pytest.mark.parametrize(
+    ("factors", "n_left"),
+    [
+        pytest.param(Factors(), 0, id="a matrix of each token"),
+        pytest.param(Factors(is_adapted=True), 0, id="with a LoRA"),
+        pytest.param(Factors(is_left_cached=True), 1, id="times cells of a cache"),
+        pytest.param(Factors(left=(4, 10, 1)), 1, id="one matrix of all tokens"),
+        pytest.param(Factors((4, 3, 4), (64, 16), (4, 10, 4)), 1, id="a matrix of each head"),
+        pytest.param(Factors((8, 2, 3), (32, 64), (8, 10, 3), are_of_weights=False), 1, id="of no weights"),
+    ],
+)
+def test_results_times_results_may_stay_where_a_matrix_is_one_token_s(
+    factors: Factors, n_left: int
+) -> None:
+    state = kernels.GraphState(products=True)
+    with ggml_memory(1 << 16) as context:
+        factors.ask(context, state)
+    assert state.n_left == n_left
+
+
 def test_cached_keys_times_queries(simd_path: str) -> None:
     """Heads in turn in each cell, as in a cache; two of queries to one of keys."""
-    view: Any = bind("ggml_permute", POINTER, POINTER, POINTER, *[ctypes.c_int] * 4)
     state = kernels.GraphState(of_results=True)
     with ggml_memory(1 << 20) as context:
         cache = new_tensor(context, int(Type.F16), 40, 2, 70, 1)
         stored = normal(70, 2, 40).astype(np.float16)
         ctypes.memmove(data_of(cache), stored.ctypes.data, stored.nbytes)
         queries = tensor(context, normal(4, 3, 40))
-        node = mul_mat(context, view(context, cache, 0, 2, 1, 3), queries)
+        node = mul_mat(context, permute(context, cache, 0, 2, 1, 3), queries)
         Graph(context, [node]).compute(state)
         assert op_of(node) == b"CUSTOM"
         found = floats_of(node, (4, 3, 70))

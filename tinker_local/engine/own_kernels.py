@@ -10,7 +10,8 @@ too: norms, rotations, activations, the choice of experts. So with all products 
 of a request depend on nothing but the request.
 
 States of recurrent and hybrid models go token by token as well, in llama.cpp's fused operations. A graph
-that multiplies states in chunks has products that are not ours, and batch invariance refuses it.
+that multiplies states in chunks has products that are not ours, and batch invariance refuses it. Gemma 3n's
+AltUp multiplies results, too, but a matrix of each token by another: llama.cpp's products are exact there.
 
 A model that chooses its keys makes its mask within the graph, where our attention cannot read it. GPUs and
 BLAS choose by shape, and have kernels of their own.

@@ -88,7 +88,8 @@ bool callback(ggml::Tensor* node, bool ask, void* user_data) {
   const Entry* entry = std::find_if(std::begin(table), std::end(table),
                                     [&](const Entry& each) { return is_of(*node, each); });
   if (entry == std::end(table)) return false;
-  if (!entry->ours.can_compute(*node) || !take_over(*node, entry->ours, state)) ++state.n_left;
+  if (entry->ours.can_compute(*node) && take_over(*node, entry->ours, state)) return false;
+  if (!entry->ours.goes_by_token || !entry->ours.goes_by_token(*node)) ++state.n_left;
   return false;
 }
 

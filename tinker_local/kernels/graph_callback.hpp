@@ -22,6 +22,8 @@ struct GraphOperation {
   // In one thread, before; returns what `compute` gets. Null where the node is better left to ggml.
   void* (*prepare)(const ggml::Tensor& node, GraphState& state);
   void (*adopt)(ggml::Tensor& node);  // once, when it is taken over; null if there is nothing to do
+  // Whether bits of a node that is left to ggml depend on nothing but each token; null if they may.
+  bool (*goes_by_token)(const ggml::Tensor& node) = nullptr;
 };
 
 // op_params of a node that was taken over.

@@ -279,6 +279,31 @@ bool are_plain(const Tensor& tensor) {
   return !tensor.extra && tensor.nb[0] == size;
 }
 
+bool is_product_of_weights(const Tensor& node) {
+  return TakenOver::of(node).custom.compute == compute_product && are_weights(*node.src[0]);
+}
+
+// Whether a tensor's rows are a product of weights, or are computed from one number by number, as a LoRA is added.
+bool are_rows_by_weights(const Tensor& tensor) {
+  const Tensor* node = &tensor;
+  while (!is_product_of_weights(*node)) {
+    const Tensor* source = node->src[0];
+    if (!source || node->view_src || !std::equal(node->ne, node->ne + 4, source->ne)) return false;
+    node = source;
+  }
+  return true;
+}
+
+// Whether each matrix of a tensor is one row of a product of weights, and so is of one token.
+bool has_matrix_of_each_token(const Tensor& tensor) {
+  if (!tensor.view_src || tensor.view_offs) return false;
+  const Tensor& rows = *tensor.view_src;
+  return tensor.ne[2] == rows.ne[1] && tensor.nb[2] == rows.nb[1] && tensor.ne[3] * rows.ne[2] * rows.ne[3] == 1 &&
+         are_rows_by_weights(rows);
+}
+
+bool is_in_a_cache(const Tensor& tensor) { return (tensor.view_src ? *tensor.view_src : tensor).op == ggml::kNoOp; }
+
 bool are_numbers(const Tensor& tensor) { return tensor.type == ggml::kFloat32 && tensor.nb[0] == sizeof(float); }
 
 }  // namespace
@@ -291,6 +316,11 @@ bool tinker::can_compute_product(const Tensor& node) {
 
 bool tinker::can_compute_product_of_experts(const Tensor& node) {
   return are_weights(*node.src[0]) && are_numbers(*node.src[1]) && are_numbers(node);
+}
+
+bool tinker::goes_by_token(const Tensor& node) {
+  const Tensor &left = *node.src[0], &right = *node.src[1];
+  return !is_in_a_cache(left) && left.ne[2] == right.ne[2] && left.ne[3] == 1 && has_matrix_of_each_token(right);
 }
 
 // Null where there is no memory for the activations.

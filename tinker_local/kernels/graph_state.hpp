@@ -60,7 +60,7 @@ class GraphState {
   std::vector<char> packed;  // activations of the product that is computed, where weights are packed
   const Products products;
   const bool multiplies_results;  // products without weights, such as those of attention in steps
-  int64_t n_left = 0;  // nodes of our operations that were left to ggml
+  int64_t n_left = 0;  // nodes of our operations that were left to ggml, whose kernels there go by shape
 
   // Said before each decode. What an earlier one left is over, whether or not it was computed.
   void begin_decode() { is_over_ = true; }
