@@ -1,12 +1,13 @@
 """Batch invariance: does it hold, what does it cost, and how far do results vary without it?
 
     python -m tests.benchmarks.invariance [--type bf16 ...] [--only check|cost|variation]
-                                          [--requests N] [--rounds N]
+                                          [--requests N] [--rounds N] [--default]
 
 check       N requests (default 1,000) run twice: one by one on a fresh client, then shuffled from 16
             threads, with the prefix cache and with fewer sequences than samples. Every token and float must
             be equal, and tokens sampled at temperature 1 must equal ``compute_logprobs``. Prompts have 1
             to 1,500 tokens, 1 to 8 samples, mixed temperatures and seeds; every third one is scored.
+            ``--default``: a client without any option, in place of ``batch_invariant``.
 cost        the mode against the default, in turn: scoring 512 and 2,048 tokens, decoding 1, 8, 32 samples
 variation   without the mode: sampled against scored log-probabilities, and greedy continuations of 64
             tokens, alone against among others
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,11 @@ from tests.benchmarks.requantized import TYPES, command_line, default_model
 from tests.benchmarks.timing import alternate
 from tinker_local import ModelInput, SampleResponse, SamplingClient, SamplingParams, ServiceClient
 
-N_CTX = 2048
-Ask = Callable[[SamplingClient], Any]
+MODE = {"batch_invariant": True, "n_ctx": 2048}
 
 
 def open_client(path: Path, **options: Any) -> SamplingClient:
-    service = ServiceClient(**{"n_ctx": N_CTX, **options})
+    service = ServiceClient(**options)
     return service.create_sampling_client(base_model=str(path))
 
 
@@ -75,8 +74,8 @@ def everything(response: SampleResponse) -> list[Any]:
     return [sequences, response.prompt_logprobs, response.topk_prompt_logprobs]
 
 
-def check(path: Path, n_requests: int) -> None:
-    alone = open_client(path, batch_invariant=True)
+def check(path: Path, n_requests: int, options: dict[str, Any]) -> None:
+    alone = open_client(path, **options)
     n_vocab = alone.get_tokenizer().vocab_size
     common = np.random.default_rng(0).integers(20, n_vocab, 1000).tolist()
     asked = [Asked(number, common, n_vocab) for number in range(n_requests)]
@@ -85,14 +84,17 @@ def check(path: Path, n_requests: int) -> None:
     middle = time.perf_counter()
     order = list(range(n_requests))
     random.Random(0).shuffle(order)
-    crowded = open_client(path, batch_invariant=True)
+    crowded = open_client(path, **options)
+    in_a_step: list[int] = []
+    crowded._engine._loop._on_step = lambda _, n_sampled: in_a_step.append(n_sampled)
     with ThreadPoolExecutor(16) as pool:
         futures = dict(zip(order, pool.map(lambda i: asked[i].submit(crowded), order), strict=True))
     differ = [number for number in order if everything(futures[number].result()) != expected[number]]
     end = time.perf_counter()
     n_tokens, n_apart = sampled_against_scored(crowded, asked, expected)
     print(
-        f"{path.name}: {n_requests} requests, {middle - start:.0f} s alone, {end - middle:.0f} s together; "
+        f"{path.name}: {n_requests} requests, {middle - start:.0f} s alone, {end - middle:.0f} s together "
+        f"with up to {max(in_a_step)} samples in a step; "
         f"{len(differ)} differ; {n_tokens} tokens sampled at temperature 1, {n_apart} are scored otherwise",
         flush=True,
     )
@@ -179,13 +181,14 @@ def main() -> None:
     parser.add_argument("--only", choices=("check", "cost", "variation"))
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--default", action="store_true", help="check the mode that is on by default")
     arguments = parser.parse_args()
     if arguments.only in (None, "cost"):
         print("the mode's time over the default's: median and fastest")
     for kind in [arguments.type] if arguments.type else TYPES:
         path = default_model(kind)
         if arguments.only in (None, "check"):
-            check(path, arguments.requests)
+            check(path, arguments.requests, {} if arguments.default else MODE)
         if arguments.only in (None, "cost"):
             cost(path, arguments.rounds)
         if arguments.only in (None, "variation"):
