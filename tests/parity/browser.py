@@ -130,6 +130,23 @@ class Browser:
         )
         self.do("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1])
 
+    def drop(self, selector: str, *files: Path) -> None:
+        """Drop files from elsewhere on an element."""
+        self.move_to(selector)
+        x, y = self.evaluate(
+            f"(r => [r.x + r.width / 2, r.y + r.height / 2])"
+            f"(document.querySelector({selector!r}).getBoundingClientRect())"
+        )
+        data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.do("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
+    def choose(self, selector: str, *files: Path) -> None:
+        """Choose files in an input of the type file."""
+        found = self.do("Runtime.evaluate", expression=f"document.querySelector({selector!r})")["result"]
+        paths = [str(file) for file in files]
+        self.do("DOM.setFileInputFiles", files=paths, objectId=found["objectId"])
+
     def press(self, key: str, *, control: bool = False) -> None:
         """Press a key that writes nothing, such as Tab; Enter acts as on a button."""
         codes = {"Tab": 9, "Enter": 13, "Escape": 27, "Space": 32, "ArrowUp": 38, "ArrowDown": 40}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +10,22 @@ from typing import Any
 
 import pytest
 
+import tinker_local
 from convert.gguf.file import read_head
+from tests.libmtmd import MISSING, needs_libmtmd
 from tests.parity.browser import Browser, find_chromium
 from tests.random_model import Shape, write_random_model
+from tests.random_tower import picture, write_random_pair
 from tests.serve.tiny_store import CHECKPOINT, write_tiny_store
-from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
+from tinker_local import (
+    EncodedTextChunk,
+    ModelInput,
+    SamplingClient,
+    SamplingParams,
+    ServiceClient,
+)
 from tinker_local.display import scale
+from tinker_local.image_prompts import chat_with_images, read_image, text_tokens, text_with_images
 from tinker_local.serve import Server, app
 
 CHROMIUM = find_chromium()
@@ -39,6 +50,8 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Pa
     key = "tokenizer.chat_template"
     said = {key: str(read_head(model_path).metadata[key])}
     write_random_model(directory / "Me" / "Talks-F32.gguf", shape=Shape(n_layer=1), said=said)
+    if not MISSING:
+        write_random_pair(directory / "Me", "qwen3vl", n_layer=2)
     return directory
 
 
@@ -87,13 +100,18 @@ def page(browser: Browser, address: str) -> Iterator[Browser]:
     for name, value in given.items():
         fill(browser, name, value)
     yield browser
-    assert browser.evaluate("document.querySelectorAll('hr, #cards script, #cards img').length") == 0
+    assert (
+        browser.evaluate(
+            "document.querySelectorAll('hr, #cards script, #cards img:not(.thumbnail)').length"
+        )
+        == 0
+    )
     assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
     said = [event["entry"] for event in browser.said("Log.entryAdded")]
     assert [entry for entry in said if entry["level"] in ("error", "warning")] == []
     assert browser.said("Runtime.exceptionThrown") == []
-    hosts = {event["request"]["url"][: len(address)] for event in browser.said("Network.requestWillBeSent")}
-    assert hosts == {address}
+    urls = [event["request"]["url"] for event in browser.said("Network.requestWillBeSent")]
+    assert {url[: len(address)] for url in urls if not url.startswith("data:image/")} == {address}
 
 
 def fill(page: Browser, name: str, value: Any) -> None:
@@ -160,9 +178,10 @@ def alike(seen: list[str], expected: list[str]) -> bool:
     )
 
 
-def drawn(client: SamplingClient, tokens: list[int], n: int) -> list[list[int]]:
+def drawn(client: SamplingClient, prompt: list[int] | ModelInput, n: int) -> list[list[int]]:
     params = SamplingParams(max_tokens=20, seed=5)
-    response = client.sample(ModelInput.from_ints(tokens), n, params).result()
+    given = ModelInput.from_ints(prompt) if isinstance(prompt, list) else prompt
+    response = client.sample(given, n, params).result()
     return [sequence.tokens for sequence in response.sequences]
 
 
@@ -387,5 +406,163 @@ def test_a_chat_without_a_template_is_refused(page: Browser) -> None:
     click(page, "#go")
     page.wait("!document.getElementById('error').hidden")
     assert "chat template" in page.evaluate("document.getElementById('error').textContent")
+    page.events.clear()  # the refusal is in the browser's log
+    page.open(page.evaluate("location.href"))
+
+
+# -- pictures ------------------------------------------------------------------------------------
+
+THUMBNAILS = "[...document.querySelectorAll('form .thumbnail')].map(image => image.alt)"
+ERROR = "(e => e.hidden ? '' : e.textContent)(document.getElementById('error'))"
+
+
+@pytest.fixture
+def seeing(service: ServiceClient) -> SamplingClient:
+    return service.create_sampling_client(base_model="Me/qwen3vl")
+
+
+@pytest.fixture
+def pictures(page: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory with two pictures; the page has the model that reads them."""
+    (tmp_path / "a cat's.png").write_bytes(picture(96, 64))
+    (tmp_path / "dog.jpg").write_bytes(picture(64, 64, 1, "jpeg"))
+    monkeypatch.chdir(tmp_path)
+    fill(page, "model", page.evaluate(f"{OPTION}.find(o => /qwen3vl/.test(o.value)).value"))
+    yield tmp_path
+    page.evaluate("document.querySelectorAll('.pictures .remove').forEach(button => button.click())")
+
+
+def sent_chunks(page: Browser) -> ModelInput:
+    return ModelInput.model_validate({"chunks": asked(page)["prompt"]})
+
+
+def merged(prompt: ModelInput) -> list[Any]:
+    """A prompt as a flat list of ids and of images' bytes."""
+    return [
+        part
+        for chunk in prompt.chunks
+        for part in (chunk.tokens if isinstance(chunk, EncodedTextChunk) else [chunk.data])  # type: ignore[union-attr]
+    ]
+
+
+@needs_libmtmd
+def test_a_picture_is_dropped(page: Browser, pictures: Path, seeing: SamplingClient) -> None:
+    """On a prompt; the answers are the client's, a token is branched at, and the code has the picture."""
+    page.drop("#prompt", pictures / "a cat's.png")
+    assert page.wait(THUMBNAILS) == ["a cat's.png"]
+    fill(page, "prompt", "is a cat")
+    run(page, "sample", "3 continuations")
+    cat = read_image(pictures / "a cat's.png")
+    prompt = text_with_images(seeing.get_tokenizer(), "is a cat", [cat])
+    assert merged(sent_chunks(page)) == merged(prompt)
+    whole = drawn(seeing, prompt, 3)
+    assert all(map(alike, texts(page), [shown(seeing, tokens) for tokens in whole]))
+
+    hover(page, 0, 5)
+    page.evaluate(f"{BOX}.querySelectorAll('.box-row')[1].click()")
+    page.wait(f"{STATUS}.startsWith('branch 1.1 at token 6')")
+    branch = sent_chunks(page)
+    *before, chosen = merged(branch)
+    assert before == [*merged(prompt), *whole[0][:5]]
+    assert chosen != whole[0][5]
+    after = drawn(seeing, branch, 1)[0]
+    assert alike(texts(page)[1][6:], shown(seeing, after))
+
+
+@needs_libmtmd
+def test_a_picture_s_prompt_is_scored(page: Browser, pictures: Path, seeing: SamplingClient) -> None:
+    """The picture stands among the tokens, has no alternatives, and a branch behind it keeps it."""
+    page.choose("#plain [type=file]", pictures / "a cat's.png", pictures / "dog.jpg")
+    page.wait(f"{THUMBNAILS}.length === 2")
+    fill(page, "prompt", "are two")
+    images = [read_image(pictures / name) for name in ("a cat's.png", "dog.jpg")]
+    prompt = text_with_images(seeing.get_tokenizer(), "are two", images)
+    run(page, "score", f"{len(text_tokens(prompt))} tokens scored")
+    scores = [p for p in seeing.compute_logprobs(prompt).result() if p is not None]
+    classes = page.evaluate(
+        "[...document.querySelectorAll('.card .tl-t')].map(e => e.querySelector('img')?.alt ?? e.className)"
+    )
+    names = {images[0].data: "a cat's.png", images[1].data: "dog.jpg"}
+    levels = iter(["tl-t tl-none", *(f"tl-t tl-s{scale.level(score)}" for score in scores)])
+    assert classes == [names[p] if isinstance(p, bytes) else next(levels) for p in merged(prompt)]
+    at = merged(prompt).index(images[1].data)
+    page.evaluate(f"{token(0, at)}.click()")
+    assert page.evaluate(f"{BOX}.hidden"), "a picture has no alternatives"
+    hover(page, 0, at + 2)
+    page.evaluate(f"{BOX}.querySelectorAll('.box-row')[0].click()")
+    page.wait(f"{STATUS}.startsWith('branch')")
+    assert merged(sent_chunks(page))[:-1] == merged(prompt)[: at + 2]
+    click(page, ".card:nth-child(2) .code")
+    code = page.evaluate("document.querySelector('#code pre').textContent")
+    click(page, "#close-code")
+    source = code.partition("prompt = ")[2].partition("\nparams")[0]
+    assert merged(eval(source, {"tinker": tinker_local, "Path": Path})) == merged(sent_chunks(page))
+
+
+@needs_libmtmd
+def test_pictures_in_a_chat(page: Browser, pictures: Path, seeing: SamplingClient) -> None:
+    """One is pasted, one dropped beside all messages, one taken out again."""
+    click(page, "[name=kind][value=chat]")
+    fill_message = (
+        "(box => box.querySelector('textarea').value = {!r})(document.querySelectorAll('.message')[{}])"
+    )
+    page.evaluate(fill_message.format("Who?", 0))
+    data = base64.b64encode((pictures / "a cat's.png").read_bytes()).decode()
+    page.evaluate(
+        "document.querySelector('.message textarea').focus(), "
+        "(clip => (clip.items.add(new File([Uint8Array.from(atob("
+        f"{data!r}), c => c.charCodeAt(0))], 'image.png', {{type: 'image/png'}})), "
+        "document.activeElement.dispatchEvent(new ClipboardEvent('paste', "
+        "{clipboardData: clip, bubbles: true, cancelable: true}))))(new DataTransfer()), 0"
+    )
+    page.wait(f"{THUMBNAILS}.length === 1")
+    click(page, "#add-message")
+    page.evaluate(fill_message.format("And?", 1))
+    page.drop("#welcome", pictures / "dog.jpg", pictures / "a cat's.png")
+    page.wait(f"{THUMBNAILS}.length === 3")
+    click(page, ".message:nth-child(2) .pictures li:nth-child(2) .remove")
+    assert page.evaluate(THUMBNAILS) == ["image.png", "dog.jpg"]
+    run(page, "sample", "3 continuations")
+    images = [read_image(pictures / name) for name in ("a cat's.png", "dog.jpg")]
+    messages = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+        for text in ("Who?", "And?")
+    ]
+    prompt = chat_with_images(seeing.get_tokenizer(), messages, images, add_generation_prompt=True)
+    assert merged(sent_chunks(page)) == merged(prompt)
+    expected = [shown(seeing, tokens) for tokens in drawn(seeing, prompt, 3)]
+    assert all(map(alike, texts(page), expected))
+
+
+@needs_libmtmd
+def test_what_cannot_be_read_is_said_before_anything_is_sent(page: Browser, pictures: Path) -> None:
+    fill(page, "model", page.evaluate(f"{OPTION}.find(o => /Tiny/.test(o.value)).value"))
+    page.drop("#prompt", pictures / "dog.jpg")
+    page.wait(f"{ERROR}.includes('Me/Tiny')")
+    n_sent = len(page.said("Network.requestWillBeSent"))
+    for task in ("sample", "score"):
+        click(page, f"[name=task][value={task}]")
+        click(page, "#go")
+        assert "reads no images; choose another model, or remove the pictures" in page.evaluate(ERROR)
+    sent = [event["request"]["url"] for event in page.said("Network.requestWillBeSent")][n_sent:]
+    assert [url for url in sent if not url.endswith("/metrics")] == []
+    fill(page, "model", page.evaluate(f"{OPTION}.find(o => /qwen3vl/.test(o.value)).value"))
+    assert page.evaluate(ERROR) == ""
+    for name, data, message in (
+        ("notes.txt", b"text", "notes.txt is neither PNG nor JPEG"),
+        ("broken.png", picture(96, 64)[:20], "broken.png is broken"),
+        ("huge.png", picture(96, 64) + bytes(45_000_000), "at most 45,000,000 can be sent"),
+    ):
+        (pictures / name).write_bytes(data)
+        page.drop("#prompt", pictures / name)
+        page.wait(f"{ERROR}.includes({message!r})")
+    assert page.evaluate(THUMBNAILS) == ["dog.jpg"]
+    click(page, ".pictures .remove")
+    assert page.evaluate(f"{FOCUS}.matches('#plain [type=file]')")
+    (pictures / "half.png").write_bytes(picture(96, 64)[:400])  # which a browser shows
+    page.drop("#prompt", pictures / "half.png")
+    page.wait(f"{THUMBNAILS}.length === 1")
+    click(page, "#go")
+    assert "400 bytes cannot be read as png" in page.wait(ERROR)
     page.events.clear()  # the refusal is in the browser's log
     page.open(page.evaluate("location.href"))

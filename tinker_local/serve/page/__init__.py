@@ -4,7 +4,8 @@ page.py          the routes
 index.html       the form, the panel of what runs, templates
 page.css         layout; the colours of tokens are those of ``tinker_local.display``
 page.js          reads the form, begins what is asked
-prompt.js        a text or a conversation -> the prompt's token ids
+prompt.js        a text or a conversation -> the prompt's token ids and pictures
+pictures.js      pictures, chosen, dropped or pasted
 server.js        requests, and streams of server-sent events
 vocabulary.js    token ids -> what is shown of them
 text.js          tokens in colour, reached by mouse and keyboard

@@ -1,13 +1,13 @@
 // Cards: one continuation or scored text each, with its numbers.
 
 import { hide, number, show } from "/page/alternatives.js";
-import { Text } from "/page/text.js";
+import { Text, textOf } from "/page/text.js";
 
 const template = document.getElementById("card");
 const place = document.getElementById("cards");
 
 export class Card {
-  // prompt: ids before the first token; request: what made it, for branches and code.
+  // prompt: ids and pictures before the first token; request: what made it, for branches and code.
   constructor({ title, vocabulary, prompt, request, after, onBranch, onCode }) {
     const fragment = template.content.cloneNode(true);
     this.element = fragment.querySelector(".card");
@@ -33,9 +33,9 @@ export class Card {
     return this.text.tokens;
   }
 
-  // The ids before a place: what a branch there begins with.
+  // The ids and pictures before a place: what a branch there begins with.
   before(i) {
-    return [...this.prompt, ...this.tokens.slice(0, i).map(({ id }) => id)];
+    return [...this.prompt, ...this.tokens.slice(0, i).map(({ picture, id }) => picture ?? id)];
   }
 
   append(token, ...classes) {
@@ -47,7 +47,7 @@ export class Card {
     this.end = end || this.end;
     const scored = this.tokens.map(({ logprob }) => logprob).filter((logprob) => logprob !== null);
     const mean = scored.reduce((sum, logprob) => sum + logprob, 0) / scored.length;
-    const parts = [`${this.tokens.length} tokens`];
+    const parts = [`${textOf(this.tokens).length} tokens`];
     if (scored.length) parts.push(`mean log-probability ${number(mean, 3)}`, `perplexity ${Math.exp(-mean).toFixed(2)}`);
     if (this.end) parts.push(this.end);
     this.element.querySelector(".numbers").textContent = parts.join("  ·  ");
@@ -62,7 +62,8 @@ export class Card {
 
   #show(how, i, span, onBranch) {
     const token = this.tokens[i];
-    show(span, token, this.vocabulary, (...chosen) => onBranch(this, i, ...chosen), how === "open");
+    if (token.picture) hide();
+    else show(span, token, this.vocabulary, (...chosen) => onBranch(this, i, ...chosen), how === "open");
   }
 }
 

@@ -1,5 +1,8 @@
 // The same request in Python and for curl, in a dialog from which it is copied.
 
+import { chunksOf, isPicture } from "/page/prompt.js";
+
+const MARK = "(the bytes of a picture)";
 const dialog = document.getElementById("code");
 const shown = dialog.querySelector("pre");
 const copied = document.getElementById("copied");
@@ -12,47 +15,69 @@ function client({ model, adapter }) {
   return adapter.startsWith("tinker://") ? `${literal(adapter)}, base_model=${literal(model)}` : literal(adapter);
 }
 
-function tokens({ kind, text, messages, cut, continued }) {
+// Lines that make a prompt: of what was written, or of the ids and pictures themselves where there are pictures.
+function promptLines({ kind, text, messages, prompt, cut, continued = [] }) {
+  if (prompt?.some(isPicture)) {
+    const chunks = chunksOf([...prompt.slice(0, cut), ...continued]).map((chunk) => `    ${chunkOf(chunk)},\n`);
+    return `prompt = tinker.ModelInput(chunks=[\n${chunks.join("")}])\n`;
+  }
   const isOpen = messages.at(-1)?.role === "assistant";
   const how = isOpen ? "continue_final_message=True" : "add_generation_prompt=True";
-  const written = messages.map((message) => `    ${literal(message)},\n`).join("");
+  const written = messages.map(({ role, content }) => `    ${literal({ role, content })},\n`).join("");
   const first = kind === "chat" ? `tokenizer.apply_chat_template([\n${written}], ${how})` : `tokenizer.encode(${literal(text)})`;
   const kept = cut === undefined ? "" : `[:${cut}]`;
-  return `tokens = ${first}${kept}\n` + (continued?.length ? `tokens += [${continued.join(", ")}]  # the branch\n` : "");
+  const branch = continued.length ? `tokens += [${continued.join(", ")}]  # the branch\n` : "";
+  return `tokens = ${first}${kept}\n${branch}prompt = tinker.ModelInput.from_ints(tokens)\n`;
 }
 
-function sampling(request) {
-  const { n, k, maxTokens, temperature, topP, topK, seed } = request;
+function chunkOf(chunk) {
+  if (Array.isArray(chunk)) return `tinker.EncodedTextChunk(tokens=[${chunk.join(", ")}])`;
+  return `tinker.ImageChunk(data=Path(${literal(chunk.name)}).read_bytes(), format=${literal(chunk.format)})`;
+}
+
+function sampling({ n, k, maxTokens, temperature, topP, topK, seed }) {
   const drawn = seed === null ? "" : `, seed=${seed}`;
-  return `${tokens(request)}params = tinker.SamplingParams(max_tokens=${maxTokens}, temperature=${temperature}, top_p=${topP}, top_k=${topK}${drawn})
-prompt = tinker.ModelInput.from_ints(tokens)
+  return `params = tinker.SamplingParams(max_tokens=${maxTokens}, temperature=${temperature}, top_p=${topP}, top_k=${topK}${drawn})
 response = client.sample(prompt, ${n}, params, topk_sample_logprobs=${k}).result()
 for sequence in response.sequences:
     print(f"{sum(sequence.logprobs):9.4f}", repr(tokenizer.decode(sequence.tokens)))
 `;
 }
 
-function scoring(request) {
-  return `${tokens(request)}logprobs = client.compute_logprobs(tinker.ModelInput.from_ints(tokens)).result()
+const SCORING = `logprobs = client.compute_logprobs(prompt).result()
 for token, logprob in zip(tokens, logprobs):  # nothing comes before the first
     print("         " if logprob is None else f"{logprob:9.4f}", repr(tokenizer.decode([token])))
 `;
+const SCORING_WITH_PICTURES = "print(client.compute_logprobs(prompt).result())  # None at the tokens of pictures\n";
+
+function body(request, model) {
+  const open = `client = service.create_sampling_client(${client(model)})\ntokenizer = client.get_tokenizer()\n`;
+  const scoring = request.prompt?.some(isPicture) ? SCORING_WITH_PICTURES : SCORING;
+  return open + promptLines(request) + (request.task === "sample" ? sampling(request) : scoring);
 }
 
 export function python(request) {
-  const { task, model, other } = request;
-  const open = (which) => `client = service.create_sampling_client(${client(which)})\ntokenizer = client.get_tokenizer()\n`;
-  const parts = task === "sample" ? [sampling(request)] : [scoring(request)];
-  const bodies = [open(model) + parts[0]];
-  if (task === "compare") bodies.push(open(other) + parts[0]);
-  return `import tinker_local as tinker\n\nservice = tinker.ServiceClient()\n${bodies.join("\n")}`;
+  const { task, model, other, prompt, otherPrompt } = request;
+  const bodies = [body(request, model)];
+  if (task === "compare") bodies.push(body({ ...request, prompt: otherPrompt }, other));
+  const path = prompt?.some(isPicture) ? "from pathlib import Path\n\n" : "";
+  return `${path}import tinker_local as tinker\n\nservice = tinker.ServiceClient()\n${bodies.join("\n")}`;
 }
 
-export function curl(bodies, hasKey) {
+const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
+
+// With pictures the body comes from a here document: of one argument Linux takes 128 KiB.
+function data(body, pictures) {
+  if (!pictures.length) return `-d ${quoted(JSON.stringify(body))}`;
+  const encoded = pictures.map(({ name }) => `$(base64 < ${quoted(name)} | tr -d '\\n')`).values();
+  const parts = JSON.stringify(body, (key, value) => (key === "data" ? MARK : value)).replace(/[\\$`]/g, "\\$&").split(MARK);
+  return `-d @- <<END\n${parts.map((part, i) => (i ? encoded.next().value : "") + part).join("")}\nEND`;
+}
+
+export function curl(bodies, pictures, hasKey) {
   const key = hasKey ? ` -H "Authorization: Bearer $TINKER_LOCAL_API_KEY"` : "";
-  const quoted = (body) => `'${JSON.stringify(body).replaceAll("'", `'\\''`)}'`;
   return bodies
-    .map((body) => `curl -N ${location.origin}/v1/completions -H "Content-Type: application/json"${key} \\\n  -d ${quoted(body)}\n`)
+    .map((body) => `curl -N ${location.origin}/v1/completions -H "Content-Type: application/json"${key} \\\n  ${data(body, pictures)}\n`)
     .join("\n");
 }
 

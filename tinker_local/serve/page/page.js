@@ -3,10 +3,11 @@
 import { Card, clear } from "/page/cards.js";
 import { curl, python, showCode } from "/page/code.js";
 import { Inflow } from "/page/inflow.js";
-import { addMessage, messages, promptOf } from "/page/prompt.js";
+import { picturesOf, takePictures } from "/page/pictures.js";
+import { addMessage, messages, picturesIn, promptOf, sent } from "/page/prompt.js";
 import { watch } from "/page/running.js";
 import { get, post, setKey, stream } from "/page/server.js";
-import { idsOf, legend, tokensOf } from "/page/text.js";
+import { idsOf, legend, textOf, tokensOf, withPictures } from "/page/text.js";
 import { Vocabulary } from "/page/vocabulary.js";
 
 const form = document.getElementById("form");
@@ -34,6 +35,7 @@ function request() {
     other: chosen("otherModel", "otherAdapter"),
     kind: field("kind").value,
     text: field("prompt").value,
+    pictures: picturesOf(document.getElementById("plain")),
     messages: messages(),
     n: number("n"),
     k: number("k"),
@@ -45,8 +47,20 @@ function request() {
   };
 }
 
+function models({ task, model, other }) {
+  return task === "compare" ? [model, other] : [model];
+}
+
+// Why a model cannot read the pictures; empty if all can, or there are none.
+function blindness(asked) {
+  if (!picturesIn(asked).length) return "";
+  const reads = ({ model }) => listed.find(({ id }) => id === model)?.architecture.input_modalities.includes("image");
+  const blind = models(asked).find((model) => !reads(model));
+  return blind ? `${blind.model} reads no images; choose another model, or remove the pictures` : "";
+}
+
 function bodyOf({ task, n, k, maxTokens, temperature, topP, topK, seed }, model, prompt) {
-  const body = { model, prompt, logprobs: k, return_tokens_as_token_ids: true };
+  const body = { model, prompt: sent(prompt), logprobs: k, return_tokens_as_token_ids: true };
   if (task !== "sample") return { ...body, max_tokens: 0, echo: true };
   const drawn = seed === null ? {} : { seed };
   return { ...body, n, max_tokens: maxTokens, temperature, top_p: topP, top_k: topK, ...drawn };
@@ -82,7 +96,8 @@ async function sample(asked, signal) {
   clear();
   showLegends(true, false);
   const vocabulary = Vocabulary.of(asked.model.name);
-  const cards = Array.from({ length: asked.n }, (_, i) => makeCard(asked, `${i + 1}`, vocabulary, prompt));
+  const begun = { ...asked, prompt };
+  const cards = Array.from({ length: asked.n }, (_, i) => makeCard(begun, `${i + 1}`, vocabulary, prompt));
   const began = performance.now();
   const n = await draw(asked, prompt, cards, signal);
   const speed = (n / (performance.now() - began)) * 1000;
@@ -114,12 +129,11 @@ async function scored(asked, model, prompt, signal) {
   const { choices } = await post("/v1/completions", bodyOf(asked, model, prompt), signal);
   const tokens = tokensOf(choices[0].logprobs);
   await Vocabulary.of(model).learn(idsOf(tokens));
-  return tokens;
+  return withPictures(tokens, prompt);
 }
 
-function showScored(asked, title, model, tokens) {
-  const card = makeCard(asked, title, Vocabulary.of(model.name), []);
-  card.request = { ...asked, model };
+function showScored(asked, title, model, tokens, prompt) {
+  const card = makeCard({ ...asked, model, prompt }, title, Vocabulary.of(model.name), []);
   tokens.forEach((token) => card.append(token));
   return card;
 }
@@ -129,8 +143,8 @@ async function score(asked, signal) {
   const tokens = await scored(asked, asked.model.name, prompt, signal);
   clear();
   showLegends(true, false);
-  showScored(asked, asked.model.name, asked.model, tokens);
-  return `${counted(tokens.length, "token")} scored`;
+  showScored(asked, asked.model.name, asked.model, tokens, prompt);
+  return `${counted(textOf(tokens).length, "token")} scored`;
 }
 
 async function compare(asked, signal) {
@@ -140,16 +154,16 @@ async function compare(asked, signal) {
   clear();
   const isSame = prompts[0].length === prompts[1].length && prompts[0].every((id, i) => id === prompts[1][i]);
   showLegends(true, isSame);
-  if (isSame) showDifference(asked, a, b);
-  showScored(asked, `A  ${asked.model.name}`, asked.model, a);
-  showScored(asked, `B  ${asked.other.name}`, asked.other, b);
-  return isSame ? `${counted(a.length, "token")} compared` : "The models tokenize the text differently, so there is no difference by token.";
+  if (isSame) showDifference(asked, a, b, prompts[0]);
+  showScored(asked, `A  ${asked.model.name}`, asked.model, a, prompts[0]);
+  showScored(asked, `B  ${asked.other.name}`, asked.other, b, prompts[1]);
+  return isSame ? `${counted(textOf(a).length, "token")} compared` : "The models tokenize the text differently, so there is no difference by token.";
 }
 
-function showDifference(asked, a, b) {
+function showDifference(asked, a, b, prompt) {
   const differences = a.map(({ logprob }, i) => (logprob === null ? null : b[i].logprob - logprob));
   const tokens = a.map((token, i) => ({ ...token, change: differences[i], other: b[i] }));
-  const card = showScored(asked, "B − A", asked.model, tokens);
+  const card = showScored(asked, "B − A", asked.model, tokens, prompt);
   const known = differences.filter((difference) => difference !== null);
   const mean = known.reduce((sum, difference) => sum + difference, 0) / known.length;
   card.element.classList.add("wide");
@@ -216,6 +230,8 @@ function begin() {
   if (!form.reportValidity()) return;
   stopAll();
   const asked = request();
+  complain(blindness(asked));
+  if (blindness(asked)) return;
   run((signal) => TASKS[asked.task](asked, signal), VERBS[asked.task][1]);
 }
 
@@ -223,11 +239,19 @@ function showCardCode(card) {
   showCode(`${card.title} as Python`, python(card.request));
 }
 
+async function showPython() {
+  const asked = request();
+  if (picturesIn(asked).length) {
+    asked.prompt = await promptOf(asked, asked.model.name);
+    if (asked.task === "compare") asked.otherPrompt = await promptOf(asked, asked.other.name);
+  }
+  showCode("Python", python(asked));
+}
+
 async function showCurl() {
   const asked = request();
-  const models = asked.task === "compare" ? [asked.model, asked.other] : [asked.model];
-  const bodies = await Promise.all(models.map(async ({ name }) => bodyOf(asked, name, await promptOf(asked, name))));
-  showCode("curl", curl(bodies, !document.getElementById("key-field").hidden));
+  const bodies = await Promise.all(models(asked).map(async ({ name }) => bodyOf(asked, name, await promptOf(asked, name))));
+  showCode("curl", curl(bodies, picturesIn(asked), !document.getElementById("key-field").hidden));
 }
 
 // -- the form's own parts ------------------------------------------------------------------------
@@ -280,12 +304,15 @@ function begun() {
     radio.addEventListener("change", () => setTheme(radio.value));
   }
   setTheme(theme);
+  takePictures(document.getElementById("plain"));
   addMessage("user", "What is a log-probability?");
   arrange();
   form.addEventListener("change", ({ target }) => {
     arrange();
     if (target.name === "model" || target.name === "otherModel") fillAdapters();
+    complain(blindness(request()));
   });
+  form.addEventListener("problem", ({ detail }) => complain(detail));
   field("key").addEventListener("change", ({ target }) => {
     setKey(target.value);
     listModels();
@@ -301,7 +328,7 @@ function begun() {
   });
   document.getElementById("stop").addEventListener("click", stopAll);
   document.getElementById("add-message").addEventListener("click", () => addMessage().querySelector("textarea").focus());
-  document.getElementById("python").addEventListener("click", () => showCode("Python", python(request())));
+  document.getElementById("python").addEventListener("click", () => showPython().catch(fail));
   document.getElementById("curl").addEventListener("click", () => showCurl().catch(fail));
   listModels();
   watch();

@@ -1,5 +1,8 @@
-// Tokens in colour. A token: {id, logprob, top: [[id, logprob], ...] best first, other?, change?}.
+// Tokens in colour. A token: {id, logprob, top: [[id, logprob], ...] best first, other?, change?}. Among them
+// stand the pictures of a scored prompt: {picture, logprob: null, top: []}.
 
+import { thumbnail } from "/page/pictures.js";
+import { isPicture } from "/page/prompt.js";
 import { CHANGES, DIFFERENCES, LEVELS, PROBABILITIES } from "/page/scale.js";
 
 const EDGES = PROBABILITIES.map((probability) => -Math.log(probability));
@@ -42,6 +45,17 @@ export function tokensOf({ tokens, token_logprobs, top_logprobs }) {
   }));
 }
 
+// The tokens of a prompt's texts, and its pictures between them.
+export function withPictures(tokens, prompt) {
+  const texts = tokens.values();
+  return prompt.map((item) => (isPicture(item) ? { picture: item, logprob: null, top: [] } : texts.next().value));
+}
+
+// Tokens without the pictures among them.
+export function textOf(tokens) {
+  return tokens.filter(({ picture }) => !picture);
+}
+
 function idOf(name) {
   return Number(name.slice("token_id:".length));
 }
@@ -67,8 +81,9 @@ export class Text {
     const span = document.createElement("span");
     span.className = ["tl-t", colour(token), ...classes].join(" ");
     span.tabIndex = this.tokens.length ? -1 : 0;
-    span.setAttribute("role", "button");
-    this.vocabulary.show(token.id, span);
+    span.setAttribute("role", token.picture ? "group" : "button");
+    if (token.picture) span.append(thumbnail(token.picture));
+    else this.vocabulary.show(token.id, span);
     this.tokens.push(token);
     this.element.append(span);
   }
