@@ -44,6 +44,7 @@ ENVIRONMENT = {
     "RAY_usage_stats_enabled": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_raylet_start_wait_time_s": "300",
+    "RAY_worker_niceness": "0",
 }
 
 

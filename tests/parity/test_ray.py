@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +15,7 @@ import pytest
 
 from tests.network_guard.sitecustomize import LOG
 from tests.random_model import Shape, write_random_model
-from tinker_local import ModelInput, SamplingParams, ServiceClient
+from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
 from tinker_local.batch import BatchRun, OutputFile, SampleTask
 from tinker_local.batch.lines import read_lines
 from tinker_local.batch.progress import BatchProgress
@@ -31,11 +30,13 @@ ray = pytest.importorskip("ray")
 
 pytestmark = pytest.mark.parity
 N_LINES = 1000
+PORT = 8765
 OPTIONS = {"n_ctx": 512, "batch_invariant": True}
 SETTINGS = {
     "usage_stats_enabled": "0",
     "enable_metrics_collection": "0",
     "raylet_start_wait_time_s": "120",
+    "worker_niceness": "0",
     "SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
     "SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "120",
 }
@@ -80,14 +81,14 @@ class Progress(BatchProgress):
             raise KeyboardInterrupt
 
 
-def kill_actor() -> int:
-    """Kill a process that answers lines; return its id."""
+def kill_actor(called: bytes = b"ray::MapWorker(MapBatches(LineAnswers))") -> int:
+    """Kill a process by its title's beginning, by default one that answers lines; return its id."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             title = (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if title.startswith(b"ray::MapWorker(MapBatches(LineAnswers))"):
+        if title.startswith(called):
             os.kill(int(process.name), signal.SIGKILL)
             return int(process.name)
     return 0
@@ -166,34 +167,75 @@ def test_files_from_the_driver(cluster: Any, model: Path, tmp_path: Path) -> Non
     assert found.read_bytes() == model.read_bytes()
 
 
-def test_replicas(cluster: Any, model: Path) -> None:
-    """Two replicas give a client's answers; Tinker's protocol, whose state is in one process, is absent."""
+@pytest.fixture(scope="module")
+def replicas(cluster: Any, model: Path) -> Iterator[str]:
+    """Two replicas of the endpoints; yields their address."""
     pytest.importorskip("fastapi")
     from ray import serve
 
     from tinker_local.distributed.deployment import deployment
 
-    serve.start(http_options={"host": "127.0.0.1", "port": 8765})
-    serve.run(
-        deployment([str(model)], num_replicas=2, num_cpus=1, **OPTIONS), name="tiny", route_prefix="/"
-    )
-    body = {"model": "tiny", "prompt": "ab", "max_tokens": 3, "seed": 1, "logprobs": 1}
-    first, second = (post("/v1/completions", body, f"s{i}") for i in range(2))
-    assert first["choices"] == second["choices"]
-    client = ServiceClient(**OPTIONS, n_threads=1).create_sampling_client(base_model=str(model))
-    prompt = ModelInput.from_ints(client.get_tokenizer().encode("ab"))
-    alone = client.sample(prompt, 1, SamplingParams(max_tokens=3, seed=1)).result().sequences[0]
-    assert first["choices"][0]["logprobs"]["token_logprobs"] == alone.logprobs
-    with pytest.raises(urllib.error.HTTPError, match="404"):
-        post("/api/v1/create_session", {"tags": [], "type": "create_session"}, "s0")
+    serve.start(http_options={"host": "127.0.0.1", "port": PORT})
+    endpoints = deployment([str(model)], num_replicas=2, num_cpus=1, **OPTIONS)
+    serve.run(endpoints, name="tiny", route_prefix="/")
+    yield f"http://127.0.0.1:{PORT}"
     serve.shutdown()
 
 
-def post(path: str, body: object, session: str) -> Any:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:8765{path}",
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json", "X-Session-ID": session},
+@pytest.fixture(scope="module")
+def alone(model: Path) -> SamplingClient:
+    return ServiceClient(**OPTIONS, n_threads=1).create_sampling_client(base_model=str(model))
+
+
+def test_replicas_answer_alike(replicas: str, alone: SamplingClient) -> None:
+    body = {"model": "tiny", "prompt": "ab", "max_tokens": 3, "seed": 1, "logprobs": 1}
+    first, second = (post(replicas, body, f"s{i}") for i in range(2))
+    assert first["choices"] == second["choices"]
+    prompt = ModelInput.from_ints(alone.get_tokenizer().encode("ab"))
+    ours = alone.sample(prompt, 1, SamplingParams(max_tokens=3, seed=1)).result().sequences[0]
+    assert first["choices"][0]["logprobs"]["token_logprobs"] == ours.logprobs
+
+
+def test_a_session_stays_with_the_replica_that_has_its_prefix(replicas: str) -> None:
+    def cached(first: int, session: str | None) -> int:
+        body = {"model": "tiny", "prompt": [first, *range(2, 60)], "max_tokens": 1}
+        return int(post(replicas, body, session)["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+    for number in range(1, 9):
+        assert [cached(number, f"turn {number}") for _ in range(2)] == [0, 59]
+    again = [[cached(number, None) for _ in range(2)] for number in range(20, 40)]
+    assert [0, 0] in again, "20 pairs without a session met by chance, one in a million"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+@pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")
+def test_the_sdk_on_replicas_of_which_one_is_killed(replicas: str, alone: SamplingClient) -> None:
+    """Samples of the dead replica are sent again, and all have the bits of the client here."""
+    tinker = pytest.importorskip("tinker")
+    made = tinker.ServiceClient(base_url=replicas, api_key="tml-local").create_sampling_client(
+        base_model="tiny"
     )
+    client = made.result() if hasattr(made, "result") else made
+    prompts = [[1 + i % 30, 2, 3] for i in range(60)]
+    given = {"max_tokens": 48, "seed": 3, "stop": []}
+    params = tinker.SamplingParams(**given)
+    sent = [client.sample(tinker.ModelInput.from_ints(tokens), 1, params) for tokens in prompts]
+    sent[0].result(120)
+    assert kill_actor(b"ray::ServeReplica:tiny")
+    answers = [future.result(120).sequences[0] for future in sent]
+    ours = [
+        alone.sample(ModelInput.from_ints(tokens), 1, SamplingParams(**given)).result().sequences[0]
+        for tokens in prompts[:30]
+    ]
+    for i, sequence in enumerate(answers):
+        assert (sequence.tokens, sequence.logprobs) == (ours[i % 30].tokens, ours[i % 30].logprobs)
+    keys, numbers = zip(*(sequence.sequence_id.split(".")[1:3] for sequence in answers), strict=True)
+    assert keys[:30] == keys[30:], "equal prompts have one replica"
+    assert max(map(int, numbers)) >= len(prompts), "none was sent again"
+
+
+def post(address: str, body: object, session: str | None) -> Any:
+    headers = {"Content-Type": "application/json"} | ({"X-Session-ID": session} if session else {})
+    request = urllib.request.Request(f"{address}/v1/completions", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=120) as answer:
         return json.load(answer)

@@ -1,7 +1,7 @@
 """Ray Serve: the endpoints of ``tinker-local serve`` as a deployment with replicas.
 
-A replica answers a request of OpenAI's clients by itself, so any number of replicas serves these. Tinker's
-protocol keeps its futures in the process that has the request: with several replicas it is left out.
+A replica answers a request of OpenAI's clients by itself. Tinker's protocol has futures, which are in the
+replica that accepted the request; the others pass calls on to that one (``replica.py``).
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from importlib.util import find_spec
 from typing import Any
 
 from tinker_local.distributed.cluster import import_ray
+from tinker_local.distributed.replica import NAME, Replica, ServeReplicas
 from tinker_local.errors import BadRequestError
-from tinker_local.serve import Access, app
+from tinker_local.serve import Access, Limits, app
 from tinker_local.service_client import ServiceClient
 from tinker_local.store.catalog import install_command
 
-SESSION = "x-session-id"
-"""Header that sends the requests of a session to one replica: the one with their prefix in its cache."""
-_STICKY = "ray.serve.experimental.consistent_hash_router"
+_ROUTER = "ray.serve.experimental.consistent_hash_router"
+"""Brings the requests of a session (header ``x-session-id``), or of a key, to one replica."""
+_MOST_AT_ONCE = 2 * Limits().requests
+"""Requests of a replica. The guard refuses half of these, so that calls of other replicas find room."""
 
 
 def deployment(
@@ -53,31 +55,28 @@ def deployment(
             f"a deployment needs the package ray[serve], which is missing ({error}); run: "
             f"{install_command('ray-serve')}"
         ) from None
-    router = {"request_router_class": f"{_STICKY}:ConsistentHashRouter"} if find_spec(_STICKY) else {}
+    has_router, are_many = find_spec(_ROUTER) is not None, num_replicas > 1
     build = partial(
         _application,
+        {"n_threads": num_cpus, **options},
         models=tuple(models),
         access=access,
-        stateless=num_replicas > 1,
-        options={"n_threads": num_cpus, **options},
+        replicas=ServeReplicas() if are_many and has_router else None,
+        stateless=are_many and not has_router,
     )
 
     deployed: Any = serve.deployment(
-        name="tinker-local",
+        name=NAME,
         num_replicas=num_replicas,
-        max_ongoing_requests=1024,
+        max_ongoing_requests=_MOST_AT_ONCE,
         ray_actor_options={"num_cpus": num_cpus, "num_gpus": num_gpus},
-        request_router_config=RequestRouterConfig(**router),
-    )(serve.ingress(lambda: build())(_Endpoints))
+        request_router_config=RequestRouterConfig(
+            **({"request_router_class": f"{_ROUTER}:ConsistentHashRouter"} if has_router else {})
+        ),
+    )(serve.ingress(lambda: build())(Replica))
     return deployed.bind()
 
 
-class _Endpoints:
-    """What Ray Serve makes a replica of; the application is all it has."""
-
-
-def _application(
-    models: Sequence[str], access: Access | None, stateless: bool, options: dict[str, Any]
-) -> Any:
+def _application(options: dict[str, Any], **given: Any) -> Any:
     """Make the application in a replica."""
-    return app(ServiceClient(**options), models=models, access=access, stateless=stateless)
+    return app(ServiceClient(**options), **given)

@@ -21,7 +21,8 @@ from tinker_local.serve.image_directory import ImageDirectory
 from tinker_local.serve.metrics import Metrics
 from tinker_local.serve.openai_api import OpenAiApi
 from tinker_local.serve.served_models import ServedModels
-from tinker_local.serve.tinker_api import TinkerApi
+from tinker_local.serve.tinker_api import PREFIX, TinkerApi
+from tinker_local.serve.tinker_api.replicas import Replicas, routes_left_out
 from tinker_local.service_client import ServiceClient
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def app(
     limits: Limits | None = None,
     image_dir: Path | None = None,
     logs_prompts: bool = False,
+    replicas: Replicas | None = None,
     stateless: bool = False,
 ) -> Starlette:
     """Return an ASGI application that serves the models of a ServiceClient; see ``tinker-local serve``.
@@ -49,22 +51,22 @@ def app(
         limits: on bodies, requests at a time and slow clients.
         image_dir: directory whose images clients may name by their paths; None for none.
         logs_prompts: let the log ``tinker_local.serve`` have prompts.
-        stateless: leave out Tinker's protocol, whose futures are in this process: for one of several
-            replicas, which share the requests out.
+        replicas: the servers behind one address, of which this is one; None if it is the only one.
+        stateless: leave out Tinker's protocol: for one of several replicas that cannot ask each other.
 
     Raises:
         NotFoundError, BadRequestError: one of ``models`` is not here, or ``image_dir`` is no directory.
     """
     served, counters, images = ServedModels(service, models), Metrics(service), ImageDirectory(image_dir)
     rest = service.create_rest_client()
-    tinker_api = TinkerApi(served, counters, rest, images, logs_prompts=logs_prompts)
+    tinker_api = TinkerApi(served, counters, rest, images, replicas=replicas, logs_prompts=logs_prompts)
     openai_api = OpenAiApi(served, images, logs_prompts=logs_prompts)
     guard = Middleware(Guard, access=access or Access(), limits=limits or Limits(), metrics=counters)
     return Starlette(
         routes=[
             *metrics.routes(counters),
             *page.routes(),
-            *([] if stateless else tinker_api.routes()),
+            *(routes_left_out(PREFIX) if stateless else tinker_api.routes()),
             *openai_api.routes(),
         ],
         middleware=[guard],

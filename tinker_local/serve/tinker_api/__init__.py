@@ -5,6 +5,7 @@ sampling.py   ``asample``
 futures.py    the table of requests: waiting, answers that are kept, cancellation
 retrieval.py  ``retrieve_future``, ``retrieve_futures``, ``cancel_future``
 records.py    models, samplers, checkpoints, training runs
+replicas.py   several servers behind one address: who has a request's future
 training.py   what belongs to Tinker's service
 ids.py        ids that say what they stand for
 bodies.py     JSON bodies
@@ -28,6 +29,7 @@ from tinker_local.serve.tinker_api import retrieval, sampling, sessions, trainin
 from tinker_local.serve.tinker_api.bodies import read_body, text
 from tinker_local.serve.tinker_api.futures import Futures, Patience
 from tinker_local.serve.tinker_api.records import Records
+from tinker_local.serve.tinker_api.replicas import Replicas, shared
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -46,6 +48,7 @@ class TinkerApi:
         rest: lists the store.
         images: those that clients may name.
         patience: how long requests and answers are kept.
+        replicas: the servers behind this address; None if this is the only one.
         logs_prompts: whether the log may have prompts.
     """
 
@@ -57,11 +60,12 @@ class TinkerApi:
         images: ImageDirectory,
         patience: Patience | None = None,
         *,
+        replicas: Replicas | None = None,
         logs_prompts: bool = False,
     ) -> None:
         self._models, self._metrics, self._patience = models, metrics, patience
         self._images = images
-        self._logs_prompts = logs_prompts
+        self._replicas, self._logs_prompts = replicas, logs_prompts
         self._records = Records(models, rest)
         self._futures: Futures | None = None
 
@@ -101,6 +105,8 @@ class TinkerApi:
             "cancel_future": lambda r: retrieval.cancel_future(r, self.futures),
             "weights_info": self._weights_info,
         }
+        if self._replicas is not None:
+            post = shared(post, self._replicas)
         records = self._records
         get: dict[str, Callable[[Request], dict[str, Any]]] = {
             "get_server_capabilities": lambda r: records.capabilities(),

@@ -1,7 +1,8 @@
 """Ids that say what they stand for, so that a server which starts anew serves those of the one before.
 
 A sampling session is ``base64url(JSON)`` with what the client asked for. A request is its session's id, a
-full stop and its ``seq_id``; a sampled sequence is its request's id, a full stop and its index.
+full stop and its ``seq_id``; a sampled sequence is its request's id, a full stop and its index. Where
+several replicas serve, a request's id has the key of its replica in the middle (``replicas.py``).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +18,7 @@ from tinker_local.errors import NotFoundError, shown
 from tinker_local.serve.served_models import ModelName
 
 _LONGEST = 4096  # characters of an id
+_KEY = re.compile("[0-9a-f]{0,32}")
 CLONE = 1_000_000_000
 """A client that was unpickled counts its requests from a multiple of this."""
 
@@ -61,9 +64,9 @@ def _read(id: str) -> SamplingSession:
     return SamplingSession(session, number, ModelName(base, checkpoint))
 
 
-def request_id(sampling_session_id: str, seq_id: int) -> str:
-    """Return the id of a request."""
-    return f"{sampling_session_id}.{seq_id}"
+def request_id(sampling_session_id: str, seq_id: int, key: str = "") -> str:
+    """Return the id of a request; ``key`` is that of its replica, if there are several."""
+    return ".".join(filter(None, (sampling_session_id, key, str(seq_id))))
 
 
 def sequence_ids(request_id: str, n: int) -> list[str]:
@@ -77,10 +80,26 @@ def client_of(request_id: str) -> tuple[str, int]:
     Raises:
         NotFoundError: the id is malformed.
     """
-    session, full_stop, number = request_id.rpartition(".")
-    if not full_stop or not number.isdecimal() or len(number) > 20:
+    session, _, number = _parts(request_id)
+    return session, number // CLONE
+
+
+def key_of(request_id: str) -> str:
+    """Return the key of a request's replica; "" where one server made the id.
+
+    Raises:
+        NotFoundError: the id is malformed.
+    """
+    return _parts(request_id)[1]
+
+
+def _parts(request_id: str) -> tuple[str, str, int]:
+    """Return session, key and number."""
+    session, _, rest = request_id.partition(".")
+    key, _, number = rest.rpartition(".")
+    if not number.isdecimal() or len(number) > 20 or not _KEY.fullmatch(key):
         raise NotFoundError(f"{shown(request_id)} is no id of a request here")
-    return session, int(number) // CLONE
+    return session, key, int(number)
 
 
-__all__ = ["CLONE", "SamplingSession", "client_of", "request_id", "sequence_ids"]
+__all__ = ["CLONE", "SamplingSession", "client_of", "key_of", "request_id", "sequence_ids"]

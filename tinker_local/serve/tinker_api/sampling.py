@@ -24,6 +24,7 @@ from tinker_local.serve.served_models import ModelName, ServedModels
 from tinker_local.serve.tinker_api.bodies import Body, flag, read_body, text, whole_number
 from tinker_local.serve.tinker_api.futures import Futures
 from tinker_local.serve.tinker_api.ids import SamplingSession, request_id
+from tinker_local.serve.tinker_api.replicas import key_here
 from tinker_local.types import EncodedTextChunk, ModelInput, SampleResponse, SamplingParams, TensorData
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ async def asample(
     body = await read_body(request)
     session = text(body, "sampling_session_id")
     name = SamplingSession.read(session).model
-    id = request_id(session, whole_number(body, "seq_id"))
+    id = request_id(session, whole_number(body, "seq_id"), key_here(request))
     entry = futures.find(id)
     if entry is None:
         call = SampleCall.read(body)
