@@ -7,7 +7,8 @@ answers_ahead.py  answers that came before their turn, on disk
 parquet.py        the output as a Parquet file
 model_files.py    a model on every node, found by hash or fetched once
 cluster.py        Ray itself: connecting, what its nodes hold
-deployment.py     Ray Serve: the endpoints as replicas
+deployment.py     Ray Serve: the endpoints as a deployment
+replica.py        one of its replicas, and how it asks another
 
 Needs the extra ``ray``, which only functions import. ``Answers`` works without it:
 

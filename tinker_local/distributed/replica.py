@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tinker_local.serve.tinker_api.replicas import Call, Reply, answer
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp
 
 NAME = "tinker-local"
 """Of the deployment, in its application."""
@@ -21,7 +18,7 @@ class Replica:
         app: the ASGI application, which Ray Serve makes and keeps.
     """
 
-    app: ASGIApp
+    app: Any
 
     async def answer(self, call: Call) -> Reply:
         """Answer a call that another replica passed on."""
