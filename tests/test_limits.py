@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import pytest
 
 from tests.random_model import Shape, write_random_model
@@ -20,6 +21,7 @@ from tinker_local import (
 from tinker_local.engine import engine
 from tinker_local.llama import machine
 from tinker_local.llama.context import loaded_bytes
+from tinker_local.options import Options
 
 PROMPT = ModelInput.from_ints([1] * 200)
 SHORT = SamplingParams(max_tokens=2, stop=[])
@@ -32,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def open_service(**options: Any) -> ServiceClient:
-    return ServiceClient(n_threads=1, **{"n_ctx": 512, **options})
+    return ServiceClient(**{"n_ctx": 512, "n_threads": 1, **options})
 
 
 def test_weights_that_are_too_large_are_not_loaded(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,10 +84,47 @@ def test_memory_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("stat", "anon 1\ninactive_file 100000"),
     ):
         (group / f"memory.{name}").write_text(value)
-    monkeypatch.setattr(machine, "_groups", lambda: [group])
+    monkeypatch.setattr(machine, "_groups", lambda controller: [group])
     assert (machine.main_memory(), machine.available_memory()) == (2_000_000, 600_000)
     (group / "memory.max").write_text("max\n")
     assert machine.main_memory() > 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("files", "n_threads"),
+    [
+        ({"cpu.max": "150000 100000"}, 1),
+        ({"cpu.max": "400000 100000"}, 4),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.cfs_quota_us": "300000", "cpu.cfs_period_us": "100000"}, 3),
+        ({"cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"}, 8),
+        ({}, 8),
+    ],
+    ids=str,
+)
+def test_threads_of_a_container(
+    files: dict[str, str], n_threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By both versions of control groups; a part of a CPU is no thread, but there is always one."""
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    monkeypatch.setattr(machine, "_groups", lambda controller: [tmp_path / "none", tmp_path])
+    monkeypatch.setattr(machine, "_n_cores", lambda: 8)
+    assert machine.threads(Options()) == (n_threads, n_threads)
+    assert machine.threads(Options(n_threads=16)) == (16, 16), "who asks for more gets more"
+    assert machine.threads(Options(n_threads_batch=2)) == (n_threads, 2)
+
+
+def test_threads_reach_llama_cpp(model: Path) -> None:
+    """One token is computed by ``n_threads``, several by ``n_threads_batch``."""
+    with open_service(n_threads=1, n_threads_batch=3) as service:
+        client = service.create_sampling_client(base_model=str(model))
+        context = client._engine._loop._context
+        assert context is not None
+        given = (llama_cpp.llama_n_threads, llama_cpp.llama_n_threads_batch)
+        assert [of(context._handle) for of in given] == [1, 3]
+        assert [context.threads_for(n) for n in (1, 2, 512)] == [1, 3, 3]
 
 
 def test_too_many_requests(model: Path) -> None:

@@ -44,6 +44,7 @@ def test_arguments_come_before_the_environment() -> None:
         ({"n_ctx": 0}, "n_ctx is 0"),
         ({"n_ctx": "many"}, "n_ctx is 'many'"),
         ({"n_threads": -1}, "n_threads is -1"),
+        ({"n_threads_batch": 0}, "n_threads_batch is 0"),
         ({"n_gpu_layers": -2}, "n_gpu_layers is -2"),
         ({"n_ubatch": 191}, "n_ubatch is 191"),
         ({"devices": ""}, "devices is ''"),

@@ -43,7 +43,15 @@ class Options(BaseModel):
         default=None,
         ge=1,
         le=512,
-        description="CPU threads that llama.cpp computes with. Unset: one for each physical core.",
+        description="CPU threads that compute a token of one sample, where nothing else runs. Unset: one "
+        "for each physical core, and no more than the CPUs that a container may use.",
+    )
+    n_threads_batch: int | None = Field(
+        default=None,
+        ge=1,
+        le=512,
+        description="CPU threads that compute several tokens at once: of prompts, or of many samples. "
+        "Unset: n_threads.",
     )
     n_gpu_layers: int = Field(
         default=-1,

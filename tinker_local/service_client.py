@@ -42,7 +42,10 @@ class ServiceClient(TelemetryProvider):
         n_ctx: size of the KV cache in tokens. All running requests share it. One request has at
             most this many tokens, and at most as many as the model was trained for. Default: the
             model's training context, at most 8192.
-        n_threads: CPU threads that llama.cpp computes with. Default: one for each physical core.
+        n_threads: CPU threads that compute a token of one sample, where nothing else runs. Default:
+            one for each physical core, and no more than the CPUs that a container may use.
+        n_threads_batch: CPU threads that compute several tokens at once: of prompts, or of many
+            samples. Default: ``n_threads``.
         n_gpu_layers: layers on the GPU, in Metal and CUDA builds of llama-cpp-python; -1 means all.
             Default: -1.
         devices: devices to compute on besides the CPU: llama.cpp's names, separated by commas, as
@@ -99,6 +102,7 @@ class ServiceClient(TelemetryProvider):
         default_headers_overrides: Mapping[str, str] | None = None,
         n_ctx: int | None = None,
         n_threads: int | None = None,
+        n_threads_batch: int | None = None,
         n_gpu_layers: int | None = None,
         devices: str | None = None,
         n_ubatch: int | None = None,

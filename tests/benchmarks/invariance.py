@@ -1,12 +1,13 @@
 """Batch invariance: does it hold, what does it cost, and how far do results vary without it?
 
     python -m tests.benchmarks.invariance [--type bf16 ...] [--only check|cost|variation]
-                                          [--requests N] [--rounds N] [--default]
+                                          [--requests N] [--longest N] [--rounds N] [--default]
 
 check       N requests (default 1,000) run twice: one by one on a fresh client, then shuffled from 16
             threads, with the prefix cache and with fewer sequences than samples. Every token and float must
             be equal, and tokens sampled at temperature 1 must equal ``compute_logprobs``. Prompts have 1
-            to 1,500 tokens, 1 to 8 samples, mixed temperatures and seeds; every third one is scored.
+            to ``--longest`` tokens (default 1,500), 1 to 8 samples, mixed temperatures and seeds; every
+            third one is scored.
             ``--default``: a client without any option, in place of ``batch_invariant``.
 cost        the mode against the default, in turn: scoring 512 and 2,048 tokens, decoding 1, 8, 32 samples
 variation   without the mode: sampled against scored log-probabilities, and greedy continuations of 64
@@ -42,12 +43,12 @@ def open_client(path: Path, **options: Any) -> SamplingClient:
 class Asked:
     """One of many mixed requests; a third of the prompts share a beginning."""
 
-    def __init__(self, number: int, common: list[int], n_vocab: int) -> None:
+    def __init__(self, number: int, common: list[int], n_vocab: int, longest: int) -> None:
         rng = np.random.default_rng(number)
         # mostly short, since the cost is in the length: 1, 6, 1,500 tokens at the ends and the middle
-        n, n_common = (int(most ** rng.uniform() ** 2) for most in (1500, 1000))
+        n, n_common = (int(most ** rng.uniform() ** 2) for most in (longest, 2 * longest // 3))
         own = rng.integers(20, n_vocab, n).tolist()
-        self.prompt = (common[:n_common] + own)[:1500] if number % 3 == 0 else own
+        self.prompt = (common[:n_common] + own)[:longest] if number % 3 == 0 else own
         self.n_samples = int(rng.choice([1, 1, 2, 4, 8]))
         self.scores = number % 3 == 1
         self.params = SamplingParams(
@@ -74,11 +75,11 @@ def everything(response: SampleResponse) -> list[Any]:
     return [sequences, response.prompt_logprobs, response.topk_prompt_logprobs]
 
 
-def check(path: Path, n_requests: int, options: dict[str, Any]) -> None:
+def check(path: Path, n_requests: int, longest: int, options: dict[str, Any]) -> None:
     alone = open_client(path, **options)
     n_vocab = alone.get_tokenizer().vocab_size
     common = np.random.default_rng(0).integers(20, n_vocab, 1000).tolist()
-    asked = [Asked(number, common, n_vocab) for number in range(n_requests)]
+    asked = [Asked(number, common, n_vocab, longest) for number in range(n_requests)]
     start = time.perf_counter()
     expected = [everything(request.submit(alone).result()) for request in asked]
     middle = time.perf_counter()
@@ -180,6 +181,7 @@ def main() -> None:
     parser.set_defaults(type=None)
     parser.add_argument("--only", choices=("check", "cost", "variation"))
     parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--longest", type=int, default=1500)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--default", action="store_true", help="check the mode that is on by default")
     arguments = parser.parse_args()
@@ -188,7 +190,7 @@ def main() -> None:
     for kind in [arguments.type] if arguments.type else TYPES:
         path = default_model(kind)
         if arguments.only in (None, "check"):
-            check(path, arguments.requests, {} if arguments.default else MODE)
+            check(path, arguments.requests, arguments.longest, {} if arguments.default else MODE)
         if arguments.only in (None, "cost"):
             cost(path, arguments.rounds)
         if arguments.only in (None, "variation"):

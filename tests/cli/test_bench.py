@@ -24,6 +24,7 @@ from tinker_local.cli import app
 from tinker_local.gguf.parts import ModelFiles
 from tinker_local.llama.context import Context
 from tinker_local.llama.context_plan import ContextPlan
+from tinker_local.llama.machine import default_threads
 from tinker_local.llama.model import load_model
 
 SHAPE = Shape(n_embd=256, n_ff=256, n_layer=2)
@@ -44,12 +45,12 @@ def test_json(tmp_path: Path) -> None:
         assert speed["ours"] > 0
         assert speed["bare"] > 0
         assert speed["n_tokens"] % max(1, speed["n_samples"]) == 0
-    assert found["n_threads"] == 1
+    assert (found["n_threads"], found["n_threads_batch"]) == (1, 1)
     assert found["weight_bytes"] == weight_bytes(path)
     assert found["bandwidth"] == pytest.approx(found["weight_bytes"] * found["speeds"][1]["bare"])
     if found["on_cpu"]:
         assert [speed["n_threads"] for speed in found["threads"]] == thread_counts()
-        assert found["recommended_threads"] in thread_counts()
+        assert {found["recommended_threads"], found["recommended_threads_batch"]} <= {*thread_counts()}
         assert [speed["type"] for speed in found["types"]] == list(types.CANDIDATES)
         assert set(found["recommended_types"]) == {"score", "sample", "batch"}
 
@@ -98,9 +99,9 @@ def test_memory_is_read() -> None:
 
 def test_types_of_rows_that_do_not_fit_are_left_out(tmp_path: Path) -> None:
     path = write_random_model(tmp_path / "tiny.gguf", shape=Shape(n_embd=96, n_ff=64, n_layer=1))
-    found = measure_types(path, types.CANDIDATES, 1, 0.1, 1)
+    found = measure_types(path, types.CANDIDATES, (1, 1), 0.1, 1)
     assert [speed.type for speed in found] == ["bf16", "q8_0", "q4_1", "q4_0", "iq4_nl"]
-    assert measure_types(write_random_model(tmp_path / "m.gguf", "mamba"), ["q8_0"], 1, 0.1, 1) == []
+    assert measure_types(write_random_model(tmp_path / "m.gguf", "mamba"), ["q8_0"], (1, 1), 0.1, 1) == []
 
 
 def test_turns_and_fits() -> None:
@@ -118,13 +119,19 @@ def test_turns_and_fits() -> None:
 
 
 def test_recommendations() -> None:
-    threads = [ThreadSpeed(1, 100, 10), ThreadSpeed(4, 390, 28), ThreadSpeed(8, 400, 28)]
-    assert recommended_threads(threads) == 4, "eight are hardly better"
+    threads = [
+        ThreadSpeed(1, 100, 28, 20),
+        ThreadSpeed(4, 390, 28.5, 80),
+        ThreadSpeed(8, 400, 10, 81),
+    ]
+    assert recommended_threads(threads) == (1, 4), "more are hardly better"
     kinds = [TypeSpeed("q4_1", 100, 50, 80), TypeSpeed("q4_0", 290, 52, 200)]
-    report = BenchReport("q4_1", 4, True, 0.0, [EngineSpeed(1, 1, 1, 1, 1)], 1, 1, 1, threads, kinds)
+    report = BenchReport("q4_1", 4, 8, True, 0.0, [EngineSpeed(1, 1, 1, 1, 1)], 1, 1, 1, threads, kinds)
     assert report.recommended_types == {"score": "q4_0", "sample": "q4_0", "batch": "q4_0"}
     said = "\n".join(report.recommendations)
-    assert "threads: 4" in said
+    assert "threads: --n-threads 1 --n-threads-batch 4" in said
+    default = replace(report, threads=[ThreadSpeed(default_threads(), 1, 1, 1)]).recommendations
+    assert f"threads: {default_threads()}, the default" in default
     assert "scoring: q4_0, whose layers are 2.9 times as fast as q4_1's" in said
     assert "one sample: q4_1, the present one" in said
     assert "Other programs" not in said

@@ -124,7 +124,7 @@ def test_builds_and_cpus_that_do_not_fit() -> None:
     made = replace(made, features={"CPU": {"AVX": "1", "AVX2": "1", "REPACK": "1"}})
 
     def found(*features: str, **changes: Any) -> list[tuple[bool, str]]:
-        other = replace(here, **{"features": frozenset(features), "quota": None, **changes})
+        other = replace(here, **{"features": frozenset(features), **changes})
         findings = machine.diagnoses(other, made, [Device("CUDA0", "GPU", "", 0, 0)])
         return [(finding.is_wrong, finding.what) for finding in findings]
 
@@ -133,9 +133,6 @@ def test_builds_and_cpus_that_do_not_fit() -> None:
     [(is_wrong, said)] = found("AVX", "AVX2", "AVX512")
     assert not is_wrong
     assert "without AVX512" in said
-    [(is_wrong, said)] = found("AVX", "AVX2", quota=1.5, n_threads=8)
-    assert not is_wrong
-    assert "1.5 CPUs" in said
 
 
 def test_packages_that_are_too_old(monkeypatch: pytest.MonkeyPatch) -> None:

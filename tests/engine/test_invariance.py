@@ -185,7 +185,10 @@ def test_with_products_of_llama_cpp_bits_depend_on_company(
 )
 def test_long_contexts(options: dict[str, Any], tmp_path: Path) -> None:
     """Where other attention kernels would take over: 64 queries, and 512 cells for one query."""
-    clients = [Case(kind="BF16").client(tmp_path, n_ctx=640, n_threads=n, **options) for n in (1, 2)]
+    clients = [
+        Case(kind="BF16").client(tmp_path, n_ctx=640, **threads, **options)
+        for threads in ({"n_threads": 1}, {"n_threads": 2, "n_threads_batch": 3})
+    ]
     tokens = np.random.default_rng(0).integers(0, 256, 600).tolist()
     params = SamplingParams(max_tokens=30, seed=0, stop=[])
     samples = [

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-
-import numpy as np
 
 from tinker_local.bench.bare_loop import BareLoop
 from tinker_local.bench.memory import memory_read, weight_bytes
 from tinker_local.bench.speed import SAMPLES, EngineSpeed, measure_speed
 from tinker_local.bench.threads import ThreadSpeed, measure_threads, recommended_threads, thread_counts
 from tinker_local.bench.types import CANDIDATES, KNOWN, TypeSpeed, measure_types
+from tinker_local.engine.own_kernels import open_model, with_own_kernels
 from tinker_local.llama.adapter import load_adapter
 from tinker_local.llama.context import Context
 from tinker_local.llama.context_plan import ContextPlan
 from tinker_local.llama.devices import ACCELERATOR, kinds
-from tinker_local.llama.machine import default_threads
-from tinker_local.llama.model import Model, load_model
+from tinker_local.llama.machine import default_threads, threads
+from tinker_local.llama.model import load_model
 from tinker_local.options import Options
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.store.provenance import Provenance
@@ -37,7 +37,8 @@ class BenchReport:
 
     Attributes:
         type: GGUF type of the model's file; None if unknown.
-        n_threads: threads that the model was measured with.
+        n_threads: threads that computed one sample.
+        n_threads_batch: threads that computed several tokens at once.
         on_cpu: whether the CPU computed everything.
         load: the system's load average of the minute before; None where the system has none.
         speeds: our engine and the bare loop, for each kind of work.
@@ -50,6 +51,7 @@ class BenchReport:
 
     type: str | None
     n_threads: int
+    n_threads_batch: int
     on_cpu: bool
     load: float | None
     speeds: list[EngineSpeed]
@@ -60,8 +62,8 @@ class BenchReport:
     types: list[TypeSpeed]
 
     @property
-    def recommended_threads(self) -> int | None:
-        """The best number of threads; None if threads were not measured."""
+    def recommended_threads(self) -> tuple[int, int] | None:
+        """The best ``n_threads`` and ``n_threads_batch``; None if threads were not measured."""
         return recommended_threads(self.threads) if self.threads else None
 
     @property
@@ -82,9 +84,7 @@ class BenchReport:
                 f"Other programs were running (load {self.load:.1f}): close them and measure again."
             )
         if best := self.recommended_threads:
-            same = best == default_threads()
-            set_it = "the default" if same else f"--n-threads {best} or TINKER_LOCAL_N_THREADS={best}"
-            advice.append(f"threads: {best} ({set_it})")
+            advice.append(_thread_advice(*best))
         advice += [self._type_advice(work, best) for work, best in self.recommended_types.items()]
         if self.types:
             advice.append("Types with fewer bits lose quality; the output matrix was not measured.")
@@ -103,6 +103,15 @@ class BenchReport:
         return f"{advice}{best}, whose layers are {times:.1f} times as fast as {present}'s"
 
 
+def _thread_advice(one: int, several: int) -> str:
+    """Return how many threads to use for one sample, and for several tokens at once."""
+    default = default_threads()
+    if one == several == default:
+        return f"threads: {default}, the default"
+    said = f"threads: --n-threads {one}"
+    return said if several == one else f"{said} --n-threads-batch {several}"
+
+
 def measure(client: SamplingClient, seconds: float, say: Callable[[str], None]) -> BenchReport:
     """Run all measurements in about ``seconds``.
 
@@ -113,50 +122,57 @@ def measure(client: SamplingClient, seconds: float, say: Callable[[str], None]) 
     """
     path = client.weights.path
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    n_threads = client.options.n_threads or default_threads()
-    model, context = _open_bare(client, n_threads)
-    bare = BareLoop(context)
+    given = threads(client.options)
     on_cpu = _computes_on_cpu(client.options)
     kind = Provenance.of(path).type
-    try:
-        say("measuring scoring and sampling, our engine and bare llama.cpp in turn ...")
+    say("measuring scoring and sampling, our engine and bare llama.cpp in turn ...")
+    with _bare_loop(client, own_kernels=False) as bare:
         speeds = measure_speed(client, bare, _SHARES["speed"] * seconds, _ROUNDS)
-        n_bytes = weight_bytes(path)
-        bandwidth = n_bytes * next(speed.bare for speed in speeds if speed.n_samples == 1)
-        threads: list[ThreadSpeed] = []
-        types: list[TypeSpeed] = []
-        read = None
-        if on_cpu:
-            say("measuring memory and numbers of threads ...")
-            read = memory_read(n_threads)
-            tokens = np.arange(64, dtype=np.int32) % model.n_vocab
-            threads = measure_threads(bare, tokens, thread_counts(), _SHARES["threads"] * seconds, _ROUNDS)
-            say("measuring layers of this shape in other types ...")
-            own = _layer_type(kind)
-            tried = [name for name in KNOWN if name in CANDIDATES or name == own]
-            types = measure_types(path, tried, n_threads, _SHARES["types"] * seconds, _ROUNDS)
-    finally:
-        context.close()
-    return BenchReport(kind, n_threads, on_cpu, load, speeds, n_bytes, bandwidth, read, threads, types)
+    n_bytes = weight_bytes(path)
+    bandwidth = n_bytes * next(speed.bare for speed in speeds if speed.n_samples == 1)
+    by_threads: list[ThreadSpeed] = []
+    types: list[TypeSpeed] = []
+    read = None
+    if on_cpu:
+        say("measuring memory and numbers of threads ...")
+        read = memory_read(given[0])
+        with _bare_loop(client, own_kernels=True) as bare:
+            by_threads = measure_threads(bare, thread_counts(), _SHARES["threads"] * seconds, _ROUNDS)
+        say("measuring layers of this shape in other types ...")
+        own = _layer_type(kind)
+        tried = [name for name in KNOWN if name in CANDIDATES or name == own]
+        types = measure_types(path, tried, given, _SHARES["types"] * seconds, _ROUNDS)
+    return BenchReport(kind, *given, on_cpu, load, speeds, n_bytes, bandwidth, read, by_threads, types)
 
 
-def _open_bare(client: SamplingClient, n_threads: int) -> tuple[Model, Context]:
-    """Open a context for the bare loop, with the files and options of the client."""
+@contextmanager
+def _bare_loop(client: SamplingClient, *, own_kernels: bool) -> Iterator[BareLoop]:
+    """Make a context for the bare loop, with the files and options of the client."""
     weights, options = client.weights, client.options
-    model = load_model(weights.path, options.n_gpu_layers, options.devices)
+    model = (
+        open_model(weights.path, options)
+        if own_kernels
+        else load_model(weights.path, options.n_gpu_layers, options.devices)
+    )
+    n_threads, n_threads_batch = threads(options)
     plan = ContextPlan(
         n_ctx=_N_CELLS,
         n_sequences=_N_STATES if model.is_recurrent else max(SAMPLES),
         n_batch=options.n_ubatch or 512,
         n_rows=512,
         n_threads=n_threads,
+        n_threads_batch=n_threads_batch,
         kv_type=options.kv_type,
         flash_attn=options.flash_attn,
         kv_offload=options.kv_offload,
         adapter=load_adapter(model, weights.adapter_path) if weights.adapter_path else None,
         lora_scale=weights.lora_scale,
     )
-    return model, Context(model, plan)
+    context = Context(model, with_own_kernels(plan, model, options) if own_kernels else plan)
+    try:
+        yield BareLoop(context)
+    finally:
+        context.close()
 
 
 def _computes_on_cpu(options: Options) -> bool:

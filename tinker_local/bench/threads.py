@@ -1,16 +1,15 @@
-"""ThreadSpeed: the bare loop with different numbers of threads."""
+"""ThreadSpeed: our kernels in llama.cpp's graphs, with different numbers of threads."""
 
 from __future__ import annotations
 
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinker_local.bench.bare_loop import BareLoop
 from tinker_local.bench.rounds import fit, medians, take_turns
@@ -18,21 +17,22 @@ from tinker_local.llama.machine import default_threads
 
 _MOST = 5  # numbers of threads that are measured
 _SAME = 0.97  # share of the best speed that counts as equally good
-_N_SCORED = 64
+_N_SCORED, _N_SAMPLES = 64, 8
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadSpeed:
-    """Tokens per second with a number of threads: scoring, and sampling one at a time."""
+    """Tokens per second with a number of threads: scoring, one sample, and eight samples at once."""
 
     n_threads: int
     score: float
     sample: float
+    batch: float
 
     @property
-    def both(self) -> float:
-        """Geometric mean of ``score`` and ``sample``."""
-        return math.sqrt(self.score * self.sample)
+    def several(self) -> float:
+        """Geometric mean of ``score`` and ``batch``, which compute several tokens at once."""
+        return math.sqrt(self.score * self.batch)
 
 
 def thread_counts() -> list[int]:
@@ -43,32 +43,43 @@ def thread_counts() -> list[int]:
 
 
 def measure_threads(
-    bare: BareLoop, tokens: NDArray[np.int32], counts: Sequence[int], seconds: float, rounds: int
+    bare: BareLoop, counts: Sequence[int], seconds: float, rounds: int
 ) -> list[ThreadSpeed]:
     """Measure each number of threads in about ``seconds`` all together; then restore the context's own."""
-    before = bare.context.n_threads
-    scored = tokens[:_N_SCORED]
+    context = bare.context
+    scored = np.arange(_N_SCORED, dtype=np.int32) % context.model.n_vocab
+    before = context.n_threads, context.n_threads_batch
+    most = min(_N_SAMPLES, context.n_sequences)
 
-    def run(n_threads: int, n_steps: int) -> float:  # n_steps 0: score instead of sampling
-        bare.context.set_threads(n_threads)
-        return bare.sample(scored[:8], 1, n_steps) if n_steps else bare.score(scored)
+    def run(n_threads: int, n_samples: int, n_steps: int) -> float:  # no samples: score
+        context.set_threads(n_threads)
+        return bare.sample(scored[:8], n_samples, n_steps) if n_samples else bare.score(scored)
 
     try:
         for count in counts:  # warm up: start the threads, load the pages
-            run(count, 1)
-        share = seconds / (2 * rounds * len(counts))
-        n_steps = fit(share, run(before, 2) / 2, 2, 32)
-        work = {(count, n): partial(run, count, n) for count in counts for n in (0, n_steps)}
+            run(count, 1, 1)
+        share = seconds / (3 * rounds * len(counts))
+        steps = {n: fit(share, run(counts[-1], n, 2) / 2, 2, 32) for n in (1, most)} | {0: 0}
+        work = {(count, n): partial(run, count, n, steps[n]) for count in counts for n in steps}
         found = medians(take_turns(work, rounds, seconds))
     finally:
-        bare.context.set_threads(before)
+        context.set_threads(*before)
     return [
-        ThreadSpeed(count, len(scored) / found[count, 0], n_steps / found[count, n_steps])
+        ThreadSpeed(
+            count,
+            len(scored) / found[count, 0],
+            steps[1] / found[count, 1],
+            most * steps[most] / found[count, most],
+        )
         for count in counts
     ]
 
 
-def recommended_threads(found: Sequence[ThreadSpeed]) -> int:
-    """Return the smallest number of threads within 3 % of the best, scoring and sampling together."""
-    best = max(speed.both for speed in found)
-    return min(speed.n_threads for speed in found if speed.both >= _SAME * best)
+def recommended_threads(found: Sequence[ThreadSpeed]) -> tuple[int, int]:
+    """Return the fewest threads within 3 % of the best: for one sample, and for several tokens at once."""
+    return _fewest(found, lambda speed: speed.sample), _fewest(found, lambda speed: speed.several)
+
+
+def _fewest(found: Sequence[ThreadSpeed], speed: Callable[[ThreadSpeed], float]) -> int:
+    best = max(map(speed, found))
+    return min(each.n_threads for each in found if speed(each) >= _SAME * best)

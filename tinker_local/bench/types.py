@@ -95,9 +95,11 @@ class TypeSpeed:
 
 
 def measure_types(
-    path: Path, kinds: Sequence[str], n_threads: int, seconds: float, rounds: int
+    path: Path, kinds: Sequence[str], threads: tuple[int, int], seconds: float, rounds: int
 ) -> list[TypeSpeed]:
     """Measure layers of a model's shape on the CPU, in about ``seconds``.
+
+    ``threads`` are ``n_threads`` and ``n_threads_batch``.
 
     Returns:
         The speeds of the formats that fit the length of the rows; [] if the layers have no common shape.
@@ -110,7 +112,7 @@ def measure_types(
     work, steps = {}, {}  # by format and number of samples; 0 samples: scoring
     with ExitStack() as stack:
         for kind in kinds:
-            bare = stack.enter_context(_layers(shape, kind, n_threads))
+            bare = stack.enter_context(_layers(shape, kind, threads))
             bare.score(tokens)
             share = seconds / (3 * rounds * len(kinds))
             for n in (1, _N_SAMPLES):
@@ -130,7 +132,7 @@ def measure_types(
 
 
 @contextmanager
-def _layers(shape: LayerShape, kind: str, n_threads: int) -> Iterator[BareLoop]:
+def _layers(shape: LayerShape, kind: str, threads: tuple[int, int]) -> Iterator[BareLoop]:
     with tempfile.TemporaryDirectory(prefix="tinker-local-bench-") as directory:
         path = Path(directory) / f"{kind}.gguf"
         _write(path, shape, kind)
@@ -139,7 +141,8 @@ def _layers(shape: LayerShape, kind: str, n_threads: int) -> Iterator[BareLoop]:
             n_sequences=_N_SAMPLES,
             n_batch=_N_SCORED,
             n_rows=_N_SCORED,
-            n_threads=n_threads,
+            n_threads=threads[0],
+            n_threads_batch=threads[1],
         )
         options = Options(n_gpu_layers=0, devices="none")
         model = open_model(path, options)

@@ -25,7 +25,7 @@ def bench(
     ] = 50.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure scoring and sampling, compared with bare llama.cpp; recommend a number of threads and a type.
+    """Measure scoring and sampling, compared with bare llama.cpp; recommend numbers of threads and a type.
 
     Times are medians over several rounds; in each round the candidates take turns. Close other programs
     first: they slow down what is measured.
@@ -47,7 +47,8 @@ def bench(
 
 
 def _print(name: str, report: BenchReport) -> None:
-    typer.echo(f"{name}, {report.type or 'unknown type'}, {report.n_threads} threads; tokens per second\n")
+    threads = f"{report.n_threads} threads ({report.n_threads_batch} for batches)"
+    typer.echo(f"{name}, {report.type or 'unknown type'}, {threads}; tokens per second\n")
     typer.echo(f"{'':24}{'ours':>10}{'bare':>10}{'ours/bare':>12}")
     for speed in report.speeds:
         typer.echo(f"{speed.name:24}{speed.ours:10,.1f}{speed.bare:10,.1f}{speed.ratio:12.2f}")
@@ -57,9 +58,9 @@ def _print(name: str, report: BenchReport) -> None:
         reached += f"; main memory delivers {report.memory_read / 1e9:.1f} GB/s"
     typer.echo(f"\n{reached}\n")
     if report.threads:
-        typer.echo(f"{'threads':>8}{'score':>12}{'sample 1':>12}")
+        typer.echo(f"{'threads':>8}{'score':>12}{'sample 1':>12}{'sample 8':>12}")
     for found in report.threads:
-        typer.echo(f"{found.n_threads:8}{found.score:12,.1f}{found.sample:12,.1f}")
+        typer.echo(f"{found.n_threads:8}{found.score:12,.1f}{found.sample:12,.1f}{found.batch:12,.1f}")
     if report.types:
         typer.echo(f"\n{'layers as':>10}{'score':>12}{'sample 1':>12}{'sample 8':>12}")
     for kind in report.types:
@@ -70,10 +71,12 @@ def _print(name: str, report: BenchReport) -> None:
 
 
 def _as_json(name: str, report: BenchReport) -> dict[str, Any]:
+    n_threads, n_threads_batch = report.recommended_threads or (None, None)
     return {
         "model": name,
         **asdict(report),
-        "recommended_threads": report.recommended_threads,
+        "recommended_threads": n_threads,
+        "recommended_threads_batch": n_threads_batch,
         "recommended_types": report.recommended_types,
         "recommendations": report.recommendations,
     }

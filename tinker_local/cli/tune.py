@@ -57,6 +57,7 @@ def tune(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     models_dir: Annotated[Path | None, option("models_dir")] = None,
     n_threads: Annotated[int | None, option("n_threads")] = None,
+    n_threads_batch: Annotated[int | None, option("n_threads_batch")] = None,
     n_gpu_layers: Annotated[int | None, option("n_gpu_layers")] = None,
     devices: Annotated[str | None, option("devices")] = None,
 ) -> None:
@@ -79,6 +80,7 @@ def tune(
             {
                 "models_dir": models_dir,
                 "n_threads": n_threads,
+                "n_threads_batch": n_threads_batch,
                 "n_gpu_layers": n_gpu_layers,
                 "devices": devices,
             }
@@ -121,7 +123,10 @@ def _read(path: Path | None) -> str:
 def _measured(tuner: Tuner, types: list[str], *, shown: bool) -> list[TypeMeasurement]:
     if shown:
         said = tuner.to_json([], 0)
-        typer.echo(f"{tuner.source}, {said['n_threads']} threads, {said['n_tokens']:,} tokens of text,")
+        typer.echo(
+            f"{tuner.source}, {said['n_threads']} threads ({said['n_threads_batch']} for batches), "
+            f"{said['n_tokens']:,} tokens of text,"
+        )
         typer.echo(f"medians of {said['rounds']} rounds; KL from {tuner.reference_type}\n")
         typer.echo(
             f"{'type':<12} {'size':>9} {'KL':>16} {'perplexity':>10}"

@@ -15,7 +15,7 @@ from typing import Any
 from convert.files.sizes import format_bytes
 from tinker_local.doctor.diagnosis import Diagnosis
 from tinker_local.llama.build import Build, Device
-from tinker_local.llama.machine import default_threads
+from tinker_local.llama.machine import cpu_limit, default_threads
 
 _FLAGS = {  # CPU features: llama.cpp's name -> Linux's name in /proc/cpuinfo, x86 and ARM
     "AVX": "avx",
@@ -86,7 +86,7 @@ def detect() -> Machine:
     usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else n_cpus
     cpu, features = _cpu()
     n_bytes, n_free = _memory()
-    return Machine(cpu, features, n_cpus, usable, default_threads(), _quota(), n_bytes, n_free)
+    return Machine(cpu, features, n_cpus, usable, default_threads(), cpu_limit(), n_bytes, n_free)
 
 
 def device_facts(device: Device) -> dict[str, Any]:
@@ -111,13 +111,6 @@ def diagnoses(machine: Machine, made: Build, devices: list[Device]) -> Iterator[
             yield Diagnosis(said, rebuild, is_wrong=False)
     if gpu := _gpu_without_backend(devices):
         yield Diagnosis(*gpu, is_wrong=False)
-    if machine.quota is not None and machine.quota < machine.n_threads:
-        yield Diagnosis(
-            f"this container may use {machine.quota:g} CPUs, but llama.cpp would start "
-            f"{machine.n_threads} threads",
-            f"set TINKER_LOCAL_N_THREADS={max(1, int(machine.quota))}",
-            is_wrong=False,
-        )
 
 
 def _gpu_without_backend(devices: list[Device]) -> tuple[str, str] | None:
@@ -166,17 +159,6 @@ def _memory() -> tuple[int | None, int | None]:
     if total and limit and limit < total:
         return limit, max(0, min(free or limit, limit - (_number(_CGROUP / "memory.current") or 0)))
     return total, free
-
-
-def _quota() -> float | None:
-    """Return the CPU time that cgroups (v2, else v1) allow, in CPUs; None without a limit."""
-    try:
-        quota, period = (_CGROUP / "cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass
-    quota_v1, period_v1 = (_number(_CGROUP / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
-    return quota_v1 / period_v1 if quota_v1 and period_v1 and quota_v1 > 0 else None
 
 
 def _number(path: Path) -> int | None:

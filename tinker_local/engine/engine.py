@@ -30,7 +30,7 @@ from tinker_local.futures import when_done
 from tinker_local.llama.adapter import load_adapter
 from tinker_local.llama.context import Context, loaded_bytes
 from tinker_local.llama.context_plan import ContextPlan
-from tinker_local.llama.machine import available_memory, check_fits, default_threads, main_memory, memory_of
+from tinker_local.llama.machine import available_memory, check_fits, main_memory, memory_of, threads
 from tinker_local.llama.model import Model
 from tinker_local.llama.tower import load_tower
 from tinker_local.options import Options
@@ -212,7 +212,7 @@ def _open_images(model: Model, options: Options) -> Images:
             "Converting a checkpoint with a vision tower makes one"
         )
     _check_weights(path, options.max_memory_mb)
-    return Images.of(load_tower(model, path, tower_plan(options, options.n_threads or default_threads())))
+    return Images.of(load_tower(model, path, tower_plan(options, threads(options)[1])))
 
 
 def _check_weights(path: Path, max_memory_mb: int | None) -> None:
@@ -229,12 +229,14 @@ def _check_weights(path: Path, max_memory_mb: int | None) -> None:
 def _plan(model: Model, options: Options) -> ContextPlan:
     """Return how a context is made by these options, kernels and adapters aside."""
     n_batch = options.n_ubatch or _N_BATCH
+    n_threads, n_threads_batch = threads(options)
     return ContextPlan(
         n_ctx=options.n_ctx or min(model.usual_n_ctx, _DEFAULT_N_CTX),
         n_sequences=_N_STATES if model.is_recurrent else _N_SEQUENCES,
         n_batch=n_batch,
         n_rows=min(n_batch, max(_MIN_ROWS, _LOGITS_FLOATS // model.n_vocab)),
-        n_threads=options.n_threads or default_threads(),
+        n_threads=n_threads,
+        n_threads_batch=n_threads_batch,
         kv_type=options.kv_type,
         flash_attn=options.flash_attn,
         kv_offload=options.kv_offload,

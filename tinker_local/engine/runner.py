@@ -128,7 +128,7 @@ class Readout:
 
     def _score(self, prompt: Prompt, first: int, logits: NDArray[np.float32]) -> None:
         try:
-            _score(prompt, first, logits, self._context.n_threads)
+            _score(prompt, first, logits, self._context.threads_for(len(logits)))
         except kernels.LogitsError as error:
             self.failed[prompt.owner] = error
 
@@ -146,7 +146,7 @@ class Readout:
             sample=parameters.sample,
             position=parameters.position,
             topk=max(sample.request.topk_sample_logprobs for sample in samples),
-            n_threads=self._context.n_threads,
+            n_threads=self._context.threads_for(len(rows)),
         )
 
     def _draw_parameters(self, samples: list[Sample]) -> _Parameters:

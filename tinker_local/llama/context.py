@@ -53,7 +53,8 @@ class Context:
         n_sequences: most sequences at a time.
         n_batch: most tokens of one ``decode``.
         n_rows: most flagged tokens of one ``decode``.
-        n_threads: threads that compute.
+        n_threads: threads that compute one token.
+        n_threads_batch: threads that compute several tokens at once.
         batch: where the tokens of a ``decode`` are written.
         n_bytes: bytes of memory that the context takes at most, about: the cache, and logits where they are
             computed and where they are read.
@@ -85,7 +86,6 @@ class Context:
         self.model, self.plan = model, plan
         self.n_ctx = min(plan.n_ctx, model.n_ctx_train)
         self.n_sequences = plan.n_sequences
-        self.n_threads = plan.n_threads
         n_cells = int(llama_cpp.llama_n_ctx(handle))
         self.n_cells = n_cells
         if llama_cpp.llama_model_is_recurrent(model.handle):
@@ -98,6 +98,7 @@ class Context:
         self.copies_whole = model.is_recurrent or loses_cells
         self.batch = DecodeBatch(self.n_batch)
         self._handle: Any = handle
+        self.set_threads(plan.n_threads, plan.n_threads_batch)
         self._memory: Any = llama_cpp.llama_get_memory(handle)
         self._view: NDArray[np.float32] = np.empty((0, model.n_vocab), np.float32)
         self._address = 0
@@ -173,10 +174,14 @@ class Context:
                 "kernels, chosen by the size of the batch; open the model without batch_invariant"
             )
 
-    def set_threads(self, n_threads: int) -> None:
-        """Change the number of threads that compute."""
-        llama_cpp.llama_set_n_threads(self._handle, n_threads, n_threads)
-        self.n_threads = n_threads
+    def set_threads(self, n_threads: int, n_threads_batch: int | None = None) -> None:
+        """Change the numbers of threads that compute; see ``ContextPlan``."""
+        self.n_threads, self.n_threads_batch = n_threads, n_threads_batch or n_threads
+        llama_cpp.llama_set_n_threads(self._handle, self.n_threads, self.n_threads_batch)
+
+    def threads_for(self, n_tokens: int) -> int:
+        """Return how many threads compute that many tokens at once."""
+        return self.n_threads if n_tokens == 1 else self.n_threads_batch
 
     def abort(self) -> None:
         """End the decode in progress, and all to come, soon: with a ``DecodeError`` of code ``ABORTED``.
@@ -236,7 +241,6 @@ def _parameters(plan: ContextPlan, graphs: kernels.GraphState) -> Any:
     params.n_batch = params.n_ubatch = plan.n_batch
     params.n_outputs_max = plan.n_rows
     params.n_seq_max = plan.n_sequences
-    params.n_threads = params.n_threads_batch = plan.n_threads
     params.type_k = _CACHE_TYPES[plan.kv_type]
     params.type_v = _CACHE_TYPES[plan.kv_type]
     params.flash_attn_type = FLASH_ATTN[plan.flash_attn]

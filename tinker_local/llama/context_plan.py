@@ -28,7 +28,8 @@ class ContextPlan:
         n_sequences: most sequences at a time.
         n_batch: most tokens of one ``decode``.
         n_rows: most flagged tokens of one ``decode``.
-        n_threads: threads that compute.
+        n_threads: threads that compute one token.
+        n_threads_batch: threads that compute several tokens at once. None: as many.
         kv_type: number format of keys and values.
         flash_attn: whether attention is fused ("flash attention"). None: llama.cpp decides.
         kv_offload: whether a GPU that has a layer's weights keeps its keys and values too.
@@ -46,6 +47,7 @@ class ContextPlan:
     n_batch: int
     n_rows: int
     n_threads: int
+    n_threads_batch: int | None = None
     kv_type: KvType = "f16"
     flash_attn: bool | None = None
     kv_offload: bool = True

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tinker_local.errors import BadRequestError
 from tinker_local.llama.devices import device_memory
+from tinker_local.options import Options
 
 _USUAL = 8 << 30  # bytes of main memory where the system does not tell
 _GROUPS = (  # files of Linux's control groups, versions 2 and 1: the limit, and the bytes in use
@@ -25,8 +26,20 @@ def default_threads() -> int:
     """Return the number of physical cores this process may use, performance cores on a Mac.
 
     llama.cpp's work is bound by arithmetic units and memory, which hyper-threads share and
-    efficiency cores slow down.
+    efficiency cores slow down. Threads wait for each other some hundred times a token. So there are no more
+    than the CPUs whose time a container may use: else all wait for one that the system holds up.
     """
+    limit = cpu_limit()
+    return _n_cores() if limit is None else max(1, min(_n_cores(), int(limit)))
+
+
+def threads(options: Options) -> tuple[int, int]:
+    """Return ``n_threads`` and ``n_threads_batch`` as these options say, or by default."""
+    n_threads = options.n_threads or default_threads()
+    return n_threads, options.n_threads_batch or n_threads
+
+
+def _n_cores() -> int:
     if sys.platform == "darwin":
         return _mac_performance_cores() or os.cpu_count() or 1
     if sys.platform == "linux":
@@ -53,6 +66,20 @@ def _mac_performance_cores() -> int:
         return int(answer.stdout)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return 0
+
+
+def cpu_limit() -> float | None:
+    """Return the CPU time that the process's control groups allow, in CPUs; None without a limit."""
+    limits = [limit for directory in _groups("cpu") if (limit := _cpu_limit(directory))]
+    return min(limits, default=None)
+
+
+def _cpu_limit(directory: Path) -> float | None:
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):  # versions 2 and 1
+        with suppress(OSError, ValueError):  # of ValueError: "max"
+            quota, period = map(int, " ".join((directory / name).read_text() for name in names).split())
+            return quota / period if quota > 0 < period else None
+    return None
 
 
 def main_memory() -> int:
@@ -120,7 +147,7 @@ _trim = _find_trim()
 def _group_limits() -> list[tuple[int, int]]:
     """Return the limits of the process's control groups, and the bytes in use without the page cache."""
     found = []
-    for directory in _groups():
+    for directory in _groups("memory"):
         for limit, used in _GROUPS:
             with suppress(OSError, ValueError):  # of ValueError: "max"
                 most = int((directory / limit).read_text())
@@ -128,15 +155,15 @@ def _group_limits() -> list[tuple[int, int]]:
     return found
 
 
-def _groups() -> list[Path]:
+def _groups(controller: str) -> list[Path]:
     try:
         lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
-    found = [_MOUNT, _MOUNT / "memory"]  # what containers see
+    found = [_MOUNT, _MOUNT / controller]  # what containers see
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers in ("", "memory"):
+        if controller in controllers.split(",") or not controllers:
             found.append(_MOUNT / controllers / path.lstrip("/"))
     return list(dict.fromkeys(found))
 

@@ -13,7 +13,7 @@ from tinker_local.engine.own_kernels import with_own_kernels
 from tinker_local.kernels import score_rows
 from tinker_local.llama.context import Context
 from tinker_local.llama.context_plan import ContextPlan
-from tinker_local.llama.machine import default_threads
+from tinker_local.llama.machine import threads
 from tinker_local.llama.model import Model
 from tinker_local.options import Options
 
@@ -94,7 +94,7 @@ def _context(model: Model, size: int, options: Options) -> Context:
         n_sequences=1,
         n_batch=_CHUNK,
         n_rows=_CHUNK,
-        n_threads=options.n_threads or default_threads(),
+        n_threads=threads(options)[1],
         kv_type=options.kv_type,
         flash_attn=options.flash_attn,
         kv_offload=options.kv_offload,

@@ -12,7 +12,7 @@ from convert.convert import convert_checkpoint
 from convert.errors import ConversionError
 from tinker_local.engine.own_kernels import open_model
 from tinker_local.errors import BadRequestError
-from tinker_local.llama.machine import default_threads
+from tinker_local.llama.machine import threads
 from tinker_local.llama.model import Model
 from tinker_local.options import Options
 from tinker_local.service_client import ServiceClient
@@ -125,12 +125,14 @@ class Tuner:
 
     def to_json(self, rows: Sequence[TypeMeasurement], max_kl: float) -> dict[str, Any]:
         """Return the measurements and their circumstances in values that JSON has."""
+        n_threads, n_threads_batch = threads(self._options)
         return {
             "model": self._model.name,
             "source": str(self.source),
             "reference": self.reference_type,
             "processor": platform.processor() or platform.machine(),
-            "n_threads": self._options.n_threads or default_threads(),
+            "n_threads": n_threads,
+            "n_threads_batch": n_threads_batch,
             "n_tokens": sum(map(len, self.windows)),
             "rounds": self._rounds,
             "max_kl": max_kl,
