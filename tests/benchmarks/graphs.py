@@ -1,13 +1,17 @@
 """llama.cpp's graphs with our kernels in them against llama.cpp alone: scoring, and decoding.
 
     python -m tests.benchmarks.graphs [--type q4_0] [--random 8b|moe] [--ours attention|all]
-                                      [--rounds N] [--threads N]
+                                      [--rounds N] [--threads N] [--path avx512 ..]
 
 Two bare loops take turns on one file: ``llama_decode`` on prepared batches, with all sequences in one
 cache. llama.cpp has repacked weights. Ours is attention alone, or attention and products.
 ``beside 4000`` are cells that the query does not see. In ``scattered cells`` each of a prompt's tokens
 has its cell far from its neighbours', as where prompts were computed together. Prints the median ratio of
 neighbouring runs, llama.cpp's time / ours: above 1 ours is faster.
+
+Of several SIMD paths of ours, each has a column. On a machine with AMX, this measures products in tiles:
+
+    python -m tests.benchmarks.graphs --type bf16 --threads 2 --path amx avx512
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import numpy as np
 
 from tests.benchmarks.requantized import chosen_model, command_line
 from tests.benchmarks.timing import alternate
+from tinker_local import kernels
 from tinker_local.llama.backend import start_backend
 from tinker_local.llama.context import Context
 from tinker_local.llama.context_plan import ContextPlan
@@ -141,8 +146,10 @@ def main() -> None:
     parser.add_argument("--ours", choices=["attention", "all"], default="all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--path", nargs="+", help="our SIMD paths; the best one, unless given")
     given = parser.parse_args()
     start_backend()
+    simd_paths = given.path or [kernels.simd_path()]
     path, own_products = chosen_model(given), given.ours == "all"
     theirs = ContextPlan(
         n_ctx=8192,
@@ -157,11 +164,16 @@ def main() -> None:
         load_model(path, 0, repack=not own_products),
         replace(theirs, own_attention=True, own_products=own_products),
     )
+    print(f"{'':30s}", *(f"{simd_path:>8s}" for simd_path in simd_paths))
     for name, case in CASES.items():
         for context in (ours, other):
             case.prepare(context)
-        pairs = alternate(partial(case.run, ours), partial(case.run, other), given.rounds)
-        print(f"{name:30s} {pairs.ratio:6.2f}", flush=True)
+        print(f"{name:30s}", end="")
+        for simd_path in simd_paths:
+            kernels.use_simd_path(simd_path)
+            pairs = alternate(partial(case.run, ours), partial(case.run, other), given.rounds)
+            print(f" {pairs.ratio:8.2f}", end="", flush=True)
+        print()
 
 
 if __name__ == "__main__":

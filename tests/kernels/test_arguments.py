@@ -156,3 +156,11 @@ def test_memory_of_others_is_read_where_it_lies() -> None:
     assert scores.logsumexp[0] == pytest.approx(reference.logsumexp(np.arange(10.0, 20.0)))
     memory[19] = 100.0
     assert kernels.score_rows(view, rows=int32(1)).logsumexp[0] == pytest.approx(100)
+
+
+def test_a_chosen_path_stays_when_amx_is_asked_for() -> None:
+    before = kernels.simd_path()
+    kernels.use_simd_path("portable")
+    assert kernels.request_amx() is ("amx" in kernels.simd_paths())
+    assert kernels.simd_path() == "portable"
+    kernels.use_simd_path(before)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gguf
+import ml_dtypes
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
@@ -34,6 +35,7 @@ from tinker_local import kernels
 from tinker_local.llama.ggml import bind
 
 PLAIN = (Type.F32, Type.F16, Type.BF16)
+IN_TILES = {Type.F16, Type.BF16}  # by AMX
 PACKED = (
     *(Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0),
     *(Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K),
@@ -51,13 +53,23 @@ _HALVES = {  # where a block has float16 numbers, in bytes
 }
 
 
+def on_paths(*kinds: Type) -> pytest.MarkDecorator:
+    """Each of some types on each path; with AMX those that are in tiles, since others are AVX-512's."""
+    cases = [(k, path) for k in kinds for path in kernels.simd_paths() if path != "amx" or k in IN_TILES]
+    names = [f"{kind.name}-{path}" for kind, path in cases]
+    return pytest.mark.parametrize(("kind", "simd_path"), cases, indirect=["simd_path"], ids=names)
+
+
+def plain_weights(kind: Type, numbers: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return gguf.quants.quantize(numbers, kind).view(np.uint8).reshape(*numbers.shape[:-1], -1)
+
+
 def random_weights(kind: Type, shape: tuple[int, ...], seed: int = 0) -> NDArray[np.uint8]:
     """Return random bytes of a type, with scales that are numbers: every bit of a format is used."""
     rng = np.random.default_rng(seed)
     size, n_bytes = gguf.GGML_QUANT_SIZES[kind]
     if kind in PLAIN:
-        numbers = rng.normal(size=shape).astype(np.float32)
-        return gguf.quants.quantize(numbers, kind).view(np.uint8).reshape(*shape[:-1], -1)
+        return plain_weights(kind, rng.normal(size=shape).astype(np.float32))
     blocks = rng.integers(0, 256, (*shape[:-1], shape[-1] // size, n_bytes), np.uint8)
     for place in _HALVES.get(kind, ()):
         scales = rng.normal(scale=0.05, size=blocks.shape[:-1]).astype(np.float16)
@@ -131,17 +143,33 @@ def in_integers(inputs: NDArray[np.float32]) -> NDArray[np.float64]:
     return (np.rint(runs * (np.float32(32767) / most)) * scales).reshape(inputs.shape)
 
 
+def is_in_tiles(kind: Type) -> bool:
+    return kernels.simd_path() == "amx" and kind in IN_TILES
+
+
+def in_two_bfloats(inputs: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return activations as products in tiles take them: the nearest bfloat16, and that of what is left."""
+    high = inputs.astype(ml_dtypes.bfloat16).astype(np.float32)
+    return high, (inputs - high).astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
 def assert_close(
     kind: Type, found: NDArray[np.float32], weights: NDArray[np.uint8], inputs: NDArray[np.float32]
 ) -> None:
     """Within a few roundings of float32 of the exact product, in terms of the numbers that are summed."""
-    w = in_float32(kind, weights, inputs.shape[-1]).astype(np.float64)
+    w = in_float32(kind, weights, inputs.shape[-1]).swapaxes(-1, -2)
     x = in_integers(inputs) if kind in IN_INTEGERS else inputs.astype(np.float64)
-    exact, size = x @ w.swapaxes(-1, -2), np.abs(x) @ np.abs(w).swapaxes(-1, -2)
+    left_out: NDArray[Any] = np.zeros(())
+    if is_in_tiles(kind):
+        high, low = in_two_bfloats(inputs)
+        x = high.astype(np.float64) + low
+        upper = (w.view(np.uint32) & 0xFFFF0000).view(np.float32)  # all of a weight of bfloat16
+        left_out = low.astype(np.float64) @ (w - upper)
+    exact, size = x @ w.astype(np.float64) - left_out, np.abs(x) @ np.abs(w).astype(np.float64)
     assert np.max(np.abs(found - exact) / (size + 1e-30)) < 4e-7
 
 
-@pytest.mark.parametrize("kind", [*PLAIN, *PACKED], ids=lambda kind: kind.name)
+@on_paths(*PLAIN, *PACKED)
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 4, 7])
 def test_products_are_exact_within_float32(kind: Type, n_rows: int, simd_path: str) -> None:
     n, n_columns = 768, 27
@@ -149,7 +177,7 @@ def test_products_are_exact_within_float32(kind: Type, n_rows: int, simd_path: s
     assert_close(kind, product(kind, weights, inputs), weights, inputs)
 
 
-@pytest.mark.parametrize("kind", PLAIN, ids=lambda kind: kind.name)
+@on_paths(*PLAIN)
 @pytest.mark.parametrize("n", [1, 8, 15, 17, 40, 513, 530])
 def test_plain_numbers_need_not_fill_lanes(kind: Type, n: int, simd_path: str) -> None:
     weights = random_weights(kind, (5, n))
@@ -178,21 +206,43 @@ def test_a_row_has_the_same_bits_alone(
     np.testing.assert_array_equal(pair, together[[row, 0]])
 
 
-def test_every_path_gives_the_same_bits() -> None:
+@pytest.mark.parametrize("kind", [*PLAIN, *PACKED], ids=lambda kind: kind.name)
+def test_every_path_gives_the_same_bits(kind: Type) -> None:
     before, found = kernels.simd_path(), []
+    weights = random_weights(kind, (13, 1280))
     for path in kernels.simd_paths():
         kernels.use_simd_path(path)
-        for kind in (*PLAIN, *PACKED):
-            weights = random_weights(kind, (13, 1280))
+        if not is_in_tiles(kind):
             found.append([product(kind, weights, normal(n_rows, 1280)) for n_rows in (1, 9)])
     kernels.use_simd_path(before)
-    n = len(PLAIN) + len(PACKED)
-    for number, products in enumerate(found):
-        for ours, first in zip(products, found[number % n], strict=True):
+    for products in found:
+        for ours, first in zip(products, found[0], strict=True):
             np.testing.assert_array_equal(ours, first)
 
 
-@pytest.mark.parametrize("kind", [Type.F16, Type.Q4_K], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", sorted(IN_TILES), ids=lambda kind: kind.name)
+@pytest.mark.parametrize(("n_rows", "n_columns"), [(20, 70), (33, 200), (150, 130), (1, 1100)])
+def test_many_columns(kind: Type, n_rows: int, n_columns: int) -> None:
+    """More than one strip of tiles, than one panel of strips, and than one panel of a task."""
+    weights, inputs = random_weights(kind, (n_columns, 300)), normal(n_rows, 300)
+    found = product(kind, weights, inputs, 2)
+    assert_close(kind, found, weights, inputs)
+    np.testing.assert_array_equal(product(kind, weights, inputs[-1:])[0], found[-1])
+
+
+@pytest.mark.parametrize("kind", sorted(IN_TILES), ids=lambda kind: kind.name)
+def test_activations_in_tiles_are_near_to_those_in_float32(kind: Type) -> None:
+    """Each is a 2^17th away at most. Of float16, the product of both small numbers is left out."""
+    weights, inputs = random_weights(kind, (40, 1024)), normal(20, 1024)
+    w = in_float32(kind, weights, 1024).astype(np.float64).T
+    off = np.abs(product(kind, weights, inputs) - inputs.astype(np.float64) @ w)
+    bound = 2.0**-17 if kind is Type.BF16 else 2.0**-17 + 2.0**-15
+    size = np.abs(inputs).astype(np.float64) @ np.abs(w)
+    assert (off <= (bound + 4e-7) * size).all()
+    assert (off <= 1e-6 * size).all(), "errors of many numbers cancel"
+
+
+@on_paths(Type.F16, Type.Q4_K)
 def test_matrices_are_shared_by_neighbouring_inputs(kind: Type, simd_path: str) -> None:
     weights, inputs = random_weights(kind, (2, 9, 256)), normal(6, 5, 256)
     found = product(kind, weights, inputs, 2)
@@ -200,7 +250,7 @@ def test_matrices_are_shared_by_neighbouring_inputs(kind: Type, simd_path: str) 
         np.testing.assert_array_equal(found[number], product(kind, weights[number // 3], inputs[number]))
 
 
-@pytest.mark.parametrize("kind", [Type.BF16, Type.MXFP4, Type.Q4_K, Type.IQ2_XXS], ids=lambda k: k.name)
+@on_paths(Type.BF16, Type.MXFP4, Type.Q4_K, Type.IQ2_XXS)
 @pytest.mark.parametrize(("n_tokens", "of_each"), [(1, 1), (40, 1), (40, 3)])
 def test_experts(kind: Type, n_tokens: int, of_each: int, simd_path: str) -> None:
     n_experts, n_used = 7, 3
@@ -216,17 +266,22 @@ def test_experts(kind: Type, n_tokens: int, of_each: int, simd_path: str) -> Non
             )
 
 
-@pytest.mark.parametrize("n_rows", [1, 5])
+@on_paths(*PLAIN)
+@pytest.mark.parametrize("n_rows", [1, 18])
 @pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan])
-def test_what_is_no_number_stays_in_its_row_and_column(wrong: float, n_rows: int, simd_path: str) -> None:
-    weights, inputs = random_weights(Type.F32, (10, 70)), normal(n_rows, 70)
-    weights.view(np.float32)[3, 69] = wrong
-    found = product(Type.F32, weights, inputs)
+def test_what_is_no_number_stays_in_its_row_and_column(
+    kind: Type, wrong: float, n_rows: int, simd_path: str
+) -> None:
+    numbers, inputs = normal(10, 70, seed=2), normal(n_rows, 70)
+    weights = plain_weights(kind, numbers.copy())
+    numbers[3, 69] = wrong
+    found = product(kind, plain_weights(kind, numbers), inputs)
     assert not np.isfinite(found[:, 3]).any()
     assert np.isfinite(np.delete(found, 3, 1)).all()
-    inputs[0, 69] = np.nan
-    found = product(Type.F32, random_weights(Type.F32, (10, 70)), inputs)
-    assert np.isnan(found[0]).all()
+    inputs[0, 69] = wrong
+    found = product(kind, weights, inputs)
+    assert not np.isfinite(found[0]).any()
+    assert np.isnan(found[0]).all() or np.isinf(wrong)
     assert np.isfinite(found[1:]).all()
 
 
@@ -269,6 +324,18 @@ def test_extreme_numbers(simd_path: str) -> None:
     found = product(Type.F32, weights.view(np.uint8), np.repeat(inputs * np.float32(0.01), 6, 0))
     np.testing.assert_allclose(found[:, 0], 8 * 3e36, rtol=1e-6)
     assert (found[:, 1] == 0).all()
+
+
+@on_paths(*PLAIN)
+def test_extreme_activations(kind: Type, simd_path: str) -> None:
+    """The largest are not rounded to infinity; in tiles the smallest are zero."""
+    largest = np.finfo(np.float32).max
+    extremes = np.array([largest, -largest, 3.3961e38, 1e-40, 1e-38, 0.0], np.float32)
+    inputs = np.zeros((len(extremes), 40), np.float32)
+    inputs[:, 3] = extremes
+    found = product(kind, plain_weights(kind, np.full((3, 40), 0.25, np.float32)), inputs)
+    for column in found.T:
+        np.testing.assert_allclose(column, extremes / 4, rtol=2.0**-16, atol=1e-38)
 
 
 @pytest.mark.parametrize("of_all_types", [True, False])

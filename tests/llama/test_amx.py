@@ -46,6 +46,16 @@ def test_where_the_process_has_permission_extra_buffers_are_avoided() -> None:
     assert n_scored == "3"
 
 
+@needs_amx
+def test_our_kernels_get_permission_unless_linux_refuses() -> None:
+    path = "from tinker_local import kernels; print(kernels.request_amx(), kernels.simd_path())"
+    assert said(START + path) == ["True amx"]
+    refused = "from tinker_local.llama import amx\nwith amx._small_signal_stack(): start_backend()\n"
+    assert said("from tinker_local.llama.backend import start_backend; " + refused + path) == [
+        "False avx512"
+    ]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="AMX is asked for on Linux alone")
 def test_standard_error_is_as_it_was() -> None:
     program = (

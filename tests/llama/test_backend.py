@@ -70,19 +70,19 @@ def test_devices_and_builds_start_it(program: str) -> None:
 
 
 def test_it_is_started_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    n_started = 0
+    steps: list[str] = []
 
     def start_slowly() -> bool:
-        nonlocal n_started
-        n_started += 1
+        steps.append("llama.cpp is kept off AMX")
         time.sleep(0.05)
         return True
 
     monkeypatch.setattr(backend, "keep_off_amx", start_slowly)
+    monkeypatch.setattr(backend.kernels, "request_amx", lambda: steps.append("we ask for it"))
     monkeypatch.setattr(backend, "_backend", None)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: backend.start_backend(), range(8)))
-    assert n_started == 1
+    assert steps == ["llama.cpp is kept off AMX", "we ask for it"]
     assert all(one is found[0] and one.avoids_extra_buffers for one in found)
 
 

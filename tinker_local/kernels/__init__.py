@@ -38,6 +38,8 @@ packed_product_kernels.hpp  those with packed weights, in integers
 activation_kernels.hpp   activations, likewise
 weight_kernels.hpp       the types of weights in GGUF files
 simd_*.cpp               the sixteen lanes in AVX-512, AVX2, NEON and plain C++
+simd_amx.cpp, tiles.hpp  AVX-512 with AMX's tiles for products with float16 and bfloat16 weights
+avx512_transpose.hpp     what the last and AVX-512 share
 x86.hpp, cpu.hpp         what two of them share, and which of them this CPU has
 pool.hpp                 threads that share the rows of a call
 """
@@ -63,6 +65,7 @@ __all__ = [
     "graph_callback",
     "largest",
     "philox",
+    "request_amx",
     "sample_rows",
     "score_rows",
     "simd_path",
@@ -151,7 +154,7 @@ def philox(seed: int, sample: int, position: int) -> UInt64:
 
 
 def simd_paths() -> list[str]:
-    """Return the instruction sets that this CPU has, best first: of avx512, avx2, neon, portable."""
+    """Return the instruction sets that are at hand, best first: of amx, avx512, avx2, neon, portable."""
     return _kernels.simd_paths()
 
 
@@ -161,12 +164,24 @@ def simd_path() -> str:
 
 
 def use_simd_path(name: str) -> None:
-    """Choose an instruction set, for tests and benchmarks. Results do not depend on the choice.
+    """Choose an instruction set, for tests and benchmarks.
+
+    Results do not depend on the choice, except that products with float16 and bfloat16 weights are others
+    with amx.
 
     Raises:
         ValueError: `name` is not in `simd_paths()`.
     """
     _kernels.use_simd_path(name)
+
+
+def request_amx() -> bool:
+    """Ask Linux, once in a process, whether it may use AMX; return the answer.
+
+    Where it may, amx is one of `simd_paths()` from then on, and in use unless another was chosen. Linux
+    refuses without such a CPU, and where a thread's signal stack is too small for the registers.
+    """
+    return _kernels.request_amx()
 
 
 class AbortFlag:

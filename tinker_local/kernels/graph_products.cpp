@@ -1,5 +1,5 @@
-// A node of a matrix product in tasks for llama.cpp's threads: some columns of one matrix for some rows. Where
-// weights are packed, the first tasks turn activations to integers, if there are many, and the others wait for those.
+// A node of a matrix product in tasks for llama.cpp's threads: some columns of one matrix for some rows. Where a
+// kernel wants activations in another form, the first tasks prepare them, if there are many, and the others wait.
 #include "graph_products.hpp"
 
 #include <algorithm>
@@ -19,8 +19,8 @@ using ggml::Tensor;
 constexpr int64_t kLanes = 16;
 constexpr int64_t kRowsOfTask = 128;  // where there would be too few tasks otherwise
 constexpr int64_t kTasksOfThread = 4;
-constexpr int64_t kPackedOfTask = 4096;  // activations turned to integers, at least
-constexpr int64_t kPackedAlone = 2 * kPackedOfTask;  // up to which each thread does it for itself
+constexpr int64_t kPreparedOfTask = 4096;  // activations, at least
+constexpr int64_t kPreparedAlone = 2 * kPreparedOfTask;  // up to which each thread prepares them for itself
 
 // The rows that one matrix multiplies.
 struct Group {
@@ -177,77 +177,126 @@ void compute_plain(Tensor& node, List list, int n_threads) {
   multiply(node, work, kColumns, 0, take_task(node), n_threads, simd_path_in_use().multiply_rows);
 }
 
-// --- packed weights ---
+// --- activations in another form ---
 
-// Activations of a node in integers, row by row: all numbers, then all runs.
+// In integers, for packed weights: row by row, all numbers, then all runs.
 struct Packed {
+  using Row = PackedRow;
+  using Kernel = MultiplyPacked;
+  static constexpr int64_t columns = kPackedColumns;
+
+  const Tensor& inputs;
+  int64_t n_rows;
   int16_t* numbers;
   Run* runs;
-  int64_t size;
 
-  Packed(const Tensor& inputs, std::vector<char>& memory) : size(inputs.ne[0]) {
-    numbers = reinterpret_cast<int16_t*>(memory.data());
-    runs = reinterpret_cast<Run*>(numbers + n_rows_of(inputs) * size);
-  }
+  static int64_t n_numbers(const Tensor& node) { return n_rows_of(*node.src[1]) * node.src[1]->ne[0]; }
 
-  static size_t n_bytes(const Tensor& inputs) {
-    const auto n = static_cast<size_t>(n_rows_of(inputs) * inputs.ne[0]);
+  static size_t n_bytes(const Tensor& node) {
+    const auto n = static_cast<size_t>(n_numbers(node));
     return n * sizeof(int16_t) + n / kRun * sizeof(Run);
   }
 
-  int16_t* numbers_of(int64_t row) const { return numbers + row * size; }
-  Run* runs_of(int64_t row) const { return runs + row * (size / kRun); }
+  Packed(const Tensor& node, std::vector<char>& memory, Work<Row>& work)
+      : inputs(*node.src[1]), n_rows(n_rows_of(inputs)), numbers(reinterpret_cast<int16_t*>(memory.data())),
+        runs(reinterpret_cast<Run*>(numbers + n_numbers(node))) {
+    for (const Rows::Row& row : work.list.rows) {
+      work.rows.push_back({numbers_of(row.input), runs_of(row.input), row.output});
+    }
+    work.panel.resize(kPanelSize);
+  }
+
+  int16_t* numbers_of(int64_t row) const { return numbers + row * inputs.ne[0]; }
+  Run* runs_of(int64_t row) const { return runs + row * (inputs.ne[0] / kRun); }
+
+  void prepare(int64_t row) const {
+    simd_path_in_use().pack_row(row_of(inputs, row), inputs.ne[0], numbers_of(row), runs_of(row));
+  }
 };
 
-void pack_rows(const Tensor& inputs, int64_t first, int64_t end, const Packed& packed) {
-  const SimdPath& simd = simd_path_in_use();
-  for (int64_t row = first; row < end; ++row) {
-    simd.pack_row(row_of(inputs, row), inputs.ne[0], packed.numbers_of(row), packed.runs_of(row));
+// In bfloat16, for tiles: group by group, since the rows of a block are together.
+struct Tiled {
+  using Row = TiledRow;
+  using Kernel = MultiplyTiled;
+
+  const Tensor& inputs;
+  const Work<Row>& work;
+  int64_t n_rows, columns;
+
+  static int64_t width(const Tensor& node) { return (node.src[1]->ne[0] + kRun - 1) / kRun * kRun; }
+  static int64_t n_numbers(const Tensor& node) { return n_rows_of(node) * width(node); }
+  static size_t n_bytes(const Tensor& node) { return static_cast<size_t>(n_numbers(node)) * 4 + kLine; }
+
+  Tiled(const Tensor& node, std::vector<char>& memory, Work<Row>& work)
+      : inputs(*node.src[1]), work(work), n_rows(static_cast<int64_t>(work.list.rows.size())) {
+    const int64_t size = 2 * width(node), most = Cut::most_rows(work.list.groups);
+    auto* block = reinterpret_cast<uint16_t*>(on_line(memory.data()));
+    for (const Group& group : work.list.groups) {
+      for (int64_t i = 0; i < group.n; ++i) {
+        const int64_t place = i % kRowsOfTile, n = std::min<int64_t>(kRowsOfTile, group.n - (i - place));
+        const Rows::Row& row = work.list.rows[static_cast<size_t>(group.first + i)];
+        work.rows.push_back({block + place * kRun, n * kRun, row.output});
+        if (place == n - 1) block += n * size;
+      }
+    }
+    columns = most > kRowsOfTile ? kTiledColumns : kTiledColumns / 2;
+    work.panel.resize(tiled_scratch(most));
   }
-}
+
+  void prepare(int64_t row) const {
+    const auto number = static_cast<size_t>(row);
+    simd_path_in_use().split_row(row_of(inputs, work.list.rows[number].input), inputs.ne[0], work.rows[number]);
+  }
+};
 
 // Takes the first tasks of a node, of which there are n_tasks, as long as there are any. Then waits until all
-// activations are integers. Returns the number of the thread's next task.
-int64_t pack_together(Tensor& node, const Packed& packed, int64_t& n_tasks) {
-  const Tensor& inputs = *node.src[1];
-  const int64_t n = n_rows_of(inputs), of_task = std::max<int64_t>(1, kPackedOfTask / inputs.ne[0]);
-  n_tasks = (n + of_task - 1) / of_task;
+// activations are prepared. Returns the number of the thread's next task.
+template <class Form>
+int64_t prepare_together(Tensor& node, const Form& form, int64_t& n_tasks) {
+  const int64_t of_task = std::max<int64_t>(1, kPreparedOfTask / form.inputs.ne[0]);
+  n_tasks = (form.n_rows + of_task - 1) / of_task;
   int64_t task;
   while ((task = take_task(node)) < n_tasks) {
-    pack_rows(inputs, task * of_task, std::min(n, (task + 1) * of_task), packed);
+    const int64_t end = std::min(form.n_rows, (task + 1) * of_task);
+    for (int64_t row = task * of_task; row < end; ++row) form.prepare(row);
     n_ready(node).fetch_add(1, std::memory_order_release);
   }
   while (n_ready(node).load(std::memory_order_acquire) < n_tasks) pause();
   return task;
 }
 
-void list_packed(const Tensor& node, List list, const Packed& packed, Work<PackedRow>& work) {
+// A few activations are prepared by each thread for itself: that is faster than to wait for another.
+template <class Form>
+void compute_prepared(Tensor& node, List list, typename Form::Kernel kernel, std::vector<char>& shared, int n_threads) {
+  static thread_local Work<typename Form::Row> work;
+  static thread_local std::vector<char> own;
+  const bool is_alone = Form::n_numbers(node) <= kPreparedAlone;
+  if (is_alone) own.resize(std::max(own.size(), Form::n_bytes(node)));
   work.list.clear();
   work.rows.clear();
   list(node, work.list);
-  for (const Rows::Row& row : work.list.rows) {
-    work.rows.push_back({packed.numbers_of(row.input), packed.runs_of(row.input), row.output});
-  }
-  work.panel.resize(kPanelSize);
-}
-
-// A few activations are turned to integers by each thread for itself: that is faster than to wait for another.
-void compute_packed(Tensor& node, List list, MultiplyPacked kernel, std::vector<char>& shared, int n_threads) {
-  static thread_local Work<PackedRow> work;
-  static thread_local std::vector<char> own;
-  const Tensor& inputs = *node.src[1];
-  const bool is_alone = n_rows_of(inputs) * inputs.ne[0] <= kPackedAlone;
-  if (is_alone) own.resize(std::max(own.size(), Packed::n_bytes(inputs)));
-  const Packed packed(inputs, is_alone ? own : shared);
-  list_packed(node, list, packed, work);
+  const Form form(node, is_alone ? own : shared, work);
   int64_t n_before = 0, task;
   if (is_alone) {
-    pack_rows(inputs, 0, n_rows_of(inputs), packed);
+    for (int64_t row = 0; row < form.n_rows; ++row) form.prepare(row);
     task = take_task(node);
   } else {
-    task = pack_together(node, packed, n_before);
+    task = prepare_together(node, form, n_before);
   }
-  multiply(node, work, kPackedColumns, n_before, task, n_threads, kernel);
+  multiply(node, work, form.columns, n_before, task, n_threads, kernel);
+}
+
+// Whether it is weights as a file has them: no result of another node, and not repacked by llama.cpp.
+bool are_weights(const Tensor& tensor) {
+  const ggml::TypeTraits& type = ggml::type_traits(tensor.type);
+  return tensor.op == ggml::kNoOp && !tensor.extra && kSpan % type.block_size == 0 &&
+         tensor.nb[0] == type.block_bytes && (tensor.type == ggml::kFloat32 || type.to_float);
+}
+
+// The kernel for tiles, or null. Results of other nodes, such as those by which a model chooses keys, are not rounded.
+MultiplyTiled tiled_product(const Tensor& weights) {
+  const auto find = simd_path_in_use().tiled_product;
+  return find && are_weights(weights) ? find(weights.type) : nullptr;
 }
 
 // Called in each of llama.cpp's threads. A thread without memory takes no tasks. The first one says so, since the
@@ -256,21 +305,17 @@ void compute(Tensor* node, List list, int thread, int n_threads, void* state) {
   GraphState& of_graph = *static_cast<GraphState*>(state);
   of_graph.begin_computing();
   try {
-    if (const MultiplyPacked kernel = simd_path_in_use().packed_product(node->src[0]->type)) {
-      compute_packed(*node, list, kernel, of_graph.packed, n_threads);
+    const Tensor& weights = *node->src[0];
+    if (const MultiplyPacked packed = simd_path_in_use().packed_product(weights.type)) {
+      compute_prepared<Packed>(*node, list, packed, of_graph.prepared, n_threads);
+    } else if (const MultiplyTiled tiled = tiled_product(weights)) {
+      compute_prepared<Tiled>(*node, list, tiled, of_graph.prepared, n_threads);
     } else {
       compute_plain(*node, list, n_threads);
     }
   } catch (const std::bad_alloc&) {
     if (thread == 0) fill_with_nan(*node);
   }
-}
-
-// Whether it is weights as a file has them: no result of another node, and not repacked by llama.cpp.
-bool are_weights(const Tensor& tensor) {
-  const ggml::TypeTraits& type = ggml::type_traits(tensor.type);
-  return tensor.op == ggml::kNoOp && !tensor.extra && kSpan % type.block_size == 0 &&
-         tensor.nb[0] == type.block_bytes && (tensor.type == ggml::kFloat32 || type.to_float);
 }
 
 // Whether it is float32 or float16 numbers side by side, as caches and results of other nodes are.
@@ -328,11 +373,12 @@ void* tinker::prepare_product(const Tensor& node, GraphState& state) {
   const int32_t type = node.src[0]->type;
   if (!are_weights(*node.src[0])) return state.multiplies_results ? &state : nullptr;
   if (state.products == Products::none) return nullptr;
+  if (tiled_product(*node.src[0])) return has_room(state.prepared, Tiled::n_bytes(node)) ? &state : nullptr;
   if (!simd_path_in_use().packed_product(type)) {
     const bool is_slow = ggml::type_traits(type).is_quantized;
     return state.products == Products::all || !is_slow ? &state : nullptr;
   }
-  return has_room(state.packed, Packed::n_bytes(*node.src[1])) ? &state : nullptr;
+  return has_room(state.prepared, Packed::n_bytes(node)) ? &state : nullptr;
 }
 
 void tinker::compute_product(Tensor* node, int thread, int n_threads, void* state) {

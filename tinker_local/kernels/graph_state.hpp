@@ -57,7 +57,7 @@ class GraphState {
 
   KvCaches caches;
   Workspace workspace;
-  std::vector<char> packed;  // activations of the product that is computed, where weights are packed
+  std::vector<char> prepared;  // activations of the product that is computed, where its kernel wants another form
   const Products products;
   const bool multiplies_results;  // products without weights, such as those of attention in steps
   int64_t n_left = 0;  // nodes of our operations that were left to ggml, whose kernels there go by shape

@@ -23,7 +23,7 @@ using namespace tinker;
 
 std::vector<const SimdPath*> available() {
   std::vector<const SimdPath*> result;
-  for (const SimdPath* path : {avx512_path(), avx2_path(), neon_path(), portable_path()}) {
+  for (const SimdPath* path : {amx_path(), avx512_path(), avx2_path(), neon_path(), portable_path()}) {
     if (path) result.push_back(path);
   }
   return result;
@@ -47,6 +47,14 @@ void use_simd_path(const std::string& name) {
     }
   }
   throw nb::value_error(("this machine has no SIMD path named " + name).c_str());
+}
+
+// The best path stays in use if it was: AMX then, where it is granted.
+bool request_amx() {
+  const SimdPath* best = available().front();
+  const bool is_granted = tinker::request_amx();
+  chosen.compare_exchange_strong(best, available().front());
+  return is_granted;
 }
 
 // --- arrays in and out -------------------------------------------------------------------------
@@ -445,4 +453,5 @@ NB_MODULE(_kernels, m) {
   m.def("simd_paths", &simd_paths);
   m.def("simd_path", &simd_path);
   m.def("use_simd_path", &use_simd_path, "name"_a);
+  m.def("request_amx", &::request_amx);
 }

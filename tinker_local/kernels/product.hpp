@@ -10,6 +10,10 @@
 // Packed weights (weight_kernels.hpp has their types): integers of at most eight bits, with a scale for each
 // group of 32 or 16. Activations are rounded to sixteen bits, with a scale for each run of 32. So a group's
 // sum is exact in integers, in any order. The groups' sums are added in order, in float32.
+//
+// Tiles, where there is AMX, of float16 and bfloat16 (simd_amx.cpp): activations are rounded to sixteen bits, as
+// the sum of two numbers of bfloat16. The instruction adds the products of 32 numbers; its sums are added in order.
+// So these two types have other bits with AMX than without.
 #pragma once
 
 #include <cstddef>
@@ -43,6 +47,32 @@ struct PackedRow {
   float* output;
 };
 
+// The same as sums of two numbers of bfloat16: the nearest, and what is left. Up to kRowsOfTile rows of a matrix are a
+// block: for each 32 numbers, the nearest of all its rows, then what is left of all. `numbers` is where the row begins
+// there, and `step` is the distance from the ones to the others.
+constexpr int kRowsOfTile = 16;
+constexpr int kTiledColumns = 128;  // columns whose weights are unpacked together
+
+struct TiledRow {
+  uint16_t* numbers;
+  int64_t step;
+  float* output;
+};
+
+constexpr size_t kLine = 64;  // bytes of a cache line, and of a row of a tile
+
+// The first address from p on where a line begins.
+template <class T>
+static inline T* on_line(T* p) {
+  return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(p) + kLine - 1) / kLine * kLine);
+}
+
+// Floats of scratch memory for some rows: weights to multiply, and sums.
+constexpr size_t tiled_scratch(int64_t n_rows) {
+  const auto n_blocks = static_cast<size_t>((n_rows + kRowsOfTile - 1) / kRowsOfTile);
+  return kTiledColumns * (kStretch + n_blocks * kRowsOfTile) + kRowsOfTile;
+}
+
 // float32 from packed weights: ggml_to_float_t.
 using ToFloat = void (*)(const void* from, float* to, int64_t n);
 
@@ -59,5 +89,9 @@ struct Weights {
 // Columns first .. first + n_columns of a product with packed weights; `panel` is scratch memory of kPanelSize.
 using MultiplyPacked = void (*)(const Weights& weights, int64_t first, int n_columns, const PackedRow* rows,
                                 int n_rows, float* panel);
+
+// Likewise for tiles; `scratch` is of tiled_scratch(n_rows).
+using MultiplyTiled = void (*)(const Weights& weights, int64_t first, int n_columns, const TiledRow* rows, int n_rows,
+                               float* scratch);
 
 }  // namespace tinker

@@ -1,6 +1,7 @@
 // What is compiled for each instruction set (simd_*.cpp): work on blocks of 256 logits, and attention. Both
 // are written once, over sixteen virtual lanes (block_kernels.hpp, attention_kernels.hpp). Every path
-// performs the same IEEE operations in the same order, so every path gives the same bits.
+// performs the same IEEE operations in the same order, so every path gives the same bits; but tiles do not
+// (product.hpp).
 #pragma once
 
 #include <limits>
@@ -62,13 +63,21 @@ struct SimdPath {
 
   // y = GELU of x, times the gates where there are some. y may be x or the gates.
   void (*activate)(const float* x, const float* gates, int64_t n, Gelu form, float* y);
+
+  // Activations as tiles take them; and the kernel for a type of plain weights, or null. Only where there are tiles.
+  void (*split_row)(const float* x, int64_t n, const TiledRow& row) = nullptr;
+  MultiplyTiled (*tiled_product)(int32_t type) = nullptr;
 };
 
 // Null where the compiler or the processor lacks the instructions.
 const SimdPath* portable_path();
 const SimdPath* avx2_path();
 const SimdPath* avx512_path();
+const SimdPath* amx_path();  // null before `request_amx`
 const SimdPath* neon_path();
+
+// Asks Linux, once in a process, whether it may use AMX.
+bool request_amx();
 
 // The best of them, unless another was chosen.
 const SimdPath& simd_path_in_use();

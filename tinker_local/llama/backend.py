@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import llama_cpp
 
+from tinker_local import kernels
 from tinker_local.llama.amx import keep_off_amx
 from tinker_local.llama.log import log
 
@@ -37,9 +38,11 @@ def start_backend() -> Backend:
     with _lock:
         if _backend is None:
             # The order counts. Messages of the next two steps belong in our log. llama.cpp decides about
-            # AMX when anybody first lists its kinds of buffers, which loading a model does.
+            # AMX when anybody first lists its kinds of buffers, which loading a model does. Once we have
+            # permission, llama.cpp would get it too.
             log.install()
             avoids_extra_buffers = keep_off_amx()
+            kernels.request_amx()
             llama_cpp.llama_backend_init()
             _backend = Backend(avoids_extra_buffers)
         return _backend

@@ -1,0 +1,26 @@
+// The instructions of AMX on eight tiles of sixteen rows of 64 bytes, included inside an unnamed namespace. They are
+// written here since GCC's own may come before stores to the memory that they read: GCC does not say that they read it.
+//
+// A tile's number is part of an instruction, hence the macros.
+
+#define LOAD_TILE(tile, from) \
+  __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile : : "r"(from), "r"(64L) : "memory")
+#define STORE_TILE(tile, to) \
+  __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"(to), "r"(64L) : "memory")
+// Adds to the float32 of a tile the products of two tiles of bfloat16: of each row of `a` with each column of `b`.
+#define ADD_PRODUCTS(tile, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #tile : :)
+
+inline void configure_tiles(const volatile TileShapes& shapes) {
+  __asm__ volatile("ldtilecfg %0" : : "m"(shapes) : "memory");
+}
+
+inline void release_tiles() { __asm__ volatile("tilerelease" : :); }
+
+// Whether this processor has AMX with bfloat16, and Linux permits its use: Documentation/arch/x86/xstate.rst.
+inline bool may_use_tiles() {
+  constexpr long request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM of XFEATURE_XTILEDATA
+  constexpr unsigned has_bfloat = 1u << 22, has_tiles = 1u << 24;
+  unsigned a, b, c, features;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &features) && (features & has_bfloat) && (features & has_tiles) &&
+         syscall(SYS_arch_prctl, request, tile_data) == 0;
+}
