@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
 import pytest
 
+from tests.random_checkpoints.planned import write_planned
+from tests.random_checkpoints.plans import stored
 from tests.random_model import Shape, write_random_model
 from tinker_local import (
     BadRequestError,
@@ -20,7 +25,9 @@ from tinker_local import (
 )
 from tinker_local.engine import engine
 from tinker_local.llama import machine
-from tinker_local.llama.context import loaded_bytes
+from tinker_local.llama.context import Context, loaded_bytes
+from tinker_local.llama.context_plan import ContextPlan
+from tinker_local.llama.model import load_model
 from tinker_local.options import Options
 
 PROMPT = ModelInput.from_ints([1] * 200)
@@ -59,10 +66,48 @@ def test_a_kv_cache_that_is_too_large_is_not_made(model: Path, options: dict[str
 def test_a_kv_cache_that_has_no_room_now(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     service = open_service(n_ctx=1 << 16)
     monkeypatch.setattr(engine, "available_memory", lambda: 10**6)
-    with pytest.raises(BadRequestError, match=r"KV cache and logits .* more than the 1 MB"):
+    with pytest.raises(BadRequestError, match=r"KV cache, attention and logits .* more than the 1 MB"):
         service.create_sampling_client(base_model=str(model))
     monkeypatch.undo()
     assert service.create_sampling_client(base_model=str(model)).sample(PROMPT, 1, SHORT).result(60)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_counted"),
+    [
+        ("llama", 4 * 16 * 256 * 4096),  # float32, heads, tokens, cells: 64 MiB, and llama.cpp takes 69
+        ("deepseek_sparse, DeepSeek-V3.2", 4 * 4 * 256 * 4096),
+        ("deepseek4, each kind of layer", 4 * 4 * 256 * 1024),  # four tokens have one key
+        ("gemma3", None),
+    ],
+)
+def test_attention_in_steps_counts(
+    name: str, n_counted: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A float32 for each head, token and key, of one layer at a time; never more than llama.cpp takes."""
+    path = tmp_path / "m.gguf"
+    if name in stored():
+        write_planned(path, name)
+    else:
+        shape = Shape(n_embd=256, n_head=16, n_head_kv=4, n_ctx=4096)
+        write_random_model(path, "gemma3" if name == "gemma3" else "llama", shape)
+    model = load_model(path, 0)
+    plan = ContextPlan(n_ctx=4096, n_sequences=2, n_batch=256, n_rows=8, n_threads=1, flash_attn=False)
+    with caplog.at_level(logging.DEBUG, logger="tinker_local.llama"):
+        context = Context(model, plan)
+    (mib,) = re.findall(r"compute buffer size = +([\d.]+) MiB", caplog.text)
+    extra = plan.needed_bytes(model) - replace(plan, flash_attn=True).needed_bytes(model)
+    assert 0 < extra <= float(mib) * 2**20
+    assert n_counted is None or extra == n_counted
+    assert context.n_bytes >= extra
+
+
+def test_attention_in_steps_may_have_no_room(model: Path) -> None:
+    given = {"n_ctx": 8192, "max_memory_mb": 50}
+    with open_service(**given) as service:
+        assert service.create_sampling_client(base_model=str(model)).sample(PROMPT, 1, SHORT).result(60)
+    with pytest.raises(BadRequestError, match=r"MB, more than the 50 MB .* a smaller n_ubatch"):
+        open_service(**given, flash_attn=False).create_sampling_client(base_model=str(model))
 
 
 def test_what_is_open_counts(model: Path) -> None:

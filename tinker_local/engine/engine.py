@@ -257,15 +257,16 @@ def _check_room(model: Model, plan: ContextPlan, max_memory_mb: int | None) -> N
     main memory, and the context within what is available now.
     """
     is_given, n_bytes = max_memory_mb is not None, plan.needed_bytes(model)
+    smaller = "a smaller n_ubatch" if plan.flash_attn is False else "kv_type='q8_0'"
     hint = (
-        f"use a smaller n_ctx (it is {plan.n_ctx:,}), kv_type='q8_0' or a smaller n_contexts, or "
-        "say max_memory_mb"
+        f"use a smaller n_ctx (it is {plan.n_ctx:,}), {smaller} or a smaller n_contexts, or say "
+        "max_memory_mb"
     )
     what = f"the models and KV caches of this process, with one for {model.path.name},"
     limit = main_memory() if max_memory_mb is None else max_memory_mb * 10**6
     check_fits(what, loaded_bytes() + n_bytes, limit, is_given=is_given, hint=hint)
     if not is_given:
-        what = f"a KV cache and logits of {model.path.name}"
+        what = f"a KV cache, attention and logits of {model.path.name}"
         check_fits(what, n_bytes, available_memory(), is_given=False, hint=hint)
 
 

@@ -16,7 +16,7 @@ from tinker_local import kernels
 from tinker_local.errors import InternalServerError, RequestFailedError
 from tinker_local.llama.aborting import new_abort_flag
 from tinker_local.llama.adapter import Adapter
-from tinker_local.llama.context_plan import FLASH_ATTN, ContextPlan, cell_bytes, logits_bytes
+from tinker_local.llama.context_plan import FLASH_ATTN, ContextPlan
 from tinker_local.llama.decode_batch import DecodeBatch, EmbeddingBatch
 from tinker_local.llama.graph_callback import take_over
 from tinker_local.llama.log import log
@@ -56,8 +56,8 @@ class Context:
         n_threads: threads that compute one token.
         n_threads_batch: threads that compute several tokens at once.
         batch: where the tokens of a ``decode`` are written.
-        n_bytes: bytes of memory that the context takes at most, about: the cache, and logits where they are
-            computed and where they are read.
+        n_bytes: bytes of memory that the context takes at most, about: the cache, attention in steps, and
+            logits where they are computed and where they are read.
         least_bytes: bytes that it takes at least; see ``ContextPlan.needed_bytes``.
         copies_whole: whether only whole sequences can be copied: states cannot step back, and what lies
             behind a sliding window is overwritten (``llama_kv_cache::find_slot``).
@@ -92,7 +92,7 @@ class Context:
             self.n_cells = plan.n_sequences * plan.n_ctx  # a state has room for all its tokens
         self.n_batch = int(llama_cpp.llama_n_batch(handle))
         self.n_rows = min(plan.n_rows, self.n_batch)
-        self.n_bytes = int(n_cells * cell_bytes(model, plan.kv_type)) + logits_bytes(model, self.n_rows)
+        self.n_bytes = plan.bytes_of(model, n_cells, self.n_rows)
         self.least_bytes = plan.needed_bytes(model)
         loses_cells = 0 < model.sliding_window < self.n_ctx
         self.copies_whole = model.is_recurrent or loses_cells

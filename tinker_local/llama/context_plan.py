@@ -58,7 +58,7 @@ class ContextPlan:
     batch_invariant: bool = False
 
     def needed_bytes(self, model: Model) -> int:
-        """Return the bytes that a context takes, at least: cells, and logits as they are made and kept.
+        """Return the bytes that a context takes, at least: cells, attention in steps, and logits.
 
         Layers with a sliding window have fewer cells. llama.cpp does not tell which layers these are, so
         all are taken for such, and nothing is refused that would have fitted.
@@ -66,7 +66,20 @@ class ContextPlan:
         n_cells = self.n_ctx
         if model.sliding_window:
             n_cells = min(n_cells, model.sliding_window + self.n_batch)
-        return int(n_cells * cell_bytes(model, self.kv_type)) + logits_bytes(model, self.n_rows)
+        return self.bytes_of(model, n_cells, self.n_rows)
+
+    def bytes_of(self, model: Model, n_cells: int, n_rows: int) -> int:
+        """Return the bytes of so many cells, of attention to them, and of rows of logits."""
+        cells = int(n_cells * cell_bytes(model, self.kv_type))
+        return cells + self._scores_bytes(model, n_cells) + logits_bytes(model, n_rows)
+
+    def _scores_bytes(self, model: Model, n_cells: int) -> int:
+        """Return the bytes of a layer's attention: in steps, a float32 for each head, token and key.
+
+        Flash attention keeps none of these.
+        """
+        n_keys = n_cells // model.tokens_per_key
+        return 4 * model.n_head * self.n_batch * n_keys if self.flash_attn is False else 0
 
 
 def cell_bytes(model: Model, kv_type: KvType) -> float:

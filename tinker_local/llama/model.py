@@ -28,6 +28,7 @@ from tinker_local.llama.mapped_files import MappedFiles
 _KEYS = {"pad": "padding", "unk": "unknown"}  # of special tokens, in GGUF
 _ADDED = ("bos", "eos")
 _N_COMPARED = 64  # tokens by which a tokenizer.json is known to be the model's
+_TOKENS_PER_KEY = {"deepseek4": 4}  # in layers with an indexer; in others 128, or a window
 _KEY_ROOM = 256  # bytes of the longest key that is read
 _T = TypeVar("_T")
 
@@ -40,9 +41,11 @@ class Model:
         files: the file and the other parts of a split model.
         handle: llama.cpp's pointer.
         n_vocab: number of token ids.
+        n_head: heads of queries, in the first layer.
         n_ctx_train: tokens the model was trained to read.
         sliding_window: tokens back to which layers with a sliding window see; 0 if there are none.
         is_recurrent: whether layers keep a state for each sequence: all (recurrent) or some (hybrid).
+        tokens_per_key: how many tokens share a key, in the layers that have most keys.
         chooses_keys: whether an indexer chooses the keys that a query attends to (sparse attention).
         adapters_lock: to be held while llama.cpp's list of the model's adapters is read or changed.
     """
@@ -88,6 +91,7 @@ class Model:
         eos = int(llama_cpp.llama_vocab_eos(self._vocab))
         is_word = eos >= 0 and self.special_token("eos") is None and not self.is_special(eos)
         self._word_for_eos = eos if is_word else -1
+        self.n_head = int(llama_cpp.llama_model_n_head(handle))
         self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(handle))
         self.sliding_window = int(llama_cpp.llama_model_n_swa(handle))
         self.is_recurrent = bool(
@@ -95,7 +99,9 @@ class Model:
         )
         if self.n_vocab == 0 or not llama_cpp.llama_model_has_decoder(handle):
             raise BadRequestError(f"{path} is not a language model: it has no vocabulary or decoder")
-        self.chooses_keys = int(self.metadata(top_k_key(self.metadata("general.architecture"))) or 0) > 0
+        architecture = self.metadata("general.architecture")
+        self.tokens_per_key = _TOKENS_PER_KEY.get(architecture or "", 1)
+        self.chooses_keys = int(self.metadata(top_k_key(architecture)) or 0) > 0
 
     @property
     def usual_n_ctx(self) -> int:
@@ -113,9 +119,7 @@ class Model:
         """Numbers that the KV cache keeps of a token, at most: keys and values of all layers."""
         handle = self.handle
         n_heads = int(llama_cpp.llama_model_n_head_kv(handle))
-        usual = int(llama_cpp.llama_model_n_embd(handle)) // max(
-            1, int(llama_cpp.llama_model_n_head(handle))
-        )
+        usual = int(llama_cpp.llama_model_n_embd(handle)) // max(1, self.n_head)
         architecture = self.metadata("general.architecture")
         lengths = (self.metadata(f"{architecture}.attention.{of}_length") for of in ("key", "value"))
         return int(llama_cpp.llama_model_n_layer(handle)) * n_heads * sum(int(n or usual) for n in lengths)
