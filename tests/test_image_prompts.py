@@ -19,7 +19,9 @@ from tinker_local import (
     SamplingParams,
     ServiceClient,
 )
+from tinker_local.batch import SampleTask
 from tinker_local.cli import app
+from tinker_local.distributed import Answers
 from tinker_local.image_prompts import chat_with_images, prompt_of, read_image, text_tokens
 
 KINDS: list[Kind] = ["qwen3vl", "gemma3"]
@@ -96,25 +98,43 @@ def test_the_command_line(opened: Opened, tmp_path: Path) -> None:
     said = json.loads(run.output)
     given = prompt_of(client.get_tokenizer(), "What is this?", [read_image(Path(cat))], chat=True)
     assert said["prompt_tokens"] == text_tokens(given)
+    url = f"data:image/png;base64,{base64.b64encode(Path(cat).read_bytes()).decode()}"
     lines = [
         {"prompt": "What is this?", "images": [cat]},
         {"messages": [{"role": "user", "content": "What is this?"}], "images": [cat]},
         {"prompt": "What is this?", "images": [str(tmp_path / "no.png")]},
         {"prompt": "What is this?", "images": cat},
         {"tokens": [1], "images": [cat]},
+        {"prompt": "What is this?", "images": ["data:image/png;base64,?"]},
+        {"prompt": "What is this?", "images": [url]},
     ]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     files = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl"), "--chat"]
     CliRunner().invoke(app, ["sample", *files, *common])
     answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert [answer["sequences"][0]["tokens"] for answer in answers[:2]] == [
+    assert [answer["sequences"][0]["tokens"] for answer in (*answers[:2], answers[-1])] == [
         said["sequences"][0]["tokens"]
-    ] * 2
-    assert [answer["error"].split(";")[0] for answer in answers[2:]] == [
+    ] * 3
+    assert [answer["error"].split(";")[0] for answer in answers[2:-1]] == [
         f"there is no image {tmp_path / 'no.png'}",
         f"images is {cat!r:.62}"[:60] + "..." if len(repr(cat)) > 60 else f"images is {cat!r}",
         "a line with tokens has no images",
+        "the data URL 'data:image/png",
     ]
+    rows = Answers(
+        SampleTask(SamplingParams(max_tokens=4, temperature=0), chat=True),
+        str(path),
+        n_ctx=512,
+        n_threads=1,
+    )
+    row = {
+        "prompt": ["What is this?"] * 3,
+        "seed": [1] * 3,
+        "images": [[Path(cat).read_bytes()], [cat], [5]],
+    }
+    found = rows(row)
+    assert found["error"][2] == "images is [5]; it must be a list of paths or data URLs"
+    assert [each[0]["tokens"] for each in found["sequences"][:2]] == [said["sequences"][0]["tokens"]] * 2
 
 
 def test_tinkers_protocol(opened: Opened) -> None:

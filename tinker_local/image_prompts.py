@@ -5,12 +5,13 @@ A place is a row of ``_PLACES``; another family is another row.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinker_local.errors import BadRequestError, NotFoundError
+from tinker_local.errors import BadRequestError, NotFoundError, shown
 from tinker_local.pixels import format_of, read_file
 from tinker_local.tokenizer import Tokenizer
 from tinker_local.types import EncodedTextChunk, ImageChunk, ModelInput, ModelInputChunk
@@ -52,6 +53,39 @@ def read_image(path: Path) -> ImageChunk:
     except OSError as error:
         raise BadRequestError(f"the image {path} cannot be read: {error.strerror}") from error
     return ImageChunk(data=data, format=format_of(data))
+
+
+def image_at(location: str) -> ImageChunk:
+    """Return the image in a data URL, or of a file; nothing is fetched.
+
+    Raises:
+        NotFoundError: there is no such file.
+        BadRequestError: it cannot be read, or is neither PNG nor JPEG.
+    """
+    if not is_data_url(location):
+        return read_image(Path(location))
+    data = data_of_url(location)
+    return ImageChunk(data=data, format=format_of(data))
+
+
+def is_data_url(location: str) -> bool:
+    """Whether an image is in its URL (RFC 2397)."""
+    return location.startswith("data:")
+
+
+def data_of_url(url: str) -> bytes:
+    """Return the bytes in a data URL of an image.
+
+    Raises:
+        BadRequestError: it is no image in base64.
+    """
+    head, _, data = url.partition(",")
+    if not (head.startswith("data:image/") and head.endswith(";base64")):
+        raise BadRequestError(f"the data URL is {shown(url)}; it must be data:image/png;base64,... or jpeg")
+    try:
+        return base64.b64decode(data, validate=True)
+    except ValueError as error:
+        raise BadRequestError(f"the data URL {shown(url)} has no base64: {error}") from None
 
 
 def prompt_of(
@@ -141,4 +175,13 @@ def _joined(
     return ModelInput(chunks=chunks)
 
 
-__all__ = ["chat_with_images", "prompt_of", "read_image", "text_tokens", "text_with_images"]
+__all__ = [
+    "chat_with_images",
+    "data_of_url",
+    "image_at",
+    "is_data_url",
+    "prompt_of",
+    "read_image",
+    "text_tokens",
+    "text_with_images",
+]

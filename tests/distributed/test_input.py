@@ -46,6 +46,7 @@ def test_lines_with_a_common_prefix_are_side_by_side(tmp_path: Path) -> None:
     stems = ["The sea ", "A hill ", "On "]
     items = [{"prompt": stems[i % 3] + str(i)} for i in range(9)]
     items += [{"tokens": [7, i % 2, i]} for i in range(4)]
+    items += [{"images": ["dog", "cat"][i % 2 : 1 + i % 2], "prompt": str(i)} for i in range(4)]
     path = tmp_path / "in"
     path.write_text("".join(json.dumps(item) + "\n" for item in items))
     source = open_input(str(path))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ import pytest
 
 from tests.network_guard.sitecustomize import LOG
 from tests.random_model import Shape, write_random_model
+from tests.random_tower import picture, write_random_pair
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
 from tinker_local.batch import BatchRun, OutputFile, SampleTask
 from tinker_local.batch.lines import read_lines
 from tinker_local.batch.progress import BatchProgress
 from tinker_local.distributed import Answers, ClusterJob, run_job
-from tinker_local.distributed.cluster import serve_pieces
+from tinker_local.distributed.cluster import serve_files
 from tinker_local.distributed.input import open_input
 from tinker_local.distributed.model_files import ModelFiles
 from tinker_local.distributed.parquet import write_parquet
@@ -67,6 +69,20 @@ def cluster() -> Iterator[Any]:
         ray.shutdown()
 
 
+def write_lines(path: Path, items: Iterable[Any]) -> Path:
+    path.write_text("".join(json.dumps(item) + "\n" for item in items))
+    return path
+
+
+def answer_alone(model: Path, task: SampleTask, given: Path, out: Path) -> Path:
+    """Write the output of one process."""
+    with ServiceClient(**OPTIONS, n_threads=1) as service, given.open("rb", buffering=0) as source:
+        client, sink = service.create_sampling_client(base_model=str(model)), OutputFile(out, {}, 1)
+        BatchRun(client, task, sink, BatchProgress("", None)).run(read_lines(source))
+        sink.close()
+    return out
+
+
 class Progress(BatchProgress):
     """Kills an actor after some lines, and interrupts the job after some more."""
 
@@ -96,16 +112,13 @@ def kill_actor(called: bytes = b"ray::MapWorker(MapBatches(LineAnswers))") -> in
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
 def test_a_job_whose_actors_and_driver_die(cluster: Any, model: Path, tmp_path: Path) -> None:
-    given, whole = tmp_path / "in.jsonl", tmp_path / "whole"
     items = [{"prompt": f"{i % 10}: ab", "id": i} for i in range(N_LINES)]
     items[7] = {"prompt": "2026-11-28", "temperature": -1}
-    given.write_text("".join(json.dumps(item) + "\n" for item in items))
-    task = SampleTask(SamplingParams(max_tokens=6), seed=1)
-    client = ServiceClient(**OPTIONS, n_threads=1).create_sampling_client(base_model=str(model))
-    alone = OutputFile(whole, {}, 1)
-    with given.open("rb", buffering=0) as source:
-        BatchRun(client, task, alone, BatchProgress("", None)).run(read_lines(source))
-    alone.close()
+    given, task = (
+        write_lines(tmp_path / "in.jsonl", items),
+        SampleTask(SamplingParams(max_tokens=6), seed=1),
+    )
+    whole = answer_alone(model, task, given, tmp_path / "whole")
     job = ClusterJob(open_input(str(given)), task, Weights(model), OPTIONS, num_cpus=1)
     out = tmp_path / "out"
     for progress in (Progress(1, 600), Progress(10**9, 10**9)):
@@ -154,17 +167,35 @@ def test_rows_of_a_dataset(cluster: Any, model: Path) -> None:
 def test_files_from_the_driver(cluster: Any, model: Path, tmp_path: Path) -> None:
     """A task that cannot see the driver's file gets it through the cluster."""
     files = ModelFiles.of(Weights(model))
-    (file,) = files.model
-    pieces = serve_pieces(ray, files.files)
-    elsewhere = replace(files, model=(replace(file, path=Path("/not/here/tiny.gguf")),))
+    (file,) = files.model.parts
+    driver = serve_files(ray, files.files)
+    away = replace(files.model, parts=(replace(file, path=Path("/not/here/tiny.gguf")),))
+    elsewhere = replace(files, model=away)
 
     def fetch(home: str) -> str:
         os.environ["TINKER_LOCAL_MODELS_DIR"] = home
-        return str(elsewhere.at_hand(pieces).path)
+        return str(elsewhere.at_hand(driver.piece).path)
 
     found = Path(ray.get(ray.remote(fetch).remote(str(tmp_path / "node"))))
     assert found.is_relative_to(tmp_path / "node")
     assert found.read_bytes() == model.read_bytes()
+
+
+def test_images_of_the_driver(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths mean files of the driver, from where it was started; data URLs need none."""
+    path = write_random_pair(tmp_path, "qwen3vl", n_layer=2)
+    (tmp_path / "cat.png").write_bytes(picture(40, 40))
+    url = f"data:image/png;base64,{base64.b64encode(picture(40, 40, 1)).decode()}"
+    monkeypatch.chdir(tmp_path)
+    items = [{"prompt": "Who?", "images": [name]} for name in ("cat.png", url, "no.png")]
+    given, task = write_lines(tmp_path / "in", items), SampleTask(SamplingParams(max_tokens=3), seed=1)
+    whole = answer_alone(path, task, given, tmp_path / "whole")
+    job = ClusterJob(open_input(str(given)), task, Weights(path), OPTIONS, num_cpus=1)
+    sink = OutputFile(tmp_path / "out", {}, 1)
+    assert run_job(job, sink, BatchProgress("", None)).n_failed == 1
+    sink.close()
+    assert (tmp_path / "out").read_bytes() == whole.read_bytes()
+    assert [b'"sequences"' in line for line in whole.read_bytes().splitlines()] == [True, True, False]
 
 
 @pytest.fixture(scope="module")

@@ -151,7 +151,7 @@ def _check_text(key: str, value: Any) -> None:
 
 def _check_images(key: str, value: Any) -> None:
     if not isinstance(value, list) or not all(isinstance(path, str) for path in value):
-        raise BadRequestError(f"images is {_shown(value)}; it must be a list of paths")
+        raise BadRequestError(f"images is {_shown(value)}; it must be a list of paths or data URLs")
     if value and key == "tokens":
         raise BadRequestError("a line with tokens has no images; give a prompt or messages")
 

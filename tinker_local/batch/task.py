@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from tinker_local.batch.item import TEXTS, Item
@@ -14,10 +14,10 @@ from tinker_local.continued import Continued
 from tinker_local.display.visible import escaped
 from tinker_local.errors import BadRequestError
 from tinker_local.futures import APIFuture
-from tinker_local.image_prompts import chat_with_images, prompt_of, read_image, text_tokens
+from tinker_local.image_prompts import chat_with_images, image_at, prompt_of, text_tokens
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.tokenizer import Tokenizer
-from tinker_local.types import ModelInput, SampleResponse, SamplingParams
+from tinker_local.types import ImageChunk, ModelInput, SampleResponse, SamplingParams
 
 _SEED_BITS = 53  # integers up to 2**53 survive readers of JSON that use doubles
 
@@ -64,12 +64,14 @@ class SampleTask:
         num_samples: continuations of a line that does not say how many.
         chat: send each ``prompt`` as a chat message of the user.
         seed: seed of the run; lines without a seed derive theirs from it.
+        image_at: reads an image that a line names; raises NotFoundError or BadRequestError.
     """
 
     params: SamplingParams
     num_samples: int = 1
     chat: bool = False
     seed: int = 0
+    image_at: Callable[[str], ImageChunk] = image_at
 
     _PARAMS: ClassVar = (
         "max_tokens",
@@ -98,7 +100,8 @@ class SampleTask:
 
     def prompt(self, tokenizer: Tokenizer, item: Item) -> ModelInput:
         """Return what is to be continued."""
-        return _prompt(tokenizer, item, chat=self.chat, generation=True)
+        images = [self.image_at(location) for location in item.asked.get("images", ())]
+        return _prompt(tokenizer, item, images, chat=self.chat, generation=True)
 
     def submit(self, client: SamplingClient, item: Item, prompt: ModelInput) -> APIFuture[SampleResponse]:
         """Request the item's continuations."""
@@ -219,20 +222,25 @@ class ScoreTask:
 
 
 def _prompt(
-    tokenizer: Tokenizer, item: Item, *, chat: bool = False, generation: bool = False
+    tokenizer: Tokenizer,
+    item: Item,
+    images: Sequence[ImageChunk] = (),
+    *,
+    chat: bool = False,
+    generation: bool = False,
 ) -> ModelInput:
     """Return an item's prompt, whichever of ``TEXTS`` it has; images stand before the last message's text.
 
     Args:
         tokenizer: the model's.
         item: the item.
+        images: those that the item names.
         chat: turn ``prompt`` into a chat message.
         generation: end messages with the head of the assistant's turn.
     """
     asked = item.asked
     if "tokens" in asked:
         return ModelInput.from_ints(list(asked["tokens"]))
-    images = [read_image(Path(path)) for path in asked.get("images", [])]
     if "prompt" in asked:
         return prompt_of(tokenizer, asked["prompt"], images, chat=chat)
     messages = [dict(message) for message in asked["messages"]]

@@ -6,6 +6,7 @@ may overlap, so that the engine has work while a batch ends.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -128,6 +129,7 @@ class Answers:
     A row needs ``prompt``, ``messages`` or ``tokens``. To sample, it needs ``seed`` too, or ``line``: its
     seed then follows from that number and the task's seed. A row that is tried again gives the same tokens.
     A value that is None counts as absent. ``adapter`` names a LoRA for the row; the model stays loaded.
+    ``images`` has paths that each node can read, data URLs, or the bytes of files.
 
     Args:
         task: sampling or scoring.
@@ -182,7 +184,7 @@ class Answers:
             )
             for name in new
         }
-        return {name: np.asarray(values) for name, values in batch.items()} | columns
+        return {name: _column(values) for name, values in batch.items()} | columns
 
     def _answer(self, rows: Sequence[Mapping[str, Any]], adapter: str | None) -> list[dict[str, Any]]:
         """Return the new columns of rows with one adapter."""
@@ -207,7 +209,17 @@ class Answers:
             for name, value in row.items()
             if name != "line"
         }
+        images = asked.get("images")
+        if isinstance(images, list | np.ndarray):
+            asked["images"] = list(map(_location, images))
         return Line(int(row.get("line", 0)), json.dumps(asked, default=_listed).encode(), 0)
+
+
+def _location(image: Any) -> Any:
+    """Return the bytes of an image as a data URL, and anything else as it is."""
+    if not isinstance(image, bytes):
+        return image
+    return f"data:image/;base64,{base64.b64encode(image).decode()}"
 
 
 def _listed(value: Any) -> Any:
@@ -217,7 +229,10 @@ def _listed(value: Any) -> Any:
     return {"a value of type": type(value).__name__}
 
 
-def _column(values: list[Any]) -> NDArray[Any]:
+def _column(values: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
+    """Return values as an array, whatever they are: numpy would look into lists."""
+    if isinstance(values, np.ndarray):
+        return values
     column = np.empty(len(values), object)
     column[:] = values
     return column

@@ -1,20 +1,27 @@
-"""Ray itself: connecting to a cluster, what its nodes hold, pieces of files for nodes that lack them."""
+"""Ray itself: connecting to a cluster, what its nodes hold, files and images for nodes that lack them."""
 
 from __future__ import annotations
 
 import inspect
+import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tinker_local.distributed.model_files import PIECE, Pieces, StoredFile
-from tinker_local.errors import APIConnectionError, BadRequestError
+from tinker_local.distributed.model_files import PIECE, StoredFile
+from tinker_local.errors import APIConnectionError, BadRequestError, TinkerError
+from tinker_local.image_prompts import image_at, is_data_url
 from tinker_local.store.catalog import install_command
+from tinker_local.types import ImageChunk
+
+logger = logging.getLogger(__name__)
 
 LOCAL = "local"
 """The address that starts Ray on this machine."""
+_LOOK_SECONDS = 2.0
 _SHARE = 0.9  # of a node's memory, for actors: the rest is for Ray's own processes
 
 
@@ -128,26 +135,65 @@ class ActorSize:
         return cls(cpus, num_gpus, memory, count)
 
 
-class _Files:
-    """An actor on the driver's machine, which reads pieces of files; Ray brings them to the nodes."""
+class NodeWatch:
+    """Says which nodes leave a cluster, and which join it.
 
-    def __init__(self, files: Sequence[StoredFile]) -> None:
+    Args:
+        ray: the module, connected.
+    """
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+        self._alive, self._looked_at = self._look(), time.monotonic()
+
+    def look(self, least: float = _LOOK_SECONDS) -> None:
+        """Log what changed since the last look, if that was ``least`` seconds ago."""
+        if time.monotonic() - self._looked_at < least:
+            return
+        alive, before = self._look(), self._alive
+        self._alive, self._looked_at = alive, time.monotonic()
+        for address in (before[id] for id in before.keys() - alive.keys()):
+            logger.warning("node %s has left; others answer its lines: %d nodes", address, len(alive))
+        for address in (alive[id] for id in alive.keys() - before.keys()):
+            logger.warning("node %s has joined: %d nodes", address, len(alive))
+
+    def _look(self) -> dict[str, str]:
+        """Return the addresses of the nodes that are alive, by their ids."""
+        return {node["NodeID"]: node["NodeManagerAddress"] for node in self._ray.nodes() if node["Alive"]}
+
+
+class _Files:
+    """An actor on the driver's machine, which reads images and pieces of files for the nodes.
+
+    Args:
+        files: those that may be asked for in pieces.
+        home: where relative paths of images begin.
+    """
+
+    def __init__(self, files: Sequence[StoredFile], home: str) -> None:
         self._paths = {file.sha256: file.path for file in files}
+        os.chdir(home)
 
     def piece(self, sha256: str, offset: int) -> bytes:
         with self._paths[sha256].open("rb") as file:
             file.seek(offset)
             return file.read(PIECE)
 
+    def image(self, path: str) -> ImageChunk | TinkerError:
+        try:
+            return image_at(path)
+        except TinkerError as error:
+            return error  # raised, Ray would make another error of it
 
-def serve_pieces(ray: Any, files: Sequence[StoredFile]) -> Pieces:
-    """Start an actor on this machine that gives pieces of files to nodes that lack them."""
+
+def serve_files(ray: Any, files: Sequence[StoredFile]) -> DriverFiles:
+    """Start an actor on this machine that gives files to nodes that lack them."""
     actor = (
         ray.remote(_Files)
         .options(num_cpus=0, max_concurrency=4, scheduling_strategy=_here(ray))
-        .remote(files)
+        .remote(files, os.getcwd())
     )
-    return _Remote(actor)
+    return DriverFiles(actor)
 
 
 def on_this_node(ray: Any) -> dict[str, Any]:
@@ -164,12 +210,24 @@ def _here(ray: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class _Remote:
-    """Pieces from an actor; can be sent to other nodes."""
+class DriverFiles:
+    """Files of the driver's machine, from an actor there; can be sent to other nodes."""
 
     actor: Any
 
-    def __call__(self, sha256: str, offset: int) -> bytes:
+    def piece(self, sha256: str, offset: int) -> bytes:
+        """Return a piece of a model's file; see ``Pieces``."""
         import ray
 
         return bytes(ray.get(self.actor.piece.remote(sha256, offset)))
+
+    def image(self, location: str) -> ImageChunk:
+        """Return an image of the driver's machine, or the one in a data URL; raises as ``image_at``."""
+        import ray
+
+        if is_data_url(location):
+            return image_at(location)
+        found: ImageChunk | TinkerError = ray.get(self.actor.image.remote(location))
+        if isinstance(found, TinkerError):
+            raise found
+        return found

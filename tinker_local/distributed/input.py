@@ -188,14 +188,15 @@ def _window(lines: Sequence[Line], start: int, before: int, done: Container[int]
 def sorted_lines(source: Input, window: Window) -> list[Line]:
     """Return the lines of a window that are not answered yet, those with a common prefix side by side."""
     lines = source.read(window.start, window.before, window.end)
-    return sorted((line for line in lines if line.number not in window.done), key=_text)
+    return sorted((line for line in lines if line.number not in window.done), key=_prefix)
 
 
-def _text(line: Line) -> str:
-    """Return the text of a line, as JSON: lists of tokens and of messages have prefixes then, too."""
+def _prefix(line: Line) -> str:
+    """Return a line's images and text, as JSON: lists of tokens and of messages have prefixes then, too."""
     try:
         asked = json.loads(line.data)
-        return json.dumps(next((asked[name] for name in TEXTS if name in asked), None))
+        text = next((asked[name] for name in TEXTS if name in asked), None)
+        return json.dumps([asked["images"], text] if "images" in asked else text)
     except (ValueError, TypeError, RecursionError):
         return ""  # its answer is an error, wherever it stands
 

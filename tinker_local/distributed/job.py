@@ -18,7 +18,7 @@ import logging
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from tinker_local.batch.lines import Line
 from tinker_local.batch.progress import Progress
 from tinker_local.distributed.answers import LineAnswers
 from tinker_local.distributed.answers_ahead import AnswersAhead
-from tinker_local.distributed.cluster import ActorSize, connected, on_this_node, serve_pieces
+from tinker_local.distributed.cluster import ActorSize, NodeWatch, connected, on_this_node, serve_files
 from tinker_local.distributed.input import Input, Window, cut, sorted_lines
 from tinker_local.distributed.model_files import ModelFiles
 from tinker_local.errors import RequestFailedError, TinkerError
@@ -161,7 +161,8 @@ def _answers(ray: Any, job: ClusterJob, windows: Sequence[Window]) -> Iterator[t
     memory = job.options.get("max_memory_mb")
     size = ActorSize.fitting(ray.nodes(), job.num_cpus, job.num_gpus, memory and memory << 20)
     files = ModelFiles.of(job.weights)
-    pieces = serve_pieces(ray, files.files)
+    driver = serve_files(ray, files.files)
+    task = replace(job.task, image_at=driver.image) if isinstance(job.task, SampleTask) else job.task
     given = {
         name: value for name, value in job.options.items() if value is not None and name != "models_dir"
     }
@@ -182,20 +183,23 @@ def _answers(ray: Any, job: ClusterJob, windows: Sequence[Window]) -> Iterator[t
     )
     dataset = dataset.map_batches(
         LineAnswers,
-        fn_constructor_args=(job.task, files, pieces, options),
+        fn_constructor_args=(task, files, driver.piece, options),
         batch_size=ROWS,
         num_cpus=size.num_cpus,
         num_gpus=size.num_gpus or None,
         memory=size.memory,
         compute=_pool(ray, size),
     )
+    watch = NodeWatch(ray)
     try:
         for batch in dataset.iter_batches(batch_size=None, batch_format="numpy"):
+            watch.look()
             yield from zip(
                 batch["answers"], map(int, batch["n_tokens"]), map(int, batch["n_failed"]), strict=True
             )
     except ray.exceptions.RayError as error:
         raise _told(error) from error
+    watch.look(0)
 
 
 def _read(batch: Mapping[str, Any], source: Input) -> Iterator[dict[str, Any]]:

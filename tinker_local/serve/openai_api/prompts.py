@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-from tinker_local.errors import shown
-from tinker_local.image_prompts import chat_with_images, text_tokens
+from tinker_local.errors import BadRequestError, shown
+from tinker_local.image_prompts import chat_with_images, data_of_url, is_data_url, text_tokens
 from tinker_local.pixels import format_of
 from tinker_local.sampling_client import SamplingClient
 from tinker_local.serve.image_directory import ImageDirectory
@@ -152,18 +151,15 @@ def image_of(given: Any, images: ImageDirectory, param: str = "messages") -> Ima
     url = given.get("url") if isinstance(given, dict) else given
     if not isinstance(url, str):
         raise FieldError(f"image_url is {shown(url)}; {_URLS}", param)
-    data = _of_data_url(url, param) if url.startswith("data:") else images.read(url)
+    data = _of_data_url(url, param) if is_data_url(url) else images.read(url)
     return ImageChunk(data=data, format=format_of(data))
 
 
 def _of_data_url(url: str, param: str) -> bytes:
-    head, _, data = url.partition(",")
-    if not (head.startswith("data:image/") and head.endswith(";base64")):
-        raise FieldError(f"image_url is {shown(url)}; {_URLS}", param)
     try:
-        return base64.b64decode(data, validate=True)
-    except ValueError as error:
-        raise FieldError(f"image_url has no base64: {error}", param) from None
+        return data_of_url(url)
+    except BadRequestError as error:
+        raise FieldError(f"image_url: {error}", param) from None
 
 
 def _check_messages(messages: Sequence[dict[str, Any]]) -> None:
