@@ -57,18 +57,18 @@ def run(path: str, source: str, tower: str | None = None) -> str:
     from convert.vocabularies.vocabulary import read_vocabulary
 
     model = load(path)
-    untried = "" if tower is None or load_tower(tower, model) else _UNTRIED
+    remarks = [] if tower is None or load_tower(tower, model) else [_UNTRIED]
     n_rows = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
     directory = Path(source)
     vocabulary = read_vocabulary(directory, read_json(directory / "config.json"), n_rows)
     report = check_tokenization(Path(path), vocabulary, model=model)
-    if report.is_exact:
-        return untried or _GOOD
-    reasons = "; ".join(f"{reason} ({n})" for reason, n in report.reasons.items())
-    return (
-        "tinker-local tokenizes as the source does. In other programs, by llama.cpp's own tokenizer, "
-        f"{len(report.differences)} of {report.n_texts} hard texts have other tokens: {reasons}"
-    )
+    if not report.is_exact:
+        reasons = "; ".join(f"{reason} ({n})" for reason, n in report.reasons.items())
+        remarks.append(
+            "tinker-local tokenizes as the source does. In other programs, by llama.cpp's own tokenizer, "
+            f"{len(report.differences)} of {report.n_texts} hard texts have other tokens: {reasons}"
+        )
+    return ". ".join(remarks) or _GOOD
 
 
 def load(path: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.random_tower import Kind, picture, write_random_pair
+from tests.random_tower import Kind, picture, write_random_pair, write_random_tower
 from tinker_local import (
     BadRequestError,
     EncodedTextChunk,
@@ -22,12 +23,15 @@ from tinker_local import (
     ImageChunk,
     ModelInput,
     NotFoundError,
+    RequestFailedError,
     SamplingClient,
     SamplingParams,
     ServiceClient,
     TensorData,
 )
-from tinker_local.llama.tower import Tower
+from tinker_local.kernels import AbortFlag
+from tinker_local.llama.tower import EncodeAbortedError, Tower
+from tinker_local.pixels import decode
 
 GREEDY = SamplingParams(max_tokens=6, temperature=0, stop=[])
 BEFORE, AFTER = list(range(40, 52)), [7, 8, 9, 10, 11]
@@ -53,9 +57,9 @@ class Watched:
         encode, context = Tower.encode, self.client._engine._loop._context
         decode, decode_embeddings = context.decode, context.decode_embeddings
 
-        def count_encoded(tower: Tower, prepared: Any) -> Any:
+        def count_encoded(tower: Tower, prepared: Any, abort: AbortFlag) -> Any:
             self.n_encoded += 1
-            return encode(tower, prepared)
+            return encode(tower, prepared, abort)
 
         self._may_decode = threading.Event()
         self._may_decode.set()
@@ -258,6 +262,66 @@ def test_attention_in_steps_needs_memory(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("tinker_local.llama.tower.available_memory", lambda: 2 * 4 * 2 * 256**2 - 1)
     with pytest.raises(BadRequestError, match="scores of attention over an image of 256 x 256 pixels"):
         client.compute_logprobs(prompt(BEFORE, image(1, 256, 256), AFTER))
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[tuple[SamplingClient, ImageChunk, threading.Event]]:
+    """A client, an image that takes a while to encode, and what is set as that begins."""
+    path = write_random_pair(tmp_path, "qwen3vl", n_layer=2)
+    tower = {"clip.vision.image_max_pixels": 1 << 22}
+    write_random_tower(path.with_name("mmproj-qwen3vl.gguf"), "qwen3vl", tower)
+    with pytest.MonkeyPatch.context() as patch, ServiceClient(n_ctx=2048, n_threads=1) as service:
+        client, begun, encode = (
+            service.create_sampling_client(base_model=str(path)),
+            threading.Event(),
+            Tower.encode,
+        )
+
+        def tell(tower: Tower, *arguments: Any) -> Any:
+            begun.set()
+            return encode(tower, *arguments)
+
+        patch.setattr(Tower, "encode", tell)
+        yield client, image(5, 1024, 1024), begun
+
+
+def test_an_encode_in_progress_ends(slow: tuple[SamplingClient, ImageChunk, threading.Event]) -> None:
+    """With the flag, with its request, and with its client; the next request encodes the image anew."""
+    client, large, begun = slow
+    found = client._engine.find_image(large.data, large.format)
+    tower = client._engine._images._tower
+    start = time.perf_counter()
+    right = tower.encode(tower.prepare(decode(large.data, "png")), AbortFlag())
+    whole = time.perf_counter() - start
+
+    flag = AbortFlag()
+    timer = threading.Timer(whole / 20, flag.set)
+    timer.start()
+    start = time.perf_counter()
+    with pytest.raises(EncodeAbortedError):
+        found.embeddings(flag)
+    assert time.perf_counter() - start < whole / 2
+    timer.join()
+
+    begun.clear()
+    cancelled = client.compute_logprobs(prompt(BEFORE, large, AFTER))
+    assert begun.wait(60)
+    other = client.compute_logprobs(prompt([1, 2]))
+    start = time.perf_counter()
+    assert cancelled.cancel()
+    other.result(60)
+    assert time.perf_counter() - start < whole / 2
+    assert (found.embeddings(AbortFlag()) == right).all(), "what was aborted left nothing behind"
+
+
+def test_closing_a_client_ends_its_encode(slow: tuple[SamplingClient, ImageChunk, threading.Event]) -> None:
+    client, large, begun = slow
+    asked = client.compute_logprobs(prompt(BEFORE, large, AFTER))
+    assert begun.wait(60)
+    client._engine.close()
+    with pytest.raises(RequestFailedError, match="closed"):
+        asked.result(60)
+    assert client._engine._images.find(large.data, large.format)._embeddings is None
 
 
 def test_models_without_a_tower(tmp_path: Path) -> None:

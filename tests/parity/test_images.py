@@ -2,13 +2,16 @@
 
 libmtmd computes two things otherwise. ``ggml_conv_2d`` rounds pixels and the first convolution to float16.
 The GELU of Qwen's mergers is the approximation by tanh. Given the same two, transformers agrees to 1e-4.
+Random gated delta nets (Qwen3.5) magnify what they are given. Without images they differ by up to 3e-4.
 """
 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,13 @@ import pytest
 from PIL import Image
 
 from convert import convert_adapter, convert_checkpoint
+from convert.untied import untied_of
 from tests.libmtmd import needs_libmtmd
 from tests.random_checkpoints.vision import (
     FIRST,
     GEMMA_PROCESSOR,
     QWEN_PROCESSOR,
+    QWEN_VISION,
     write_gemma3,
     write_qwen3vl,
 )
@@ -40,6 +45,10 @@ pytestmark = [pytest.mark.parity, needs_libmtmd]
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+PLAIN = {"qwen3vl": 4e-3, "qwen35": 3e-2, "gemma3": 1e-3}
+"""Largest difference after an image."""
+ALIKE = {"qwen3vl": 1e-4, "qwen35": 3e-4, "gemma3": 1e-4}
+"""The same, where transformers computes the two things as libmtmd does."""
 SIZES = [(96, 64), (64, 64), (80, 200), (300, 100), (33, 47), (500, 400)]
 EXACT: dict[str, Any] = {"kv_type": "f32", "flash_attn": False}
 GREEDY = SamplingParams(max_tokens=5, temperature=0, stop=[])
@@ -49,10 +58,15 @@ GREEDY = SamplingParams(max_tokens=5, temperature=0, stop=[])
 class Family:
     """A checkpoint's directory, transformers' model and image processor, and what they take."""
 
+    name: str
     path: Path
     model: Any
     processor: Any
-    is_qwen: bool
+
+    @property
+    def is_qwen(self) -> bool:
+        """Whether images keep their shape."""
+        return self.name != "gemma3"
 
     def logits(self, prompt: list[int], data: bytes, after: list[int], *, as_libmtmd: bool = False) -> Any:
         """Return transformers' logits, and the number of the image's tokens."""
@@ -70,15 +84,37 @@ class Family:
     def round_as_libmtmd(self) -> None:
         """Round the first convolution, and take the other GELU, as the module's docstring says."""
         for name, module in self.model.named_modules():
-            if type(module).__name__ == "Qwen3VLVisionPatchMerger":
+            if type(module).__name__ in ("Qwen3VLVisionPatchMerger", "Qwen3_5VisionPatchMerger"):
                 module.act_fn = torch.nn.GELU("tanh")
             if name.endswith(("patch_embed.proj", "patch_embedding")):
                 module.weight.data = module.weight.data.half().float()
 
 
-def _open(directory: Path, write: Callable[..., Any], **vision: Any) -> Family:
-    write(directory, **vision)
-    is_qwen = write is write_qwen3vl
+def write_qwen35_pair(directory: Path) -> None:
+    """Write a Qwen3.5: gated delta nets and attention, and Qwen3-VL's tower without deepstack."""
+    from tests.random_checkpoints.experts import write_qwen35
+
+    names = ("vision_start", "vision_end", "image", "video")
+    vision: dict[str, Any] = {f"{name}_token_id": FIRST + i for i, name in enumerate(names)}
+    no = ("model_type", "deepstack_visual_indexes")
+    vision["vision_config"] = {key: value for key, value in QWEN_VISION.items() if key not in no}
+    directory.mkdir(exist_ok=True)
+    write_qwen35(directory, vision=vision)
+    (directory / "preprocessor_config.json").write_text(json.dumps(QWEN_PROCESSOR), encoding="utf-8")
+
+
+WRITE: dict[str, Callable[[Path], Any]] = {
+    "qwen3vl": partial(write_qwen3vl, deepstack_visual_indexes=[1]),
+    "qwen35": write_qwen35_pair,
+    "gemma3": write_gemma3,
+}
+
+
+@pytest.fixture(scope="module", params=list(WRITE))
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
+    name, directory = request.param, tmp_path_factory.mktemp(request.param)
+    WRITE[name](directory)
+    is_qwen = name != "gemma3"
     model = transformers.AutoModelForImageTextToText.from_pretrained(
         directory, dtype=torch.float32, attn_implementation="eager"
     ).eval()
@@ -88,15 +124,7 @@ def _open(directory: Path, write: Callable[..., Any], **vision: Any) -> Family:
     settings.pop("image_seq_length", None)
     kind = transformers.Qwen2VLImageProcessorPil if is_qwen else transformers.Gemma3ImageProcessorPil
     path = convert_checkpoint(directory, directory / "model.gguf", outtype="f32", verify=False)
-    return Family(path, model, kind(**settings), is_qwen)
-
-
-@pytest.fixture(scope="module", params=["qwen3vl", "gemma3"])
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
-    directory = tmp_path_factory.mktemp(request.param)
-    if request.param == "qwen3vl":
-        return _open(directory, write_qwen3vl, deepstack_visual_indexes=[1])
-    return _open(directory, write_gemma3)
+    return Family(name, path, model, kind(**settings))
 
 
 @pytest.fixture(scope="module")
@@ -133,20 +161,20 @@ def _compare(family: Family, client: SamplingClient, most: float, *, as_libmtmd:
 
 
 def test_as_transformers(family: Family, client: SamplingClient) -> None:
-    _compare(family, client, 4e-3 if family.is_qwen else 1e-3, as_libmtmd=False)
+    _compare(family, client, PLAIN[family.name], as_libmtmd=False)
 
 
 def test_the_same_rounding_gives_the_same_numbers(family: Family, client: SamplingClient) -> None:
     family.round_as_libmtmd()
-    _compare(family, client, 1e-4, as_libmtmd=True)
+    _compare(family, client, ALIKE[family.name], as_libmtmd=True)
 
 
 def test_adapters_on_the_text_side(family: Family, client: SamplingClient, tmp_path: Path) -> None:
-    """A LoRA of PEFT's, on a model that reads an image."""
+    """A LoRA of PEFT's on a model that reads images; of a tied one, it changes the output matrix alone."""
     peft = pytest.importorskip("peft")
     torch.manual_seed(0)
     names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    targets = rf".*language_model.*({'|'.join(names)})"
+    targets = rf".*language_model.*({'|'.join(names)})|lm_head"
     lora = peft.get_peft_model(
         family.model, peft.LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False)
     )
@@ -163,5 +191,7 @@ def test_adapters_on_the_text_side(family: Family, client: SamplingClient, tmp_p
     found = np.array(tuned.compute_logprobs(prompt).result()[-len(after) :], float)
     plain = np.array(client.compute_logprobs(prompt).result()[-len(after) :], float)
     lora.unload()
+    untied = untied_of(family.path)
+    assert (untied is not None) == (family.name == "gemma3")
     assert np.abs(found - right).max() <= 4e-3
     assert np.abs(plain - right).max() > 0.1

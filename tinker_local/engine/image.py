@@ -17,6 +17,7 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
+from tinker_local.kernels import AbortFlag
 from tinker_local.llama.tower import PreparedImage, Tower
 from tinker_local.pixels import decode
 
@@ -46,17 +47,17 @@ class Image:
         self._embeddings: NDArray[np.float32] | None = None
         self._lock = threading.Lock()
 
-    @property
-    def embeddings(self) -> NDArray[np.float32]:
-        """What the model reads in its cells, float32 (n_tokens, n_embd); computed at first use.
+    def embeddings(self, abort: AbortFlag) -> NDArray[np.float32]:
+        """Return what the model reads in its cells, float32 (n_tokens, n_embd); computed at first use.
 
         Raises:
+            EncodeAbortedError: ``abort`` was set; the next use computes them.
             InternalServerError: libmtmd failed.
         """
         with self._lock:
             if self._embeddings is None:
                 assert self._prepared is not None
-                self._embeddings = self._tower.encode(self._prepared)
+                self._embeddings = self._tower.encode(self._prepared, abort)
                 self._prepared = None
             return self._embeddings
 

@@ -29,6 +29,7 @@ from tinker_local.engine.step import Step
 from tinker_local.engine.token_feed import TokenFeed
 from tinker_local.errors import InternalServerError, RequestFailedError, TinkerError
 from tinker_local.llama.context import Context
+from tinker_local.llama.tower import EncodeAbortedError
 from tinker_local.queue_state import QueueState, QueueStateObserver
 
 _POOL_THREADS = 4
@@ -110,10 +111,11 @@ class Loop:
         self._observers[observer] = InOrder(type(observer).on_queue_state_change)  # which does not hold it
 
     def close(self) -> None:
-        """Stop soon, and abort the decode in progress; from any thread."""
+        """Stop soon, and abort the decode or the encode in progress; from any thread."""
         self.closing = True
         if (context := self._context) is not None:
             context.abort()
+        self._runner.abort_encode()
         self.wake()
 
     def wake(self) -> None:
@@ -122,7 +124,10 @@ class Loop:
 
     def notice_cancellation(self, future: Future[object]) -> None:
         """Drop the request of a cancelled future; a callback for ``add_done_callback``."""
-        if future.cancelled() and not self._cancellations:
+        if not future.cancelled():
+            return
+        self._runner.abort_encode(future)
+        if not self._cancellations:
             self._cancellations = True
             self.wake()
 
@@ -240,7 +245,8 @@ class Loop:
         for active, error in step.failed.items():
             self._end(active, _described(error, "the request failed"))
         step.leave_out_failed()
-        self._scheduler.forget_prefixes()
+        if not all(isinstance(error, EncodeAbortedError) for error in step.failed.values()):
+            self._scheduler.forget_prefixes()
 
     def _end(self, active: ActiveRequest, error: Exception) -> None:
         if self._scheduler.release(active):

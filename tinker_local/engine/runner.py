@@ -6,17 +6,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinker_local import kernels
+from tinker_local.engine.image import Image
 from tinker_local.engine.logit_rule import edits_of
 from tinker_local.engine.sequence import ActiveRequest, Prompt, Sample
 from tinker_local.engine.step import Chunk, Copy, Remove, Step
 from tinker_local.errors import InternalServerError
+from tinker_local.llama.aborting import new_abort_flag
 from tinker_local.llama.context import ABORTED, Context, DecodeError
+from tinker_local.llama.tower import EncodeAbortedError
 from tinker_local.types import SampledToken
 
 
@@ -197,12 +202,18 @@ class Runner:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._readout = Readout(context)
+        self._encoding: tuple[Future[Any], kernels.AbortFlag] | None = None
+
+    def abort_encode(self, future: Future[Any] | None = None) -> None:
+        """End the encode of an image soon, or only that for the request of a future; from any thread."""
+        if (encoding := self._encoding) is not None and future in (None, encoding[0]):
+            encoding[1].set()
 
     def run(self, step: Step) -> None:
         """Edit the KV cache, decode all tokens of a step in one batch, then an image, draw and score.
 
         Raises:
-            DecodeError: the step was aborted.
+            DecodeError, EncodeAbortedError: the step was aborted.
         """
         _apply_edits(self._context, step.edits)
         self._readout.begin(step)
@@ -219,16 +230,31 @@ class Runner:
         image, sequence = chunk.placed.image, chunk.sequence
         cells = slice(chunk.start - chunk.placed.start, chunk.stop - chunk.placed.start)
         positions = image.offsets[:, cells] + sequence.request.position(chunk.placed.start)
+        future = sequence.owner.request.future
         try:
+            embeddings = self._embeddings(image, future)[cells]
             self._context.decode_embeddings(
-                image.embeddings[cells], positions, sequence.id, chunk.n_rows, is_causal=image.is_causal
+                embeddings, positions, sequence.id, chunk.n_rows, is_causal=image.is_causal
             )
         except InternalServerError as error:
             if isinstance(error, DecodeError) and error.code == ABORTED:
                 raise
+            if isinstance(error, EncodeAbortedError) and not future.cancelled():
+                raise
             self._readout.failed[sequence.owner] = error
         else:
             self._readout.read(Step(chunks=[chunk]), self._context.logits(chunk.n_rows))
+
+    def _embeddings(self, image: Image, future: Future[Any]) -> NDArray[np.float32]:
+        """Return an image's embeddings for a request, unless it is cancelled or the context aborted."""
+        abort = new_abort_flag()
+        self._encoding = future, abort
+        if future.cancelled() or self._context.is_aborted:  # before there was a flag
+            abort.set()
+        try:
+            return image.embeddings(abort)
+        finally:
+            self._encoding = None
 
     def _compute(self, step: Step) -> None:
         """Decode a step's tokens, all together or, if that fails, each request's alone."""

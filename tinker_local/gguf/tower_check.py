@@ -70,10 +70,9 @@ def check_tower(path: Path) -> TowerFile:
         head.number(f"{_VISION}.image_{end}_pixels") or usual
         for end, usual in zip(("min", "max"), _QWEN_PIXELS, strict=True)
     )
-    align = patch * (head.number(f"{_VISION}.spatial_merge_size") or 2) if kind == "qwen" else 0
-    resampling: Resampling = "bicubic" if kind == "qwen" else "bilinear"
+    align = patch * (head.number(f"{_VISION}.spatial_merge_size") or 2) if kind.keeps_shape else 0
     size, n_heads = (head.number(f"{_VISION}.{key}") or 0 for key in ("image_size", "attention.head_count"))
-    return TowerFile(projector, size, align, (low, high), resampling, patch, n_heads)
+    return TowerFile(projector, size, align, (low, high), kind.resampling, patch, n_heads)
 
 
 def _projector(head: GgufFile) -> str:
@@ -104,7 +103,7 @@ def _problems(head: GgufFile) -> Iterator[str]:
     for name, tensor in head.tensors.items():
         if tensor.type in NOT_FOR_WEIGHTS:
             yield f"its tensor {name} has a number format that llama.cpp cannot multiply with"
-    yield from _CHECKS[_KINDS[projector]](head)
+    yield from _KINDS[projector].problems(head)
 
 
 def _wrong_qwen(head: GgufFile) -> Iterator[str]:
@@ -128,5 +127,23 @@ def _wrong_gemma(head: GgufFile) -> Iterator[str]:
         yield f"its tensor v.position_embd.weight has not {side * side} rows, one for each patch"
 
 
-_KINDS: dict[str, Literal["qwen", "gemma"]] = {"qwen3vl_merger": "qwen", "gemma3": "gemma"}
-_CHECKS: dict[str, Callable[[GgufFile], Iterator[str]]] = {"qwen": _wrong_qwen, "gemma": _wrong_gemma}
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What only towers of one kind have.
+
+    Attributes:
+        problems: what else libmtmd would end the process on.
+        keeps_shape: whether images keep their shape; else all are made a square.
+        resampling: see ``TowerFile``.
+    """
+
+    problems: Callable[[GgufFile], Iterator[str]]
+    keeps_shape: bool
+    resampling: Resampling
+
+
+_KINDS = {
+    "qwen3vl_merger": _Kind(_wrong_qwen, keeps_shape=True, resampling="bicubic"),
+    "gemma3": _Kind(_wrong_gemma, keeps_shape=False, resampling="bilinear"),
+}
+"""By libmtmd's name of the projector. Another kind is another row."""

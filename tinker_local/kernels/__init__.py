@@ -188,18 +188,22 @@ class AbortFlag:
     """Ends what llama.cpp computes or loads: what is in progress, and all to come, as soon as it is set.
 
     Attributes:
+        is_set: whether it was set.
+        handle: the flag, for other kernels.
         callback: address of a `ggml_abort_callback`.
         progress_callback: address of a `llama_progress_callback`, which ends the loading of a model.
         data: address of what the callbacks are to be called with. It is good as long as the flag lives.
     """
 
     def __init__(self) -> None:
-        self._flag = _kernels.new_abort_flag()
-        self.callback, self.progress_callback, self.data = _kernels.addresses_of_abort_flag(self._flag)
+        self.is_set = False
+        self.handle = _kernels.new_abort_flag()
+        self.callback, self.progress_callback, self.data = _kernels.addresses_of_abort_flag(self.handle)
 
     def set(self) -> None:
         """Set it, from any thread, for good."""
-        _kernels.set_abort_flag(self._flag)
+        self.is_set = True
+        _kernels.set_abort_flag(self.handle)
 
 
 class MappedRange:
@@ -258,9 +262,14 @@ class GraphState:
         """Attentions and products that our kernels were not given, or cannot compute, so far."""
         return _kernels.n_left(self._state)
 
-    def begin_decode(self) -> None:
-        """Forget the graphs of earlier decodes; before each decode, in the thread that decodes."""
-        _kernels.begin_decode(self._state)
+    def begin_decode(self, abort: AbortFlag | None = None) -> None:
+        """Forget the graphs of earlier decodes; before each decode, in the thread that decodes.
+
+        Args:
+            abort: ends the graphs of this decode after any product or attention, where llama.cpp itself
+                asks no flag. What was not computed is left as it was. Keep the flag until the decode ends.
+        """
+        _kernels.begin_decode(self._state, None if abort is None else abort.handle)
 
 
 GGML_FUNCTIONS = (

@@ -203,7 +203,8 @@ void tinker::compute_attention(Tensor* node, int thread, int n_threads, void* us
                                                              static_cast<int>(node->src[2]->ne[0])));
   const bool shares = shares_cells(attention, n_threads, mask.state.workspace);
   const int64_t n_tasks = attention.n_units() * (shares ? attention.n_parts() : 1);
-  for (int32_t task; (task = take_task(*node)) < n_tasks;) {
+  // Attention over a large image takes long, so an abort ends it, too. Parts that are shared must all come.
+  for (int32_t task; (task = take_task(*node)) < n_tasks && (shares || !mask.state.is_aborted());) {
     if (shares) {
       run_part(attention, task, simd, runs ? scratch.data() : nullptr, mask.state.workspace);
     } else {

@@ -73,24 +73,36 @@ void note_write(const ggml::Tensor& node, GraphState& state) {
   }
 }
 
-// Asked before a node is computed, in one thread; `ask` is false once it was. The answer says whether to
-// stop after the node, so that somebody can look at the numbers. Nobody here does.
-bool callback(ggml::Tensor* node, bool ask, void* user_data) {
-  if (!ask) return true;
-  if (!user_data) return false;
-  GraphState& state = *static_cast<GraphState*>(user_data);
-  state.begin_asking();
-  if (node->op == ops.set_rows) note_write(*node, state);
-  if (const GraphOperation* ours = taken_over_by(*node)) {
-    begin_again(*node, *ours, state);
-    return false;
+// Gives a node to a kernel of ours, if one can compute it. Returns whether its operation is in the table.
+bool offer(ggml::Tensor& node, GraphState& state) {
+  if (const GraphOperation* ours = taken_over_by(node)) {
+    begin_again(node, *ours, state);
+    return true;
   }
   const Entry* entry = std::find_if(std::begin(table), std::end(table),
-                                    [&](const Entry& each) { return is_of(*node, each); });
+                                    [&](const Entry& each) { return is_of(node, each); });
   if (entry == std::end(table)) return false;
-  if (entry->ours.can_compute(*node) && take_over(*node, entry->ours, state)) return false;
-  if (!entry->ours.goes_by_token || !entry->ours.goes_by_token(*node)) ++state.n_left;
-  return false;
+  if (entry->ours.can_compute(node) && take_over(node, entry->ours, state)) return true;
+  if (!entry->ours.goes_by_token || !entry->ours.goes_by_token(node)) ++state.n_left;
+  return true;
+}
+
+// Of a product, or of an attention, which has values; about.
+int64_t n_multiplications(const ggml::Tensor& node) {
+  const int64_t depth = node.src[2] ? node.src[1]->ne[1] : node.src[0]->ne[0];
+  return node.ne[0] * ggml::n_rows_of(node) * depth;
+}
+
+// Asked before a node is computed, in one thread. The answer says whether to compute everything up to this
+// node now, and then to ask with `ask` false whether to go on. So a graph that can be aborted is computed in
+// parts.
+bool callback(ggml::Tensor* node, bool ask, void* user_data) {
+  if (!user_data) return !ask;
+  GraphState& state = *static_cast<GraphState*>(user_data);
+  if (!ask) return !state.is_aborted();
+  state.begin_asking();
+  if (node->op == ops.set_rows) note_write(*node, state);
+  return offer(*node, state) && state.ends_part(n_multiplications(*node));
 }
 
 }  // namespace

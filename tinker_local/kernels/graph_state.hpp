@@ -1,7 +1,8 @@
 // What is kept for one context of llama.cpp's, from one of its graphs to the next.
 //
 // llama.cpp asks for all nodes of a graph before it computes the first. What asking finds out is used while
-// the graph is computed, and forgotten when the next graph begins.
+// the graph is computed, and forgotten when the next graph begins. A graph that can be aborted is computed in
+// parts, each of which is asked for and forgotten as if it were a graph.
 #pragma once
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include <new>
 #include <vector>
 
+#include "abort_flag.hpp"
 #include "kv_caches.hpp"
 #include "seen_cells.hpp"
 
@@ -62,8 +64,25 @@ class GraphState {
   const bool multiplies_results;  // products without weights, such as those of attention in steps
   int64_t n_left = 0;  // nodes of our operations that were left to ggml, whose kernels there go by shape
 
-  // Said before each decode. What an earlier one left is over, whether or not it was computed.
-  void begin_decode() { is_over_ = true; }
+  // Said before each decode. What an earlier one left is over, whether or not it was computed. `abort` ends
+  // the decode where llama.cpp has no flag for that; null where it has.
+  void begin_decode(const AbortFlag* abort) {
+    is_over_ = true;
+    abort_ = abort;
+    work_ = 0;
+  }
+
+  // Said of each node that may take long, with its number of multiplications. Whether a part of a graph ends
+  // with it: starting threads for a part costs some 50 us, or far more on a busy machine.
+  bool ends_part(int64_t n_multiplications) {
+    if (!abort_) return false;
+    work_ += n_multiplications;
+    if (work_ < kWorkOfPart) return false;
+    work_ = 0;
+    return true;
+  }
+
+  bool is_aborted() const { return abort_ && abort_->load(std::memory_order_relaxed); }
 
   // Said by every thread that computes a node.
   void begin_computing() {
@@ -88,8 +107,12 @@ class GraphState {
   }
 
  private:
+  static constexpr int64_t kWorkOfPart = 1 << 28;  // some 10 ms
+
   std::deque<GraphMask> masks_;
   std::atomic<bool> is_over_{false};
+  const AbortFlag* abort_ = nullptr;  // whoever decodes keeps it
+  int64_t work_ = 0;                  // multiplications of the part so far
 };
 
 }  // namespace tinker

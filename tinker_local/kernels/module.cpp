@@ -405,7 +405,10 @@ nb::capsule new_graph_state(bool products, bool of_all_types, bool of_results) {
                      [](void* state) noexcept { delete static_cast<GraphState*>(state); });
 }
 
-void begin_decode(const nb::capsule& state) { static_cast<GraphState*>(state.data())->begin_decode(); }
+void begin_decode(const nb::capsule& state, const nb::object& abort) {
+  const auto* flag = abort.is_none() ? nullptr : static_cast<AbortFlag*>(nb::cast<nb::capsule>(abort).data());
+  static_cast<GraphState*>(state.data())->begin_decode(flag);
+}
 
 int64_t n_left(const nb::capsule& state) { return static_cast<GraphState*>(state.data())->n_left; }
 
@@ -440,7 +443,7 @@ NB_MODULE(_kernels, m) {
   m.def("philox", &philox_block, "counter"_a, "key0"_a, "key1"_a);
   m.def("graph_callback", &address_of_graph_callback, "addresses"_a);
   m.def("new_graph_state", &new_graph_state, "products"_a, "of_all_types"_a, "of_results"_a);
-  m.def("begin_decode", &begin_decode, "state"_a);
+  m.def("begin_decode", &begin_decode, "state"_a, "abort"_a.none());
   m.def("n_left", &n_left, "state"_a);
   m.def("address_of_graph_state", &address_of_graph_state, "state"_a);
   m.def("new_abort_flag", &new_abort_flag);

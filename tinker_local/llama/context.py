@@ -190,6 +190,11 @@ class Context:
         """
         self._abort_flag.set()
 
+    @property
+    def is_aborted(self) -> bool:
+        """Whether ``abort`` was called, or the process is left."""
+        return self._abort_flag.is_set
+
     def logits(self, n_rows: int) -> NDArray[np.float32]:
         """Return the flagged rows of the last ``decode``, in the order of the batch.
 

@@ -18,6 +18,14 @@ _LOG_LEVELS = {  # enum ggml_log_level; its "info" is chatter to a Python user
     4: logging.ERROR,
 }
 
+_AS_INTENDED = (
+    "non-consecutive token position",  # an image takes fewer positions than cells
+    "require at minimum 1024 image tokens",  # sizes are those of the model's own processor
+    "try adding --image-min-tokens",
+    "issues/16842",  # of the same warning
+)
+"""Parts of warnings of llama.cpp's about what is done here on purpose."""
+
 logger = logging.getLogger("tinker_local.llama")
 
 
@@ -55,6 +63,8 @@ class Log:
     def _emit(self, level: int, line: str) -> None:
         if level >= logging.ERROR:
             self._errors.append(line)
+        if any(part in line for part in _AS_INTENDED):
+            level = logging.DEBUG
         logger.log(level, "%s", line)
 
     @contextmanager

@@ -57,6 +57,10 @@ class TowerPlan:
     own_products: bool
 
 
+class EncodeAbortedError(InternalServerError):
+    """An encode was aborted: what it would have given is not there."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedImage:
     """An image, resized and cut for a tower; made by ``Tower.prepare``.
@@ -187,16 +191,22 @@ class Tower:
             _Owned(mtmd, mtmd.mtmd_input_chunk_copy(chunk)),
         )
 
-    def encode(self, image: PreparedImage) -> NDArray[np.float32]:
+    def encode(self, image: PreparedImage, abort: kernels.AbortFlag) -> NDArray[np.float32]:
         """Return an image's embeddings, float32 (n, ``n_embd``). The GIL is released.
 
+        libmtmd has no way to abort. Our graph callback is one: where our kernels compute (``own_kernels``),
+        it ends the graph after any product, and attention in its midst. On a GPU an encode goes to its end.
+
         Raises:
+            EncodeAbortedError: ``abort`` was set.
             InternalServerError: libmtmd failed.
         """
         with self._encoding:
-            self._graphs.begin_decode()
+            self._graphs.begin_decode(abort)
             with log.listening():
                 code = self._mtmd.mtmd_encode_chunk(self._handle, image.handle.pointer)
+            if abort.is_set:  # libmtmd takes a graph that ended early for computed
+                raise EncodeAbortedError("the encode of an image was aborted")
             if code:
                 raise InternalServerError(f"libmtmd cannot encode an image: {log.last_errors()}")
             found = self._mtmd.mtmd_get_output_embd(self._handle)
