@@ -43,7 +43,8 @@ PACKED = (
 )
 double: Any = bind("ggml_dup", POINTER, POINTER, POINTER)
 add: Any = bind("ggml_add", POINTER, *[POINTER] * 3)
-IN_INTEGERS = {*PACKED} - {Type.IQ2_XXS}  # our kernels take sixteen bits of activations
+SUPER_BLOCKS = {Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K}  # eight bits of activations
+GROUPS = {*PACKED} - {Type.IQ2_XXS} - SUPER_BLOCKS  # sixteen
 _HALVES = {  # where a block has float16 numbers, in bytes
     **dict.fromkeys((Type.Q4_0, Type.Q5_0, Type.Q8_0, Type.IQ4_NL, Type.IQ4_XS, Type.IQ2_XXS), (0,)),
     **dict.fromkeys((Type.Q4_1, Type.Q5_1, Type.Q4_K, Type.Q5_K), (0, 2)),
@@ -132,15 +133,26 @@ def normal(*shape: int, seed: int = 1) -> NDArray[np.float32]:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-RUN = 32
+RUN, BLOCK = 32, 256
 
 
-def in_integers(inputs: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return activations as products with packed weights take them: sixteen bits, a scale for each 32."""
-    runs = inputs.reshape(*inputs.shape[:-1], -1, RUN)
-    most = np.abs(runs).max(-1, keepdims=True)
-    scales = (most / np.float32(32767)).astype(np.float64)
-    return (np.rint(runs * (np.float32(32767) / most)) * scales).reshape(inputs.shape)
+def largest_of(inputs: NDArray[np.float32], n: int) -> NDArray[np.float32]:
+    most = np.abs(inputs.reshape(*inputs.shape[:-1], -1, n)).max(-1, keepdims=True)
+    return np.broadcast_to(most, (*most.shape[:-1], n)).reshape(inputs.shape)
+
+
+def in_sixteen_bits(inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return activations as products with groups take them: a scale for each 32."""
+    most, largest = largest_of(inputs, RUN), np.float32(32767)
+    return np.rint(inputs * (largest / most)) * (most / largest).astype(np.float64)
+
+
+def in_eight_bits(inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return them as products with super-blocks do: a step for each 32, of which the largest is for all 256."""
+    most, largest = largest_of(inputs, BLOCK), np.float32(16 * 127)
+    by = largest / most
+    steps = np.clip(np.ceil(largest_of(inputs, RUN) * by / np.float32(127)), 1, 16)
+    return np.rint(inputs * (by / steps)) * steps * (most / largest).astype(np.float64)
 
 
 def is_in_tiles(kind: Type) -> bool:
@@ -158,7 +170,8 @@ def assert_close(
 ) -> None:
     """Within a few roundings of float32 of the exact product, in terms of the numbers that are summed."""
     w = in_float32(kind, weights, inputs.shape[-1]).swapaxes(-1, -2)
-    x = in_integers(inputs) if kind in IN_INTEGERS else inputs.astype(np.float64)
+    rounded = in_sixteen_bits if kind in GROUPS else in_eight_bits if kind in SUPER_BLOCKS else np.float64
+    x = rounded(inputs)
     left_out: NDArray[Any] = np.zeros(())
     if is_in_tiles(kind):
         high, low = in_two_bfloats(inputs)
@@ -175,6 +188,19 @@ def test_products_are_exact_within_float32(kind: Type, n_rows: int, simd_path: s
     n, n_columns = 768, 27
     weights, inputs = random_weights(kind, (n_columns, n)), normal(n_rows, n)
     assert_close(kind, product(kind, weights, inputs), weights, inputs)
+
+
+@pytest.mark.parametrize("byte", [0, 0x7F, 0x80, 0xFF])
+@pytest.mark.parametrize("kind", sorted(SUPER_BLOCKS), ids=lambda kind: kind.name)
+def test_the_largest_sums_of_super_blocks_fit(kind: Type, byte: int, simd_path: str) -> None:
+    """Scales and integers at their ends, against activations at theirs."""
+    weights = np.full((3, 2 * gguf.GGML_QUANT_SIZES[kind][1]), byte, np.uint8)
+    for place in _HALVES[kind]:
+        weights.reshape(6, -1)[:, place : place + 2] = np.frombuffer(np.float16(0.01).tobytes(), np.uint8)
+    for n_rows in (1, 9):
+        inputs = np.full((n_rows, 512), 1, np.float32)
+        assert_close(kind, product(kind, weights, inputs), weights, inputs)
+        assert_close(kind, product(kind, weights, -inputs), weights, -inputs)
 
 
 @on_paths(*PLAIN)
@@ -297,24 +323,29 @@ def test_what_is_no_number_stays_in_its_row_of_packed_weights(
     assert np.isfinite(found[1:]).all()
 
 
-@pytest.mark.parametrize("size", [3e38, 1e-20, 1e-38, 0.0])
-def test_extreme_activations_of_packed_weights(size: float, simd_path: str) -> None:
+@pytest.mark.parametrize("kind", [Type.Q8_0, Type.Q6_K], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("size", [3e36, 1e-20, 1e-38, 0.0])
+def test_extreme_activations_of_packed_weights(kind: Type, size: float, simd_path: str) -> None:
     """What is below 1e-30 is taken for zero."""
-    weights, inputs = random_weights(Type.Q8_0, (10, 256)), normal(5, 256) * np.float32(1e-3)
-    found = product(Type.Q8_0, weights, inputs * np.float32(size))
-    exact = inputs.astype(np.float64) @ in_float32(Type.Q8_0, weights, 256).astype(np.float64).T * size
+    weights, inputs = random_weights(kind, (10, 256)), normal(5, 256) * np.float32(1e-3)
+    found = product(kind, weights, inputs * np.float32(size))
+    exact = product(kind, weights, inputs).astype(np.float64) * size
     np.testing.assert_allclose(found, exact if size > 1e-30 else 0, rtol=1e-2)
 
 
-def test_activations_in_integers_are_near_to_those_in_float32() -> None:
-    """Each is at most half a step of its run away: a 65,534th of the largest of 32."""
-    weights, inputs = random_weights(Type.Q4_0, (40, 1024)), normal(6, 1024)
-    w = in_float32(Type.Q4_0, weights, 1024).astype(np.float64)
-    most = np.repeat(np.abs(inputs).reshape(6, -1, RUN).max(-1), RUN, axis=-1)
-    bound = most.astype(np.float64) @ np.abs(w).T / 65534
-    assert (
-        np.abs(product(Type.Q4_0, weights, inputs) - inputs.astype(np.float64) @ w.T) <= 1.01 * bound
-    ).all()
+@pytest.mark.parametrize(
+    ("kind", "step"), [(Type.Q4_0, 32767), (Type.Q4_K, 127)], ids=["sixteen bits", "eight bits"]
+)
+def test_activations_in_integers_are_near_to_those_in_float32(kind: Type, step: float) -> None:
+    """Each is at most half a step away. A step is a part of the largest of 32.
+
+    With eight bits the step is rounded up, by at most a sixteenth of the step for the largest of 256.
+    """
+    weights, inputs = random_weights(kind, (40, 1024)), normal(6, 1024)
+    w = in_float32(kind, weights, 1024).astype(np.float64)
+    most = largest_of(inputs, RUN).astype(np.float64) + largest_of(inputs, BLOCK) / 16
+    bound = most @ np.abs(w).T / (2 * step)
+    assert (np.abs(product(kind, weights, inputs) - inputs.astype(np.float64) @ w.T) <= bound).all()
 
 
 def test_extreme_numbers(simd_path: str) -> None:

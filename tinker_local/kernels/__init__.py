@@ -34,7 +34,8 @@ simd_path.hpp            the functions that are compiled once for each instructi
 block_kernels.hpp        those over blocks of logits, written once over sixteen lanes
 attention_kernels.hpp    attention, likewise
 product_kernels.hpp      matrix products with plain weights, likewise
-packed_product_kernels.hpp  those with packed weights, in integers
+packed_product_kernels.hpp  those with packed weights, in integers, which two headers compute:
+group_product_kernels.hpp, super_block_product_kernels.hpp
 activation_kernels.hpp   activations, likewise
 weight_kernels.hpp       the types of weights in GGUF files
 simd_*.cpp               the sixteen lanes in AVX-512, AVX2, NEON and plain C++

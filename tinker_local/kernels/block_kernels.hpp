@@ -151,5 +151,5 @@ float maximum_of(const float* x, int n_blocks) {
 constexpr tinker::SimdPath kernels(const char* name) {
   return {name, scan, weigh, sum_at_least, sums_at_least,
           find, maximum_of, attend, attention_scratch, attend_part, join_parts, part_size,
-          multiply_rows, pack_row, packed_product, activate};
+          multiply_rows, pack_groups, group_product, pack_super_blocks, super_block_product, activate};
 }

@@ -179,45 +179,55 @@ void compute_plain(Tensor& node, List list, int n_threads) {
 
 // --- activations in another form ---
 
-// In integers, for packed weights: row by row, all numbers, then all runs.
+void pack(const SimdPath& simd, const float* x, int64_t n, int16_t* numbers, Run* scales) {
+  simd.pack_groups(x, n, numbers, scales);
+}
+void pack(const SimdPath& simd, const float* x, int64_t n, int8_t* numbers, SuperRun* scales) {
+  simd.pack_super_blocks(x, n, numbers, scales);
+}
+
+// In integers, for packed weights: row by row, all numbers, then all scales.
+template <class AnyRow>
 struct Packed {
-  using Row = PackedRow;
-  using Kernel = MultiplyPacked;
+  using Row = AnyRow;
+  using Kernel = Multiply<Row>;
+  using Number = typename Row::Number;
+  using Scale = typename Row::Scale;
   static constexpr int64_t columns = kPackedColumns;
 
   const Tensor& inputs;
   int64_t n_rows;
-  int16_t* numbers;
-  Run* runs;
+  Number* numbers;
+  Scale* scales;
 
   static int64_t n_numbers(const Tensor& node) { return n_rows_of(*node.src[1]) * node.src[1]->ne[0]; }
 
   static size_t n_bytes(const Tensor& node) {
     const auto n = static_cast<size_t>(n_numbers(node));
-    return n * sizeof(int16_t) + n / kRun * sizeof(Run);
+    return n * sizeof(Number) + n / Row::kScaled * sizeof(Scale);
   }
 
   Packed(const Tensor& node, std::vector<char>& memory, Work<Row>& work)
-      : inputs(*node.src[1]), n_rows(n_rows_of(inputs)), numbers(reinterpret_cast<int16_t*>(memory.data())),
-        runs(reinterpret_cast<Run*>(numbers + n_numbers(node))) {
+      : inputs(*node.src[1]), n_rows(n_rows_of(inputs)), numbers(reinterpret_cast<Number*>(memory.data())),
+        scales(reinterpret_cast<Scale*>(numbers + n_numbers(node))) {
     for (const Rows::Row& row : work.list.rows) {
-      work.rows.push_back({numbers_of(row.input), runs_of(row.input), row.output});
+      work.rows.push_back({numbers_of(row.input), scales_of(row.input), row.output});
     }
     work.panel.resize(kPanelSize);
   }
 
-  int16_t* numbers_of(int64_t row) const { return numbers + row * inputs.ne[0]; }
-  Run* runs_of(int64_t row) const { return runs + row * (inputs.ne[0] / kRun); }
+  Number* numbers_of(int64_t row) const { return numbers + row * inputs.ne[0]; }
+  Scale* scales_of(int64_t row) const { return scales + row * (inputs.ne[0] / Row::kScaled); }
 
   void prepare(int64_t row) const {
-    simd_path_in_use().pack_row(row_of(inputs, row), inputs.ne[0], numbers_of(row), runs_of(row));
+    pack(simd_path_in_use(), row_of(inputs, row), inputs.ne[0], numbers_of(row), scales_of(row));
   }
 };
 
 // In bfloat16, for tiles: group by group, since the rows of a block are together.
 struct Tiled {
   using Row = TiledRow;
-  using Kernel = MultiplyTiled;
+  using Kernel = Multiply<TiledRow>;
 
   const Tensor& inputs;
   const Work<Row>& work;
@@ -294,9 +304,18 @@ bool are_weights(const Tensor& tensor) {
 }
 
 // The kernel for tiles, or null. Results of other nodes, such as those by which a model chooses keys, are not rounded.
-MultiplyTiled tiled_product(const Tensor& weights) {
+Multiply<TiledRow> tiled_product(const Tensor& weights) {
   const auto find = simd_path_in_use().tiled_product;
   return find && are_weights(weights) ? find(weights.type) : nullptr;
+}
+
+// Bytes of a product's activations in another form; 0 where they are taken as they are.
+size_t n_prepared_bytes(const Tensor& node) {
+  const SimdPath& simd = simd_path_in_use();
+  const int32_t type = node.src[0]->type;
+  if (simd.group_product(type)) return Packed<PackedRow>::n_bytes(node);
+  if (simd.super_block_product(type)) return Packed<SuperRow>::n_bytes(node);
+  return tiled_product(*node.src[0]) ? Tiled::n_bytes(node) : 0;
 }
 
 // Called in each of llama.cpp's threads. A thread without memory takes no tasks. The first one says so, since the
@@ -306,9 +325,12 @@ void compute(Tensor* node, List list, int thread, int n_threads, void* state) {
   of_graph.begin_computing();
   try {
     const Tensor& weights = *node->src[0];
-    if (const MultiplyPacked packed = simd_path_in_use().packed_product(weights.type)) {
-      compute_prepared<Packed>(*node, list, packed, of_graph.prepared, n_threads);
-    } else if (const MultiplyTiled tiled = tiled_product(weights)) {
+    const SimdPath& simd = simd_path_in_use();
+    if (const auto groups = simd.group_product(weights.type)) {
+      compute_prepared<Packed<PackedRow>>(*node, list, groups, of_graph.prepared, n_threads);
+    } else if (const auto blocks = simd.super_block_product(weights.type)) {
+      compute_prepared<Packed<SuperRow>>(*node, list, blocks, of_graph.prepared, n_threads);
+    } else if (const auto tiled = tiled_product(weights)) {
       compute_prepared<Tiled>(*node, list, tiled, of_graph.prepared, n_threads);
     } else {
       compute_plain(*node, list, n_threads);
@@ -373,12 +395,9 @@ void* tinker::prepare_product(const Tensor& node, GraphState& state) {
   const int32_t type = node.src[0]->type;
   if (!are_weights(*node.src[0])) return state.multiplies_results ? &state : nullptr;
   if (state.products == Products::none) return nullptr;
-  if (tiled_product(*node.src[0])) return has_room(state.prepared, Tiled::n_bytes(node)) ? &state : nullptr;
-  if (!simd_path_in_use().packed_product(type)) {
-    const bool is_slow = ggml::type_traits(type).is_quantized;
-    return state.products == Products::all || !is_slow ? &state : nullptr;
-  }
-  return has_room(state.prepared, Packed::n_bytes(node)) ? &state : nullptr;
+  if (const size_t n_bytes = n_prepared_bytes(node)) return has_room(state.prepared, n_bytes) ? &state : nullptr;
+  const bool is_slow = ggml::type_traits(type).is_quantized;
+  return state.products == Products::all || !is_slow ? &state : nullptr;
 }
 
 void tinker::compute_product(Tensor* node, int thread, int n_threads, void* state) {

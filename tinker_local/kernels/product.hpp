@@ -7,9 +7,14 @@
 // takes the products i, i + 16, i + 32 .. by fused multiplications and additions. After every 512 products
 // the lanes are joined in halves, and the sums are added in order. Activations are not rounded.
 //
-// Packed weights (weight_kernels.hpp has their types): integers of at most eight bits, with a scale for each
-// group of 32 or 16. Activations are rounded to sixteen bits, with a scale for each run of 32. So a group's
-// sum is exact in integers, in any order. The groups' sums are added in order, in float32.
+// Groups (weight_kernels.hpp has the types): integers of at most eight bits, with a scale for each group of 32.
+// Activations are rounded to sixteen bits, with a scale for each run of 32. So a group's sum is exact in integers,
+// in any order. The groups' sums are added in order, in float32.
+//
+// Super-blocks: 256 integers of at most six bits. Their scales are integers, too, times one that is float16.
+// Activations are rounded to eight bits, with a step for each run of 32, one to sixteen times the scale of all 256. So
+// a super-block's sum is exact in integers. Eight bits are twice as fast as sixteen, and what they lose is less than
+// what such weights have lost.
 //
 // Tiles, where there is AMX, of float16 and bfloat16 (simd_amx.cpp): activations are rounded to sixteen bits, as
 // the sum of two numbers of bfloat16. The instruction adds the products of 32 numbers; its sums are added in order.
@@ -34,16 +39,39 @@ struct ProductRow {
   float* output;
 };
 
-// Of 32 activations: their scale, and the sums of the integers. NaN is the scale where an activation is no number.
+// Of 32 activations: their scale, and the integers' sum. NaN is the scale where an activation is no number.
 struct Run {
   float scale;
-  int32_t halves[2];  // of the first and the last sixteen
+  int32_t sum;
 };
 
-// The same of activations in integers: an activation is about its integer times its run's scale.
+// Activations in integers of sixteen bits: an activation is about its integer times its run's scale.
 struct PackedRow {
+  using Number = int16_t;
+  using Scale = Run;
+  static constexpr int kScaled = kRun;  // activations of a scale
+
   const int16_t* numbers;
-  const Run* runs;
+  const Run* scales;
+  float* output;
+};
+
+// Of 256 activations, in eight runs: their scale, NaN as above; and the steps of the runs, integers up to 16.
+struct SuperRun {
+  float scale;
+  int16_t steps[8];
+  int32_t step_pairs[8];  // each step twice, in sixteen bits
+  int16_t sums[16];  // of the first sixteen of each run, times the step; then of the last sixteen
+};
+
+// Activations in integers of eight bits: an activation is about its integer times its run's step times the scale.
+struct SuperRow {
+  using Number = int8_t;
+  using Scale = SuperRun;
+  static constexpr int kScaled = kStretch;
+
+  const int8_t* numbers;
+  const SuperRun* scales;
   float* output;
 };
 
@@ -86,12 +114,10 @@ struct Weights {
   ToFloat to_float;    // ggml's, for types that no kernel here unpacks
 };
 
-// Columns first .. first + n_columns of a product with packed weights; `panel` is scratch memory of kPanelSize.
-using MultiplyPacked = void (*)(const Weights& weights, int64_t first, int n_columns, const PackedRow* rows,
-                                int n_rows, float* panel);
-
-// Likewise for tiles; `scratch` is of tiled_scratch(n_rows).
-using MultiplyTiled = void (*)(const Weights& weights, int64_t first, int n_columns, const TiledRow* rows, int n_rows,
-                               float* scratch);
+// Columns first .. first + n_columns of a product, for some rows; `panel` is scratch memory of kPanelSize floats, or of
+// tiled_scratch(n_rows).
+template <class Row>
+using Multiply = void (*)(const Weights& weights, int64_t first, int n_columns, const Row* rows, int n_rows,
+                          float* panel);
 
 }  // namespace tinker

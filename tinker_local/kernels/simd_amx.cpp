@@ -228,7 +228,7 @@ void multiply(const tinker::Weights& weights, int64_t first, int n_columns, cons
   release_tiles();
 }
 
-tinker::MultiplyTiled tiled_product(int32_t type) {
+tinker::Multiply<tinker::TiledRow> tiled_product(int32_t type) {
   return type == BF16::kType ? multiply<BF16> : type == F16::kType ? multiply<F16> : nullptr;
 }
 

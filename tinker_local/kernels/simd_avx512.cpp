@@ -72,14 +72,34 @@ inline void store_shorts(int16_t* p, Lanes a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a.v)));
 }
 
+inline void store_signed(int8_t* p, Lanes a, Lanes b) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 16), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(b.v)));
+}
+
 struct Ints {
   __m512i v;
 };
 inline Ints no_ints() { return {_mm512_setzero_si512()}; }
 inline Ints load_pairs(const float* p) { return {_mm512_castps_si512(_mm512_loadu_ps(p))}; }
-inline Ints pair(const int16_t* p) { return {_mm512_set1_epi32(pair_at(p))}; }
+inline Ints pair(const int16_t* p) { return {_mm512_set1_epi32(four_bytes(p))}; }
 inline Ints add_products(Ints a, Ints b, Ints c) { return {_mm512_dpwssd_epi32(a.v, b.v, c.v)}; }
+inline Ints operator+(Ints a, Ints b) { return {_mm512_add_epi32(a.v, b.v)}; }
 inline Strip to_floats(Ints a, int less) { return _mm512_cvtepi32_ps(_mm512_sub_epi32(a.v, _mm512_set1_epi32(less))); }
+
+// A sum of four products for each column.
+struct Quads {
+  __m512i v;
+};
+constexpr int kMostOfQuads = 1 << 30;
+inline Quads no_quads() { return {_mm512_setzero_si512()}; }
+inline Ints four_of(const int8_t* p) { return {_mm512_set1_epi32(four_bytes(p))}; }
+inline Quads add_quads(Quads a, Ints b, Ints c) { return {_mm512_dpbusd_epi32(a.v, b.v, c.v)}; }
+// Sums times scales times a step, of which each column has a pair.
+inline Ints scaled(Quads a, Ints scales, int32_t step_pair) {
+  const __m512i pairs = _mm512_mullo_epi16(scales.v, _mm512_set1_epi32(step_pair));
+  return {_mm512_mullo_epi32(a.v, _mm512_srai_epi32(pairs, 16))};
+}
 
 constexpr int kTileRows = 6, kTileStrips = 3;  // of packed weights; as many as registers hold
 

@@ -147,6 +147,13 @@ inline void store_shorts(int16_t* p, Lanes a) {
   for (int i = 0; i < 4; ++i) vst1_s16(p + 4 * i, vqmovn_s32(vcvtq_s32_f32(a.v[i])));
 }
 
+inline void store_signed(int8_t* p, Lanes a, Lanes b) {
+  int16_t shorts[32];
+  store_shorts(shorts, a);
+  store_shorts(shorts + 16, b);
+  for (int i = 0; i < 32; i += 8) vst1_s8(p + i, vmovn_s16(vld1q_s16(shorts + i)));
+}
+
 // Sixteen integers of sixteen bits.
 struct Shorts {
   int16x8_t lo, hi;
@@ -163,6 +170,36 @@ inline void store_pairs(float* p, Shorts a) {
   vst1q_f32(p + 4, vreinterpretq_f32_s16(a.hi));
 }
 
+inline Shorts shorts(int a) {
+  const int16x8_t all = vdupq_n_s16(static_cast<int16_t>(a));
+  return {all, all};
+}
+inline Shorts operator+(Shorts a, Shorts b) { return {vaddq_s16(a.lo, b.lo), vaddq_s16(a.hi, b.hi)}; }
+inline Shorts operator*(Shorts a, Shorts b) { return {vmulq_s16(a.lo, b.lo), vmulq_s16(a.hi, b.hi)}; }
+inline Shorts twice(const int16_t* p) { return {vld1q_s16(p), vld1q_s16(p)}; }
+
+// 32 bytes.
+struct Octets {
+  Bytes first, last;
+};
+inline Octets load_octets(const uint8_t* p) { return {load_bytes(p), load_bytes(p + 16)}; }
+inline Octets octets(int a) { return {bytes(a), bytes(a)}; }
+inline Octets operator&(Octets a, Octets b) { return {a.first & b.first, a.last & b.last}; }
+inline Octets operator|(Octets a, Octets b) { return {a.first | b.first, a.last | b.last}; }
+template <int n>
+inline Octets shift_right(Octets a) {
+  return {shift_right<n>(a.first), shift_right<n>(a.last)};
+}
+template <int n>
+inline Octets shift_left(Octets a) {
+  return {shift_left<n>(a.first), shift_left<n>(a.last)};
+}
+inline Octets equal(Octets a, Octets b) { return {equal(a.first, b.first), equal(a.last, b.last)}; }
+inline void store_octets(float* p, Octets a) {
+  vst1q_f32(p, vreinterpretq_f32_u8(a.first.v));
+  vst1q_f32(p + 4, vreinterpretq_f32_u8(a.last.v));
+}
+
 // Sums of a column's products, in four parts.
 struct Products {
   int32x4_t v;
@@ -175,6 +212,25 @@ inline Products products(Shorts a, const int16_t* x) {
   return {vmlal_s16(sum, vget_high_s16(a.hi), vget_high_s16(hi))};
 }
 inline Products operator+(Products a, Products b) { return {vaddq_s32(a.v, b.v)}; }
+
+// Sums of two neighbours' products, each below 2^15.
+inline int16x8_t pairs_of(int8x16_t a, int8x16_t b) {
+  return vpaddq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)), vmull_s8(vget_high_s8(a), vget_high_s8(b)));
+}
+// The same of sixteen bits.
+inline int32x4_t pairs_of(int16x8_t a, int16x8_t b) {
+  return vpaddq_s32(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_s16(vget_high_s16(a), vget_high_s16(b)));
+}
+// Products of sixteen, times number i of the scales.
+inline int32x4_t scaled_products(Bytes a, const int8_t* x, int16x8_t scales, int i) {
+  const uint16_t places = static_cast<uint16_t>((2 * i + 1) << 8 | 2 * i);
+  const uint8x16_t scale = vqtbl1q_u8(vreinterpretq_u8_s16(scales), vreinterpretq_u8_u16(vdupq_n_u16(places)));
+  return pairs_of(pairs_of(vreinterpretq_s8_u8(a.v), vld1q_s8(x)), vreinterpretq_s16_u8(scale));
+}
+// Products of run i, times its scales.
+inline Products products(Octets a, const int8_t* x, Shorts scales, int i) {
+  return {vaddq_s32(scaled_products(a.first, x, scales.lo, i), scaled_products(a.last, x + 16, scales.hi, i))};
+}
 
 // Four numbers, one of each column.
 struct Four {
@@ -200,18 +256,33 @@ struct Ints {
 };
 inline Ints no_ints() { return {vdupq_n_s32(0)}; }
 inline Ints load_pairs(const float* p) { return {vreinterpretq_s32_f32(vld1q_f32(p))}; }
-inline Ints pair(const int16_t* p) {
-  int32_t both;
-  memcpy(&both, p, sizeof both);
-  return {vdupq_n_s32(both)};
+inline Ints four_bytes(const void* p) {
+  int32_t all_four;
+  memcpy(&all_four, p, sizeof all_four);
+  return {vdupq_n_s32(all_four)};
 }
+inline Ints pair(const int16_t* p) { return four_bytes(p); }
 inline Ints add_products(Ints a, Ints b, Ints c) {
-  const int16x8_t x = vreinterpretq_s16_s32(b.v), y = vreinterpretq_s16_s32(c.v);
-  const int32x4_t low = vmull_s16(vget_low_s16(x), vget_low_s16(y));
-  const int32x4_t high = vmull_s16(vget_high_s16(x), vget_high_s16(y));
-  return {vaddq_s32(a.v, vpaddq_s32(low, high))};
+  return {vaddq_s32(a.v, pairs_of(vreinterpretq_s16_s32(b.v), vreinterpretq_s16_s32(c.v)))};
 }
+inline Ints operator+(Ints a, Ints b) { return {vaddq_s32(a.v, b.v)}; }
 inline Strip to_floats(Ints a, int less) { return vcvtq_f32_s32(vsubq_s32(a.v, vdupq_n_s32(less))); }
+
+// Two sums of two products for each column.
+struct Quads {
+  int16x8_t v;
+};
+constexpr int kMostOfQuads = 32767;
+inline Quads no_quads() { return {vdupq_n_s16(0)}; }
+inline Ints four_of(const int8_t* p) { return four_bytes(p); }
+inline Quads add_quads(Quads a, Ints b, Ints c) {
+  return {vaddq_s16(a.v, pairs_of(vreinterpretq_s8_s32(b.v), vreinterpretq_s8_s32(c.v)))};
+}
+// Sums times scales times a step, of which each column has a pair.
+inline Ints scaled(Quads a, Ints scales, int32_t step_pair) {
+  const int16x8_t steps = vreinterpretq_s16_s32(vdupq_n_s32(step_pair));
+  return {pairs_of(a.v, vmulq_s16(vreinterpretq_s16_s32(scales.v), steps))};
+}
 
 constexpr int kTileRows = 4, kTileStrips = 4;  // of packed weights; as many as registers hold
 

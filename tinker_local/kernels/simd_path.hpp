@@ -53,20 +53,20 @@ struct SimdPath {
                      float* sums);
   size_t (*part_size)(int value_size);
 
-  // Columns first .. first + n_columns of a product, for some rows; `panel` is scratch memory of kPanelSize.
-  void (*multiply_rows)(const Weights& weights, int64_t first, int n_columns, const ProductRow* rows, int n_rows,
-                        float* panel);
-
-  // Activations to integers, n of them, a multiple of 32; and the kernel for a type of packed weights, or null.
-  void (*pack_row)(const float* x, int64_t n, int16_t* numbers, Run* runs);
-  MultiplyPacked (*packed_product)(int32_t type);
+  // Products with plain weights. Then those with packed weights: activations to integers, n of them, a multiple of
+  // kScaled; and the kernel for a type, or null.
+  Multiply<ProductRow> multiply_rows;
+  void (*pack_groups)(const float* x, int64_t n, int16_t* numbers, Run* runs);
+  Multiply<PackedRow> (*group_product)(int32_t type);
+  void (*pack_super_blocks)(const float* x, int64_t n, int8_t* numbers, SuperRun* runs);
+  Multiply<SuperRow> (*super_block_product)(int32_t type);
 
   // y = GELU of x, times the gates where there are some. y may be x or the gates.
   void (*activate)(const float* x, const float* gates, int64_t n, Gelu form, float* y);
 
   // Activations as tiles take them; and the kernel for a type of plain weights, or null. Only where there are tiles.
   void (*split_row)(const float* x, int64_t n, const TiledRow& row) = nullptr;
-  MultiplyTiled (*tiled_product)(int32_t type) = nullptr;
+  Multiply<TiledRow> (*tiled_product)(int32_t type) = nullptr;
 };
 
 // Null where the compiler or the processor lacks the instructions.

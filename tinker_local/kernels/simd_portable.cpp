@@ -197,6 +197,10 @@ inline void store_shorts(int16_t* p, Lanes a) {
   for (int i = 0; i < 16; ++i) p[i] = static_cast<int16_t>(a.v[i]);
 }
 
+inline void store_signed(int8_t* p, Lanes a, Lanes b) {
+  for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.v[i]), p[16 + i] = static_cast<int8_t>(b.v[i]);
+}
+
 // Sixteen integers of sixteen bits.
 struct Shorts {
   int16_t v[16];
@@ -213,6 +217,45 @@ inline Shorts widen_signed(Bytes a) {
 }
 inline void store_pairs(float* p, Shorts a) { std::memcpy(p, a.v, sizeof a.v); }
 
+inline Shorts shorts(int a) {
+  Shorts r;
+  for (int16_t& x : r.v) x = static_cast<int16_t>(a);
+  return r;
+}
+inline Shorts operator+(Shorts a, Shorts b) {
+  for (int i = 0; i < 16; ++i) a.v[i] = static_cast<int16_t>(a.v[i] + b.v[i]);
+  return a;
+}
+inline Shorts operator*(Shorts a, Shorts b) {
+  for (int i = 0; i < 16; ++i) a.v[i] = static_cast<int16_t>(a.v[i] * b.v[i]);
+  return a;
+}
+inline Shorts twice(const int16_t* p) {
+  Shorts r;
+  std::memcpy(r.v, p, sizeof r.v / 2);
+  std::memcpy(r.v + 8, p, sizeof r.v / 2);
+  return r;
+}
+
+// 32 bytes.
+struct Octets {
+  Bytes first, last;
+};
+inline Octets load_octets(const uint8_t* p) { return {load_bytes(p), load_bytes(p + 16)}; }
+inline Octets octets(int a) { return {bytes(a), bytes(a)}; }
+inline Octets operator&(Octets a, Octets b) { return {a.first & b.first, a.last & b.last}; }
+inline Octets operator|(Octets a, Octets b) { return {a.first | b.first, a.last | b.last}; }
+template <int n>
+inline Octets shift_right(Octets a) {
+  return {shift_right<n>(a.first), shift_right<n>(a.last)};
+}
+template <int n>
+inline Octets shift_left(Octets a) {
+  return {shift_left<n>(a.first), shift_left<n>(a.last)};
+}
+inline Octets equal(Octets a, Octets b) { return {equal(a.first, b.first), equal(a.last, b.last)}; }
+inline void store_octets(float* p, Octets a) { std::memcpy(p, &a, sizeof a); }
+
 struct Ints {
   int32_t v[kStrip];
 };
@@ -222,16 +265,25 @@ inline Ints load_pairs(const float* p) {
   std::memcpy(r.v, p, sizeof r.v);
   return r;
 }
-inline Ints pair(const int16_t* p) {
+inline Ints four_bytes(const void* p) {
   Ints r;
   for (int i = 0; i < kStrip; ++i) std::memcpy(r.v + i, p, sizeof r.v[i]);
   return r;
 }
+inline Ints pair(const int16_t* p) { return four_bytes(p); }
 inline Ints add_products(Ints a, Ints b, Ints c) {
   int16_t x[2 * kStrip], y[2 * kStrip];
   std::memcpy(x, b.v, sizeof x);
   std::memcpy(y, c.v, sizeof y);
   for (int i = 0; i < kStrip; ++i) a.v[i] += x[2 * i] * y[2 * i] + x[2 * i + 1] * y[2 * i + 1];
+  return a;
+}
+// Sums may leave the integers on their way, and come back.
+inline int32_t wrapping_sum(int32_t a, int32_t b) {
+  return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
+}
+inline Ints operator+(Ints a, Ints b) {
+  for (int i = 0; i < kStrip; ++i) a.v[i] = wrapping_sum(a.v[i], b.v[i]);
   return a;
 }
 inline Strip to_floats(Ints a, int less) {
@@ -247,7 +299,16 @@ inline Products products(Shorts a, const int16_t* x) {
   for (int i = 0; i < 16; ++i) sum.v += a.v[i] * x[i];
   return sum;
 }
-inline Products operator+(Products a, Products b) { return {a.v + b.v}; }
+inline Products operator+(Products a, Products b) { return {wrapping_sum(a.v, b.v)}; }
+inline int32_t dot(Bytes a, const int8_t* x) {
+  int32_t sum = 0;
+  for (int i = 0; i < 16; ++i) sum += a.v[i] * x[i];
+  return sum;
+}
+// Products of run i, times its scales.
+inline Products products(Octets a, const int8_t* x, Shorts scales, int i) {
+  return {dot(a.first, x) * scales.v[i] + dot(a.last, x + 16) * scales.v[8 + i]};
+}
 
 // Four numbers, one of each column.
 struct Four {
@@ -270,6 +331,28 @@ inline Four fma(Four a, Four b, Four c) {
 }
 inline Four join(const Products (&a)[4], int less) {
   return each_of_four([&](int i) { return static_cast<float>(a[i].v - less); });
+}
+
+// A sum of four products for each column.
+struct Quads {
+  int32_t v[kStrip];
+};
+constexpr int kMostOfQuads = 1 << 30;
+inline Quads no_quads() { return {}; }
+inline Ints four_of(const int8_t* p) { return four_bytes(p); }
+inline Quads add_quads(Quads a, Ints b, Ints c) {
+  uint8_t x[4 * kStrip];
+  int8_t y[4 * kStrip];
+  std::memcpy(x, b.v, sizeof x);
+  std::memcpy(y, c.v, sizeof y);
+  for (int i = 0; i < 4 * kStrip; ++i) a.v[i / 4] += x[i] * y[i];
+  return a;
+}
+// Sums times scales times a step, of which each column has a pair.
+inline Ints scaled(Quads a, Ints scales, int32_t step_pair) {
+  Ints r;
+  for (int i = 0; i < kStrip; ++i) r.v[i] = a.v[i] * (scales.v[i] >> 16) * (step_pair >> 16);
+  return r;
 }
 
 constexpr int kTileRows = 0, kTileStrips = 0;  // of packed weights: none

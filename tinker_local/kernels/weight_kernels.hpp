@@ -21,17 +21,16 @@ struct BF16 {
   static Lanes lanes(const uint8_t* p, int) { return load_bfloat(reinterpret_cast<const uint16_t*>(p)); }
 };
 
-// --- packed numbers ---
+// --- groups of 32 weights that share a scale ---
 //
 // A stretch is 256 weights of a row, or what is left of it: one block, or several of 32. `numbers` gives the
-// integers of run `phase` of the runs that are packed alike, kPhases of them. A weight is its integer, less kZero,
-// times the scale of its group of kGroup; where kHasOffset, plus the group's offset. `read_scales` gives both
-// for a stretch. They are products of at most two numbers, rounded once.
+// integers of a group. A weight is its integer, less kZero, times the scale of its group; where kHasOffset, plus
+// the group's offset. `read_scales` gives both for a stretch. Scales are products of at most two numbers, rounded once.
 
-constexpr int kMostGroups = tinker::kStretch / 16, kMostRuns = tinker::kStretch / tinker::kRun;
+constexpr int kMostRuns = tinker::kStretch / tinker::kRun;
 
 struct Scales {
-  float scales[kMostGroups], offsets[kMostGroups];
+  float scales[kMostRuns], offsets[kMostRuns];
 };
 
 inline float half_at(const uint8_t* p) {
@@ -58,8 +57,9 @@ inline Numbers nibbles_with_fifth_bits(const uint8_t* fifth, Bytes a) {
 // Blocks of 32 with a scale that is float16, and perhaps an offset behind it.
 template <int bytes_of_block, int zero, bool has_offset>
 struct Simple {
-  static constexpr int kBytes = bytes_of_block, kSize = 32, kGroup = 32, kPhases = 1, kZero = zero;
+  static constexpr int kBytes = bytes_of_block, kSize = 32, kZero = zero;
   static constexpr bool kHasOffset = has_offset;
+  using Row = tinker::PackedRow;
   static void read_scales(const uint8_t* stretch, int n_runs, Scales& to) {
     for (int i = 0; i < n_runs; ++i) to.scales[i] = half_at(stretch + i * kBytes);
     for (int i = 0; has_offset && i < n_runs; ++i) to.offsets[i] = half_at(stretch + i * kBytes + 2);
@@ -68,21 +68,21 @@ struct Simple {
 
 struct Q4_0 : Simple<18, 8, false> {
   static constexpr int kType = 2;
-  static Numbers numbers(const uint8_t* stretch, int run, int) {
+  static Numbers numbers(const uint8_t* stretch, int run) {
     return nibbles(load_bytes(stretch + run * kBytes + 2));
   }
 };
 
 struct Q4_1 : Simple<20, 0, true> {
   static constexpr int kType = 3;
-  static Numbers numbers(const uint8_t* stretch, int run, int) {
+  static Numbers numbers(const uint8_t* stretch, int run) {
     return nibbles(load_bytes(stretch + run * kBytes + 4));
   }
 };
 
 struct Q5_0 : Simple<22, 16, false> {
   static constexpr int kType = 6;
-  static Numbers numbers(const uint8_t* stretch, int run, int) {
+  static Numbers numbers(const uint8_t* stretch, int run) {
     const uint8_t* block = stretch + run * kBytes;
     return nibbles_with_fifth_bits(block + 2, load_bytes(block + 6));
   }
@@ -90,7 +90,7 @@ struct Q5_0 : Simple<22, 16, false> {
 
 struct Q5_1 : Simple<24, 0, true> {
   static constexpr int kType = 7;
-  static Numbers numbers(const uint8_t* stretch, int run, int) {
+  static Numbers numbers(const uint8_t* stretch, int run) {
     const uint8_t* block = stretch + run * kBytes;
     return nibbles_with_fifth_bits(block + 4, load_bytes(block + 8));
   }
@@ -98,7 +98,7 @@ struct Q5_1 : Simple<24, 0, true> {
 
 struct Q8_0 : Simple<34, 0, false> {
   static constexpr int kType = 8;
-  static Numbers numbers(const uint8_t* stretch, int run, int) {
+  static Numbers numbers(const uint8_t* stretch, int run) {
     const uint8_t* block = stretch + run * kBytes;
     return {widen_signed(load_bytes(block + 2)), widen_signed(load_bytes(block + 18))};
   }
@@ -117,7 +117,7 @@ constexpr int8_t kNonLinear[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 
 
 struct IQ4_NL : Simple<18, 0, false> {
   static constexpr int kType = 20;
-  static Numbers numbers(const uint8_t* stretch, int run, int) {
+  static Numbers numbers(const uint8_t* stretch, int run) {
     return looked_up(kNonLinear, stretch + run * kBytes + 2);
   }
 };
@@ -135,7 +135,7 @@ constexpr PowersOfTwo kPowersOfTwo;
 struct MXFP4 : Simple<17, 0, false> {
   static constexpr int kType = 39;
   static constexpr int8_t kDoubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-  static Numbers numbers(const uint8_t* stretch, int run, int) {
+  static Numbers numbers(const uint8_t* stretch, int run) {
     return looked_up(kDoubled, stretch + run * kBytes + 1);
   }
   static void read_scales(const uint8_t* stretch, int n_runs, Scales& to) {
@@ -143,129 +143,12 @@ struct MXFP4 : Simple<17, 0, false> {
   }
 };
 
-// Pair `place` of each byte's bits, from the lowest on.
-inline Bytes two_bits(Bytes a, int place) {
-  const Bytes lower = place < 2 ? a : shift_right<4>(a);
-  return (place % 2 ? shift_right<2>(lower) : lower) & bytes(3);
-}
-
-// Blocks of 256.
-template <int bytes_of_block, int group, int phases, int zero, bool has_offset>
-struct Large {
-  static constexpr int kBytes = bytes_of_block, kSize = 256, kGroup = group, kPhases = phases, kZero = zero;
-  static constexpr bool kHasOffset = has_offset;
-};
-
-// In halves of 128: two bits in 32 bytes, of which the lowest come first. Each sixteen numbers have a scale and an
-// offset of four bits.
-struct Q2_K : Large<84, 16, 4, 0, true> {
-  static constexpr int kType = 10;
-  static void read_scales(const uint8_t* block, int, Scales& to) {
-    const Bytes both = load_bytes(block);
-    store(to.scales, from_bytes(low_nibbles(both)) * all(half_at(block + 80)));
-    store(to.offsets, from_bytes(high_nibbles(both)) * all(-half_at(block + 82)));
-  }
-  static Numbers numbers(const uint8_t* block, int half, int phase) {
-    const uint8_t* packed = block + 16 + 32 * half;
-    return {widen(two_bits(load_bytes(packed), phase)), widen(two_bits(load_bytes(packed + 16), phase))};
-  }
-};
-
-// The same with a third bit: that of eighth i is bit i of 32 bytes. Scales have six bits: lower ones in eight bytes,
-// the lower nibbles first, and upper ones in four.
-struct Q3_K : Large<110, 16, 4, 4, false> {
-  static constexpr int kType = 11;
-  static void read_scales(const uint8_t* block, int, Scales& to) {
-    uint32_t packed[3];
-    memcpy(packed, block + 96, sizeof packed);
-    const uint32_t low = 0x0f0f0f0f, two = 0x30303030, upper = packed[2];
-    const uint32_t words[4] = {(packed[0] & low) | (upper << 4 & two), (packed[1] & low) | (upper << 2 & two),
-                               (packed[0] >> 4 & low) | (upper & two), (packed[1] >> 4 & low) | (upper >> 2 & two)};
-    store(to.scales, (from_bytes(load_bytes(words)) - all(32.0f)) * all(half_at(block + 108)));
-  }
-  static Numbers numbers(const uint8_t* block, int half, int phase) {
-    return {widen(sixteen(block, half, phase, 0)), widen(sixteen(block, half, phase, 16))};
-  }
-
- private:
-  static Bytes sixteen(const uint8_t* block, int half, int phase, int first) {
-    const Bytes place = bytes(1 << (4 * half + phase));
-    return two_bits(load_bytes(block + 32 + 32 * half + first), phase) |
-           (equal(load_bytes(block + first) & place, place) & bytes(4));
-  }
-};
-
-// A scale and an offset of six bits for each eighth of a block, all in twelve bytes: four times the lower bits of
-// scales 0 to 3, of offsets 0 to 3, and of both 4 to 7; the first two have the upper bits of 4 to 7 on top.
-template <int bytes_of_block>
-struct Eighths : Large<bytes_of_block, 32, 2, 0, true> {
-  static void read_scales(const uint8_t* block, int, Scales& to) {
-    uint32_t packed[3];
-    memcpy(packed, block + 4, sizeof packed);
-    const uint32_t low = 0x0f0f0f0f, six = 0x3f3f3f3f, two = 0x30303030;
-    const uint32_t words[4] = {packed[0] & six, (packed[2] & low) | (packed[0] >> 2 & two), packed[1] & six,
-                               (packed[2] >> 4 & low) | (packed[1] >> 2 & two)};
-    float lanes[kLanes];
-    store(lanes, from_bytes(load_bytes(words)));
-    const float scale = half_at(block), offset = -half_at(block + 2);
-    for (int i = 0; i < kMostRuns; ++i) to.scales[i] = scale * lanes[i];
-    for (int i = 0; i < kMostRuns; ++i) to.offsets[i] = offset * lanes[8 + i];
-  }
-};
-
-// In quarters of 64: the lower bits of 32 bytes, then their upper bits.
-struct Q4_K : Eighths<144> {
-  static constexpr int kType = 12;
-  static Numbers numbers(const uint8_t* block, int quarter, int phase) {
-    const uint8_t* packed = block + 16 + 32 * quarter;
-    const Bytes first = load_bytes(packed), last = load_bytes(packed + 16);
-    if (phase) return {widen(high_nibbles(first)), widen(high_nibbles(last))};
-    return {widen(low_nibbles(first)), widen(low_nibbles(last))};
-  }
-};
-
-// The same, with the fifth bits of eighth i in the bits of place i of 32 bytes.
-struct Q5_K : Eighths<176> {
-  static constexpr int kType = 13;
-  static Numbers numbers(const uint8_t* block, int quarter, int phase) {
-    return {widen(sixteen(block, quarter, phase, 0)), widen(sixteen(block, quarter, phase, 16))};
-  }
-
- private:
-  static Bytes sixteen(const uint8_t* block, int quarter, int phase, int first) {
-    const Bytes packed = load_bytes(block + 48 + 32 * quarter + first);
-    const Bytes four = phase ? high_nibbles(packed) : low_nibbles(packed);
-    const Bytes place = bytes(1 << (2 * quarter + phase));
-    return four | (equal(load_bytes(block + 16 + first) & place, place) & bytes(16));
-  }
-};
-
-// In halves of 128: four bits in 64 bytes, of which the lower come first, and two more in 32 bytes, of which the
-// lowest come first. Each sixteen numbers have a scale.
-struct Q6_K : Large<210, 16, 4, 32, false> {
-  static constexpr int kType = 14;
-  static void read_scales(const uint8_t* block, int, Scales& to) {
-    store(to.scales, from_signed(load_bytes(block + 192)) * all(half_at(block + 208)));
-  }
-  static Numbers numbers(const uint8_t* block, int half, int phase) {
-    return {widen(sixteen(block, half, phase, 0)), widen(sixteen(block, half, phase, 16))};
-  }
-
- private:
-  static Bytes sixteen(const uint8_t* block, int half, int phase, int first) {
-    const Bytes packed = load_bytes(block + 64 * half + 32 * (phase % 2) + first);
-    const Bytes upper = load_bytes(block + 128 + 32 * half + first);
-    if (phase == 0) return low_nibbles(packed) | shift_left<4>(upper & bytes(3));
-    if (phase == 1) return low_nibbles(packed) | shift_left<2>(upper & bytes(12));
-    if (phase == 2) return high_nibbles(packed) | (upper & bytes(48));
-    return high_nibbles(packed) | shift_right<2>(upper & bytes(192));
-  }
-};
-
 // Scales have four bits each in four bytes, and two more in two bytes, all lowest first.
-struct IQ4_XS : Large<136, 32, 1, 0, false> {
-  static constexpr int kType = 23;
-  static Numbers numbers(const uint8_t* block, int run, int) { return looked_up(kNonLinear, block + 8 + 16 * run); }
+struct IQ4_XS {
+  static constexpr int kType = 23, kBytes = 136, kSize = 256, kZero = 0;
+  static constexpr bool kHasOffset = false;
+  using Row = tinker::PackedRow;
+  static Numbers numbers(const uint8_t* block, int run) { return looked_up(kNonLinear, block + 8 + 16 * run); }
   static void read_scales(const uint8_t* block, int, Scales& to) {
     uint16_t twos;
     uint32_t fours;
@@ -281,5 +164,130 @@ struct IQ4_XS : Large<136, 32, 1, 0, false> {
     packed = (packed | packed << by) & (by == 16 ? 0x0000ffff0000ffff : 0x000000ff000000ff);
     packed = (packed | packed << by / 2) & (by == 16 ? 0x00ff00ff00ff00ff : 0x000f000f000f000f);
     return (packed | packed << by / 4) & mask;
+  }
+};
+
+// --- super-blocks: 256 weights of at most six bits ---
+//
+// A weight is its integer, less kZero, times the integer scale of its sixteen, times the block's scale; where
+// kHasOffset, plus the integer offset of its sixteen times the block's offset. `octets` gives the integers of run
+// `phase` of the runs that are packed alike, kPhases of them. No integer is above kMost.
+
+// Scales of the first sixteen of each run of 32, then of the last sixteen; offsets likewise.
+struct SuperScales {
+  Shorts scales, offsets;
+  float scale, offset;
+};
+
+template <int bytes_of_block, int group, int phases, int most, int zero, bool has_offset>
+struct SuperBlock {
+  static constexpr int kBytes = bytes_of_block, kSize = 256, kGroup = group;
+  static constexpr int kPhases = phases, kMost = most, kZero = zero;
+  static constexpr bool kHasOffset = has_offset;
+  using Row = tinker::SuperRow;
+};
+
+// Bytes of neighbouring sixteens: those of the first ones, then those of the last ones.
+inline Bytes first_then_last(Bytes a) {
+  static constexpr uint8_t places[16] = {0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15};
+  return look_up(a, load_bytes(places));
+}
+
+inline Octets low_nibbles(Octets a) { return a & octets(15); }
+inline Octets high_nibbles(Octets a) { return shift_right<4>(a); }
+
+// Pair `place` of each byte's bits, from the lowest on.
+inline Octets two_bits(Octets a, int place) {
+  const Octets lower = place < 2 ? a : shift_right<4>(a);
+  return (place % 2 ? shift_right<2>(lower) : lower) & octets(3);
+}
+
+// `value` in each byte that has the bit `place`.
+inline Octets where_bit(Octets a, int place, int value) {
+  const Octets bit = octets(1 << place);
+  return equal(a & bit, bit) & octets(value);
+}
+
+// In halves of 128: two bits in 32 bytes, of which the lowest come first. Each sixteen numbers have a scale and an
+// offset of four bits.
+struct Q2_K : SuperBlock<84, 16, 4, 3, 0, true> {
+  static constexpr int kType = 10;
+  static SuperScales read_scales(const uint8_t* block) {
+    const Bytes both = first_then_last(load_bytes(block));
+    return {widen(low_nibbles(both)), widen(high_nibbles(both)), half_at(block + 80), -half_at(block + 82)};
+  }
+  static Octets numbers(const uint8_t* block, int half, int phase) {
+    return two_bits(load_octets(block + 16 + 32 * half), phase);
+  }
+};
+
+// The same with a third bit: that of eighth i is bit i of 32 bytes. Scales have six bits: lower ones in eight bytes,
+// the lower nibbles first, and upper ones in four.
+struct Q3_K : SuperBlock<110, 16, 4, 7, 4, false> {
+  static constexpr int kType = 11;
+  static SuperScales read_scales(const uint8_t* block) {
+    uint32_t packed[3];
+    memcpy(packed, block + 96, sizeof packed);
+    const uint32_t low = 0x0f0f0f0f, two = 0x30303030, upper = packed[2];
+    const uint32_t words[4] = {(packed[0] & low) | (upper << 4 & two), (packed[1] & low) | (upper << 2 & two),
+                               (packed[0] >> 4 & low) | (upper & two), (packed[1] >> 4 & low) | (upper >> 2 & two)};
+    const Shorts scales = widen(first_then_last(load_bytes(words))) + shorts(-32);
+    return {scales, scales, half_at(block + 108), 0};
+  }
+  static Octets numbers(const uint8_t* block, int half, int phase) {
+    return two_bits(load_octets(block + 32 + 32 * half), phase) |
+           where_bit(load_octets(block), 4 * half + phase, 4);
+  }
+};
+
+// A scale and an offset of six bits for each eighth of a block, all in twelve bytes: four times the lower bits of
+// scales 0 to 3, of offsets 0 to 3, and of both 4 to 7; the first two have the upper bits of 4 to 7 on top.
+template <int bytes_of_block, int most>
+struct Eighths : SuperBlock<bytes_of_block, 32, 2, most, 0, true> {
+  static SuperScales read_scales(const uint8_t* block) {
+    uint32_t packed[3];
+    memcpy(packed, block + 4, sizeof packed);
+    const uint32_t low = 0x0f0f0f0f, six = 0x3f3f3f3f, two = 0x30303030;
+    const uint32_t s0 = packed[0] & six, s1 = (packed[2] & low) | (packed[0] >> 2 & two);
+    const uint32_t o0 = packed[1] & six, o1 = (packed[2] >> 4 & low) | (packed[1] >> 2 & two);
+    const uint32_t scales[4] = {s0, s1, s0, s1}, offsets[4] = {o0, o1, o0, o1};
+    return {widen(load_bytes(scales)), widen(load_bytes(offsets)), half_at(block), -half_at(block + 2)};
+  }
+};
+
+// In quarters of 64: the lower bits of 32 bytes, then their upper bits.
+struct Q4_K : Eighths<144, 15> {
+  static constexpr int kType = 12;
+  static Octets numbers(const uint8_t* block, int quarter, int phase) {
+    const Octets packed = load_octets(block + 16 + 32 * quarter);
+    return phase ? high_nibbles(packed) : low_nibbles(packed);
+  }
+};
+
+// The same, with the fifth bits of eighth i in the bits of place i of 32 bytes.
+struct Q5_K : Eighths<176, 31> {
+  static constexpr int kType = 13;
+  static Octets numbers(const uint8_t* block, int quarter, int phase) {
+    const Octets packed = load_octets(block + 48 + 32 * quarter);
+    return (phase ? high_nibbles(packed) : low_nibbles(packed)) |
+           where_bit(load_octets(block + 16), 2 * quarter + phase, 16);
+  }
+};
+
+// In halves of 128: four bits in 64 bytes, of which the lower come first, and two more in 32 bytes, of which the
+// lowest come first. Each sixteen numbers have a scale.
+struct Q6_K : SuperBlock<210, 16, 4, 63, 32, false> {
+  static constexpr int kType = 14;
+  static SuperScales read_scales(const uint8_t* block) {
+    const Shorts scales = widen_signed(first_then_last(load_bytes(block + 192)));
+    return {scales, scales, half_at(block + 208), 0};
+  }
+  static Octets numbers(const uint8_t* block, int half, int phase) {
+    const Octets packed = load_octets(block + 64 * half + 32 * (phase % 2));
+    const Octets upper = load_octets(block + 128 + 32 * half);
+    if (phase == 0) return low_nibbles(packed) | shift_left<4>(upper & octets(3));
+    if (phase == 1) return low_nibbles(packed) | shift_left<2>(upper & octets(12));
+    if (phase == 2) return high_nibbles(packed) | (upper & octets(48));
+    return high_nibbles(packed) | shift_right<2>(upper & octets(192));
   }
 };

@@ -50,15 +50,60 @@ inline Shorts widen(Bytes a) { return {_mm256_cvtepu8_epi16(a.v)}; }
 inline Shorts widen_signed(Bytes a) { return {_mm256_cvtepi8_epi16(a.v)}; }
 inline void store_pairs(float* p, Shorts a) { _mm256_storeu_ps(p, _mm256_castsi256_ps(a.v)); }
 
+inline Shorts shorts(int a) { return {_mm256_set1_epi16(static_cast<short>(a))}; }
+inline Shorts operator+(Shorts a, Shorts b) { return {_mm256_add_epi16(a.v, b.v)}; }
+inline Shorts operator*(Shorts a, Shorts b) { return {_mm256_mullo_epi16(a.v, b.v)}; }
+inline Shorts twice(const int16_t* p) {
+  return {_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+
+// 32 bytes.
+struct Octets {
+  __m256i v;
+};
+
+inline __m256i load_256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+inline Octets load_octets(const uint8_t* p) { return {load_256(p)}; }
+inline Octets octets(int a) { return {_mm256_set1_epi8(static_cast<char>(a))}; }
+inline Octets operator&(Octets a, Octets b) { return {_mm256_and_si256(a.v, b.v)}; }
+inline Octets operator|(Octets a, Octets b) { return {_mm256_or_si256(a.v, b.v)}; }
+template <int n>
+inline Octets shift_right(Octets a) {
+  return Octets{_mm256_srli_epi16(a.v, n)} & octets(0xff >> n);
+}
+template <int n>
+inline Octets shift_left(Octets a) {
+  return Octets{_mm256_slli_epi16(a.v, n)} & octets(0xff << n & 0xff);
+}
+inline Octets equal(Octets a, Octets b) { return {_mm256_cmpeq_epi8(a.v, b.v)}; }
+inline void store_octets(float* p, Octets a) { _mm256_storeu_ps(p, _mm256_castsi256_ps(a.v)); }
+
 // Sums of a column's products, in eight parts.
 struct Products {
   __m256i v;
 };
 
 inline Products products(Shorts a, const int16_t* x) {
-  return {_mm256_madd_epi16(a.v, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)))};
+  return {_mm256_madd_epi16(a.v, load_256(x))};
 }
 inline Products operator+(Products a, Products b) { return {_mm256_add_epi32(a.v, b.v)}; }
+
+// In each half, the places of its scale number i, eight times.
+struct ScalePlaces {
+  uint8_t of[8][32] = {};
+  constexpr ScalePlaces() {
+    for (int i = 0; i < 8; ++i) {
+      for (int j = 0; j < 32; ++j) of[i][j] = static_cast<uint8_t>(2 * i + j % 2);
+    }
+  }
+};
+alignas(32) constexpr ScalePlaces kScalePlaces;
+
+// Products of run i, times its scales. Two products are below 2^15.
+inline Products products(Octets a, const int8_t* x, Shorts scales, int i) {
+  const __m256i scale = _mm256_shuffle_epi8(scales.v, load_256(kScalePlaces.of[i]));
+  return {_mm256_madd_epi16(_mm256_maddubs_epi16(a.v, load_256(x)), scale)};
+}
 
 // Four numbers, one of each column.
 struct Four {
@@ -82,7 +127,7 @@ inline Four join(const Products (&a)[4], int less) {
   return {_mm_cvtepi32_ps(_mm_sub_epi32(whole, _mm_set1_epi32(less)))};
 }
 
-inline int32_t pair_at(const int16_t* p) {
+inline int32_t four_bytes(const void* p) {
   int32_t result;
   memcpy(&result, p, sizeof result);
   return result;
