@@ -148,7 +148,7 @@ def in_sixteen_bits(inputs: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def in_eight_bits(inputs: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return them as products with super-blocks do: a step for each 32, of which the largest is for all 256."""
+    """Return them as products with super-blocks do: a step for each 32 and a scale for each 256."""
     most, largest = largest_of(inputs, BLOCK), np.float32(16 * 127)
     by = largest / most
     steps = np.clip(np.ceil(largest_of(inputs, RUN) * by / np.float32(127)), 1, 16)
