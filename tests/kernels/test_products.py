@@ -159,10 +159,10 @@ def is_in_tiles(kind: Type) -> bool:
     return kernels.simd_path() == "amx" and kind in IN_TILES
 
 
-def in_two_bfloats(inputs: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return activations as products in tiles take them: the nearest bfloat16, and that of what is left."""
-    high = inputs.astype(ml_dtypes.bfloat16).astype(np.float32)
-    return high, (inputs - high).astype(ml_dtypes.bfloat16).astype(np.float32)
+def in_two_bfloats(numbers: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return numbers as products in tiles take them: the nearest bfloat16, and that of what is left."""
+    high = numbers.astype(ml_dtypes.bfloat16).astype(np.float32)
+    return high.astype(np.float64), (numbers - high).astype(ml_dtypes.bfloat16).astype(np.float64)
 
 
 def assert_close(
@@ -174,10 +174,8 @@ def assert_close(
     x = rounded(inputs)
     left_out: NDArray[Any] = np.zeros(())
     if is_in_tiles(kind):
-        high, low = in_two_bfloats(inputs)
-        x = high.astype(np.float64) + low
-        upper = (w.view(np.uint32) & 0xFFFF0000).view(np.float32)  # all of a weight of bfloat16
-        left_out = low.astype(np.float64) @ (w - upper)
+        (high, low), (_, low_weights) = in_two_bfloats(inputs), in_two_bfloats(w)
+        x, left_out = high + low, low @ low_weights
     exact, size = x @ w.astype(np.float64) - left_out, np.abs(x) @ np.abs(w).astype(np.float64)
     assert np.max(np.abs(found - exact) / (size + 1e-30)) < 4e-7
 
@@ -262,7 +260,7 @@ def test_activations_in_tiles_are_near_to_those_in_float32(kind: Type) -> None:
     weights, inputs = random_weights(kind, (40, 1024)), normal(20, 1024)
     w = in_float32(kind, weights, 1024).astype(np.float64).T
     off = np.abs(product(kind, weights, inputs) - inputs.astype(np.float64) @ w)
-    bound = 2.0**-17 if kind is Type.BF16 else 2.0**-17 + 2.0**-15
+    bound = 2.0**-17 if kind is Type.BF16 else 2.0**-17 + 2.0**-16
     size = np.abs(inputs).astype(np.float64) @ np.abs(w)
     assert (off <= (bound + 4e-7) * size).all()
     assert (off <= 1e-6 * size).all(), "errors of many numbers cancel"
@@ -294,17 +292,19 @@ def test_experts(kind: Type, n_tokens: int, of_each: int, simd_path: str) -> Non
 
 @on_paths(*PLAIN)
 @pytest.mark.parametrize("n_rows", [1, 18])
-@pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize(
+    "wrong", [np.inf, -np.inf, np.array(0x7FFFFFFF).astype(np.uint32).view(np.float32)]
+)
 def test_what_is_no_number_stays_in_its_row_and_column(
     kind: Type, wrong: float, n_rows: int, simd_path: str
 ) -> None:
-    numbers, inputs = normal(10, 70, seed=2), normal(n_rows, 70)
+    numbers, inputs = normal(10, 300, seed=2), normal(n_rows, 300)
     weights = plain_weights(kind, numbers.copy())
-    numbers[3, 69] = wrong
+    numbers[9, 50] = wrong
     found = product(kind, plain_weights(kind, numbers), inputs)
-    assert not np.isfinite(found[:, 3]).any()
-    assert np.isfinite(np.delete(found, 3, 1)).all()
-    inputs[0, 69] = wrong
+    assert not np.isfinite(found[:, 9]).any()
+    assert np.isfinite(found[:, :9]).all()
+    inputs[0, 299] = wrong
     found = product(kind, weights, inputs)
     assert not np.isfinite(found[0]).any()
     assert np.isnan(found[0]).all() or np.isinf(wrong)

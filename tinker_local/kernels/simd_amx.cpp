@@ -6,7 +6,7 @@
 // memory from one panel to the next. So a sum goes over all k in order, whatever is computed beside it.
 //
 // bfloat16 has eight bits. Activations are two numbers of bfloat16, and so is a weight of float16, exactly. Of its
-// four products that of the two small numbers is left out: less than 2^-15 of the whole. What is no number gives
+// four products that of the two small numbers is left out: less than 2^-16 of the whole. What is no number gives
 // infinity or NaN in its row or column, and nothing elsewhere.
 //
 // A thread's tiles are configured within a task and released at its end: torch in the same process may use its own.
@@ -99,14 +99,14 @@ struct BF16 {
 
 struct F16 {
   static constexpr int kType = 1, kParts = 2;
-  // The upper eight of eleven bits, and the other three.
+  // The nearest number of eight bits, and the other three.
   static void read(const Stretch& from, Stretch* to) {
     float numbers[kStretch];
     for (int i = 0; i < kStretch; i += 8) {
       _mm256_storeu_ps(numbers + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
     }
     for (int i = 0; i < kStretch; ++i) {
-      const uint32_t upper = bits_of(numbers[i]) & kUpper;
+      const uint32_t upper = nearest(bits_of(numbers[i]));
       to[0][i] = static_cast<uint16_t>(upper >> 16);
       to[kSide][i] = static_cast<uint16_t>(bits_of(numbers[i] - float_of(upper)) >> 16);
     }
