@@ -17,6 +17,7 @@ from convert.errors import ConversionWarning, VerificationError
 from convert.files.mmproj import mmproj_path
 from convert.model import ModelPlan
 from convert.source.checkpoint import SourceCheckpoint
+from convert.verification import tokenization, verify
 from tests.convert.embeddings import opened, picture
 from tests.convert.expected import read_gguf
 from tests.libmtmd import needs_libmtmd
@@ -152,6 +153,17 @@ def test_another_type_keeps_the_tower(qwen_file: Path, tmp_path: Path) -> None:
     assert mmproj_path(path).read_bytes() == mmproj_path(qwen_file).read_bytes()
     convert_checkpoint(qwen_file, path, outtype="q8_0", force=True, text_only=True)
     assert not mmproj_path(path).exists()
+
+
+def test_all_that_was_found_is_said(
+    qwen: tuple[Path, Tensors], qwen_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    differs = tokenization.TokenizationReport(9, (tokenization.Difference("a", [1], [2], "why"),), ())
+    monkeypatch.setattr(tokenization, "check_tokenization", lambda *_, **__: differs)
+    monkeypatch.setattr(verify, "load_tower", lambda *_: False)
+    said = verify.run(str(qwen_file), str(qwen[0]), str(mmproj_path(qwen_file)))
+    assert "the vision tower was not tried" in said
+    assert said.endswith("1 of 9 hard texts have other tokens: why (1)")
 
 
 @needs_libmtmd

@@ -108,7 +108,7 @@ def watched(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     watched.client._engine.close()
 
 
-def test_a_tower_goes_with_its_clients(path: Path) -> None:
+def test_a_tower_goes_with_its_clients(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with ServiceClient(n_ctx=512, n_threads=1) as service:
         client = service.create_sampling_client(base_model=str(path))
         client.compute_logprobs(prompt(BEFORE, image(), AFTER)).result()
@@ -119,6 +119,7 @@ def test_a_tower_goes_with_its_clients(path: Path) -> None:
     del client, other, service
     gc.collect()
     assert tower() is None
+    assert [record.msg for record in caplog.records if record.name == "tinker_local.llama"] == []
 
 
 def test_scores_around_an_image(kind: Kind, watched: Watched) -> None:

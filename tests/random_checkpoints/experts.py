@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,24 +58,18 @@ def write_qwen3moe(directory: Path, *, fused: bool = False, **settings: Any) -> 
     _save(Qwen3MoeForCausalLM(Qwen3MoeConfig(**values | settings)), directory, original=not fused)
 
 
-QWEN35_TOWER: Mapping[str, Any] = {
-    "vision_config": {
-        "depth": 1,
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "num_heads": 2,
-        "out_hidden_size": 64,
-    }
-}
-
-
-def write_qwen35(
-    directory: Path, *, vision: Mapping[str, Any] | None = None, extra: bool = False, **settings: Any
-) -> None:
-    """Write Qwen3.5, perhaps with its MTP layer; ``vision``: what config.json says with a vision tower."""
+def write_qwen35(directory: Path, *, vision: bool = False, extra: bool = False, **settings: Any) -> None:
+    """Write Qwen3.5, the text model alone or with its vision tower, perhaps with its MTP layer."""
     text = _qwen35_settings(directory) | {"intermediate_size": 96} | settings
     if vision:
-        config = Qwen3_5Config(text_config=text, **vision)
+        seen = {
+            "depth": 1,
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+        }
+        config = Qwen3_5Config(text_config=text, vision_config=seen)
         _save(Qwen3_5ForConditionalGeneration(config), directory)
     else:
         _save(Qwen3_5ForCausalLM(Qwen3_5TextConfig(**text)), directory)
@@ -299,7 +293,7 @@ CASES: tuple[Case, ...] = (
         2e-4,
         ROUNDING,
     ),
-    Case("qwen35", "dense, with vision", partial(write_qwen35, vision=QWEN35_TOWER)),
+    Case("qwen35", "dense, with vision", partial(write_qwen35, vision=True)),
     Case("qwen35", "dense, with an MTP layer", partial(write_qwen35, extra=True)),
     Case(
         "qwen35",

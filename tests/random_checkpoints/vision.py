@@ -1,4 +1,7 @@
-"""Tiny models that read images, written with numpy alone as transformers saves them: Qwen3-VL, Gemma 3."""
+"""Tiny models that read images, written with numpy alone as transformers saves them.
+
+Qwen3-VL, Qwen3.5 and Gemma 3.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from tests.random_checkpoints.plain import (
     write_tokenizer,
     write_weights,
 )
+from tests.random_checkpoints.plans import stored
 
 FIRST = 258
 """The id of the first image token; the others follow."""
@@ -83,6 +87,36 @@ def write_qwen3vl(directory: Path, *, dtype: str = "F32", seed: int = 0, **visio
         "tie_word_embeddings": False,
     }
     tensors = _text(text, seed, ("q_norm", "k_norm")) | _qwen_tower(tower, seed)
+    return _write(directory, config, QWEN_PROCESSOR, QWEN_TOKENS, tensors, dtype)
+
+
+def write_qwen35(directory: Path, *, dtype: str = "F32", seed: int = 0, **vision: Any) -> Tensors:
+    """Write a Qwen3.5 of four layers, three of them gated delta nets; ``vision``: settings of the tower."""
+    planned = stored()["qwen35, Qwen3.6 and 3.8, dense, with vision"]
+    rope = planned["settings"]["rope_parameters"] | {"partial_rotary_factor": 0.5}
+    rope |= {"mrope_interleaved": True, "mrope_section": [3, 3, 2]}
+    text = planned["settings"] | {"rope_parameters": rope, "eos_token_id": None}
+    text.pop("vision_config")
+    tower = QWEN_VISION | {"model_type": "qwen3_5_vision", "out_hidden_size": text["hidden_size"]} | vision
+    tower.pop("deepstack_visual_indexes")
+    config = {
+        "architectures": ["Qwen3_5ForConditionalGeneration"],
+        "model_type": "qwen3_5",
+        "text_config": text,
+        "vision_config": tower,
+        "vision_start_token_id": FIRST,
+        "vision_end_token_id": FIRST + 1,
+        "image_token_id": FIRST + 2,
+        "video_token_id": FIRST + 3,
+        "tie_word_embeddings": False,
+    }
+    made = _Random(seed)
+    for name, shape in planned["shapes"].items():
+        if "visual" not in name:
+            mean = float(name.endswith("linear_attn.norm.weight"))  # the other norms add 1 themselves
+            scale = 0.2 if len(shape) == 1 else shape[-1] ** -0.5
+            made.draw(name, *shape, mean=mean, scale=scale)
+    tensors = made.tensors | _qwen_tower(tower | {"deepstack_visual_indexes": []}, seed)
     return _write(directory, config, QWEN_PROCESSOR, QWEN_TOKENS, tensors, dtype)
 
 
