@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from tinker_local.batch.progress import BatchProgress
 from tinker_local.distributed import ClusterJob, run_job
 from tinker_local.distributed.input import open_input
 from tinker_local.distributed.job import ROWS
+from tinker_local.store.model_store import ModelStore
 from tinker_local.weights import Weights
 
 OPTIONS = {"n_ctx": 4096, "batch_invariant": True}
@@ -49,15 +50,27 @@ ENVIRONMENT = {
 
 
 class Rate(BatchProgress):
-    """Tokens per second from the first answers to the last, so that starting does not count."""
+    """Tokens per second from the first answers to the last, so that starting does not count.
+
+    Attributes:
+        actors: the job's actors while it ran, with the CPU seconds and the bytes of each.
+    """
 
     first: tuple[float, int, int] | None = None
+
+    def __init__(self) -> None:
+        super().__init__("", None)
+        self.actors: dict[int, tuple[float, int]] = {}
 
     def count(self, done: int, n_tokens: int) -> None:
         super().count(done, n_tokens)
         now = time.monotonic()
-        self.first = self.first or (now, self.n_tokens, self.n_lines)
+        if self.first is None:
+            self.first = now, self.n_tokens, self.n_lines
         self.last = now
+
+    def show(self) -> None:
+        self.actors |= used()
 
     @property
     def steady(self) -> float:
@@ -91,7 +104,7 @@ def write_prompts(path: Path, n: int) -> Path:
 
 def alone(model: Path, task: SampleTask, given: Path, out: Path, n_threads: int) -> Rate:
     service = ServiceClient(**OPTIONS, n_threads=n_threads)
-    client, rate = service.create_sampling_client(base_model=str(model)), Rate("", None)
+    client, rate = service.create_sampling_client(base_model=str(model)), Rate()
     sink = OutputFile(out, {}, 1, force=True)
     with given.open("rb", buffering=0) as source:
         BatchRun(client, task, sink, rate).run(read_lines(source))
@@ -101,7 +114,7 @@ def alone(model: Path, task: SampleTask, given: Path, out: Path, n_threads: int)
 
 
 def on_cluster(job: ClusterJob, out: Path, *, force: bool = True) -> Rate:
-    sink, rate = OutputFile(out, {}, 1, force=force), Rate("", None)
+    sink, rate = OutputFile(out, {}, 1, force=force), Rate()
     try:
         print(run_job(job, sink, rate), flush=True)
     finally:
@@ -109,10 +122,14 @@ def on_cluster(job: ClusterJob, out: Path, *, force: bool = True) -> Rate:
     return rate
 
 
-def speed(n: int, rounds: int, max_tokens: int) -> None:
+def speed(n: int, rounds: int, max_tokens: int, name: str | None) -> None:
     with tempfile.TemporaryDirectory() as place:
         shape = Shape(n_layer=6, n_embd=256, n_ff=1024)
-        model = write_random_model(Path(place) / "tiny.gguf", shape=shape)
+        model = (
+            ModelStore(None).resolve(name)
+            if name
+            else write_random_model(Path(place) / "tiny.gguf", shape=shape)
+        )
         given, task = (
             write_prompts(Path(place) / "in", n),
             SampleTask(SamplingParams(max_tokens=max_tokens), seed=1),
@@ -121,13 +138,20 @@ def speed(n: int, rounds: int, max_tokens: int) -> None:
         ratios = []
         with nodes(2):
             for _ in range(rounds):
+                before = time.process_time()
                 one = alone(model, task, given, Path(place) / "one", 2)
+                cpu = time.process_time() - before
                 two = on_cluster(job, Path(place) / "two")
                 assert (Path(place) / "one").read_bytes() == (Path(place) / "two").read_bytes()
                 ratios.append(two.steady / one.steady)
                 print(
                     f"1 process, 2 threads: {one.steady:,.0f} tokens/s; 2 actors: {two.steady:,.0f}; ratio "
-                    f"{ratios[-1]:.2f}; actors' memory: {memory_of_actors()}",
+                    f"{ratios[-1]:.2f}",
+                    flush=True,
+                )
+                print(
+                    f"CPU s: {cpu:.1f}; actors: {', '.join(f'{s:.1f}' for s, _ in two.actors.values())}"
+                    f"; MB: {', '.join(str(n >> 20) for _, n in two.actors.values())}",
                     flush=True,
                 )
         print(f"median ratio {sorted(ratios)[len(ratios) // 2]:.2f}; at least 0.9 is wanted")
@@ -144,9 +168,15 @@ def actors() -> list[int]:
     return found
 
 
-def memory_of_actors() -> str:
-    pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in actors()]
-    return ", ".join(f"{n * resource.getpagesize() >> 20} MB" for n in pages) or "ended"
+def used() -> dict[int, tuple[float, int]]:
+    """Return the CPU seconds and the bytes in memory of the actors that run."""
+    found, ticks = {}, os.sysconf("SC_CLK_TCK")
+    for pid in actors():
+        with suppress(OSError):
+            said = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            seconds = (int(said[11]) + int(said[12])) / ticks
+            found[pid] = seconds, int(said[21]) * resource.getpagesize()
+    return found
 
 
 def faults(n: int, max_tokens: int) -> None:
@@ -172,12 +202,13 @@ def faults(n: int, max_tokens: int) -> None:
             over = threading.Event()
             killing = threading.Thread(target=kill_actors, args=(over,))
             killing.start()
-            removing = threading.Timer(30, lambda: cluster.remove_node(next(iter(cluster.worker_nodes))))
+            removing = threading.Timer(30, remove_node, (cluster,))
             removing.start()
             rate = on_cluster(job, out, force=False)
             over.set()
             killing.join()
-            removing.cancel()
+            removing.join()
+            print_nodes("at the end")
         is_equal = out.read_bytes() == (Path(place) / "one").read_bytes()
         print(f"{rate.steady:,.0f} tokens/s; equal to one process: {is_equal}")
 
@@ -185,6 +216,19 @@ def faults(n: int, max_tokens: int) -> None:
 def drive(job: ClusterJob, out: Path) -> None:
     os.environ.update(ENVIRONMENT)
     on_cluster(job, out)
+
+
+def remove_node(cluster: Any) -> None:
+    print_nodes("before")
+    cluster.remove_node(next(iter(cluster.worker_nodes)))
+    print_nodes("a node removed")
+
+
+def print_nodes(when: str) -> None:
+    import ray
+
+    alive = [node["Alive"] for node in ray.nodes()]
+    print(f"{when}: {alive.count(True)} of {len(alive)} nodes are alive", flush=True)
 
 
 def kill_actors(over: threading.Event) -> None:
@@ -258,9 +302,10 @@ def main() -> None:
     parser.add_argument("--lines", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--max-tokens", type=int)
+    parser.add_argument("--model", help="of speed: a name or a path; by default a small random model")
     given = parser.parse_args()
     if given.what == "speed":
-        speed(given.lines or 4000, given.rounds, given.max_tokens or 32)
+        speed(given.lines or 4000, given.rounds, given.max_tokens or 32, given.model)
     elif given.what == "faults":
         faults(given.lines or 20_000, given.max_tokens or 8)
     elif given.what == "overhead":

@@ -7,16 +7,17 @@ import json
 import os
 import signal
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.libmtmd import MISSING
 from tests.network_guard.sitecustomize import LOG
 from tests.random_model import Shape, write_random_model
-from tests.random_tower import picture, write_random_pair
+from tests.random_tower import picture, write_random_pair, write_random_tower
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
 from tinker_local.batch import BatchRun, OutputFile, SampleTask
 from tinker_local.batch.lines import read_lines
@@ -47,52 +48,43 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_random_model(tmp_path_factory.mktemp("models") / "tiny.gguf", shape=Shape(n_layer=1))
+    """A model that reads images, where libmtmd is there."""
+    directory, shape = tmp_path_factory.mktemp("models"), Shape(n_layer=2)
+    if MISSING:
+        return write_random_model(directory / "tiny.gguf", shape=shape)
+    write_random_tower(directory / "mmproj-tiny.gguf", "qwen3vl")
+    return write_random_pair(directory, "qwen3vl", n_layer=2).rename(directory / "tiny.gguf")
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Ray on this machine. Its daemons look for the machine's names, which the guard would refuse."""
+    """Two nodes on this machine. Ray's daemons look for its names, which the guard would refuse."""
+    from ray.cluster_utils import Cluster
+
+    common = {"object_store_memory": 100 << 20}
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(LOG, raising=False)
         for name, value in SETTINGS.items():
             patch.setenv(f"RAY_{name}", value)
-        ray.init(
-            "local",
-            num_cpus=2,
-            object_store_memory=100 << 20,
-            include_dashboard=False,
-            log_to_driver=False,
-            _node_ip_address="127.0.0.1",
+        cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, **common}
         )
-        yield ray
+        cluster.add_node(num_cpus=1, **common)
+        ray.init(cluster.address, log_to_driver=False, logging_level="error")
+        yield cluster
         ray.shutdown()
-
-
-def write_lines(path: Path, items: Iterable[Any]) -> Path:
-    path.write_text("".join(json.dumps(item) + "\n" for item in items))
-    return path
-
-
-def answer_alone(model: Path, task: SampleTask, given: Path, out: Path) -> Path:
-    """Write the output of one process."""
-    with ServiceClient(**OPTIONS, n_threads=1) as service, given.open("rb", buffering=0) as source:
-        client, sink = service.create_sampling_client(base_model=str(model)), OutputFile(out, {}, 1)
-        BatchRun(client, task, sink, BatchProgress("", None)).run(read_lines(source))
-        sink.close()
-    return out
+        cluster.shutdown()
 
 
 class Progress(BatchProgress):
-    """Kills an actor after some lines, and interrupts the job after some more."""
+    """Calls a function after some lines, and interrupts the job after some more."""
 
-    def __init__(self, kill_at: int, interrupt_at: int) -> None:
+    def __init__(self, then: Callable[[], object], interrupt_at: int = 10**9) -> None:
         super().__init__("", None)
-        self.kill_at, self.interrupt_at, self.killed = kill_at, interrupt_at, 0
+        self.then, self.interrupt_at, self.found = then, interrupt_at, None
 
     def show(self) -> None:
-        if not self.killed and self.n_lines >= self.kill_at:
-            self.killed = kill_actor()
+        self.found = self.found or self.then()
         if self.n_lines >= self.interrupt_at:
             raise KeyboardInterrupt
 
@@ -110,31 +102,65 @@ def kill_actor(called: bytes = b"ray::MapWorker(MapBatches(LineAnswers))") -> in
     return 0
 
 
+def write_lines(path: Path, items: Iterable[Any]) -> Path:
+    path.write_text("".join(json.dumps(item) + "\n" for item in items))
+    return path
+
+
+def answer_alone(model: Path, task: SampleTask, given: Path, out: Path) -> Path:
+    """Write the output of one process."""
+    with ServiceClient(**OPTIONS, n_threads=1) as service, given.open("rb", buffering=0) as source:
+        client, sink = service.create_sampling_client(base_model=str(model)), OutputFile(out, {}, 1)
+        BatchRun(client, task, sink, BatchProgress("", None)).run(read_lines(source))
+        sink.close()
+    return out
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
-def test_a_job_whose_actors_and_driver_die(cluster: Any, model: Path, tmp_path: Path) -> None:
-    items = [{"prompt": f"{i % 10}: ab", "id": i} for i in range(N_LINES)]
+def test_a_job_whose_actors_node_and_driver_die(
+    cluster: Any,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Paths of images mean files of the driver, from where it was started; data URLs need none."""
+    items: list[dict[str, Any]] = [{"prompt": f"{i % 10}: ab", "id": i} for i in range(N_LINES)]
     items[7] = {"prompt": "2026-11-28", "temperature": -1}
+    if not MISSING:
+        (tmp_path / "cat.png").write_bytes(picture(40, 40))
+        url = f"data:image/png;base64,{base64.b64encode(picture(40, 40, 1)).decode()}"
+        items[8:11] = [{"prompt": "Who?", "images": [name]} for name in ("cat.png", url, "no.png")]
+    monkeypatch.chdir(tmp_path)
     given, task = (
         write_lines(tmp_path / "in.jsonl", items),
         SampleTask(SamplingParams(max_tokens=6), seed=1),
     )
-    whole = answer_alone(model, task, given, tmp_path / "whole")
+    whole, n_failed = answer_alone(model, task, given, tmp_path / "whole"), 1 if MISSING else 2
+    assert whole.read_bytes().count(b', "error": ') == n_failed
     job = ClusterJob(open_input(str(given)), task, Weights(model), OPTIONS, num_cpus=1)
     out = tmp_path / "out"
-    for progress in (Progress(1, 600), Progress(10**9, 10**9)):
+
+    def lose_a_node() -> bool:
+        cluster.remove_node(next(iter(cluster.worker_nodes)))
+        return [node["Alive"] for node in ray.nodes()].count(True) == 1
+
+    for progress in (Progress(kill_actor, N_LINES // 2), Progress(lose_a_node)):
         sink = OutputFile(out, {}, 1)
         try:
             summary = run_job(job, sink, progress)
         except KeyboardInterrupt:
-            assert progress.killed
             n_first = progress.n_lines
         sink.close()
+        assert progress.found
+    assert [node["Alive"] for node in ray.nodes()].count(True) == 1
+    assert "has left; others answer its lines: 1 nodes" in caplog.text
     assert out.read_bytes() == whole.read_bytes()
-    assert (summary.n_lines, summary.n_before, summary.n_failed) == (N_LINES, n_first, 1)
+    assert (summary.n_lines, summary.n_before, summary.n_failed) == (N_LINES, n_first, n_failed)
     assert not (tmp_path / ".out.ahead").exists()
     again = run_job(job, sink := OutputFile(out, {}, 1), BatchProgress("", None))
     sink.close()
-    assert (again.n_before, again.n_lines, again.n_failed) == (N_LINES, N_LINES, 1)
+    assert (again.n_before, again.n_lines, again.n_failed) == (N_LINES, N_LINES, n_failed)
     write_parquet(out, tmp_path / "out.parquet")
     from pyarrow import parquet
 
@@ -179,23 +205,6 @@ def test_files_from_the_driver(cluster: Any, model: Path, tmp_path: Path) -> Non
     found = Path(ray.get(ray.remote(fetch).remote(str(tmp_path / "node"))))
     assert found.is_relative_to(tmp_path / "node")
     assert found.read_bytes() == model.read_bytes()
-
-
-def test_images_of_the_driver(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Paths mean files of the driver, from where it was started; data URLs need none."""
-    path = write_random_pair(tmp_path, "qwen3vl", n_layer=2)
-    (tmp_path / "cat.png").write_bytes(picture(40, 40))
-    url = f"data:image/png;base64,{base64.b64encode(picture(40, 40, 1)).decode()}"
-    monkeypatch.chdir(tmp_path)
-    items = [{"prompt": "Who?", "images": [name]} for name in ("cat.png", url, "no.png")]
-    given, task = write_lines(tmp_path / "in", items), SampleTask(SamplingParams(max_tokens=3), seed=1)
-    whole = answer_alone(path, task, given, tmp_path / "whole")
-    job = ClusterJob(open_input(str(given)), task, Weights(path), OPTIONS, num_cpus=1)
-    sink = OutputFile(tmp_path / "out", {}, 1)
-    assert run_job(job, sink, BatchProgress("", None)).n_failed == 1
-    sink.close()
-    assert (tmp_path / "out").read_bytes() == whole.read_bytes()
-    assert [b'"sequences"' in line for line in whole.read_bytes().splitlines()] == [True, True, False]
 
 
 @pytest.fixture(scope="module")

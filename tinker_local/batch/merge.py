@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import heapq
 import json
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from convert.files.whole_file import sync
+from convert.files.whole_file import sync, whole_path
 from tinker_local.batch.item import number_in
 from tinker_local.batch.output import lock, refusal
 from tinker_local.batch.settings import Finish, RunSettings
@@ -199,23 +197,17 @@ def _read_lines(path: Path) -> Iterator[bytes]:
 
 
 def _publish(shards: Sequence[_ShardOutput], output: Path, last: int) -> Merged:
-    """Write a temporary file, sync it, and rename it. An older output goes first, with its settings."""
-    partial = output.with_name(f".{output.name}.part")
+    """Write the output. An older one goes, with its settings, once the new one is on the disk."""
     n_lines = n_failed = 0
-    try:
+    with whole_path(output) as partial:
         with partial.open("wb", buffering=1 << 20) as file:
             for _, line in heapq.merge(*(each.lines() for each in shards)):
                 file.write(line)
                 n_lines += 1
                 n_failed += _ERROR in line and "error" in json.loads(line)
-            file.flush()
-            os.fsync(file.fileno())
+        sync(partial)
         first = shards[0]
         output.unlink(missing_ok=True)
         RunSettings(first.shared, first.settings.seed, Finish(n_lines, last)).write(output)
-        os.replace(partial, output)
-        sync(output.parent)
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+    sync(output.parent)
     return Merged(n_lines, n_failed)
