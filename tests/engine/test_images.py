@@ -205,12 +205,12 @@ def test_little_room(kind: Kind, path: Path, watched: Watched, monkeypatch: pyte
         first, second = rng.integers(0, len(pool), 2)
         return prompt(texts[0], pool[first], *([pool[second]] if rng.random() < 0.5 else []), texts[1])
 
-    prompts = [some() for _ in range(14)]
+    prompts = [some() for _ in range(10)]
     n_ctx = {"qwen3vl": 960, "gemma3": 192}[kind]
     params = SamplingParams(max_tokens=24, temperature=0.7, seed=3, stop=[])
     tight = Watched(path, monkeypatch, n_ctx=n_ctx, n_ubatch=192).client
     futures = [tight.sample(each, 2, params) for each in prompts]
-    dropped = [tight.sample(each, 2, params) for each in prompts[:5]]
+    dropped = [tight.sample(each, 2, params) for each in prompts[:4]]
     for future in dropped:
         future.cancel()
     found = [future.result(120) for future in futures]
@@ -265,30 +265,19 @@ def test_attention_in_steps_needs_memory(tmp_path: Path, monkeypatch: pytest.Mon
         client.compute_logprobs(prompt(BEFORE, image(1, 256, 256), AFTER))
 
 
-@pytest.fixture
-def slow(tmp_path: Path) -> Iterator[tuple[SamplingClient, ImageChunk, threading.Event]]:
-    """A client, an image that takes a while to encode, and what is set as that begins."""
-    path = write_random_pair(tmp_path, "qwen3vl", n_layer=2)
-    tower = {"clip.vision.image_max_pixels": 1 << 22}
-    write_random_tower(path.with_name("mmproj-qwen3vl.gguf"), "qwen3vl", tower)
-    with pytest.MonkeyPatch.context() as patch, ServiceClient(n_ctx=2048, n_threads=1) as service:
-        client, begun, encode = (
-            service.create_sampling_client(base_model=str(path)),
-            threading.Event(),
-            Tower.encode,
-        )
+def test_an_encode_in_progress_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its flag, its request, or its client; the next request encodes the image anew."""
+    path, encode, begun = write_random_pair(tmp_path, "qwen3vl", n_layer=2), Tower.encode, threading.Event()
+    larger = {"clip.vision.image_max_pixels": 1 << 22}
+    write_random_tower(path.with_name("mmproj-qwen3vl.gguf"), "qwen3vl", larger)
 
-        def tell(tower: Tower, *arguments: Any) -> Any:
-            begun.set()
-            return encode(tower, *arguments)
+    def tell(tower: Tower, *arguments: Any) -> Any:
+        begun.set()
+        return encode(tower, *arguments)
 
-        patch.setattr(Tower, "encode", tell)
-        yield client, image(5, 1024, 1024), begun
-
-
-def test_an_encode_in_progress_ends(slow: tuple[SamplingClient, ImageChunk, threading.Event]) -> None:
-    """With the flag, with its request, and with its client; the next request encodes the image anew."""
-    client, large, begun = slow
+    monkeypatch.setattr(Tower, "encode", tell)
+    client = ServiceClient(n_ctx=2048, n_threads=1).create_sampling_client(base_model=str(path))
+    large, another = (image(seed, 1024, 1024) for seed in (5, 6))
     found = client._engine.find_image(large.data, large.format)
     tower = client._engine._images._tower
     start = time.perf_counter()
@@ -305,24 +294,23 @@ def test_an_encode_in_progress_ends(slow: tuple[SamplingClient, ImageChunk, thre
     timer.join()
 
     begun.clear()
-    cancelled = client.compute_logprobs(prompt(BEFORE, large, AFTER))
+    cancelled, other = (client.compute_logprobs(prompt(BEFORE, large, [end])) for end in (7, 8))
     assert begun.wait(60)
-    other = client.compute_logprobs(prompt([1, 2]))
+    begun.clear()
     start = time.perf_counter()
     assert cancelled.cancel()
-    other.result(60)
+    assert begun.wait(60), "the other request has the same image"
     assert time.perf_counter() - start < whole / 2
+    assert other.result(60)[-1] is not None
     assert (found.embeddings(AbortFlag()) == right).all(), "what was aborted left nothing behind"
 
-
-def test_closing_a_client_ends_its_encode(slow: tuple[SamplingClient, ImageChunk, threading.Event]) -> None:
-    client, large, begun = slow
-    asked = client.compute_logprobs(prompt(BEFORE, large, AFTER))
+    begun.clear()
+    closed = client.compute_logprobs(prompt(another))
     assert begun.wait(60)
     client._engine.close()
     with pytest.raises(RequestFailedError, match="closed"):
-        asked.result(60)
-    assert client._engine._images.find(large.data, large.format)._embeddings is None
+        closed.result(60)
+    assert client._engine._images.find(another.data, another.format)._embeddings is None
 
 
 def test_models_without_a_tower(tmp_path: Path) -> None:
