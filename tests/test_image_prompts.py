@@ -149,19 +149,30 @@ def test_tinkers_protocol(opened: Opened) -> None:
     given = prompt_of(client.get_tokenizer(), "Who?", [read_image(path.parent / "cat.png")], chat=True)
     service = ServiceClient(n_ctx=512, n_threads=1, models_dir=path.parent, prefix_cache=False)
     here = service.create_sampling_client(base_model=path.stem)
-    with service, Caller(serve.app(service)) as caller:
+    with service, Caller(serve.app(service, image_dir=path.parent)) as caller:
         session = open_session(caller, base_model=path.stem)
         body = sample_body(session, 0, [], prompt_logprobs=True, prompt=json.loads(given.model_dump_json()))
         answer = retrieve(caller, caller.post("/api/v1/asample", body).json()["request_id"])
         params = SamplingParams(max_tokens=4, seed=7)
         assert answer.body == encode_response(here.sample(given, 1, params, True).result())
+        named = json.loads(given.model_dump_json())
+        pointer = {"type": "image_asset_pointer", "format": "png"}
+        for seq_id, location in ((1, "cat.png"), (2, "../cat.png")):
+            named["chunks"][1] = pointer | {"location": location}
+            body = sample_body(session, seq_id, [], prompt_logprobs=True, prompt=named)
+            found = retrieve(caller, caller.post("/api/v1/asample", body).json()["request_id"])
+            assert (
+                found.body == answer.body
+                if seq_id == 1
+                else b"not in the server's --image-dir" in found.body
+            )
         for wrong in (
             {"data": "abc"},
             {"format": "gif"},
             {"type": "image_asset_pointer", "location": "/etc"},
         ):
             image = {"type": "image", "data": base64.b64encode(b"x").decode(), "format": "png"} | wrong
-            body = sample_body(session, 1, [], prompt={"chunks": [image]})
+            body = sample_body(session, 3, [], prompt={"chunks": [image]})
             assert caller.post("/api/v1/asample", body).status == 400
 
 
