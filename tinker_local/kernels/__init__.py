@@ -34,14 +34,16 @@ simd_path.hpp            the functions that are compiled once for each instructi
 block_kernels.hpp        those over blocks of logits, written once over sixteen lanes
 attention_kernels.hpp    attention, likewise
 product_kernels.hpp      matrix products with plain weights, likewise
-packed_product_kernels.hpp  those with packed weights, in integers, which two headers compute:
-group_product_kernels.hpp, super_block_product_kernels.hpp
+packed_product_kernels.hpp  those with packed weights, in integers, by two headers:
+group_product_kernels.hpp   weights in groups of 32
+super_block_product_kernels.hpp  K types
 activation_kernels.hpp   activations, likewise
 weight_kernels.hpp       the types of weights in GGUF files
 simd_*.cpp               the sixteen lanes in AVX-512, AVX2, NEON and plain C++
 simd_amx.cpp, tiles.hpp  AVX-512 with AMX's tiles for products with float16 and bfloat16 weights
 avx512_transpose.hpp     what the last and AVX-512 share
-x86.hpp, cpu.hpp         what two of them share, and which of them this CPU has
+x86.hpp, octets.hpp      what two of them share each
+cpu.hpp                  which of them this CPU has
 pool.hpp                 threads that share the rows of a call
 """
 

@@ -178,23 +178,8 @@ inline Shorts operator+(Shorts a, Shorts b) { return {vaddq_s16(a.lo, b.lo), vad
 inline Shorts operator*(Shorts a, Shorts b) { return {vmulq_s16(a.lo, b.lo), vmulq_s16(a.hi, b.hi)}; }
 inline Shorts twice(const int16_t* p) { return {vld1q_s16(p), vld1q_s16(p)}; }
 
-// 32 bytes.
-struct Octets {
-  Bytes first, last;
-};
-inline Octets load_octets(const uint8_t* p) { return {load_bytes(p), load_bytes(p + 16)}; }
-inline Octets octets(int a) { return {bytes(a), bytes(a)}; }
-inline Octets operator&(Octets a, Octets b) { return {a.first & b.first, a.last & b.last}; }
-inline Octets operator|(Octets a, Octets b) { return {a.first | b.first, a.last | b.last}; }
-template <int n>
-inline Octets shift_right(Octets a) {
-  return {shift_right<n>(a.first), shift_right<n>(a.last)};
-}
-template <int n>
-inline Octets shift_left(Octets a) {
-  return {shift_left<n>(a.first), shift_left<n>(a.last)};
-}
-inline Octets equal(Octets a, Octets b) { return {equal(a.first, b.first), equal(a.last, b.last)}; }
+#include "octets.hpp"
+
 inline void store_octets(float* p, Octets a) {
   vst1q_f32(p, vreinterpretq_f32_u8(a.first.v));
   vst1q_f32(p + 4, vreinterpretq_f32_u8(a.last.v));
