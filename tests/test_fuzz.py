@@ -44,13 +44,13 @@ def test_a_fuzzer_sees_what_goes_wrong() -> None:
         lambda number, *_: b"%d" % number,
         lambda *_: "",
         "builtins:OSError",
-        seconds=2.0,
+        seconds=4.0,
     ).run(5, 0)
     said = {number: problem.split(":")[0].split(" by ")[0] for number, problem in report.problems}
     assert said == {
         0: "the process ended with status -6",
         1: "IndexError",
         2: "the process grew",
-        4: "no answer in 2 s",
+        4: "no answer in 4 s",
     }
     assert report.outcomes["refused"] == 1
