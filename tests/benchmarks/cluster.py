@@ -18,7 +18,6 @@ import multiprocessing
 import os
 import resource
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -27,6 +26,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tests.random_model import Shape, write_random_model
 from tinker_local import SamplingParams, ServiceClient
@@ -50,32 +51,44 @@ ENVIRONMENT = {
 
 
 class Rate(BatchProgress):
-    """Tokens per second from the first answers to the last, so that starting does not count.
+    """When answers came, so that starting does not count.
 
     Attributes:
+        arrivals: of each answer: the time in seconds, the tokens and the lines until then.
         actors: the job's actors while it ran, with the CPU seconds and the bytes of each.
     """
 
-    first: tuple[float, int, int] | None = None
-
     def __init__(self) -> None:
         super().__init__("", None)
+        self.arrivals: list[tuple[float, int, int]] = []
         self.actors: dict[int, tuple[float, int]] = {}
+        self._looked = 0.0
 
     def count(self, done: int, n_tokens: int) -> None:
         super().count(done, n_tokens)
-        now = time.monotonic()
-        if self.first is None:
-            self.first = now, self.n_tokens, self.n_lines
-        self.last = now
+        self.arrivals.append((time.monotonic(), self.n_tokens, self.n_lines))
 
     def show(self) -> None:
-        self.actors |= used()
+        """Look at the actors once a second: to read ``/proc`` takes longer than a short answer."""
+        if time.monotonic() - self._looked >= 1:
+            self.actors |= used()
+            self._looked = time.monotonic()
 
     @property
     def steady(self) -> float:
-        assert self.first
-        return (self.n_tokens - self.first[1]) / (self.last - self.first[0])
+        """Tokens per second as the slope of the line through all arrivals.
+
+        Answers of a block come at once. Tokens between the first and the last arrival would count one block
+        too many.
+        """
+        times, tokens, _ = np.array(self.arrivals).T
+        return float(np.polyfit(times - times[0], tokens, 1)[0])
+
+    @property
+    def seconds_a_line(self) -> float:
+        """Seconds from one answer to the next, by the same slope."""
+        times, _, lines = np.array(self.arrivals).T
+        return 1 / float(np.polyfit(times - times[0], lines, 1)[0])
 
 
 @contextmanager
@@ -254,9 +267,7 @@ def overhead(n: int) -> None:
             cpu = time.process_time() - before
         size = (Path(place) / "two").stat().st_size / n
         for name, rate in (("1 process", one), ("2 actors", two)):
-            assert rate.first
-            lines = rate.n_lines - rate.first[2]
-            print(f"{name}: {1e6 * (rate.last - rate.first[0]) / lines:,.0f} µs a row")
+            print(f"{name}: {1e6 * rate.seconds_a_line:,.0f} µs a row")
         print(f"driver: {1e3 * cpu / (n / ROWS):,.1f} ms of CPU for a block of {ROWS}, starting included")
         print(f"{len(text)} bytes a row on the way to an actor, {size:,.0f} on the way back")
 
@@ -315,4 +326,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
