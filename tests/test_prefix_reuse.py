@@ -34,10 +34,12 @@ class Counted:
         self.n_tokens = 0
         self._may_decode = threading.Event()
         self._may_decode.set()
+        self._asked = threading.Event()
         context = self.client._engine._loop._context
         decode = context.decode
 
         def count(n_tokens: int) -> None:
+            self._asked.set()
             self._may_decode.wait(60)
             self.n_tokens += n_tokens
             decode(n_tokens)
@@ -48,7 +50,9 @@ class Counted:
     def held(self) -> Iterator[None]:
         """What is submitted inside has all arrived before any of it is computed."""
         self._may_decode.clear()
+        self._asked.clear()
         blocker = self.client.sample(prompt(TEXT[1000:1100]), 1, GREEDY)
+        assert self._asked.wait(60), "the blocker's step is planned, without anybody else"
         try:
             yield
         finally:

@@ -63,8 +63,10 @@ class Watched:
 
         self._may_decode = threading.Event()
         self._may_decode.set()
+        self._asked = threading.Event()
 
         def count(n_tokens: int) -> None:
+            self._asked.set()
             self._may_decode.wait(60)
             self.n_tokens += n_tokens
             decode(n_tokens)
@@ -81,7 +83,9 @@ class Watched:
     def held(self) -> Iterator[None]:
         """What is submitted inside has all arrived before any of it is computed; count from then on."""
         self._may_decode.clear()
+        self._asked.clear()
         blocker = self.client.sample(prompt([1]), 1, SamplingParams(max_tokens=1))
+        assert self._asked.wait(60), "the blocker's step is planned, without anybody else"
         yield
         self.n_tokens = -1
         self._may_decode.set()
