@@ -257,10 +257,10 @@ def test_the_sdk_on_replicas_of_which_one_is_killed(replicas: str, alone: Sampli
     )
     client = made.result() if hasattr(made, "result") else made
     prompts = [[1 + i % 30, 2, 3] for i in range(60)]
-    given = {"max_tokens": 48, "seed": 3, "stop": []}
+    given = {"max_tokens": 200, "seed": 3, "stop": []}
     params = tinker.SamplingParams(**given)
     sent = [client.sample(tinker.ModelInput.from_ints(tokens), 1, params) for tokens in prompts]
-    sent[0].result(120)
+    client.sample(tinker.ModelInput.from_ints([5]), 1, tinker.SamplingParams(max_tokens=1)).result(120)
     assert kill_actor(b"ray::ServeReplica:tiny")
     answers = [future.result(120).sequences[0] for future in sent]
     ours = [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -11,6 +13,7 @@ from tests.serve.tinker_calls import open_session, retrieve, sample, sample_body
 from tests.serve.tiny_store import TINY
 from tinker_local import ServiceClient
 from tinker_local.serve import app
+from tinker_local.serve.tinker_api.futures import Patience
 from tinker_local.serve.tinker_api.replicas import Call, Reply, answer
 
 PROMPTS = [[1 + i, 2, 3] for i in range(8)]
@@ -22,12 +25,15 @@ class Pair:
     def __init__(self) -> None:
         self.callers: list[Caller] = []
         self.gone: set[int] = set()
+        self.silent: set[int] = set()
         self.asked: list[tuple[int, str]] = []
 
     async def ask(self, call: Call) -> Reply:
         number = int(call.key, 16) % 2
         if number in self.gone:
             raise ConnectionError("killed")
+        if number in self.silent:
+            await asyncio.sleep(60)
         self.asked.append((number, call.path.rpartition("/")[2]))
         return await answer(self.callers[number].app, call)
 
@@ -38,6 +44,12 @@ class Pair:
 
 @pytest.fixture
 def pair(tiny_service: ServiceClient) -> Iterator[Pair]:
+    with pair_of(tiny_service) as pair:
+        yield pair
+
+
+@contextmanager
+def pair_of(tiny_service: ServiceClient) -> Iterator[Pair]:
     pair = Pair()
     # One event loop for both, as a call that is passed on runs on that of its replica.
     with Caller(app(tiny_service, replicas=pair)) as first:
@@ -92,6 +104,24 @@ def test_a_replica_that_is_gone(pair: Pair) -> None:
         assert retrieve(first, asked["request_id"]).status == (410 if is_gone else 200)
         assert sample(first, session, i, PROMPTS[i]).status == (503 if is_gone else 200)
         assert first.post("/api/v1/cancel_future", asked).status == 200
+
+
+def test_a_replica_that_dies_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, tiny_service: ServiceClient
+) -> None:
+    """Every call ends, and the SDK asks again."""
+    quick = Patience(poll=0.1, replica=0.1)
+    monkeypatch.setattr("tinker_local.serve.tinker_api.Patience", lambda: quick)
+    with pair_of(tiny_service) as pair:
+        first, _ = pair.callers
+        session = open_session(first)
+        accepted = [sample(first, session, i, tokens) for i, tokens in enumerate(PROMPTS)]
+        pair.silent = {1}
+        for i, each in enumerate(accepted):
+            is_silent, asked = pair.owner(each) == 1, {"request_id": each.json()["request_id"]}
+            assert retrieve(first, asked["request_id"]).status == (503 if is_silent else 200)
+            assert sample(first, session, i, PROMPTS[i]).status == (503 if is_silent else 200)
+            assert first.post("/api/v1/cancel_future", asked).status == (503 if is_silent else 200)
 
 
 def test_ids_of_others(pair: Pair, caller: Caller) -> None:

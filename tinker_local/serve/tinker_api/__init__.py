@@ -63,7 +63,7 @@ class TinkerApi:
         replicas: Replicas | None = None,
         logs_prompts: bool = False,
     ) -> None:
-        self._models, self._metrics, self._patience = models, metrics, patience
+        self._models, self._metrics, self._patience = models, metrics, patience or Patience()
         self._images = images
         self._replicas, self._logs_prompts = replicas, logs_prompts
         self._records = Records(models, rest)
@@ -106,7 +106,7 @@ class TinkerApi:
             "weights_info": self._weights_info,
         }
         if self._replicas is not None:
-            post = shared(post, self._replicas)
+            post = shared(post, self._replicas, self._patience)
         records = self._records
         get: dict[str, Callable[[Request], dict[str, Any]]] = {
             "get_server_capabilities": lambda r: records.capabilities(),

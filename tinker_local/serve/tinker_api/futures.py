@@ -49,6 +49,7 @@ class Patience:
     Attributes:
         poll: until a long poll is answered 408; the SDK gives up after 45.
         first_poll: the same for the first poll that has news of the queue.
+        replica: beyond such a wait, until a call that another replica answers is given up.
         abandoned: without a poll, until an unfinished request is cancelled.
         delivered: an answer is kept after it was sent.
         undelivered: an answer waits for being asked for.
@@ -59,6 +60,7 @@ class Patience:
 
     poll: float = 25.0
     first_poll: float = 0.5
+    replica: float = 10.0
     abandoned: float = 120.0
     delivered: float = 300.0
     undelivered: float = 900.0

@@ -6,15 +6,20 @@ Any replica may get a call, but one alone has a request's future. Three rules br
   header names, else of the prompt. So equal prompts meet in one prefix cache.
 - A request's id has its key. Calls that concern the request are passed on by it.
 - The future of a request dies with its replica. The SDK is told 410 then, and sends the request again.
+
+A call that a dying replica has taken may get no answer at all (seen with Ray 2.60). So each is waited for a
+while only; then the SDK asks again. That is safe, since a request that is there is not sampled twice.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from starlette.responses import JSONResponse, Response
@@ -23,6 +28,7 @@ from starlette.routing import BaseRoute, Route
 from tinker_local.errors import BadRequestError
 from tinker_local.serve.guard import error_body
 from tinker_local.serve.tinker_api.bodies import Body, read_body, text
+from tinker_local.serve.tinker_api.futures import Patience
 from tinker_local.serve.tinker_api.ids import key_of
 
 if TYPE_CHECKING:
@@ -112,22 +118,27 @@ def key_here(request: Request) -> str:
     return str(request.scope["state"].get(_KEY, ""))
 
 
-def shared(endpoints: Mapping[str, Endpoint], replicas: Replicas) -> dict[str, Endpoint]:
+def shared(
+    endpoints: Mapping[str, Endpoint], replicas: Replicas, patience: Patience
+) -> dict[str, Endpoint]:
     """Return Tinker's endpoints for one of several replicas: those with futures pass calls on."""
+    pass_on, at_once = partial(_passed_on, replicas), patience.replica
+    when_polled = patience.poll + patience.replica
     passed = {
-        "asample": _passed_on(endpoints["asample"], replicas, _key_of_sample, _try_again),
-        "retrieve_future": _passed_on(endpoints["retrieve_future"], replicas, _key_of_request, _send_again),
-        "cancel_future": _passed_on(endpoints["cancel_future"], replicas, _key_of_request, _is_cancelled),
+        "asample": pass_on(endpoints["asample"], _key_of_sample, _try_again, at_once),
+        "retrieve_future": pass_on(endpoints["retrieve_future"], _key_of_request, _send_again, when_polled),
+        "cancel_future": pass_on(endpoints["cancel_future"], _key_of_request, _is_cancelled, at_once),
         "retrieve_futures": _refuse_many,
     }
     return {**endpoints, **passed}
 
 
 def _passed_on(
-    endpoint: Endpoint,
     replicas: Replicas,
+    endpoint: Endpoint,
     key_of_call: Callable[[Request, Body], str],
     without_replica: Callable[[], Response],
+    seconds: float,
 ) -> Endpoint:
     async def passed_on(request: Request) -> Response:
         if key_here(request):
@@ -137,7 +148,11 @@ def _passed_on(
             return without_replica()
         call = Call(key, request.url.path, list(request.headers.raw), await request.body())
         try:
-            reply = await replicas.ask(call)
+            async with asyncio.timeout(seconds):
+                reply = await replicas.ask(call)
+        except TimeoutError:
+            logger.warning("the replica of a request did not answer for %.0f s", seconds)
+            return _try_again()
         except ConnectionError as error:
             logger.warning("the replica of a request is gone: %s", error)
             return without_replica()
@@ -159,8 +174,8 @@ def _key_of_request(request: Request, body: Body) -> str:
 
 
 def _try_again() -> Response:
-    """Answer a request that no replica has accepted."""
-    return _said("the replica of this request is gone; ask again", 503)
+    """Answer a request that no replica is known to have accepted, or a poll that got lost."""
+    return _said("the replica of this request does not answer; ask again", 503)
 
 
 def _send_again() -> Response:
