@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -259,6 +260,18 @@ def test_more_lines_at_the_end_of_the_input_are_done_next(tiny: Path, tmp_path: 
     assert sample(tiny, "--input", prompts(tmp_path / "in", 5), "--output", out).exit_code == 0
     assert out.read_bytes().startswith(before)
     assert len(read(out)) == 5
+
+
+def test_an_output_of_another_vision_tower_is_left_alone(tiny: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copy(tiny, tmp_path / "tiny.gguf"))
+    given, out = prompts(tmp_path / "in", 2), tmp_path / "out"
+    tower = tmp_path / "mmproj-tiny.gguf"
+    tower.write_bytes(b"one")
+    assert sample(model, "--input", given, "--output", out).exit_code == 0
+    tower.write_bytes(b"two")
+    result = sample(model, "--input", given, "--output", out)
+    assert result.exit_code == 1
+    assert "begun with tower = 'mmproj-tiny.gguf" in result.output
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
+from convert.gguf.mmproj import find_mmproj
 from tinker_local.batch import BatchRun, OutputFile, OutputStream, SampleTask, ScoreTask, Shard, Summary
 from tinker_local.batch.fingerprint import fingerprint
 from tinker_local.batch.lines import Source, read_lines
@@ -158,13 +159,12 @@ def run_settings(
 ) -> dict[str, Any]:
     """Return all that the answers depend on, apart from the input and the seed."""
     values = options.model_dump(mode="json")
-    adapter = {"adapter": fingerprint(weights.adapter_path)} if weights.adapter_path else {}
+    files = {"model": weights.path, "tower": find_mmproj(weights.path), "adapter": weights.adapter_path}
     part = {"shard": str(shard)} if shard.count > 1 else {}
     return {
         **task.settings,
         **part,
-        "model": fingerprint(weights.path),
-        **adapter,
+        **{name: fingerprint(path) for name, path in files.items() if path},
         "lora_scale": weights.lora_scale,
         **{name: values[name] for name in _NUMERIC_OPTIONS},
     }
