@@ -75,9 +75,17 @@ def write_qwen3vl(directory: Path, *, dtype: str = "F32", seed: int = 0, **visio
     text = CONFIG | {"model_type": "qwen3_vl_text", "head_dim": 16, "rms_norm_eps": 1e-6}
     text["rope_scaling"] = {"mrope_interleaved": True, "mrope_section": [3, 3, 2], "rope_type": "default"}
     tower = QWEN_VISION | vision
-    config = {
-        "architectures": ["Qwen3VLForConditionalGeneration"],
-        "model_type": "qwen3_vl",
+    config = _qwen_config("Qwen3VLForConditionalGeneration", "qwen3_vl", text, tower)
+    tensors = _text(text, seed, ("q_norm", "k_norm")) | _qwen_tower(tower, seed)
+    return _write(directory, config, QWEN_PROCESSOR, QWEN_TOKENS, tensors, dtype)
+
+
+def _qwen_config(
+    architecture: str, model_type: str, text: dict[str, Any], tower: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "architectures": [architecture],
+        "model_type": model_type,
         "text_config": text,
         "vision_config": tower,
         "vision_start_token_id": FIRST,
@@ -86,8 +94,6 @@ def write_qwen3vl(directory: Path, *, dtype: str = "F32", seed: int = 0, **visio
         "video_token_id": FIRST + 3,
         "tie_word_embeddings": False,
     }
-    tensors = _text(text, seed, ("q_norm", "k_norm")) | _qwen_tower(tower, seed)
-    return _write(directory, config, QWEN_PROCESSOR, QWEN_TOKENS, tensors, dtype)
 
 
 def write_qwen35(directory: Path, *, dtype: str = "F32", seed: int = 0, **vision: Any) -> Tensors:
@@ -99,17 +105,7 @@ def write_qwen35(directory: Path, *, dtype: str = "F32", seed: int = 0, **vision
     text.pop("vision_config")
     tower = QWEN_VISION | {"model_type": "qwen3_5_vision", "out_hidden_size": text["hidden_size"]} | vision
     tower.pop("deepstack_visual_indexes")
-    config = {
-        "architectures": ["Qwen3_5ForConditionalGeneration"],
-        "model_type": "qwen3_5",
-        "text_config": text,
-        "vision_config": tower,
-        "vision_start_token_id": FIRST,
-        "vision_end_token_id": FIRST + 1,
-        "image_token_id": FIRST + 2,
-        "video_token_id": FIRST + 3,
-        "tie_word_embeddings": False,
-    }
+    config = _qwen_config("Qwen3_5ForConditionalGeneration", "qwen3_5", text, tower)
     made = _Random(seed)
     for name, shape in planned["shapes"].items():
         if "visual" not in name:

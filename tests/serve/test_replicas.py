@@ -93,35 +93,34 @@ def test_equal_prompts_and_sessions_meet(pair: Pair) -> None:
     assert len({pair.owner(each) for each in named}) == 1
 
 
-def test_a_replica_that_is_gone(pair: Pair) -> None:
-    """Accepted requests are sent again (410), others asked again (503); nothing is left to cancel."""
-    first, _ = pair.callers
-    session = open_session(first)
-    accepted = [sample(first, session, i, tokens) for i, tokens in enumerate(PROMPTS)]
-    pair.gone = {1}
-    for i, each in enumerate(accepted):
-        is_gone, asked = pair.owner(each) == 1, {"request_id": each.json()["request_id"]}
-        assert retrieve(first, asked["request_id"]).status == (410 if is_gone else 200)
-        assert sample(first, session, i, PROMPTS[i]).status == (503 if is_gone else 200)
-        assert first.post("/api/v1/cancel_future", asked).status == 200
-
-
-def test_a_replica_that_dies_without_a_word(
-    monkeypatch: pytest.MonkeyPatch, tiny_service: ServiceClient
+@pytest.mark.parametrize(
+    ("state", "polled", "asked", "cancelled"), [("gone", 410, 503, 200), ("silent", 503, 503, 503)]
+)
+def test_a_replica_that_dies(
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_service: ServiceClient,
+    state: str,
+    polled: int,
+    asked: int,
+    cancelled: int,
 ) -> None:
-    """Every call ends, and the SDK asks again."""
+    """Accepted requests are sent again (410), others asked again (503); nothing is left to cancel.
+
+    Where the replica dies without a word, every call ends, and the SDK asks again.
+    """
     quick = Patience(poll=0.1, replica=0.1)
     monkeypatch.setattr("tinker_local.serve.tinker_api.Patience", lambda: quick)
     with pair_of(tiny_service) as pair:
         first, _ = pair.callers
         session = open_session(first)
         accepted = [sample(first, session, i, tokens) for i, tokens in enumerate(PROMPTS)]
-        pair.silent = {1}
+        setattr(pair, state, {1})
         for i, each in enumerate(accepted):
-            is_silent, asked = pair.owner(each) == 1, {"request_id": each.json()["request_id"]}
-            assert retrieve(first, asked["request_id"]).status == (503 if is_silent else 200)
-            assert sample(first, session, i, PROMPTS[i]).status == (503 if is_silent else 200)
-            assert first.post("/api/v1/cancel_future", asked).status == (503 if is_silent else 200)
+            is_dead, request = pair.owner(each) == 1, {"request_id": each.json()["request_id"]}
+            assert retrieve(first, request["request_id"]).status == (polled if is_dead else 200)
+            assert sample(first, session, i, PROMPTS[i]).status == (asked if is_dead else 200)
+            answer = first.post("/api/v1/cancel_future", request)
+            assert answer.status == (cancelled if is_dead else 200)
 
 
 def test_ids_of_others(pair: Pair, caller: Caller) -> None:
