@@ -13,7 +13,7 @@ def test_perplexity_by_type(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from tests.parity.smollm2 import measure
 
-    found = measure(tmp_path, 192)
+    found = measure(tmp_path, 256)
     of_source = found["transformers"]
     assert found["f32"] == pytest.approx(of_source, rel=1e-4)
     assert found["bf16"] == pytest.approx(of_source, rel=0.01)
