@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 from tinker_local.distributed.cluster import import_ray
@@ -18,8 +17,6 @@ from tinker_local.serve import Access, Limits, app
 from tinker_local.service_client import ServiceClient
 from tinker_local.store.catalog import install_command
 
-_ROUTER = "ray.serve.experimental.consistent_hash_router"
-"""Brings the requests of a session (header ``x-session-id``), or of a key, to one replica."""
 _MOST_AT_ONCE = 2 * Limits().requests
 """Requests of a replica. The guard refuses half of these, so that calls of other replicas find room."""
 
@@ -49,20 +46,19 @@ def deployment(
     import_ray()
     try:
         from ray import serve
-        from ray.serve.config import RequestRouterConfig
     except ImportError as error:
         raise BadRequestError(
             f"a deployment needs the package ray[serve], which is missing ({error}); run: "
             f"{install_command('ray-serve')}"
         ) from None
-    has_router, are_many = find_spec(_ROUTER) is not None, num_replicas > 1
+    router, are_many = _router(), num_replicas > 1
     build = partial(
         _application,
         {"n_threads": num_cpus, **options},
         models=tuple(models),
         access=access,
-        replicas=ServeReplicas() if are_many and has_router else None,
-        stateless=are_many and not has_router,
+        replicas=ServeReplicas() if are_many and router else None,
+        stateless=are_many and not router,
     )
 
     deployed: Any = serve.deployment(
@@ -70,11 +66,22 @@ def deployment(
         num_replicas=num_replicas,
         max_ongoing_requests=_MOST_AT_ONCE,
         ray_actor_options={"num_cpus": num_cpus, "num_gpus": num_gpus},
-        request_router_config=RequestRouterConfig(
-            **({"request_router_class": f"{_ROUTER}:ConsistentHashRouter"} if has_router else {})
-        ),
+        **router,
     )(serve.ingress(lambda: build())(Replica))
     return deployed.bind()
+
+
+def _router() -> dict[str, Any]:
+    """Return the option of a deployment that chooses its router; none where Ray has no such router.
+
+    It brings the requests of a session (header ``x-session-id``), or of a key, to one replica.
+    """
+    try:
+        from ray.serve.config import RequestRouterConfig
+        from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
+    except ImportError:
+        return {}
+    return {"request_router_config": RequestRouterConfig(request_router_class=ConsistentHashRouter)}
 
 
 def _application(options: dict[str, Any], **given: Any) -> Any:
