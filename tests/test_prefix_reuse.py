@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import random
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.gate import Gate
 from tests.long import as_long, few
 from tests.random_checkpoints.planned import write_planned
 from tests.random_model import Shape, write_random_model
@@ -32,32 +31,20 @@ class Counted:
         service = ServiceClient(n_ctx=n_ctx, kv_type="f32", flash_attn=False, n_threads=1)
         self.client: SamplingClient = service.create_sampling_client(base_model=str(path))
         self.n_tokens = 0
-        self._may_decode = threading.Event()
-        self._may_decode.set()
-        self._asked = threading.Event()
+        self._gate = Gate()
         context = self.client._engine._loop._context
         decode = context.decode
 
         def count(n_tokens: int) -> None:
-            self._asked.set()
-            self._may_decode.wait(60)
+            self._gate.pass_through()
             self.n_tokens += n_tokens
             decode(n_tokens)
 
         context.decode = count  # type: ignore[method-assign]
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[None]:
         """What is submitted inside has all arrived before any of it is computed."""
-        self._may_decode.clear()
-        self._asked.clear()
-        blocker = self.client.sample(prompt(TEXT[1000:1100]), 1, GREEDY)
-        assert self._asked.wait(60), "the blocker's step is planned, without anybody else"
-        try:
-            yield
-        finally:
-            self._may_decode.set()
-            blocker.result()
+        return self._gate.closed(lambda: self.client.sample(prompt(TEXT[1000:1100]), 1, GREEDY))
 
 
 @pytest.fixture(scope="module")

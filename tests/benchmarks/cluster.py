@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.processes_by_title import ACTOR, processes
 from tests.random_model import Shape, write_random_model
 from tinker_local import SamplingParams, ServiceClient
 from tinker_local.batch import BatchRun, OutputFile, SampleTask, Shard, merge
@@ -76,19 +77,22 @@ class Rate(BatchProgress):
 
     @property
     def steady(self) -> float:
-        """Tokens per second as the slope of the line through all arrivals.
-
-        Answers of a block come at once. Tokens between the first and the last arrival would count one block
-        too many.
-        """
-        times, tokens, _ = np.array(self.arrivals).T
-        return float(np.polyfit(times - times[0], tokens, 1)[0])
+        """Tokens per second."""
+        return self._slope(1)
 
     @property
     def seconds_a_line(self) -> float:
-        """Seconds from one answer to the next, by the same slope."""
-        times, _, lines = np.array(self.arrivals).T
-        return 1 / float(np.polyfit(times - times[0], lines, 1)[0])
+        """Seconds from one answer to the next."""
+        return 1 / self._slope(2)
+
+    def _slope(self, column: int) -> float:
+        """Return how much a column of the arrivals grows in a second: the slope of a line through all.
+
+        Answers of a block come at once. The growth from the first arrival to the last would count one block
+        too many.
+        """
+        arrivals = np.array(self.arrivals)
+        return float(np.polyfit(arrivals[:, 0] - arrivals[0, 0], arrivals[:, column], 1)[0])
 
 
 @contextmanager
@@ -170,21 +174,10 @@ def speed(n: int, rounds: int, max_tokens: int, name: str | None) -> None:
         print(f"median ratio {sorted(ratios)[len(ratios) // 2]:.2f}; at least 0.9 is wanted")
 
 
-def actors() -> list[int]:
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if (process / "cmdline").read_bytes().startswith(b"ray::MapWorker(MapBatches(LineAnswers))"):
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found
-
-
 def used() -> dict[int, tuple[float, int]]:
     """Return the CPU seconds and the bytes in memory of the actors that run."""
     found, ticks = {}, os.sysconf("SC_CLK_TCK")
-    for pid in actors():
+    for pid in processes(*ACTOR):
         with suppress(OSError):
             said = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             seconds = (int(said[11]) + int(said[12])) / ticks
@@ -246,7 +239,7 @@ def print_nodes(when: str) -> None:
 
 def kill_actors(over: threading.Event) -> None:
     while not over.wait(20):
-        for pid in actors()[:1]:
+        for pid in processes(*ACTOR)[:1]:
             os.kill(pid, signal.SIGKILL)
             print(f"killed actor {pid}", flush=True)
 

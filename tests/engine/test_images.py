@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.gate import Gate
 from tests.random_tower import Kind, picture, write_random_pair, write_random_tower
 from tinker_local import (
     BadRequestError,
@@ -61,13 +62,10 @@ class Watched:
             self.n_encoded += 1
             return encode(tower, prepared, abort)
 
-        self._may_decode = threading.Event()
-        self._may_decode.set()
-        self._asked = threading.Event()
+        self._gate = Gate()
 
         def count(n_tokens: int) -> None:
-            self._asked.set()
-            self._may_decode.wait(60)
+            self._gate.pass_through()
             self.n_tokens += n_tokens
             decode(n_tokens)
 
@@ -82,14 +80,9 @@ class Watched:
     @contextmanager
     def held(self) -> Iterator[None]:
         """What is submitted inside has all arrived before any of it is computed; count from then on."""
-        self._may_decode.clear()
-        self._asked.clear()
-        blocker = self.client.sample(prompt([1]), 1, SamplingParams(max_tokens=1))
-        assert self._asked.wait(60), "the blocker's step is planned, without anybody else"
-        yield
-        self.n_tokens = -1
-        self._may_decode.set()
-        blocker.result()
+        with self._gate.closed(lambda: self.client.sample(prompt([1]), 1, SamplingParams(max_tokens=1))):
+            yield
+            self.n_tokens = -1
 
     def logprobs(self, given: ModelInput) -> list[float | None]:
         return self.client.compute_logprobs(given).result()

@@ -16,6 +16,7 @@ import pytest
 
 from tests.libmtmd import MISSING
 from tests.network_guard.sitecustomize import LOG
+from tests.processes_by_title import ACTOR, processes
 from tests.random_model import Shape, write_random_model
 from tests.random_tower import picture, write_random_pair, write_random_tower
 from tinker_local import ModelInput, SamplingClient, SamplingParams, ServiceClient
@@ -90,17 +91,11 @@ class Progress(BatchProgress):
             raise KeyboardInterrupt
 
 
-def kill_actor(*called: bytes) -> int:
-    """Kill a process by its title's beginning, by default one that answers lines; return its id."""
-    called = called or (b"ray::MapWorker(MapBatches(LineAnswers))", b"ray::MapBatches(LineAnswers).submit")
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            title = (process / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if title.startswith(called):
-            os.kill(int(process.name), signal.SIGKILL)
-            return int(process.name)
+def kill_actor(*titles: bytes) -> int:
+    """Kill a process by its title's beginning, by default one that answers lines; return its id, or 0."""
+    for pid in processes(*titles or ACTOR)[:1]:
+        os.kill(pid, signal.SIGKILL)
+        return pid
     return 0
 
 
@@ -264,7 +259,7 @@ def test_the_sdk_on_replicas_of_which_one_is_killed(replicas: str, alone: Sampli
     given = {"max_tokens": 200, "seed": 3, "stop": []}
     params = tinker.SamplingParams(**given)
     sent = [client.sample(tinker.ModelInput.from_ints(tokens), 1, params) for tokens in prompts]
-    client.sample(tinker.ModelInput.from_ints([5]), 1, tinker.SamplingParams(max_tokens=1)).result(120)
+    sent[0].result(120)
     assert kill_actor(b"ray::ServeReplica:tiny")
     answers = [future.result(120).sequences[0] for future in sent]
     ours = [
