@@ -32,7 +32,7 @@ from tinker_local.llama.model import Model, load_model
 from tinker_local.llama.tower import TowerPlan
 from tinker_local.options import Options
 
-_FASTER_PRODUCTS = ("avx2",)  # SIMD paths; ``tests/benchmarks/graphs.py`` measures it
+_FASTER_PRODUCTS = ("amx", "avx512", "avx2")  # SIMD paths; ``tests/benchmarks/graphs.py`` measures it
 _N_BATCH_BESIDE_BLAS = 24  # ggml-blas takes over multiplications from 32 rows on
 
 

@@ -39,7 +39,7 @@ group_product_kernels.hpp   weights in groups of 32
 super_block_product_kernels.hpp  K types
 activation_kernels.hpp   activations, likewise
 weight_kernels.hpp       the types of weights in GGUF files
-simd_*.cpp               the sixteen lanes in AVX-512, AVX2, NEON and plain C++
+simd_*.cpp               the sixteen lanes in AVX-512, AVX2, NEON and plain C++; those of x86 in avx512.hpp, avx2.hpp
 simd_amx.cpp, tiles.hpp  AVX-512 with AMX's tiles for products with float16 and bfloat16 weights
 avx512_transpose.hpp     what the last and AVX-512 share
 x86.hpp, octets.hpp      what two of them share each

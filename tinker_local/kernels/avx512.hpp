@@ -1,0 +1,103 @@
+// Sixteen lanes in one register of AVX-512, and its integers; included inside an unnamed namespace.
+
+struct Lanes {
+  __m512 v;
+};
+using Mask = __mmask16;
+
+inline Lanes load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline void store(float* p, Lanes a) { _mm512_storeu_ps(p, a.v); }
+inline Lanes all(float a) { return {_mm512_set1_ps(a)}; }
+inline Lanes operator+(Lanes a, Lanes b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Lanes operator-(Lanes a, Lanes b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Lanes operator*(Lanes a, Lanes b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Lanes operator/(Lanes a, Lanes b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline Lanes fma(Lanes a, Lanes b, Lanes c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline Lanes max(Lanes a, Lanes b) { return {_mm512_max_ps(a.v, b.v)}; }  // a > b ? a : b
+inline Mask at_least(Lanes a, Lanes b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ); }
+inline Lanes add_where(Mask m, Lanes a, Lanes b) {
+  return {_mm512_mask_add_ps(a.v, m, a.v, b.v)};
+}
+inline unsigned bits(Mask m) { return m; }
+
+inline Lanes exponent(Lanes a) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a.v), 23))};
+}
+
+inline __m256 upper(__m512 a) {
+  return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1));
+}
+
+#include "x86.hpp"
+
+inline float sum(Lanes a) { return sum8(_mm256_add_ps(_mm512_castps512_ps256(a.v), upper(a.v))); }
+inline float maximum(Lanes a) {
+  return maximum8(_mm256_max_ps(_mm512_castps512_ps256(a.v), upper(a.v)));
+}
+
+inline Lanes load_half(const uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+
+// --- weights ---
+
+inline Lanes from_bytes(Bytes a) { return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(a.v))}; }
+inline Lanes from_signed(Bytes a) { return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(a.v))}; }
+inline Lanes load_bfloat(const uint16_t* p) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+}
+inline float from_half(uint16_t half) {
+  return _mm512_cvtss_f32(_mm512_cvtph_ps(_mm256_castsi128_si256(_mm_cvtsi32_si128(half))));
+}
+
+using Strip = __m512;
+constexpr int kStrip = 16;
+inline Strip strip(float a) { return _mm512_set1_ps(a); }
+inline Strip load_strip(const float* p) { return _mm512_loadu_ps(p); }
+inline void store_strip(float* p, Strip a) { _mm512_storeu_ps(p, a); }
+inline Strip fma(Strip a, Strip b, Strip c) { return _mm512_fmadd_ps(a, b, c); }
+
+inline Lanes rounded(Lanes a) {
+  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+inline void store_shorts(int16_t* p, Lanes a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a.v)));
+}
+
+inline void store_signed(int8_t* p, Lanes a, Lanes b) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 16), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(b.v)));
+}
+
+struct Ints {
+  __m512i v;
+};
+inline Ints no_ints() { return {_mm512_setzero_si512()}; }
+inline Ints load_pairs(const float* p) { return {_mm512_castps_si512(_mm512_loadu_ps(p))}; }
+inline Ints pair(const int16_t* p) { return {_mm512_set1_epi32(four_bytes(p))}; }
+inline Ints add_products(Ints a, Ints b, Ints c) { return {_mm512_dpwssd_epi32(a.v, b.v, c.v)}; }
+inline Ints operator+(Ints a, Ints b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline Strip to_floats(Ints a, int less) { return _mm512_cvtepi32_ps(_mm512_sub_epi32(a.v, _mm512_set1_epi32(less))); }
+
+// A sum of four products for each column.
+struct Quads {
+  __m512i v;
+};
+constexpr int kMostOfQuads = 1 << 30;
+inline Quads no_quads() { return {_mm512_setzero_si512()}; }
+inline Ints four_of(const int8_t* p) { return {_mm512_set1_epi32(four_bytes(p))}; }
+inline Quads add_quads(Quads a, Ints b, Ints c) { return {_mm512_dpbusd_epi32(a.v, b.v, c.v)}; }
+// Sums times scales times a step, of which each column has a pair.
+inline Ints scaled(Quads a, Ints scales, int32_t step_pair) {
+  const __m512i pairs = _mm512_mullo_epi16(scales.v, _mm512_set1_epi32(step_pair));
+  return {_mm512_mullo_epi32(a.v, _mm512_srai_epi32(pairs, 16))};
+}
+
+constexpr int kTileRows = 6, kTileStrips = 3;  // of packed weights; as many as registers hold
+
+constexpr int kFewRows = 4;  // rows up to which weights are unpacked in registers: faster, as measured
+
+constexpr int kWide = 4;  // Lanes that a product keeps of each of four rows
+
+#include "avx512_transpose.hpp"
