@@ -8,8 +8,9 @@
 #include <cmath>
 #include <cstdlib>
 
-#define LOAD_TILE(tile, from) load_tile(tile, from)
-#define STORE_TILE(tile, to) store_tile(tile, to)
+#define LOAD_TILE(tile, from, stride) load_tile(tile, from, static_cast<int64_t>(stride))
+#define STORE_TILE(tile, to, stride) store_tile(tile, to, static_cast<int64_t>(stride))
+#define CLEAR_TILE(tile) clear_tile(tile)
 #define ADD_PRODUCTS(tile, a, b) add_products(tile, a, b)
 
 struct Tile {
@@ -39,17 +40,21 @@ inline void configure_tiles(const volatile TileShapes& shapes) {
   }
 }
 
-inline void load_tile(int tile, const void* from) {
-  Tile& to = tiles[tile];
-  check(to.n_rows > 0);
-  memset(to.floats, 0, sizeof to.floats);
-  for (int r = 0; r < to.n_rows; ++r) memcpy(to.floats[r], static_cast<const char*>(from) + 64 * r, to.n_bytes);
+inline void clear_tile(int tile) {
+  check(tiles[tile].n_rows > 0);
+  memset(tiles[tile].floats, 0, sizeof tiles[tile].floats);
 }
 
-inline void store_tile(int tile, void* to) {
+inline void load_tile(int tile, const void* from, int64_t stride) {
+  clear_tile(tile);
+  Tile& to = tiles[tile];
+  for (int r = 0; r < to.n_rows; ++r) memcpy(to.floats[r], static_cast<const char*>(from) + stride * r, to.n_bytes);
+}
+
+inline void store_tile(int tile, void* to, int64_t stride) {
   const Tile& from = tiles[tile];
   check(from.n_rows > 0);
-  for (int r = 0; r < from.n_rows; ++r) memcpy(static_cast<char*>(to) + 64 * r, from.floats[r], from.n_bytes);
+  for (int r = 0; r < from.n_rows; ++r) memcpy(static_cast<char*>(to) + stride * r, from.floats[r], from.n_bytes);
 }
 
 inline float from_bfloat(uint16_t number) {
@@ -83,10 +88,19 @@ inline void add_products(int tile, int left, int right) {
   _mm_setcsr(before);
 }
 
-inline void transpose16(const float* from, int stride, float* to, int to_stride) {
-  for (int i = 0; i < 16; ++i) {
-    for (int j = 0; j < 16; ++j) memcpy(to + j * to_stride + i, from + i * stride + j, sizeof *to);
-  }
+inline uint16_t to_bfloat(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  if (x != x) return static_cast<uint16_t>(bits >> 16 | 0x40);
+  if ((bits & 0x7f800000) == 0) bits &= 0x80000000;
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+inline void store_bfloats(uint16_t* p, Lanes a, Lanes b) {
+  float numbers[32];
+  store(numbers, a);
+  store(numbers + 16, b);
+  for (int i = 0; i < 32; ++i) p[i] = to_bfloat(numbers[i]);
 }
 
 inline bool may_use_tiles() { return true; }

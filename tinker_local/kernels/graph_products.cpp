@@ -97,10 +97,10 @@ struct Cut {
   int64_t columns, n_columns;  // of a task, and tasks side by side
   int64_t rows;
 
-  Cut(int64_t size, const std::vector<Group>& groups, int64_t columns_of_panel, int n_threads) {
+  Cut(int64_t size, const std::vector<Group>& groups, int64_t columns_of_panel, int64_t n_few, int n_threads) {
     const int64_t n_wanted = kTasksOfThread * n_threads, most = most_rows(groups);
     const int64_t panels = std::max<int64_t>(1, size / (n_wanted * columns_of_panel));
-    columns = most == 1 ? panels * columns_of_panel : columns_of_panel;
+    columns = most <= n_few ? panels * columns_of_panel : columns_of_panel;
     n_columns = (size + columns - 1) / columns;
     const bool are_enough = n_columns * static_cast<int64_t>(groups.size()) >= n_wanted;
     rows = are_enough ? most : std::min(most, kRowsOfTask);
@@ -132,11 +132,11 @@ struct Work {
 
 // Takes tasks until there are none left, the first of which has the number `begin`.
 template <class Row, class Multiply>
-void multiply(Tensor& node, Work<Row>& work, int64_t columns_of_panel, int64_t begin, int64_t task, int n_threads,
-              Multiply kernel) {
+void multiply(Tensor& node, Work<Row>& work, int64_t columns_of_panel, int64_t n_few, int64_t begin, int64_t task,
+              int n_threads, Multiply kernel) {
   const int64_t size = node.ne[0];
   const std::vector<Group>& groups = work.list.groups;
-  const Cut cut(size, groups, columns_of_panel, n_threads);
+  const Cut cut(size, groups, columns_of_panel, n_few, n_threads);
   for (auto group = groups.begin();; task = take_task(node)) {
     for (; group != groups.end() && task >= begin + cut.n_tasks(*group); ++group) begin += cut.n_tasks(*group);
     if (group == groups.end()) return;
@@ -174,7 +174,7 @@ void list_plain(const Tensor& node, List list, Work<ProductRow>& work) {
 void compute_plain(Tensor& node, List list, int n_threads) {
   static thread_local Work<ProductRow> work;
   list_plain(node, list, work);
-  multiply(node, work, kColumns, 0, take_task(node), n_threads, simd_path_in_use().multiply_rows);
+  multiply(node, work, kColumns, 1, 0, take_task(node), n_threads, simd_path_in_use().multiply_rows);
 }
 
 // --- activations in another form ---
@@ -193,7 +193,7 @@ struct Packed {
   using Kernel = Multiply<Row>;
   using Number = typename Row::Number;
   using Scale = typename Row::Scale;
-  static constexpr int64_t columns = kPackedColumns;
+  static constexpr int64_t columns = kPackedColumns, kFew = 1;
 
   const Tensor& inputs;
   int64_t n_rows;
@@ -228,6 +228,7 @@ struct Packed {
 struct Tiled {
   using Row = TiledRow;
   using Kernel = Multiply<TiledRow>;
+  static constexpr int64_t kFew = 2 * kRowsOfTile;
 
   const Tensor& inputs;
   const Work<Row>& work;
@@ -245,11 +246,11 @@ struct Tiled {
       for (int64_t i = 0; i < group.n; ++i) {
         const int64_t place = i % kRowsOfTile, n = std::min<int64_t>(kRowsOfTile, group.n - (i - place));
         const Rows::Row& row = work.list.rows[static_cast<size_t>(group.first + i)];
-        work.rows.push_back({block + place * kRun, n * kRun, row.output});
+        work.rows.push_back({block + place * 2, n, row.output});
         if (place == n - 1) block += n * size;
       }
     }
-    columns = most > kRowsOfTile ? kTiledColumns : kTiledColumns / 2;
+    columns = most > 2 * kRowsOfTile ? kTiledColumns : kTiledColumns / 4;
     work.panel.resize(tiled_scratch(most));
   }
 
@@ -293,7 +294,7 @@ void compute_prepared(Tensor& node, List list, typename Form::Kernel kernel, std
   } else {
     task = prepare_together(node, form, n_before);
   }
-  multiply(node, work, form.columns, n_before, task, n_threads, kernel);
+  multiply(node, work, form.columns, Form::kFew, n_before, task, n_threads, kernel);
 }
 
 // Whether it is weights as a file has them: no result of another node, and not repacked by llama.cpp.
@@ -313,9 +314,9 @@ Multiply<TiledRow> tiled_product(const Tensor& weights) {
 size_t n_prepared_bytes(const Tensor& node) {
   const SimdPath& simd = simd_path_in_use();
   const int32_t type = node.src[0]->type;
+  if (tiled_product(*node.src[0])) return Tiled::n_bytes(node);
   if (simd.group_product(type)) return Packed<PackedRow>::n_bytes(node);
-  if (simd.super_block_product(type)) return Packed<SuperRow>::n_bytes(node);
-  return tiled_product(*node.src[0]) ? Tiled::n_bytes(node) : 0;
+  return simd.super_block_product(type) ? Packed<SuperRow>::n_bytes(node) : 0;
 }
 
 // Called in each of llama.cpp's threads. A thread without memory takes no tasks. The first one says so, since the
@@ -326,12 +327,12 @@ void compute(Tensor* node, List list, int thread, int n_threads, void* state) {
   try {
     const Tensor& weights = *node->src[0];
     const SimdPath& simd = simd_path_in_use();
-    if (const auto groups = simd.group_product(weights.type)) {
+    if (const auto tiled = tiled_product(weights)) {
+      compute_prepared<Tiled>(*node, list, tiled, of_graph.prepared, n_threads);
+    } else if (const auto groups = simd.group_product(weights.type)) {
       compute_prepared<Packed<PackedRow>>(*node, list, groups, of_graph.prepared, n_threads);
     } else if (const auto blocks = simd.super_block_product(weights.type)) {
       compute_prepared<Packed<SuperRow>>(*node, list, blocks, of_graph.prepared, n_threads);
-    } else if (const auto tiled = tiled_product(weights)) {
-      compute_prepared<Tiled>(*node, list, tiled, of_graph.prepared, n_threads);
     } else {
       compute_plain(*node, list, n_threads);
     }

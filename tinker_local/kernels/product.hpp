@@ -76,14 +76,15 @@ struct SuperRow {
 };
 
 // The same as sums of two numbers of bfloat16: the nearest, and what is left. Up to kRowsOfTile rows of a matrix are a
-// block: for each 32 numbers, the nearest of all its rows, then what is left of all. `numbers` is where the row begins
-// there, and `step` is the distance from the ones to the others.
+// block: for each 32 numbers, the nearest of all its rows, then what is left of all. Pairs of neighbouring numbers lie
+// beside those of the other rows. `numbers` is where the row's first pair is.
 constexpr int kRowsOfTile = 16;
 constexpr int kTiledColumns = 128;  // columns whose weights are unpacked together
+constexpr int kTiledDepth = 512;    // numbers of each, or up to twice as many
 
 struct TiledRow {
   uint16_t* numbers;
-  int64_t step;
+  int64_t n_together;  // rows of the block
   float* output;
 };
 
@@ -95,10 +96,10 @@ static inline T* on_line(T* p) {
   return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(p) + kLine - 1) / kLine * kLine);
 }
 
-// Floats of scratch memory for some rows: weights to multiply, and sums.
+// Floats of scratch memory for some rows: weights to multiply, perhaps in two parts, and sums.
 constexpr size_t tiled_scratch(int64_t n_rows) {
-  const auto n_blocks = static_cast<size_t>((n_rows + kRowsOfTile - 1) / kRowsOfTile);
-  return kTiledColumns * (kStretch + n_blocks * kRowsOfTile) + kRowsOfTile;
+  const auto n_blocks = static_cast<size_t>(n_rows / kRowsOfTile + 2);
+  return kTiledColumns * (2 * kTiledDepth + n_blocks * kRowsOfTile) + kRowsOfTile;
 }
 
 // float32 from packed weights: ggml_to_float_t.

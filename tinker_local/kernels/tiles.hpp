@@ -1,12 +1,14 @@
-// The instructions of AMX on eight tiles of sixteen rows of 64 bytes, included inside an unnamed namespace. They are
-// written here since GCC's own may come before stores to the memory that they read: GCC does not say that they read it.
+// The instructions of AMX on eight tiles of up to sixteen rows of 64 bytes, included inside an unnamed namespace. They
+// are written here since GCC's own may come before stores to the memory that they read: GCC does not say that they
+// read it.
 //
-// A tile's number is part of an instruction, hence the macros.
+// A tile's number is part of an instruction, hence the macros. `stride` is the bytes from one row to the next.
 
-#define LOAD_TILE(tile, from) \
-  __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile : : "r"(from), "r"(64L) : "memory")
-#define STORE_TILE(tile, to) \
-  __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"(to), "r"(64L) : "memory")
+#define LOAD_TILE(tile, from, stride) \
+  __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile : : "r"(from), "r"(static_cast<int64_t>(stride)) : "memory")
+#define STORE_TILE(tile, to, stride) \
+  __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"(to), "r"(static_cast<int64_t>(stride)) : "memory")
+#define CLEAR_TILE(tile) __asm__ volatile("tilezero %%tmm" #tile : :)
 // Adds to the float32 of a tile the products of two tiles of bfloat16: of each row of `a` with each column of `b`.
 #define ADD_PRODUCTS(tile, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #tile : :)
 
@@ -15,6 +17,11 @@ inline void configure_tiles(const volatile TileShapes& shapes) {
 }
 
 inline void release_tiles() { __asm__ volatile("tilerelease" : :); }
+
+// The nearest numbers of bfloat16 to 32 others, ties to even.
+inline void store_bfloats(uint16_t* p, Lanes a, Lanes b) {
+  _mm512_storeu_si512(p, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b.v, a.v)));
+}
 
 // Whether this processor has AMX with bfloat16, and Linux permits its use: Documentation/arch/x86/xstate.rst.
 inline bool may_use_tiles() {
