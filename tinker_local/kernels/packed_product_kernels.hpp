@@ -11,7 +11,6 @@
 // Plain C++ has no registers for tiles, nor for rows together; there they would only take long to compile.
 constexpr bool kHasTiles = kTileRows > 0;
 constexpr int kRowsTogether = kHasTiles ? 4 : 1;  // of few rows
-constexpr int kMostFewRows = 8;                   // up to which columns are taken apart in registers: measured
 constexpr int kWidth = tinker::kPackedColumns;    // columns of a panel
 
 inline Lanes magnitude(Lanes a) { return max(a, all(0.0f) - a); }
@@ -29,6 +28,12 @@ inline float no_number(Lanes a, Lanes b) {
 template <class Type>
 inline const uint8_t* stretch_of(const char* row, int64_t k) {
   return reinterpret_cast<const uint8_t*>(row) + k / Type::kSize * Type::kBytes;
+}
+
+// A stretch is read soon.
+template <class Type>
+inline void prefetch_stretch(const uint8_t* stretch) {
+  for (int i = 0; i < tinker::kStretch / Type::kSize * Type::kBytes; i += 64) prefetch(stretch + i);
 }
 
 inline int runs_of_stretch(int64_t k, int64_t size) {
@@ -49,9 +54,7 @@ inline void dot_four(const tinker::Weights& weights, int64_t first, int n, const
     const uint8_t* stretches[4];
     for (int c = 0; c < 4; ++c) {
       stretches[c] = stretch_of<Type>(columns[c], k);
-      for (int i = 0; i < tinker::kStretch / Type::kSize * Type::kBytes; i += 64) {
-        prefetch(stretches[c] + 4 * weights.stride + i);
-      }
+      prefetch_stretch<Type>(stretches[c] + 4 * weights.stride);
     }
     dot_stretch<Type, R>(stretches, k, runs_of_stretch(k, weights.size), rows, sums);
   }
@@ -99,6 +102,7 @@ inline void unpack_panel(const tinker::Weights& weights, int64_t first, int n_co
   for (int c = 0; c < kWidth; ++c) {
     const int64_t column = first + (c < n_columns ? c : n_columns - 1);
     stretches[c] = stretch_of<Type>(weights.data + static_cast<size_t>(column) * weights.stride, k);
+    prefetch_stretch<Type>(stretches[c] + tinker::kStretch / Type::kSize * Type::kBytes);
   }
   unpack_stretches<Type>(stretches, n_runs, panel);
 }

@@ -27,11 +27,11 @@
 namespace tinker {
 
 constexpr int kSpan = 512;      // products after which the lanes are joined; a multiple of every block of weights
-constexpr int kColumns = 24;    // columns whose plain weights are unpacked together, for many rows
+constexpr int kColumns = 48;    // columns whose plain weights are unpacked together, for many rows
 constexpr int kRun = 32;        // activations that share a scale
 constexpr int kStretch = 256;   // packed weights of a row that are unpacked together; the largest block
 constexpr int kPackedColumns = 48;  // columns whose packed weights are
-constexpr size_t kPanelSize = static_cast<size_t>(kColumns) * kSpan;  // floats of scratch memory for either
+constexpr size_t kPanelSize = static_cast<size_t>(kColumns) * kSpan + 16;  // floats of scratch memory, on a line
 
 // One row of activations, and its outputs. After the last number there are zeros up to whole lanes.
 struct ProductRow {

@@ -1,7 +1,7 @@
 // Products with plain weights over `Lanes` and `Strip`, as many of the sixteen lanes as a register has (see
 // product.hpp for the order of the sums, and weight_kernels.hpp for the types of weights).
 //
-// Few rows: weights are read in registers, since that is what takes the time. More rows: 24 columns of 512
+// Few rows: weights are read in registers, since that is what takes the time. More rows: 48 columns of 512
 // weights are unpacked to a panel once, and small tiles of rows and columns are summed in registers.
 
 // Weights first .. first + n of a row, to float32, with zeros up to whole lanes. `first` is a multiple of 512.
@@ -19,11 +19,27 @@ void unpack(const char* row, int64_t first, int n, float* to) {
   }
 }
 
+// The sums of some lanes, each. A path that joins sixteen says how; others are not asked, by the parameter `Any`.
+template <int n, class Any = Lanes>
+inline void sum_each(const float (&lanes)[n][kLanes], float (&sums)[n]) {
+  if constexpr (kJoinsSixteen && n > 1) {
+    for (int done = 0; done < n; done += 16) {
+      Any sixteen[16];
+      for (int i = 0; i < 16; ++i) sixteen[i] = done + i < n ? load(lanes[done + i]) : all(0.0f);
+      float found[16];
+      store(found, sums_of(sixteen));
+      memcpy(sums + done, found, static_cast<size_t>(n - done < 16 ? n - done : 16) * sizeof(float));
+    }
+  } else {
+    for (int i = 0; i < n; ++i) sums[i] = sum(load(lanes[i]));
+  }
+}
+
 // The products of R rows with C columns.
 template <class Type, int R, int C>
 inline void dot_tile(const tinker::Weights& weights, int64_t first, const tinker::ProductRow* rows) {
   const uint8_t* from[C];
-  float totals[R][C] = {};
+  float totals[R * C] = {};
   for (int c = 0; c < C; ++c) {
     from[c] = reinterpret_cast<const uint8_t*>(weights.data + static_cast<size_t>(first + c) * weights.stride);
   }
@@ -34,17 +50,25 @@ inline void dot_tile(const tinker::Weights& weights, int64_t first, const tinker
       for (int c = 0; c < C; ++c) sums[r][c] = all(0.0f);
     }
     for (; k < end; k += kLanes) {
+      Lanes w[C];
       for (int c = 0; c < C; ++c, from[c - 1] += Type::kBytes) {
-        const Lanes w = Type::lanes(from[c], 0);
-        for (int r = 0; r < R; ++r) sums[r][c] = fma(load(rows[r].input + k), w, sums[r][c]);
+        w[c] = Type::lanes(from[c], 0);
+        prefetch(from[c] + C * weights.stride);
+      }
+      for (int r = 0; r < R; ++r) {
+        const Lanes x = load(rows[r].input + k);
+        for (int c = 0; c < C; ++c) sums[r][c] = fma(x, w[c], sums[r][c]);
       }
     }
+    float lanes[R * C][kLanes], of_span[R * C];
     for (int r = 0; r < R; ++r) {
-      for (int c = 0; c < C; ++c) totals[r][c] += sum(sums[r][c]);
+      for (int c = 0; c < C; ++c) store(lanes[r * C + c], sums[r][c]);
     }
+    sum_each(lanes, of_span);
+    for (int i = 0; i < R * C; ++i) totals[i] += of_span[i];
   }
   for (int r = 0; r < R; ++r) {
-    for (int c = 0; c < C; ++c) rows[r].output[first + c] = totals[r][c];
+    for (int c = 0; c < C; ++c) rows[r].output[first + c] = totals[r * C + c];
   }
 }
 
@@ -55,20 +79,20 @@ void dot_columns(const tinker::Weights& weights, int64_t first, int n, const tin
   for (; c < n; ++c) dot_tile<Type, R, 1>(weights, first + c, rows);
 }
 
-// Products of few rows with n columns; their size is a multiple of the lanes.
-template <class Type>
-void dot(const tinker::Weights& weights, int64_t first, int n, const tinker::ProductRow* rows, int n_rows) {
-  if (n_rows == 1) return dot_columns<Type, 1, 2>(weights, first, n, rows);
-  if (n_rows == 2) return dot_columns<Type, 2, 2>(weights, first, n, rows);
-  if (n_rows == 3) return dot_columns<Type, 3, 1>(weights, first, n, rows);
-  return dot_columns<Type, 4, 1>(weights, first, n, rows);
+// Products of few rows with n columns; their size is a multiple of the lanes. R rows at a time, then what is left.
+template <class Type, int R>
+void dot_rows(const tinker::Weights& weights, int64_t first, int n, const tinker::ProductRow* rows, int n_rows) {
+  for (; n_rows >= R; rows += R, n_rows -= R) dot_columns<Type, R, columns_beside(R)>(weights, first, n, rows);
+  if constexpr (R > 1) {
+    if (n_rows) dot_rows<Type, R - 1>(weights, first, n, rows, n_rows);
+  }
 }
 
 // Plain C++ has no registers for lanes; there the code would only take long to compile.
 template <class Type>
 constexpr auto dot_of() {
   if constexpr (kFewRows > 0) {
-    return dot<Type>;
+    return dot_rows<Type, kDotRows>;
   } else {
     return nullptr;
   }
@@ -92,7 +116,7 @@ const PlainType* find_plain(int32_t type) {
 // Adds to the outputs of R rows the products of n numbers with C columns of a panel.
 template <int R, int C>
 inline void multiply_tile(const tinker::ProductRow* rows, int64_t k, const float* panel, int n, int64_t column) {
-  float lanes[R][C][kLanes];
+  float lanes[R * C][kLanes];
   for (int i = 0; i < kLanes; i += kStrip) {
     Strip sums[R][C];
     for (int r = 0; r < R; ++r) {
@@ -107,30 +131,46 @@ inline void multiply_tile(const tinker::ProductRow* rows, int64_t k, const float
       }
     }
     for (int r = 0; r < R; ++r) {
-      for (int c = 0; c < C; ++c) store_strip(lanes[r][c] + i, sums[r][c]);
+      for (int c = 0; c < C; ++c) store_strip(lanes[r * C + c] + i, sums[r][c]);
     }
   }
+  float sums[R * C];
+  sum_each(lanes, sums);
   for (int r = 0; r < R; ++r) {
-    for (int c = 0; c < C; ++c) rows[r].output[column + c] += sum(load(lanes[r][c]));
+    for (int c = 0; c < C; ++c) rows[r].output[column + c] += sums[r * C + c];
   }
 }
 
 // The same for all of a panel's columns.
 template <int R>
-inline void multiply_panel(const tinker::ProductRow* rows, int64_t k, const float* panel, int n, int64_t first,
-                           int n_columns) {
+inline void multiply_columns(const tinker::ProductRow* rows, int64_t k, const float* panel, int n, int64_t first,
+                             int n_columns) {
+  constexpr int C = kPanelTileColumns;
   int c = 0;
-  for (; c + 3 <= n_columns; c += 3) multiply_tile<R, 3>(rows, k, panel + c * tinker::kSpan, n, first + c);
+  for (; c + C <= n_columns; c += C) multiply_tile<R, C>(rows, k, panel + c * tinker::kSpan, n, first + c);
   for (; c < n_columns; ++c) multiply_tile<R, 1>(rows, k, panel + c * tinker::kSpan, n, first + c);
 }
 
+// The same for all rows: R at a time, then what is left of them.
+template <int R>
 inline void multiply_panel(const tinker::ProductRow* rows, int n_rows, int64_t k, const float* panel, int n,
                            int64_t first, int n_columns) {
-  int r = 0;
-  for (; r + 4 <= n_rows; r += 4) multiply_panel<4>(rows + r, k, panel, n, first, n_columns);
-  if (n_rows - r == 3) multiply_panel<3>(rows + r, k, panel, n, first, n_columns);
-  if (n_rows - r == 2) multiply_panel<2>(rows + r, k, panel, n, first, n_columns);
-  if (n_rows - r == 1) multiply_panel<1>(rows + r, k, panel, n, first, n_columns);
+  for (; n_rows >= R; rows += R, n_rows -= R) multiply_columns<R>(rows, k, panel, n, first, n_columns);
+  if constexpr (R > 1) {
+    if (n_rows) multiply_panel<R - 1>(rows, n_rows, k, panel, n, first, n_columns);
+  }
+}
+
+// The same in blocks of rows and columns that the nearest caches hold.
+inline void multiply_blocks(const tinker::ProductRow* rows, int n_rows, int64_t k, const float* panel, int n,
+                            int64_t first, int n_columns) {
+  for (int r = 0; r < n_rows; r += kBlockRows) {
+    const int n_near = n_rows - r < kBlockRows ? n_rows - r : kBlockRows;
+    for (int c = 0; c < n_columns; c += kBlockColumns) {
+      const int columns = n_columns - c < kBlockColumns ? n_columns - c : kBlockColumns;
+      multiply_panel<kPanelTileRows>(rows + r, n_near, k, panel + c * tinker::kSpan, n, first + c, columns);
+    }
+  }
 }
 
 inline void unpack_panel(const tinker::Weights& weights, const PlainType* type, int64_t first, int n_columns,
@@ -152,15 +192,16 @@ void multiply_rows(const tinker::Weights& weights, int64_t first, int n_columns,
   if (n_rows <= kFewRows && type && weights.size % kLanes == 0) {
     return type->dot(weights, first, n_columns, rows, n_rows);
   }
+  panel = tinker::on_line(panel);
   for (int done = 0; done < n_columns; done += tinker::kColumns) {
     const int columns = n_columns - done < tinker::kColumns ? n_columns - done : tinker::kColumns;
     for (int r = 0; r < n_rows; ++r) {
-      for (int c = 0; c < columns; ++c) rows[r].output[first + done + c] = 0;
+      memset(rows[r].output + first + done, 0, static_cast<size_t>(columns) * sizeof(float));
     }
     for (int64_t k = 0; k < weights.size; k += tinker::kSpan) {
       const int n = static_cast<int>(weights.size - k < tinker::kSpan ? weights.size - k : tinker::kSpan);
       unpack_panel(weights, type, first + done, columns, k, n, panel);
-      multiply_panel(rows, n_rows, k, panel, n, first + done, columns);
+      multiply_blocks(rows, n_rows, k, panel, n, first + done, columns);
     }
   }
 }

@@ -169,6 +169,13 @@ inline void store_pairs(float* p, Shorts a) {
   vst1q_f32(p, vreinterpretq_f32_s16(a.lo));
   vst1q_f32(p + 4, vreinterpretq_f32_s16(a.hi));
 }
+// Each integer as a pair of itself.
+inline void store_twice(float* p, Shorts a) {
+  vst1q_f32(p, vreinterpretq_f32_s16(vzip1q_s16(a.lo, a.lo)));
+  vst1q_f32(p + 4, vreinterpretq_f32_s16(vzip2q_s16(a.lo, a.lo)));
+  vst1q_f32(p + 8, vreinterpretq_f32_s16(vzip1q_s16(a.hi, a.hi)));
+  vst1q_f32(p + 12, vreinterpretq_f32_s16(vzip2q_s16(a.hi, a.hi)));
+}
 
 inline Shorts shorts(int a) {
   const int16x8_t all = vdupq_n_s16(static_cast<int16_t>(a));
@@ -270,8 +277,15 @@ inline Ints scaled(Quads a, Ints scales, int32_t step_pair) {
 }
 
 constexpr int kTileRows = 4, kTileStrips = 4;  // of packed weights; as many as registers hold
+constexpr int kMostFewRows = 8;  // rows up to which columns are taken apart in registers: measured
 
 constexpr int kFewRows = 4;  // rows up to which weights are unpacked in registers: faster, as measured
+constexpr int kDotRows = 4;  // of them together
+constexpr int columns_beside(int n_rows) { return n_rows > 2 ? 1 : 2; }
+
+constexpr bool kJoinsSixteen = false;
+constexpr int kPanelTileRows = 4, kPanelTileColumns = 3;  // of plain weights
+constexpr int kBlockRows = 64, kBlockColumns = 12;        // that fit the nearest caches
 
 constexpr int kWide = 1;  // Lanes that a product keeps of each of four rows
 

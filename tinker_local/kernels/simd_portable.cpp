@@ -216,6 +216,13 @@ inline Shorts widen_signed(Bytes a) {
   return r;
 }
 inline void store_pairs(float* p, Shorts a) { std::memcpy(p, a.v, sizeof a.v); }
+// Each integer as a pair of itself.
+inline void store_twice(float* p, Shorts a) {
+  for (int i = 0; i < 16; ++i) {
+    const int16_t pair[2] = {a.v[i], a.v[i]};
+    std::memcpy(p + i, pair, sizeof pair);
+  }
+}
 
 inline Shorts shorts(int a) {
   Shorts r;
@@ -341,8 +348,15 @@ inline Ints scaled(Quads a, Ints scales, int32_t step_pair) {
 }
 
 constexpr int kTileRows = 0, kTileStrips = 0;  // of packed weights: none
+constexpr int kMostFewRows = 0;  // rows up to which columns are taken apart in registers
 
 constexpr int kFewRows = 0;  // rows up to which weights are unpacked in registers
+constexpr int kDotRows = 4;  // of them together
+constexpr int columns_beside(int n_rows) { return n_rows > 2 ? 1 : 2; }
+
+constexpr bool kJoinsSixteen = false;
+constexpr int kPanelTileRows = 4, kPanelTileColumns = 3;  // of plain weights
+constexpr int kBlockRows = 64, kBlockColumns = 12;        // that fit the nearest caches
 
 constexpr int kWide = 1;  // Lanes that a product keeps of each of four rows
 

@@ -106,10 +106,7 @@ inline void unpack_stretches(const uint8_t* const (&blocks)[kWidth], int, SuperP
       panel.scales[c + j] = of_column.scale;
       panel.offsets[c + j] = of_column.offset;
       store_pairs(offsets[j], Type::kHasOffset ? of_column.offsets : of_column.scales * shorts(-Type::kZero));
-      int16_t all_scales[16], pairs[32];
-      store_pairs(reinterpret_cast<float*>(all_scales), of_column.scales);
-      for (int g = 0; g < 16; ++g) pairs[2 * g] = pairs[2 * g + 1] = all_scales[g];
-      memcpy(scales[j], pairs, sizeof pairs);
+      store_twice(scales[j], of_column.scales);
     }
     transpose16(scales[0], 16, panel.scale_pairs[0] + c, kWidth);
     for (int j = 0; j < 16; ++j) {
