@@ -1,4 +1,4 @@
-// What compilers name differently: loops to unroll, bit scans, pauses, and what this processor can do. Static, so that no
+// What compilers name differently: bit scans, pauses, and what this processor can do. Static, so that no
 // two instruction sets share a symbol.
 #pragma once
 
@@ -6,18 +6,6 @@
 #include <intrin.h>
 #elif defined(__x86_64__)
 #include <immintrin.h>
-#endif
-
-// Short loops whose numbers are known when the code is compiled; and functions that are called.
-#if defined(__clang__)
-#define TINKER_UNROLLED _Pragma("clang loop unroll(full)")
-#define TINKER_APART __attribute__((noinline))
-#elif defined(__GNUC__)
-#define TINKER_UNROLLED _Pragma("GCC unroll 16")
-#define TINKER_APART __attribute__((noinline))
-#else
-#define TINKER_UNROLLED
-#define TINKER_APART
 #endif
 
 namespace tinker {

@@ -19,7 +19,6 @@ using ggml::Tensor;
 constexpr int64_t kLanes = 16;
 constexpr int64_t kRowsOfTask = 128;  // where there would be too few tasks otherwise
 constexpr int64_t kTasksOfThread = 4;
-constexpr int64_t kFewestOfBlock = 4;  // rows: measured
 constexpr int64_t kPreparedOfTask = 4096;  // activations, at least
 constexpr int64_t kPreparedAlone = 2 * kPreparedOfTask;  // up to which each thread prepares them for itself
 
@@ -261,54 +260,6 @@ struct Tiled {
   }
 };
 
-// In integers, for tiles of them, likewise.
-struct Blocked {
-  using Row = BlockRow;
-  using Kernel = Multiply<BlockRow>;
-  static constexpr int64_t columns = kIntegerColumns, kFew = 2 * kRowsOfTile;
-
-  const Tensor& inputs;
-  const Work<Row>& work;
-  const IntegerProduct& product;
-  int64_t n_rows;
-
-  static int64_t n_numbers(const Tensor& node) { return n_rows_of(node) * node.src[1]->ne[0]; }
-
-  static size_t n_bytes(const Tensor& node) {
-    const int64_t n = n_rows_of(node), most = n / kRowsOfTile + node.src[0]->ne[2] * node.src[0]->ne[3];
-    return static_cast<size_t>(std::min(n, most)) * bytes_of_block(node) + kLine;
-  }
-
-  Blocked(const Tensor& node, std::vector<char>& memory, Work<Row>& work)
-      : inputs(*node.src[1]), work(work), product(product_of(node)),
-        n_rows(static_cast<int64_t>(work.list.rows.size())) {
-    char* block = on_line(memory.data());
-    for (const Group& group : work.list.groups) {
-      for (int64_t i = 0; i < group.n; ++i) {
-        const auto place = static_cast<int>(i % kRowsOfTile);
-        work.rows.push_back({block, place, work.list.rows[static_cast<size_t>(group.first + i)].output});
-        if (place == kRowsOfTile - 1 || i == group.n - 1) block += bytes_of_block(node);
-      }
-    }
-    work.panel.resize(integer_scratch(Cut::most_rows(work.list.groups)));
-  }
-
-  void prepare(int64_t row) const {
-    const auto number = static_cast<size_t>(row);
-    product.place(row_of(inputs, work.list.rows[number].input), inputs.ne[0], work.rows[number]);
-  }
-
- private:
-  static const IntegerProduct& product_of(const Tensor& node) {
-    return *simd_path_in_use().integer_product(node.src[0]->type);
-  }
-
-  static size_t bytes_of_block(const Tensor& node) {
-    const IntegerProduct& product = product_of(node);
-    return static_cast<size_t>(node.src[1]->ne[0] / product.n_numbers) * product.n_bytes;
-  }
-};
-
 // Takes the first tasks of a node, of which there are n_tasks, as long as there are any. Then waits until all
 // activations are prepared. Returns the number of the thread's next task.
 template <class Form>
@@ -359,20 +310,11 @@ Multiply<TiledRow> tiled_product(const Tensor& weights) {
   return find && are_weights(weights) ? find(weights.type) : nullptr;
 }
 
-// The same of packed weights, where a matrix has enough rows for a block.
-const IntegerProduct* integer_product(const Tensor& node) {
-  const auto find = simd_path_in_use().integer_product;
-  const Tensor& weights = *node.src[0];
-  const bool are_few = n_rows_of(node) < kFewestOfBlock * weights.ne[2] * weights.ne[3];
-  return find && !are_few && are_weights(weights) ? find(weights.type) : nullptr;
-}
-
 // Bytes of a product's activations in another form; 0 where they are taken as they are.
 size_t n_prepared_bytes(const Tensor& node) {
   const SimdPath& simd = simd_path_in_use();
   const int32_t type = node.src[0]->type;
   if (tiled_product(*node.src[0])) return Tiled::n_bytes(node);
-  if (integer_product(node)) return Blocked::n_bytes(node);
   if (simd.group_product(type)) return Packed<PackedRow>::n_bytes(node);
   return simd.super_block_product(type) ? Packed<SuperRow>::n_bytes(node) : 0;
 }
@@ -387,8 +329,6 @@ void compute(Tensor* node, List list, int thread, int n_threads, void* state) {
     const SimdPath& simd = simd_path_in_use();
     if (const auto tiled = tiled_product(weights)) {
       compute_prepared<Tiled>(*node, list, tiled, of_graph.prepared, n_threads);
-    } else if (const IntegerProduct* integers = integer_product(*node)) {
-      compute_prepared<Blocked>(*node, list, integers->multiply, of_graph.prepared, n_threads);
     } else if (const auto groups = simd.group_product(weights.type)) {
       compute_prepared<Packed<PackedRow>>(*node, list, groups, of_graph.prepared, n_threads);
     } else if (const auto blocks = simd.super_block_product(weights.type)) {

@@ -13,6 +13,18 @@ constexpr bool kHasTiles = kTileRows > 0;
 constexpr int kRowsTogether = kHasTiles ? 4 : 1;  // of few rows
 constexpr int kWidth = tinker::kPackedColumns;    // columns of a panel
 
+// Short loops whose numbers are known when the code is compiled; and functions that are called.
+#if defined(__clang__)
+#define TINKER_UNROLLED _Pragma("clang loop unroll(full)")
+#define TINKER_APART __attribute__((noinline))
+#elif defined(__GNUC__)
+#define TINKER_UNROLLED _Pragma("GCC unroll 16")
+#define TINKER_APART __attribute__((noinline))
+#else
+#define TINKER_UNROLLED
+#define TINKER_APART
+#endif
+
 inline Lanes magnitude(Lanes a) { return max(a, all(0.0f) - a); }
 
 // NaN if one of the activations is no number, else 0.

@@ -102,20 +102,6 @@ constexpr size_t tiled_scratch(int64_t n_rows) {
   return kTiledColumns * (2 * kTiledDepth + n_blocks * kRowsOfTile) + kRowsOfTile;
 }
 
-// Integers in tiles: up to kRowsOfTile rows of a matrix are a block, of which each row has its place.
-struct BlockRow {
-  void* block;
-  int place;
-  float* output;
-};
-
-constexpr int kIntegerColumns = 64;     // columns that are multiplied with the same numbers of all rows
-constexpr size_t kIntegerPanel = 8192;  // floats, for weights of sixteen columns
-
-constexpr size_t integer_scratch(int64_t n_rows) {
-  return kIntegerPanel + static_cast<size_t>(n_rows + kRowsOfTile) * kIntegerColumns + kRowsOfTile;
-}
-
 // float32 from packed weights: ggml_to_float_t.
 using ToFloat = void (*)(const void* from, float* to, int64_t n);
 
@@ -134,17 +120,5 @@ struct Weights {
 template <class Row>
 using Multiply = void (*)(const Weights& weights, int64_t first, int n_columns, const Row* rows, int n_rows,
                           float* panel);
-
-// Puts a row of activations, n numbers, to its place in its block.
-using Place = void (*)(const float* x, int64_t n, const BlockRow& row);
-
-// A product in tiles of integers, for a type of packed weights. So many numbers of a block take so many bytes.
-struct IntegerProduct {
-  int32_t type;
-  int64_t n_numbers;
-  size_t n_bytes;
-  Place place;
-  Multiply<BlockRow> multiply;
-};
 
 }  // namespace tinker

@@ -1,7 +1,16 @@
-// AMX: products with weights in tiles (bfloat_tile_kernels.hpp, integer_tile_kernels.hpp), everything else as with
-// AVX-512. A thread's tiles are configured within a task and released at its end: torch in the same process may use
-// its own.
-#include "cpu.hpp"
+// AMX: products with float16 and bfloat16 weights in tiles, everything else as with AVX-512.
+//
+// Sixteen columns are the rows of a tile. Their weights lie in a file as the instruction wants them: 32 numbers of a
+// column side by side. So bfloat16 is read from where it is, if rows are few. Otherwise weights are copied to a panel
+// first, tile by tile, and those of float16 always. Sixteen rows of activations are the columns of the other tile, in
+// pairs of numbers. Sums have columns for rows then, and are transposed last. They go over all k in order, whatever is
+// computed beside them; where k is long, they are kept in memory from one panel to the next.
+//
+// bfloat16 has eight bits. Activations are two numbers of bfloat16, and so is a weight of float16, exactly. Of its
+// four products that of the two small numbers is left out: less than 2^-16 of the whole. What is no number gives
+// infinity or NaN in its row or column, and nothing elsewhere.
+//
+// A thread's tiles are configured within a task and released at its end: torch in the same process may use its own.
 #include "simd_path.hpp"
 
 #if defined(TINKER_LOCAL_EMULATE_AMX) || (defined(TINKER_LOCAL_AMX) && defined(__AVX512F__))
@@ -30,8 +39,6 @@ static_assert(sizeof(TileShapes) == 64);
 #include "tiles.hpp"
 #endif
 
-#include "weight_kernels.hpp"
-
 using tinker::TiledRow;
 using tinker::Weights;
 
@@ -43,6 +50,328 @@ constexpr int kColumnsTogether = 2 * kSide;  // of two tiles: a strip
 constexpr int kRowsTogether = 2 * kSide;     // of two blocks
 static_assert(tinker::kTiledColumns % kColumnsTogether == 0);
 
+inline uint32_t bits_of(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+inline float float_of(uint32_t bits) {
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+constexpr uint32_t kUpper = 0xffff0000, kInfinite = 0x7f800000;
+
+// The nearest number of bfloat16, in the upper half, ties to even; towards zero where the nearest is infinite.
+inline uint32_t nearest(uint32_t bits) {
+  const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) & kUpper;
+  return (rounded & kInfinite) == kInfinite ? bits & kUpper : rounded;
+}
+
+// A number as the sum of two; of what is no number there is nothing left.
+inline void split(float x, uint16_t& high, uint16_t& low) {
+  const uint32_t bits = bits_of(x);
+  const bool is_finite = (bits & kInfinite) != kInfinite;
+  const uint32_t upper = is_finite ? nearest(bits) : x != x ? 0x7fc00000 : bits;
+  high = static_cast<uint16_t>(upper >> 16);
+  low = static_cast<uint16_t>(is_finite ? nearest(bits_of(x - float_of(upper))) >> 16 : 0);
+}
+
+// Numbers from one pair of a row to the next, and from one tile of its block to the next: nearest ones, then what is
+// left of them.
+inline int64_t of_pair(const TiledRow& row) { return 2 * row.n_together; }
+inline int64_t of_tile(const TiledRow& row) { return kStep * row.n_together; }
+
+// With zeros up to whole steps.
+void split_row(const float* x, int64_t n, const TiledRow& row) {
+  uint16_t* to = row.numbers;
+  for (int64_t k = 0; k < n; k += kStep, to += 2 * of_tile(row)) {
+    float numbers[kStep] = {};
+    uint16_t high[kStep], low[kStep];
+    memcpy(numbers, x + k, static_cast<size_t>(n - k < kStep ? n - k : kStep) * sizeof(float));
+    for (int i = 0; i < kStep; ++i) split(numbers[i], high[i], low[i]);
+    for (int i = 0; i < kStep; i += 2) {
+      memcpy(to + i / 2 * of_pair(row), high + i, 4);
+      memcpy(to + of_tile(row) + i / 2 * of_pair(row), low + i, 4);
+    }
+  }
+}
+
+// --- weights ---
+
+// 32 numbers of a column to a tile. What float16's have left goes `low` numbers behind.
+struct BF16 {
+  static constexpr int kType = 30, kParts = 1;
+  static void read(const uint16_t* from, uint16_t* to, int64_t) { memcpy(to, from, kStep * sizeof *to); }
+};
+
+struct F16 {
+  static constexpr int kType = 1, kParts = 2;
+  static void read(const uint16_t* from, uint16_t* to, int64_t low) {
+    const Lanes a = load_half(from), b = load_half(from + kSide);
+    store_bfloats(to, a, b);
+    store_bfloats(to + low, a - load_bfloat(to), b - load_bfloat(to + kSide));
+  }
+};
+
+// Where the weights of two tiles are: bytes from column to column, from step to step, and to what is left of float16.
+struct TilePair {
+  const char *first, *second;
+  int64_t of_column, of_step, low;
+  const char* ahead;  // weights that are fetched meanwhile; null if none
+};
+
+// Strips of some columns, `depth` numbers of each, in tiles. A tile's steps lie one behind the other.
+template <class Type>
+struct Panel {
+  uint16_t* tiles;
+  int64_t n_steps;
+
+  int64_t of_part() const { return n_steps * kTile; }
+  int64_t of_columns() const { return Type::kParts * of_part(); }  // of sixteen
+
+  // n columns; those behind the last are the last one's once more, and what is behind `depth` is zero.
+  void unpack(const Weights& weights, int64_t first, int n, int n_ahead, int64_t k, int depth) const {
+    for (int c = 0; c < (n + kColumnsTogether - 1) / kColumnsTogether * kColumnsTogether; ++c) {
+      const char* row = weights.data + static_cast<size_t>(first + (c < n ? c : n - 1)) * weights.stride;
+      const auto* from = reinterpret_cast<const uint16_t*>(row) + k;
+      if (c + kColumnsTogether < n_ahead) {
+        const char* next = reinterpret_cast<const char*>(from) + kColumnsTogether * weights.stride;
+        for (int i = 0; i < 2 * depth; i += tinker::kLine) __builtin_prefetch(next + i);
+      }
+      uint16_t* to = tiles + c / kSide * of_columns() + c % kSide * kStep;
+      for (int i = 0; i < depth / kStep; ++i, from += kStep, to += kTile) Type::read(from, to, of_part());
+      if (depth % kStep == 0) continue;
+      uint16_t whole[kStep] = {};
+      memcpy(whole, from, depth % kStep * sizeof *from);
+      Type::read(whole, to, of_part());
+    }
+  }
+
+  TilePair strip(int number) const {
+    const auto* first = reinterpret_cast<const char*>(tiles + 2 * number * of_columns());
+    return {first, first + 2 * of_columns(), 2 * kStep, 2 * kTile, 2 * of_part(), nullptr};
+  }
+};
+
+// --- products ---
+
+// Tiles 0 and 1 are the sums of two tiles of columns with a block of rows, 2 and 3 those with another block. Tiles 4
+// and 5 are weights, 6 and 7 activations of the two blocks.
+void configure(int n_rows, int n_of_second) {
+  volatile TileShapes shapes = {};  // GCC 12 drops what is written to it otherwise
+  shapes.palette = 1;
+  for (int i = 0; i < 8; ++i) {
+    const bool is_weights = i == 4 || i == 5, is_second = i == 2 || i == 3 || i == 7;
+    shapes.bytes_of_row[i] = static_cast<uint16_t>(4 * (is_weights ? kSide : is_second ? n_of_second : n_rows));
+    shapes.n_rows[i] = kSide;
+  }
+  configure_tiles(shapes);
+}
+
+// One block of rows or two: their tiles from some k on.
+template <int kBlocks>
+struct Blocks {
+  const uint16_t* x[kBlocks];
+  int64_t low[kBlocks], stride[kBlocks];
+
+  Blocks(const TiledRow* rows, int64_t k) {
+    for (int b = 0; b < kBlocks; ++b) {
+      const TiledRow& row = rows[b * kSide];
+      low[b] = of_tile(row);
+      stride[b] = 2 * of_pair(row);
+      x[b] = row.numbers + k / kStep * 2 * low[b];
+    }
+  }
+
+  void next() {
+    for (int b = 0; b < kBlocks; ++b) x[b] += 2 * low[b];
+  }
+};
+
+#define ADD_TILE(from, stride, x, sums, other_sums) \
+  LOAD_TILE(x, from, stride);                       \
+  ADD_PRODUCTS(sums, 4, x);                         \
+  ADD_PRODUCTS(other_sums, 5, x);
+
+// Adds the products of a strip with all blocks.
+template <int kParts, int kBlocks>
+inline void multiply_steps(TilePair w, Blocks<kBlocks> blocks, int64_t n_steps) {
+  constexpr int second = kBlocks - 1;
+  for (; n_steps; --n_steps, w.first += w.of_step, w.second += w.of_step, blocks.next()) {
+    LOAD_TILE(4, w.first, w.of_column);
+    LOAD_TILE(5, w.second, w.of_column);
+    ADD_TILE(blocks.x[0], blocks.stride[0], 6, 0, 1)
+    ADD_TILE(blocks.x[0] + blocks.low[0], blocks.stride[0], 6, 0, 1)
+    if constexpr (kBlocks == 2) {
+      ADD_TILE(blocks.x[second], blocks.stride[second], 7, 2, 3)
+      ADD_TILE(blocks.x[second] + blocks.low[second], blocks.stride[second], 7, 2, 3)
+    }
+    if constexpr (kParts == 2) {
+      LOAD_TILE(4, w.first + w.low, w.of_column);
+      LOAD_TILE(5, w.second + w.low, w.of_column);
+      ADD_TILE(blocks.x[0], blocks.stride[0], 6, 0, 1)
+      if constexpr (kBlocks == 2) {
+        ADD_TILE(blocks.x[second], blocks.stride[second], 7, 2, 3)
+      }
+    }
+    if (!w.ahead) continue;
+    for (int c = 0; c < kColumnsTogether; ++c) __builtin_prefetch(w.ahead + c * w.of_column);
+    w.ahead += w.of_step;
+  }
+}
+
+#undef ADD_TILE
+
+template <int kBlocks>
+inline void begin_sums() {
+  CLEAR_TILE(0);
+  CLEAR_TILE(1);
+  if constexpr (kBlocks == 2) {
+    CLEAR_TILE(2);
+    CLEAR_TILE(3);
+  }
+}
+
+template <int kBlocks>
+inline void load_sums(const float* sums) {
+  LOAD_TILE(0, sums, tinker::kLine);
+  LOAD_TILE(1, sums + kSums, tinker::kLine);
+  if constexpr (kBlocks == 2) {
+    LOAD_TILE(2, sums + 2 * kSums, tinker::kLine);
+    LOAD_TILE(3, sums + 3 * kSums, tinker::kLine);
+  }
+}
+
+template <int kBlocks>
+inline void store_sums(float* sums) {
+  STORE_TILE(0, sums, tinker::kLine);
+  STORE_TILE(1, sums + kSums, tinker::kLine);
+  if constexpr (kBlocks == 2) {
+    STORE_TILE(2, sums + 2 * kSums, tinker::kLine);
+    STORE_TILE(3, sums + 3 * kSums, tinker::kLine);
+  }
+}
+
+// The sums of a tile to the outputs of a block: sixteen columns, or what is left of them.
+inline void write_tile(const float* sums, const TiledRow* rows, int n_rows, int64_t column, int n) {
+  alignas(tinker::kLine) float turned[kSums];
+  transpose16(sums, kSide, turned, kSide);
+  for (int r = 0; r < n_rows; ++r) {
+    float* to = rows[r].output + column;
+    if (n >= kSide) {
+      memcpy(to, turned + r * kSide, kSide * sizeof *to);  // faster where the size is known
+    } else {
+      memcpy(to, turned + r * kSide, static_cast<size_t>(n) * sizeof *to);
+    }
+  }
+}
+
+// What is multiplied: n columns, a multiple of a strip's but for the last, with rows. Sums are kept in memory where
+// they do not begin and end at once.
+struct Task {
+  const Weights& weights;
+  int64_t first;
+  int n;
+  const TiledRow* rows;
+  int n_rows;
+  float* sums;
+
+  int n_strips() const { return (n + kColumnsTogether - 1) / kColumnsTogether; }
+  int n_pairs() const { return (n_rows + kRowsTogether - 1) / kRowsTogether; }  // of blocks
+  float* memory_behind_sums() const { return sums + static_cast<size_t>(n_strips() * n_pairs()) * 4 * kSums; }
+};
+
+// Strip number s with the rows from r on, of which n are together; k from, and to, which k sums go.
+template <int kParts, int kBlocks>
+inline void multiply_strip(const Task& task, const TilePair& w, int s, int r, int64_t k, int64_t end) {
+  float* sums = task.sums + static_cast<size_t>(r / kRowsTogether * task.n_strips() + s) * 4 * kSums;
+  if (k == 0) {
+    begin_sums<kBlocks>();
+  } else {
+    load_sums<kBlocks>(sums);
+  }
+  multiply_steps<kParts, kBlocks>(w, Blocks<kBlocks>(task.rows + r, k), (end - k + kStep - 1) / kStep);
+  if (end < task.weights.size) return store_sums<kBlocks>(sums);
+  alignas(tinker::kLine) float found[4 * kSums];
+  store_sums<kBlocks>(found);
+  for (int b = 0; b < kBlocks; ++b, r += kSide) {
+    const int n_rows = task.n_rows - r < kSide ? task.n_rows - r : kSide;
+    for (int c = 0; c < 2; ++c) {
+      const int column = s * kColumnsTogether + c * kSide;
+      if (column >= task.n) break;
+      write_tile(found + (2 * b + c) * kSums, task.rows + r, n_rows, task.first + column, task.n - column);
+    }
+  }
+}
+
+// All strips, which `strip_of` gives, with all rows.
+template <int kParts, class StripOf>
+inline void multiply_all(const Task& task, StripOf strip_of, int64_t k, int64_t end) {
+  int configured = 0;
+  for (int r = 0; r < task.n_rows; r += kRowsTogether) {
+    const int n = task.n_rows - r < kRowsTogether ? task.n_rows - r : kRowsTogether;
+    if (n != configured) configure(n < kSide ? n : kSide, n > kSide ? n - kSide : kSide);
+    configured = n;
+    for (int s = 0; s < task.n_strips(); ++s) {
+      if (n > kSide) {
+        multiply_strip<kParts, 2>(task, strip_of(s), s, r, k, end);
+      } else {
+        multiply_strip<kParts, 1>(task, strip_of(s), s, r, k, end);
+      }
+    }
+  }
+}
+
+// Whole strips of bfloat16, from where they are. Meanwhile the next strip is fetched.
+void multiply_directly(const Task& task) {
+  const auto of_column = static_cast<int64_t>(task.weights.stride);
+  const char* weights = task.weights.data + task.first * of_column;
+  const auto strip_of = [&](int s) -> TilePair {
+    const char* first = weights + s * kColumnsTogether * of_column;
+    const bool is_last = s + 1 == task.n_strips();
+    const char* ahead = is_last ? nullptr : first + kColumnsTogether * of_column;
+    return {first, first + kSide * of_column, of_column, kStep * sizeof(uint16_t), 0, ahead};
+  };
+  multiply_all<1>(task, strip_of, 0, task.weights.size);
+}
+
+template <class Type>
+void multiply_by_panels(const Task& task, int n_ahead) {
+  const int64_t size = task.weights.size, deep = size <= 2 * tinker::kTiledDepth ? size : tinker::kTiledDepth;
+  const int64_t most = n_ahead ? tinker::kStretch : deep;
+  Panel<Type> panel{reinterpret_cast<uint16_t*>(task.memory_behind_sums()), 0};
+  for (int64_t k = 0; k < size; k += most) {
+    const int64_t end = size - k < most ? size : k + most;
+    panel.n_steps = (end - k + kStep - 1) / kStep;
+    panel.unpack(task.weights, task.first, task.n, n_ahead, k, static_cast<int>(end - k));
+    multiply_all<Type::kParts>(task, [&](int s) { return panel.strip(s); }, k, end);
+  }
+}
+
+template <class Type>
+void multiply(const Weights& weights, int64_t first, int n_columns, const TiledRow* rows, int n_rows, float* scratch) {
+  Task task{weights, first, 0, rows, n_rows, tinker::on_line(scratch)};
+  const bool is_few = n_rows <= kRowsTogether;
+  if (Type::kParts == 1 && is_few && weights.size % kStep == 0) {
+    task.n = n_columns / kColumnsTogether * kColumnsTogether;
+    if (task.n) multiply_directly(task);
+  }
+  const int most = is_few ? kColumnsTogether : tinker::kTiledColumns;
+  for (int done = task.n; done < n_columns; done += most) {
+    task.first = first + done;
+    task.n = n_columns - done < most ? n_columns - done : most;
+    multiply_by_panels<Type>(task, is_few ? n_columns - done : 0);
+  }
+  release_tiles();
+}
+
+tinker::Multiply<TiledRow> tiled_product(int32_t type) {
+  return type == BF16::kType ? multiply<BF16> : type == F16::kType ? multiply<F16> : nullptr;
+}
+
 // What the path is but for products in tiles.
 const tinker::SimdPath* base() {
   const tinker::SimdPath* avx512 = tinker::avx512_path();
@@ -52,10 +381,6 @@ const tinker::SimdPath* base() {
   return avx512;
 #endif
 }
-
-#include "bfloat_tile_kernels.hpp"
-
-#include "integer_tile_kernels.hpp"
 
 bool is_permitted = false;
 
@@ -73,7 +398,6 @@ const tinker::SimdPath* tinker::amx_path() {
     result.name = "amx";
     result.split_row = split_row;
     result.tiled_product = tiled_product;
-    result.integer_product = find_integer_product;
     return result;
   }();
   return &path;

@@ -67,7 +67,6 @@ struct SimdPath {
   // Activations as tiles take them; and the kernel for a type of plain weights, or null. Only where there are tiles.
   void (*split_row)(const float* x, int64_t n, const TiledRow& row) = nullptr;
   Multiply<TiledRow> (*tiled_product)(int32_t type) = nullptr;
-  const IntegerProduct* (*integer_product)(int32_t type) = nullptr;  // the same of packed weights
 };
 
 // Null where the compiler or the processor lacks the instructions.
