@@ -88,19 +88,10 @@ inline void add_products(int tile, int left, int right) {
   _mm_setcsr(before);
 }
 
-inline uint16_t to_bfloat(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  if (x != x) return static_cast<uint16_t>(bits >> 16 | 0x40);
-  if ((bits & 0x7f800000) == 0) bits &= 0x80000000;
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-inline void store_bfloats(uint16_t* p, Lanes a, Lanes b) {
-  float numbers[32];
-  store(numbers, a);
-  store(numbers + 16, b);
-  for (int i = 0; i < 32; ++i) p[i] = to_bfloat(numbers[i]);
+inline void transpose16(const float* from, int stride, float* to, int to_stride) {
+  for (int i = 0; i < 16; ++i) {
+    for (int j = 0; j < 16; ++j) memcpy(to + j * to_stride + i, from + i * stride + j, sizeof *to);
+  }
 }
 
 inline bool may_use_tiles() { return true; }

@@ -16,9 +16,9 @@
 // a super-block's sum is exact in integers. Eight bits are twice as fast as sixteen, and what they lose is less than
 // what such weights have lost.
 //
-// Tiles, where there is AMX, of float16 and bfloat16 (simd_amx.cpp): activations are rounded to sixteen bits, as
-// the sum of two numbers of bfloat16. The instruction adds the products of 32 numbers; its sums are added in order.
-// So these two types have other bits with AMX than without.
+// Tiles, where there is AMX, of bfloat16 (simd_amx.cpp): activations are rounded to sixteen bits, as the sum of two
+// numbers of bfloat16. The instruction adds the products of 32 numbers; its sums are added in order. So this type has
+// other bits with AMX than without.
 #pragma once
 
 #include <cstddef>
@@ -96,10 +96,10 @@ static inline T* on_line(T* p) {
   return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(p) + kLine - 1) / kLine * kLine);
 }
 
-// Floats of scratch memory for some rows: weights to multiply, perhaps in two parts, and sums.
+// Floats of scratch memory for some rows: weights to multiply, and sums.
 constexpr size_t tiled_scratch(int64_t n_rows) {
   const auto n_blocks = static_cast<size_t>(n_rows / kRowsOfTile + 2);
-  return kTiledColumns * (2 * kTiledDepth + n_blocks * kRowsOfTile) + kRowsOfTile;
+  return kTiledColumns * (kTiledDepth + n_blocks * kRowsOfTile) + kRowsOfTile;
 }
 
 // float32 from packed weights: ggml_to_float_t.

@@ -1,14 +1,14 @@
-// AMX: products with float16 and bfloat16 weights in tiles, everything else as with AVX-512.
+// AMX: products with bfloat16 weights in tiles, everything else as with AVX-512. Others were measured to gain little:
+// float16 takes two tiles, and a group of 32 packed weights leaves the tile before its scale is applied.
 //
 // Sixteen columns are the rows of a tile. Their weights lie in a file as the instruction wants them: 32 numbers of a
-// column side by side. So bfloat16 is read from where it is, if rows are few. Otherwise weights are copied to a panel
-// first, tile by tile, and those of float16 always. Sixteen rows of activations are the columns of the other tile, in
-// pairs of numbers. Sums have columns for rows then, and are transposed last. They go over all k in order, whatever is
-// computed beside them; where k is long, they are kept in memory from one panel to the next.
+// column side by side. So they are read from where they are, if rows are few. Otherwise they are copied to a panel
+// first, tile by tile. Sixteen rows of activations are the columns of the other tile, in pairs of numbers. Sums have
+// columns for rows then, and are transposed last. They go over all k in order, whatever is computed beside them; where
+// k is long, they are kept in memory from one panel to the next.
 //
-// bfloat16 has eight bits. Activations are two numbers of bfloat16, and so is a weight of float16, exactly. Of its
-// four products that of the two small numbers is left out: less than 2^-16 of the whole. What is no number gives
-// infinity or NaN in its row or column, and nothing elsewhere.
+// bfloat16 has eight bits. So activations are two numbers of bfloat16. What is no number gives infinity or NaN in its
+// row or column, and nothing elsewhere.
 //
 // A thread's tiles are configured within a task and released at its end: torch in the same process may use its own.
 #include "simd_path.hpp"
@@ -32,10 +32,9 @@ struct TileShapes {
 static_assert(sizeof(TileShapes) == 64);
 
 #if defined(TINKER_LOCAL_EMULATE_AMX)
-#include "avx2.hpp"
 #include "emulated_tiles.hpp"
 #else
-#include "avx512.hpp"
+#include "avx512_transpose.hpp"
 #include "tiles.hpp"
 #endif
 
@@ -101,58 +100,36 @@ void split_row(const float* x, int64_t n, const TiledRow& row) {
 
 // --- weights ---
 
-// 32 numbers of a column to a tile. What float16's have left goes `low` numbers behind.
-struct BF16 {
-  static constexpr int kType = 30, kParts = 1;
-  static void read(const uint16_t* from, uint16_t* to, int64_t) { memcpy(to, from, kStep * sizeof *to); }
-};
-
-struct F16 {
-  static constexpr int kType = 1, kParts = 2;
-  static void read(const uint16_t* from, uint16_t* to, int64_t low) {
-    const Lanes a = load_half(from), b = load_half(from + kSide);
-    store_bfloats(to, a, b);
-    store_bfloats(to + low, a - load_bfloat(to), b - load_bfloat(to + kSide));
-  }
-};
-
-// Where the weights of two tiles are: bytes from column to column, from step to step, and to what is left of float16.
+// Where the weights of two tiles are; bytes from column to column, and from step to step.
 struct TilePair {
   const char *first, *second;
-  int64_t of_column, of_step, low;
+  int64_t of_column, of_step;
   const char* ahead;  // weights that are fetched meanwhile; null if none
 };
 
 // Strips of some columns, `depth` numbers of each, in tiles. A tile's steps lie one behind the other.
-template <class Type>
 struct Panel {
   uint16_t* tiles;
   int64_t n_steps;
 
-  int64_t of_part() const { return n_steps * kTile; }
-  int64_t of_columns() const { return Type::kParts * of_part(); }  // of sixteen
+  int64_t of_columns() const { return n_steps * kTile; }  // of sixteen
 
   // n columns; those behind the last are the last one's once more, and what is behind `depth` is zero.
-  void unpack(const Weights& weights, int64_t first, int n, int n_ahead, int64_t k, int depth) const {
+  void unpack(const Weights& weights, int64_t first, int n, int64_t k, int depth) const {
     for (int c = 0; c < (n + kColumnsTogether - 1) / kColumnsTogether * kColumnsTogether; ++c) {
       const char* row = weights.data + static_cast<size_t>(first + (c < n ? c : n - 1)) * weights.stride;
       const auto* from = reinterpret_cast<const uint16_t*>(row) + k;
-      if (c + kColumnsTogether < n_ahead) {
-        const char* next = reinterpret_cast<const char*>(from) + kColumnsTogether * weights.stride;
-        for (int i = 0; i < 2 * depth; i += tinker::kLine) __builtin_prefetch(next + i);
-      }
       uint16_t* to = tiles + c / kSide * of_columns() + c % kSide * kStep;
-      for (int i = 0; i < depth / kStep; ++i, from += kStep, to += kTile) Type::read(from, to, of_part());
+      for (int i = 0; i < depth / kStep; ++i, from += kStep, to += kTile) memcpy(to, from, kStep * sizeof *to);
       if (depth % kStep == 0) continue;
-      uint16_t whole[kStep] = {};
-      memcpy(whole, from, depth % kStep * sizeof *from);
-      Type::read(whole, to, of_part());
+      memset(to, 0, kStep * sizeof *to);
+      memcpy(to, from, static_cast<size_t>(depth % kStep) * sizeof *to);
     }
   }
 
   TilePair strip(int number) const {
     const auto* first = reinterpret_cast<const char*>(tiles + 2 * number * of_columns());
-    return {first, first + 2 * of_columns(), 2 * kStep, 2 * kTile, 2 * of_part(), nullptr};
+    return {first, first + 2 * of_columns(), 2 * kStep, 2 * kTile, nullptr};
   }
 };
 
@@ -197,7 +174,7 @@ struct Blocks {
   ADD_PRODUCTS(other_sums, 5, x);
 
 // Adds the products of a strip with all blocks.
-template <int kParts, int kBlocks>
+template <int kBlocks>
 inline void multiply_steps(TilePair w, Blocks<kBlocks> blocks, int64_t n_steps) {
   constexpr int second = kBlocks - 1;
   for (; n_steps; --n_steps, w.first += w.of_step, w.second += w.of_step, blocks.next()) {
@@ -208,14 +185,6 @@ inline void multiply_steps(TilePair w, Blocks<kBlocks> blocks, int64_t n_steps) 
     if constexpr (kBlocks == 2) {
       ADD_TILE(blocks.x[second], blocks.stride[second], 7, 2, 3)
       ADD_TILE(blocks.x[second] + blocks.low[second], blocks.stride[second], 7, 2, 3)
-    }
-    if constexpr (kParts == 2) {
-      LOAD_TILE(4, w.first + w.low, w.of_column);
-      LOAD_TILE(5, w.second + w.low, w.of_column);
-      ADD_TILE(blocks.x[0], blocks.stride[0], 6, 0, 1)
-      if constexpr (kBlocks == 2) {
-        ADD_TILE(blocks.x[second], blocks.stride[second], 7, 2, 3)
-      }
     }
     if (!w.ahead) continue;
     for (int c = 0; c < kColumnsTogether; ++c) __builtin_prefetch(w.ahead + c * w.of_column);
@@ -285,7 +254,7 @@ struct Task {
 };
 
 // Strip number s with the rows from r on, of which n are together; k from, and to, which k sums go.
-template <int kParts, int kBlocks>
+template <int kBlocks>
 inline void multiply_strip(const Task& task, const TilePair& w, int s, int r, int64_t k, int64_t end) {
   float* sums = task.sums + static_cast<size_t>(r / kRowsTogether * task.n_strips() + s) * 4 * kSums;
   if (k == 0) {
@@ -293,7 +262,7 @@ inline void multiply_strip(const Task& task, const TilePair& w, int s, int r, in
   } else {
     load_sums<kBlocks>(sums);
   }
-  multiply_steps<kParts, kBlocks>(w, Blocks<kBlocks>(task.rows + r, k), (end - k + kStep - 1) / kStep);
+  multiply_steps<kBlocks>(w, Blocks<kBlocks>(task.rows + r, k), (end - k + kStep - 1) / kStep);
   if (end < task.weights.size) return store_sums<kBlocks>(sums);
   alignas(tinker::kLine) float found[4 * kSums];
   store_sums<kBlocks>(found);
@@ -308,7 +277,7 @@ inline void multiply_strip(const Task& task, const TilePair& w, int s, int r, in
 }
 
 // All strips, which `strip_of` gives, with all rows.
-template <int kParts, class StripOf>
+template <class StripOf>
 inline void multiply_all(const Task& task, StripOf strip_of, int64_t k, int64_t end) {
   int configured = 0;
   for (int r = 0; r < task.n_rows; r += kRowsTogether) {
@@ -317,59 +286,55 @@ inline void multiply_all(const Task& task, StripOf strip_of, int64_t k, int64_t 
     configured = n;
     for (int s = 0; s < task.n_strips(); ++s) {
       if (n > kSide) {
-        multiply_strip<kParts, 2>(task, strip_of(s), s, r, k, end);
+        multiply_strip<2>(task, strip_of(s), s, r, k, end);
       } else {
-        multiply_strip<kParts, 1>(task, strip_of(s), s, r, k, end);
+        multiply_strip<1>(task, strip_of(s), s, r, k, end);
       }
     }
   }
 }
 
-// Whole strips of bfloat16, from where they are. Meanwhile the next strip is fetched.
+// Whole strips, from where they are. Meanwhile the next strip is fetched.
 void multiply_directly(const Task& task) {
-  const auto of_column = static_cast<int64_t>(task.weights.stride);
+  const auto of_column = static_cast<int64_t>(task.weights.stride), of_strip = kColumnsTogether * of_column;
   const char* weights = task.weights.data + task.first * of_column;
+  for (int64_t i = 0; i < of_strip; i += tinker::kLine) __builtin_prefetch(weights + i);
   const auto strip_of = [&](int s) -> TilePair {
-    const char* first = weights + s * kColumnsTogether * of_column;
-    const bool is_last = s + 1 == task.n_strips();
-    const char* ahead = is_last ? nullptr : first + kColumnsTogether * of_column;
-    return {first, first + kSide * of_column, of_column, kStep * sizeof(uint16_t), 0, ahead};
+    const char* first = weights + s * of_strip;
+    const char* ahead = s + 1 < task.n_strips() ? first + of_strip : nullptr;
+    return {first, first + kSide * of_column, of_column, kStep * sizeof(uint16_t), ahead};
   };
-  multiply_all<1>(task, strip_of, 0, task.weights.size);
+  multiply_all(task, strip_of, 0, task.weights.size);
 }
 
-template <class Type>
-void multiply_by_panels(const Task& task, int n_ahead) {
-  const int64_t size = task.weights.size, deep = size <= 2 * tinker::kTiledDepth ? size : tinker::kTiledDepth;
-  const int64_t most = n_ahead ? tinker::kStretch : deep;
-  Panel<Type> panel{reinterpret_cast<uint16_t*>(task.memory_behind_sums()), 0};
+void multiply_by_panels(const Task& task) {
+  const int64_t size = task.weights.size, most = size <= 2 * tinker::kTiledDepth ? size : tinker::kTiledDepth;
+  Panel panel{reinterpret_cast<uint16_t*>(task.memory_behind_sums()), 0};
   for (int64_t k = 0; k < size; k += most) {
     const int64_t end = size - k < most ? size : k + most;
     panel.n_steps = (end - k + kStep - 1) / kStep;
-    panel.unpack(task.weights, task.first, task.n, n_ahead, k, static_cast<int>(end - k));
-    multiply_all<Type::kParts>(task, [&](int s) { return panel.strip(s); }, k, end);
+    panel.unpack(task.weights, task.first, task.n, k, static_cast<int>(end - k));
+    multiply_all(task, [&](int s) { return panel.strip(s); }, k, end);
   }
 }
 
-template <class Type>
 void multiply(const Weights& weights, int64_t first, int n_columns, const TiledRow* rows, int n_rows, float* scratch) {
   Task task{weights, first, 0, rows, n_rows, tinker::on_line(scratch)};
-  const bool is_few = n_rows <= kRowsTogether;
-  if (Type::kParts == 1 && is_few && weights.size % kStep == 0) {
+  if (n_rows <= kRowsTogether && weights.size % kStep == 0) {
     task.n = n_columns / kColumnsTogether * kColumnsTogether;
     if (task.n) multiply_directly(task);
   }
-  const int most = is_few ? kColumnsTogether : tinker::kTiledColumns;
-  for (int done = task.n; done < n_columns; done += most) {
+  for (int done = task.n; done < n_columns; done += tinker::kTiledColumns) {
     task.first = first + done;
-    task.n = n_columns - done < most ? n_columns - done : most;
-    multiply_by_panels<Type>(task, is_few ? n_columns - done : 0);
+    task.n = n_columns - done < tinker::kTiledColumns ? n_columns - done : tinker::kTiledColumns;
+    multiply_by_panels(task);
   }
   release_tiles();
 }
 
 tinker::Multiply<TiledRow> tiled_product(int32_t type) {
-  return type == BF16::kType ? multiply<BF16> : type == F16::kType ? multiply<F16> : nullptr;
+  constexpr int32_t bfloat16 = 30;  // enum ggml_type
+  return type == bfloat16 ? multiply : nullptr;
 }
 
 // What the path is but for products in tiles.

@@ -18,10 +18,6 @@ inline void configure_tiles(const volatile TileShapes& shapes) {
 
 inline void release_tiles() { __asm__ volatile("tilerelease" : :); }
 
-// The nearest numbers of bfloat16 to 32 others, ties to even.
-inline void store_bfloats(uint16_t* p, Lanes a, Lanes b) {
-  _mm512_storeu_si512(p, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b.v, a.v)));
-}
 
 // Whether this processor has AMX with bfloat16, and Linux permits its use: Documentation/arch/x86/xstate.rst.
 inline bool may_use_tiles() {
