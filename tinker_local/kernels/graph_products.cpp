@@ -126,6 +126,7 @@ template <class Row>
 struct Work {
   Rows list;
   std::vector<Row> rows;  // those of the list, as a kernel takes them
+  std::vector<int64_t> blocks;  // the first row of each, where a kernel wants rows together
   std::vector<float> padded;  // inputs, with zeros up to whole lanes
   std::vector<float> panel;
 };
@@ -196,7 +197,7 @@ struct Packed {
   static constexpr int64_t columns = kPackedColumns, kFew = 1;
 
   const Tensor& inputs;
-  int64_t n_rows;
+  int64_t n_units;  // rows
   Number* numbers;
   Scale* scales;
 
@@ -208,7 +209,7 @@ struct Packed {
   }
 
   Packed(const Tensor& node, std::vector<char>& memory, Work<Row>& work)
-      : inputs(*node.src[1]), n_rows(n_rows_of(inputs)), numbers(reinterpret_cast<Number*>(memory.data())),
+      : inputs(*node.src[1]), n_units(n_rows_of(inputs)), numbers(reinterpret_cast<Number*>(memory.data())),
         scales(reinterpret_cast<Scale*>(numbers + n_numbers(node))) {
     for (const Rows::Row& row : work.list.rows) {
       work.rows.push_back({numbers_of(row.input), scales_of(row.input), row.output});
@@ -224,7 +225,7 @@ struct Packed {
   }
 };
 
-// In bfloat16, for tiles: group by group, since the rows of a block are together.
+// In bfloat16, for tiles: block by block, of the rows of a group.
 struct Tiled {
   using Row = TiledRow;
   using Kernel = Multiply<TiledRow>;
@@ -232,44 +233,52 @@ struct Tiled {
 
   const Tensor& inputs;
   const Work<Row>& work;
-  int64_t n_rows, columns;
+  int64_t n_units, columns;
 
   static int64_t width(const Tensor& node) { return (node.src[1]->ne[0] + kRun - 1) / kRun * kRun; }
   static int64_t n_numbers(const Tensor& node) { return n_rows_of(node) * width(node); }
   static size_t n_bytes(const Tensor& node) { return static_cast<size_t>(n_numbers(node)) * 4 + kLine; }
 
-  Tiled(const Tensor& node, std::vector<char>& memory, Work<Row>& work)
-      : inputs(*node.src[1]), work(work), n_rows(static_cast<int64_t>(work.list.rows.size())) {
-    const int64_t size = 2 * width(node), most = Cut::most_rows(work.list.groups);
-    auto* block = reinterpret_cast<uint16_t*>(on_line(memory.data()));
+  Tiled(const Tensor& node, std::vector<char>& memory, Work<Row>& work) : inputs(*node.src[1]), work(work) {
+    const int64_t most = Cut::most_rows(work.list.groups);
+    auto* numbers = reinterpret_cast<uint16_t*>(on_line(memory.data()));
+    work.blocks.clear();
     for (const Group& group : work.list.groups) {
-      for (int64_t i = 0; i < group.n; ++i) {
-        const int64_t place = i % kRowsOfTile, n = std::min<int64_t>(kRowsOfTile, group.n - (i - place));
-        const Rows::Row& row = work.list.rows[static_cast<size_t>(group.first + i)];
-        work.rows.push_back({block + place * 2, n, row.output});
-        if (place == n - 1) block += n * size;
+      for (int64_t i = 0; i < group.n; i += kRowsOfTile) {
+        const int64_t n = std::min<int64_t>(kRowsOfTile, group.n - i), first = group.first + i;
+        work.blocks.push_back(first);
+        for (int64_t r = 0; r < n; ++r) work.rows.push_back({numbers + 2 * r, n, output(first + r)});
+        numbers += n * 2 * width(node);
       }
     }
-    columns = most > 2 * kRowsOfTile ? kTiledColumns : kTiledColumns / 4;
+    n_units = static_cast<int64_t>(work.blocks.size());
+    columns = most > kFew ? kTiledColumns : kTiledColumns / 4;
     work.panel.resize(tiled_scratch(most));
   }
 
-  void prepare(int64_t row) const {
-    const auto number = static_cast<size_t>(row);
-    simd_path_in_use().split_row(row_of(inputs, work.list.rows[number].input), inputs.ne[0], work.rows[number]);
+  void prepare(int64_t unit) const {
+    const int64_t first = work.blocks[static_cast<size_t>(unit)];
+    const TiledRow& row = work.rows[static_cast<size_t>(first)];
+    const float* x[kRowsOfTile];
+    for (int64_t r = 0; r < row.n_together; ++r) x[r] = row_of(inputs, listed(first + r).input);
+    simd_path_in_use().split_block(x, inputs.ne[0], row);
   }
+
+ private:
+  const Rows::Row& listed(int64_t row) const { return work.list.rows[static_cast<size_t>(row)]; }
+  float* output(int64_t row) const { return listed(row).output; }
 };
 
 // Takes the first tasks of a node, of which there are n_tasks, as long as there are any. Then waits until all
 // activations are prepared. Returns the number of the thread's next task.
 template <class Form>
 int64_t prepare_together(Tensor& node, const Form& form, int64_t& n_tasks) {
-  const int64_t of_task = std::max<int64_t>(1, kPreparedOfTask / form.inputs.ne[0]);
-  n_tasks = (form.n_rows + of_task - 1) / of_task;
+  const int64_t of_task = std::max<int64_t>(1, kPreparedOfTask * form.n_units / Form::n_numbers(node));
+  n_tasks = (form.n_units + of_task - 1) / of_task;
   int64_t task;
   while ((task = take_task(node)) < n_tasks) {
-    const int64_t end = std::min(form.n_rows, (task + 1) * of_task);
-    for (int64_t row = task * of_task; row < end; ++row) form.prepare(row);
+    const int64_t end = std::min(form.n_units, (task + 1) * of_task);
+    for (int64_t unit = task * of_task; unit < end; ++unit) form.prepare(unit);
     n_ready(node).fetch_add(1, std::memory_order_release);
   }
   while (n_ready(node).load(std::memory_order_acquire) < n_tasks) pause();
@@ -289,7 +298,7 @@ void compute_prepared(Tensor& node, List list, typename Form::Kernel kernel, std
   const Form form(node, is_alone ? own : shared, work);
   int64_t n_before = 0, task;
   if (is_alone) {
-    for (int64_t row = 0; row < form.n_rows; ++row) form.prepare(row);
+    for (int64_t unit = 0; unit < form.n_units; ++unit) form.prepare(unit);
     task = take_task(node);
   } else {
     task = prepare_together(node, form, n_before);

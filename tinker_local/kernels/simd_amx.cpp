@@ -83,18 +83,36 @@ inline void split(float x, uint16_t& high, uint16_t& low) {
 inline int64_t of_pair(const TiledRow& row) { return 2 * row.n_together; }
 inline int64_t of_tile(const TiledRow& row) { return kStep * row.n_together; }
 
+// 32 numbers of each row of a block.
+using Step = uint16_t[kSide][kStep];
+
+inline void split(const float* x, int64_t n, uint16_t (&high)[kStep], uint16_t (&low)[kStep]) {
+  float padded[kStep] = {};
+  if (n < kStep) {
+    memcpy(padded, x, static_cast<size_t>(n) * sizeof *x);
+    x = padded;
+  }
+  for (int i = 0; i < kStep; ++i) split(x[i], high[i], low[i]);
+}
+
+// Pairs of neighbours from row after row to side by side: a tile of n rows.
+inline void place(const Step& step, int64_t n, uint16_t* tile) {
+  const auto* pairs = reinterpret_cast<const float*>(step);
+  if (n == kSide) return transpose16(pairs, kSide, reinterpret_cast<float*>(tile), kSide);
+  float turned[kSide][kSide], together[kSide * kSide];
+  transpose16(pairs, kSide, turned[0], kSide);
+  for (int i = 0; i < kSide; ++i) memcpy(together + i * n, turned[i], sizeof turned[i]);
+  memcpy(tile, together, static_cast<size_t>(kSide * n) * sizeof *together);
+}
+
 // With zeros up to whole steps.
-void split_row(const float* x, int64_t n, const TiledRow& row) {
+void split_block(const float* const* x, int64_t n, const TiledRow& row) {
+  alignas(tinker::kLine) Step high = {}, low = {};
   uint16_t* to = row.numbers;
   for (int64_t k = 0; k < n; k += kStep, to += 2 * of_tile(row)) {
-    float numbers[kStep] = {};
-    uint16_t high[kStep], low[kStep];
-    memcpy(numbers, x + k, static_cast<size_t>(n - k < kStep ? n - k : kStep) * sizeof(float));
-    for (int i = 0; i < kStep; ++i) split(numbers[i], high[i], low[i]);
-    for (int i = 0; i < kStep; i += 2) {
-      memcpy(to + i / 2 * of_pair(row), high + i, 4);
-      memcpy(to + of_tile(row) + i / 2 * of_pair(row), low + i, 4);
-    }
+    for (int64_t r = 0; r < row.n_together; ++r) split(x[r] + k, n - k, high[r], low[r]);
+    place(high, row.n_together, to);
+    place(low, row.n_together, to + of_tile(row));
   }
 }
 
@@ -361,7 +379,7 @@ const tinker::SimdPath* tinker::amx_path() {
   static const SimdPath path = [] {
     SimdPath result = *base();
     result.name = "amx";
-    result.split_row = split_row;
+    result.split_block = split_block;
     result.tiled_product = tiled_product;
     return result;
   }();
