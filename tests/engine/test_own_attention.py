@@ -93,7 +93,9 @@ def test_a_request_alone_has_the_same_bits_in_a_full_cache(path: Path) -> None:
     [
         ({}, True, "avx2", {}, "ours", "ours"),
         ({"batch_invariant": True}, True, "neon", {}, "ours", "ours"),
-        ({}, True, "avx512", {}, "ours", "llama.cpp's: it is as fast here, or was not measured"),
+        ({}, True, "amx", {}, "ours", "ours"),
+        ({}, True, "avx512", {}, "ours", "ours"),
+        ({}, True, "neon", {}, "ours", "llama.cpp's: it is as fast here, or was not measured"),
         (
             {},
             True,

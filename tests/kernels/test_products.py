@@ -247,7 +247,7 @@ def test_every_path_gives_the_same_bits(kind: Type) -> None:
 @pytest.mark.parametrize("n", [300, 320, 1100, 2080])
 @pytest.mark.parametrize(("n_rows", "n_columns"), [(20, 70), (33, 200), (150, 130), (1, 1100)])
 def test_many_columns(kind: Type, n: int, n_rows: int, n_columns: int, simd_path: str) -> None:
-    """More than one strip of tiles, than one panel of strips, and than one panel of a task; panels in parts."""
+    """More than one strip of tiles, than one panel, and than one panel of a task; panels in parts."""
     weights, inputs = random_weights(kind, (n_columns, n)), normal(n_rows, n)
     found = product(kind, weights, inputs, 2)
     assert_close(kind, found, weights, inputs)

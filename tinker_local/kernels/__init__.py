@@ -39,9 +39,9 @@ group_product_kernels.hpp   weights in groups of 32
 super_block_product_kernels.hpp  K types
 activation_kernels.hpp   activations, likewise
 weight_kernels.hpp       the types of weights in GGUF files
-simd_*.cpp               the sixteen lanes in AVX-512, AVX2, NEON and plain C++; those of x86 in avx512.hpp, avx2.hpp
-simd_amx.cpp, tiles.hpp  AVX-512 with AMX's tiles for products with float16 and bfloat16 weights
-avx512_transpose.hpp     what the last and AVX-512 share
+simd_*.cpp               the sixteen lanes in AVX-512, AVX2, NEON and plain C++
+avx512.hpp, avx2.hpp     those of x86; avx512_transpose.hpp for AMX, too
+simd_amx.cpp, tiles.hpp  AVX-512 with AMX's tiles for products with bfloat16 weights
 x86.hpp, octets.hpp      what two of them share each
 cpu.hpp                  which of them this CPU has
 pool.hpp                 threads that share the rows of a call
@@ -169,8 +169,7 @@ def simd_path() -> str:
 def use_simd_path(name: str) -> None:
     """Choose an instruction set, for tests and benchmarks.
 
-    Results do not depend on the choice, except that products with float16 and bfloat16 weights are others
-    with amx.
+    Results do not depend on the choice, except that products with bfloat16 weights are others with amx.
 
     Raises:
         ValueError: `name` is not in `simd_paths()`.
