@@ -131,14 +131,7 @@ constexpr int kTileRows = 3, kTileStrips = 3;  // of packed weights; as many as 
 constexpr int kMostFewRows = 8;  // rows up to which columns are taken apart in registers: measured
 
 constexpr int kFewRows = 4;  // rows up to which weights are unpacked in registers: faster, as measured
-constexpr int kDotRows = 4;  // of them together
-constexpr int columns_beside(int n_rows) { return n_rows > 2 ? 1 : 2; }
-
-constexpr bool kJoinsSixteen = false;
-constexpr int kPanelTileRows = 4, kPanelTileColumns = 3;  // of plain weights
-constexpr int kBlockRows = 64, kBlockColumns = 12;        // that fit the nearest caches
-
-constexpr int kWide = 1;  // Lanes that a product keeps of each of four rows
+#include "small_tiles.hpp"
 
 // Rows i and i + 4, in halves of a register; then pairs of rows, and pairs of those.
 inline void transpose8(const float* from, int stride, float* to, int to_stride) {

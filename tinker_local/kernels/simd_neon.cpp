@@ -280,14 +280,7 @@ constexpr int kTileRows = 4, kTileStrips = 4;  // of packed weights; as many as 
 constexpr int kMostFewRows = 8;  // rows up to which columns are taken apart in registers: measured
 
 constexpr int kFewRows = 4;  // rows up to which weights are unpacked in registers: faster, as measured
-constexpr int kDotRows = 4;  // of them together
-constexpr int columns_beside(int n_rows) { return n_rows > 2 ? 1 : 2; }
-
-constexpr bool kJoinsSixteen = false;
-constexpr int kPanelTileRows = 4, kPanelTileColumns = 3;  // of plain weights
-constexpr int kBlockRows = 64, kBlockColumns = 12;        // that fit the nearest caches
-
-constexpr int kWide = 1;  // Lanes that a product keeps of each of four rows
+#include "small_tiles.hpp"
 
 inline void transpose4(const float* from, int stride, float* to, int to_stride) {
   const float32x4x2_t a = vtrnq_f32(vld1q_f32(from), vld1q_f32(from + stride));

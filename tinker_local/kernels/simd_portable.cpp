@@ -351,14 +351,7 @@ constexpr int kTileRows = 0, kTileStrips = 0;  // of packed weights: none
 constexpr int kMostFewRows = 0;  // rows up to which columns are taken apart in registers
 
 constexpr int kFewRows = 0;  // rows up to which weights are unpacked in registers
-constexpr int kDotRows = 4;  // of them together
-constexpr int columns_beside(int n_rows) { return n_rows > 2 ? 1 : 2; }
-
-constexpr bool kJoinsSixteen = false;
-constexpr int kPanelTileRows = 4, kPanelTileColumns = 3;  // of plain weights
-constexpr int kBlockRows = 64, kBlockColumns = 12;        // that fit the nearest caches
-
-constexpr int kWide = 1;  // Lanes that a product keeps of each of four rows
+#include "small_tiles.hpp"
 
 inline void transpose16(const float* from, int stride, float* to, int to_stride) {
   for (int i = 0; i < 16; ++i) {
