@@ -40,8 +40,8 @@ super_block_product_kernels.hpp  K types
 activation_kernels.hpp   activations, likewise
 weight_kernels.hpp       the types of weights in GGUF files
 simd_*.cpp               the sixteen lanes in AVX-512, AVX2, NEON and plain C++
-avx512.hpp, avx2.hpp     those of x86; avx512_transpose.hpp for AMX, too
 simd_amx.cpp, tiles.hpp  AVX-512 with AMX's tiles for products with bfloat16 weights
+avx512_transpose.hpp     what the last and AVX-512 share
 x86.hpp, octets.hpp      what two of them share each; small_tiles.hpp what three do
 cpu.hpp                  which of them this CPU has
 pool.hpp                 threads that share the rows of a call

@@ -92,7 +92,7 @@ void list_rows_of_experts(const Tensor& node, Rows& list) {
 
 using List = void (*)(const Tensor& node, Rows& list);
 
-// How a node is cut into tasks. Bits do not depend on it.
+// How a node is cut into tasks. Bits do not depend on it. Up to n_few rows, a task takes several panels of columns.
 struct Cut {
   int64_t columns, n_columns;  // of a task, and tasks side by side
   int64_t rows;
@@ -133,11 +133,9 @@ struct Work {
 
 // Takes tasks until there are none left, the first of which has the number `begin`.
 template <class Row, class Multiply>
-void multiply(Tensor& node, Work<Row>& work, int64_t columns_of_panel, int64_t n_few, int64_t begin, int64_t task,
-              int n_threads, Multiply kernel) {
+void multiply(Tensor& node, Work<Row>& work, const Cut& cut, int64_t begin, int64_t task, Multiply kernel) {
   const int64_t size = node.ne[0];
   const std::vector<Group>& groups = work.list.groups;
-  const Cut cut(size, groups, columns_of_panel, n_few, n_threads);
   for (auto group = groups.begin();; task = take_task(node)) {
     for (; group != groups.end() && task >= begin + cut.n_tasks(*group); ++group) begin += cut.n_tasks(*group);
     if (group == groups.end()) return;
@@ -175,7 +173,8 @@ void list_plain(const Tensor& node, List list, Work<ProductRow>& work) {
 void compute_plain(Tensor& node, List list, int n_threads) {
   static thread_local Work<ProductRow> work;
   list_plain(node, list, work);
-  multiply(node, work, kColumns, 1, 0, take_task(node), n_threads, simd_path_in_use().multiply_rows);
+  const Cut cut(node.ne[0], work.list.groups, kColumns, 1, n_threads);
+  multiply(node, work, cut, 0, take_task(node), simd_path_in_use().multiply_rows);
 }
 
 // --- activations in another form ---
@@ -229,7 +228,7 @@ struct Packed {
 struct Tiled {
   using Row = TiledRow;
   using Kernel = Multiply<TiledRow>;
-  static constexpr int64_t kFew = 2 * kRowsOfTile;
+  static constexpr int64_t kFew = kTiledRows;
 
   const Tensor& inputs;
   const Work<Row>& work;
@@ -252,7 +251,7 @@ struct Tiled {
       }
     }
     n_units = static_cast<int64_t>(work.blocks.size());
-    columns = most > kFew ? kTiledColumns : kTiledColumns / 4;
+    columns = most > kFew ? kTiledColumns : kStripColumns;
     work.panel.resize(tiled_scratch(most));
   }
 
@@ -303,7 +302,8 @@ void compute_prepared(Tensor& node, List list, typename Form::Kernel kernel, std
   } else {
     task = prepare_together(node, form, n_before);
   }
-  multiply(node, work, form.columns, Form::kFew, n_before, task, n_threads, kernel);
+  const Cut cut(node.ne[0], work.list.groups, form.columns, Form::kFew, n_threads);
+  multiply(node, work, cut, n_before, task, kernel);
 }
 
 // Whether it is weights as a file has them: no result of another node, and not repacked by llama.cpp.

@@ -79,7 +79,9 @@ struct SuperRow {
 // block: for each 32 numbers, the nearest of all its rows, then what is left of all. Pairs of neighbouring numbers lie
 // beside those of the other rows. `numbers` is where the row's first pair is.
 constexpr int kRowsOfTile = 16;
-constexpr int kTiledColumns = 128;  // columns whose weights are unpacked together
+constexpr int kTiledRows = 2 * kRowsOfTile;        // two blocks; up to them, weights are read where they are
+constexpr int kStripColumns = 2 * kRowsOfTile;     // of two tiles
+constexpr int kTiledColumns = 4 * kStripColumns;   // whose weights are unpacked together
 constexpr int kTiledDepth = 512;    // numbers of each, or up to twice as many
 
 struct TiledRow {

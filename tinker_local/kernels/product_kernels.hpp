@@ -19,22 +19,6 @@ void unpack(const char* row, int64_t first, int n, float* to) {
   }
 }
 
-// The sums of some lanes, each. A path that joins sixteen says how; others are not asked, by the parameter `Any`.
-template <int n, class Any = Lanes>
-inline void sum_each(const float (&lanes)[n][kLanes], float (&sums)[n]) {
-  if constexpr (kJoinsSixteen && n > 1) {
-    for (int done = 0; done < n; done += 16) {
-      Any sixteen[16];
-      for (int i = 0; i < 16; ++i) sixteen[i] = done + i < n ? load(lanes[done + i]) : all(0.0f);
-      float found[16];
-      store(found, sums_of(sixteen));
-      memcpy(sums + done, found, static_cast<size_t>(n - done < 16 ? n - done : 16) * sizeof(float));
-    }
-  } else {
-    for (int i = 0; i < n; ++i) sums[i] = sum(load(lanes[i]));
-  }
-}
-
 // The products of R rows with C columns.
 template <class Type, int R, int C>
 inline void dot_tile(const tinker::Weights& weights, int64_t first, const tinker::ProductRow* rows) {

@@ -38,6 +38,8 @@ static_assert(sizeof(TileShapes) == 64);
 #include "tiles.hpp"
 #endif
 
+using tinker::kStripColumns;
+using tinker::kTiledRows;
 using tinker::TiledRow;
 using tinker::Weights;
 
@@ -45,9 +47,6 @@ constexpr int kSide = tinker::kRowsOfTile;  // columns of a tile, and rows of a 
 constexpr int kStep = tinker::kRun;         // numbers of a column that a tile has
 constexpr int kTile = kSide * kStep;        // numbers of a tile of weights
 constexpr int kSums = kSide * kSide;        // floats of a tile of sums
-constexpr int kColumnsTogether = 2 * kSide;  // of two tiles: a strip
-constexpr int kRowsTogether = 2 * kSide;     // of two blocks
-static_assert(tinker::kTiledColumns % kColumnsTogether == 0);
 
 inline uint32_t bits_of(float x) {
   uint32_t bits;
@@ -134,7 +133,7 @@ struct Panel {
 
   // n columns; those behind the last are the last one's once more, and what is behind `depth` is zero.
   void unpack(const Weights& weights, int64_t first, int n, int64_t k, int depth) const {
-    for (int c = 0; c < (n + kColumnsTogether - 1) / kColumnsTogether * kColumnsTogether; ++c) {
+    for (int c = 0; c < (n + kStripColumns - 1) / kStripColumns * kStripColumns; ++c) {
       const char* row = weights.data + static_cast<size_t>(first + (c < n ? c : n - 1)) * weights.stride;
       const auto* from = reinterpret_cast<const uint16_t*>(row) + k;
       uint16_t* to = tiles + c / kSide * of_columns() + c % kSide * kStep;
@@ -205,7 +204,7 @@ inline void multiply_steps(TilePair w, Blocks<kBlocks> blocks, int64_t n_steps) 
       ADD_TILE(blocks.x[second] + blocks.low[second], blocks.stride[second], 7, 2, 3)
     }
     if (!w.ahead) continue;
-    for (int c = 0; c < kColumnsTogether; ++c) __builtin_prefetch(w.ahead + c * w.of_column);
+    for (int c = 0; c < kStripColumns; ++c) __builtin_prefetch(w.ahead + c * w.of_column);
     w.ahead += w.of_step;
   }
 }
@@ -266,15 +265,15 @@ struct Task {
   int n_rows;
   float* sums;
 
-  int n_strips() const { return (n + kColumnsTogether - 1) / kColumnsTogether; }
-  int n_pairs() const { return (n_rows + kRowsTogether - 1) / kRowsTogether; }  // of blocks
+  int n_strips() const { return (n + kStripColumns - 1) / kStripColumns; }
+  int n_pairs() const { return (n_rows + kTiledRows - 1) / kTiledRows; }  // of blocks
   float* memory_behind_sums() const { return sums + static_cast<size_t>(n_strips() * n_pairs()) * 4 * kSums; }
 };
 
-// Strip number s with the rows from r on, of which n are together; k from, and to, which k sums go.
+// Strip number s with the one or two blocks of rows from r on, and their numbers from k to `end`.
 template <int kBlocks>
 inline void multiply_strip(const Task& task, const TilePair& w, int s, int r, int64_t k, int64_t end) {
-  float* sums = task.sums + static_cast<size_t>(r / kRowsTogether * task.n_strips() + s) * 4 * kSums;
+  float* sums = task.sums + static_cast<size_t>(r / kTiledRows * task.n_strips() + s) * 4 * kSums;
   if (k == 0) {
     begin_sums<kBlocks>();
   } else {
@@ -287,7 +286,7 @@ inline void multiply_strip(const Task& task, const TilePair& w, int s, int r, in
   for (int b = 0; b < kBlocks; ++b, r += kSide) {
     const int n_rows = task.n_rows - r < kSide ? task.n_rows - r : kSide;
     for (int c = 0; c < 2; ++c) {
-      const int column = s * kColumnsTogether + c * kSide;
+      const int column = s * kStripColumns + c * kSide;
       if (column >= task.n) break;
       write_tile(found + (2 * b + c) * kSums, task.rows + r, n_rows, task.first + column, task.n - column);
     }
@@ -298,8 +297,8 @@ inline void multiply_strip(const Task& task, const TilePair& w, int s, int r, in
 template <class StripOf>
 inline void multiply_all(const Task& task, StripOf strip_of, int64_t k, int64_t end) {
   int configured = 0;
-  for (int r = 0; r < task.n_rows; r += kRowsTogether) {
-    const int n = task.n_rows - r < kRowsTogether ? task.n_rows - r : kRowsTogether;
+  for (int r = 0; r < task.n_rows; r += kTiledRows) {
+    const int n = task.n_rows - r < kTiledRows ? task.n_rows - r : kTiledRows;
     if (n != configured) configure(n < kSide ? n : kSide, n > kSide ? n - kSide : kSide);
     configured = n;
     for (int s = 0; s < task.n_strips(); ++s) {
@@ -314,7 +313,7 @@ inline void multiply_all(const Task& task, StripOf strip_of, int64_t k, int64_t 
 
 // Whole strips, from where they are. Meanwhile the next strip is fetched.
 void multiply_directly(const Task& task) {
-  const auto of_column = static_cast<int64_t>(task.weights.stride), of_strip = kColumnsTogether * of_column;
+  const auto of_column = static_cast<int64_t>(task.weights.stride), of_strip = kStripColumns * of_column;
   const char* weights = task.weights.data + task.first * of_column;
   for (int64_t i = 0; i < of_strip; i += tinker::kLine) __builtin_prefetch(weights + i);
   const auto strip_of = [&](int s) -> TilePair {
@@ -327,10 +326,9 @@ void multiply_directly(const Task& task) {
 
 void multiply_by_panels(const Task& task) {
   const int64_t size = task.weights.size, most = size <= 2 * tinker::kTiledDepth ? size : tinker::kTiledDepth;
-  Panel panel{reinterpret_cast<uint16_t*>(task.memory_behind_sums()), 0};
   for (int64_t k = 0; k < size; k += most) {
     const int64_t end = size - k < most ? size : k + most;
-    panel.n_steps = (end - k + kStep - 1) / kStep;
+    const Panel panel{reinterpret_cast<uint16_t*>(task.memory_behind_sums()), (end - k + kStep - 1) / kStep};
     panel.unpack(task.weights, task.first, task.n, k, static_cast<int>(end - k));
     multiply_all(task, [&](int s) { return panel.strip(s); }, k, end);
   }
@@ -338,8 +336,8 @@ void multiply_by_panels(const Task& task) {
 
 void multiply(const Weights& weights, int64_t first, int n_columns, const TiledRow* rows, int n_rows, float* scratch) {
   Task task{weights, first, 0, rows, n_rows, tinker::on_line(scratch)};
-  if (n_rows <= kRowsTogether && weights.size % kStep == 0) {
-    task.n = n_columns / kColumnsTogether * kColumnsTogether;
+  if (n_rows <= kTiledRows && weights.size % kStep == 0) {
+    task.n = n_columns / kStripColumns * kStripColumns;
     if (task.n) multiply_directly(task);
   }
   for (int done = task.n; done < n_columns; done += tinker::kTiledColumns) {

@@ -7,7 +7,154 @@
 
 namespace {
 
-#include "avx512.hpp"
+struct Lanes {
+  __m512 v;
+};
+using Mask = __mmask16;
+
+inline Lanes load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline void store(float* p, Lanes a) { _mm512_storeu_ps(p, a.v); }
+inline Lanes all(float a) { return {_mm512_set1_ps(a)}; }
+inline Lanes operator+(Lanes a, Lanes b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Lanes operator-(Lanes a, Lanes b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Lanes operator*(Lanes a, Lanes b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Lanes operator/(Lanes a, Lanes b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline Lanes fma(Lanes a, Lanes b, Lanes c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline Lanes max(Lanes a, Lanes b) { return {_mm512_max_ps(a.v, b.v)}; }  // a > b ? a : b
+inline Mask at_least(Lanes a, Lanes b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ); }
+inline Lanes add_where(Mask m, Lanes a, Lanes b) {
+  return {_mm512_mask_add_ps(a.v, m, a.v, b.v)};
+}
+inline unsigned bits(Mask m) { return m; }
+
+inline Lanes exponent(Lanes a) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a.v), 23))};
+}
+
+inline __m256 upper(__m512 a) {
+  return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1));
+}
+
+#include "x86.hpp"
+
+inline float sum(Lanes a) { return sum8(_mm256_add_ps(_mm512_castps512_ps256(a.v), upper(a.v))); }
+inline float maximum(Lanes a) {
+  return maximum8(_mm256_max_ps(_mm512_castps512_ps256(a.v), upper(a.v)));
+}
+
+// Two sums' lanes, halved as `sum` does it: from sixteen to eight each, and so on. They lie side by side.
+inline __m512 to_eight(__m512 a, __m512 b) {
+  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+}
+inline __m512 to_four(__m512 a, __m512 b) {
+  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+inline __m512 to_two(__m512 a, __m512 b) {
+  const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
+  return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+}
+inline __m512 to_one(__m512 a, __m512 b) {
+  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+}
+
+// The sums of sixteen Lanes: much faster than one by one.
+inline Lanes sums_of(const Lanes (&a)[16]) {
+  __m512 fours[4];
+  for (int i = 0; i < 4; ++i) fours[i] = to_four(to_eight(a[i].v, a[4 + i].v), to_eight(a[8 + i].v, a[12 + i].v));
+  return {to_one(to_two(fours[0], fours[1]), to_two(fours[2], fours[3]))};
+}
+
+// The sums of some lanes, each.
+template <int n>
+inline void sum_each(const float (&lanes)[n][16], float (&sums)[n]) {
+  if constexpr (n == 1) {
+    sums[0] = sum(load(lanes[0]));
+  } else {
+    for (int done = 0; done < n; done += 16) {
+      Lanes sixteen[16];
+      for (int i = 0; i < 16; ++i) sixteen[i] = done + i < n ? load(lanes[done + i]) : all(0.0f);
+      float found[16];
+      store(found, sums_of(sixteen));
+      memcpy(sums + done, found, static_cast<size_t>(n - done < 16 ? n - done : 16) * sizeof(float));
+    }
+  }
+}
+
+inline Lanes load_half(const uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+
+// --- weights ---
+
+inline Lanes from_bytes(Bytes a) { return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(a.v))}; }
+inline Lanes from_signed(Bytes a) { return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(a.v))}; }
+// A number of sixteen bits goes to the upper half of a lane in one step.
+inline Lanes load_bfloat(const uint16_t* p) {
+  static constexpr uint16_t places[32] = {0, 0, 0, 1, 0, 2,  0, 3,  0, 4,  0, 5,  0, 6,  0, 7,
+                                          0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15};
+  const __m512i packed = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return {_mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, _mm512_loadu_si512(places), packed))};
+}
+inline float from_half(uint16_t half) {
+  return _mm512_cvtss_f32(_mm512_cvtph_ps(_mm256_castsi128_si256(_mm_cvtsi32_si128(half))));
+}
+
+using Strip = __m512;
+constexpr int kStrip = 16;
+inline Strip strip(float a) { return _mm512_set1_ps(a); }
+inline Strip load_strip(const float* p) { return _mm512_loadu_ps(p); }
+inline void store_strip(float* p, Strip a) { _mm512_storeu_ps(p, a); }
+inline Strip fma(Strip a, Strip b, Strip c) { return _mm512_fmadd_ps(a, b, c); }
+
+inline Lanes rounded(Lanes a) {
+  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+inline void store_shorts(int16_t* p, Lanes a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a.v)));
+}
+
+inline void store_signed(int8_t* p, Lanes a, Lanes b) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 16), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(b.v)));
+}
+
+struct Ints {
+  __m512i v;
+};
+inline Ints no_ints() { return {_mm512_setzero_si512()}; }
+inline Ints load_pairs(const float* p) { return {_mm512_castps_si512(_mm512_loadu_ps(p))}; }
+inline Ints pair(const int16_t* p) { return {_mm512_set1_epi32(four_bytes(p))}; }
+inline Ints add_products(Ints a, Ints b, Ints c) { return {_mm512_dpwssd_epi32(a.v, b.v, c.v)}; }
+inline Ints operator+(Ints a, Ints b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline Strip to_floats(Ints a, int less) { return _mm512_cvtepi32_ps(_mm512_sub_epi32(a.v, _mm512_set1_epi32(less))); }
+
+// A sum of four products for each column.
+struct Quads {
+  __m512i v;
+};
+constexpr int kMostOfQuads = 1 << 30;
+inline Quads no_quads() { return {_mm512_setzero_si512()}; }
+inline Ints four_of(const int8_t* p) { return {_mm512_set1_epi32(four_bytes(p))}; }
+inline Quads add_quads(Quads a, Ints b, Ints c) { return {_mm512_dpbusd_epi32(a.v, b.v, c.v)}; }
+// Sums times scales times a step, of which each column has a pair.
+inline Ints scaled(Quads a, Ints scales, int32_t step_pair) {
+  const __m512i pairs = _mm512_mullo_epi16(scales.v, _mm512_set1_epi32(step_pair));
+  return {_mm512_mullo_epi32(a.v, _mm512_srai_epi32(pairs, 16))};
+}
+
+constexpr int kTileRows = 6, kTileStrips = 3;  // of packed weights; as many as registers hold
+constexpr int kMostFewRows = 4;  // rows up to which columns are taken apart in registers: measured
+
+constexpr int kFewRows = 32;  // rows up to which weights are unpacked in registers: faster, as measured
+constexpr int kDotRows = 6;   // of them together
+constexpr int columns_beside(int) { return 4; }
+
+constexpr int kPanelTileRows = 4, kPanelTileColumns = 6;  // of plain weights
+constexpr int kBlockRows = 64, kBlockColumns = 12;        // that fit the nearest caches
+
+constexpr int kWide = 4;  // Lanes that a product keeps of each of four rows
+
+#include "avx512_transpose.hpp"
 
 #include "block_kernels.hpp"
 

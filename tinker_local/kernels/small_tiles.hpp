@@ -4,7 +4,12 @@
 constexpr int kDotRows = 4;  // few rows together
 constexpr int columns_beside(int n_rows) { return n_rows > 2 ? 1 : 2; }
 
-constexpr bool kJoinsSixteen = false;
+// The sums of some lanes, each.
+template <int n>
+inline void sum_each(const float (&lanes)[n][16], float (&sums)[n]) {
+  for (int i = 0; i < n; ++i) sums[i] = sum(load(lanes[i]));
+}
+
 constexpr int kPanelTileRows = 4, kPanelTileColumns = 3;
 constexpr int kBlockRows = 64, kBlockColumns = 12;  // that fit the nearest caches
 

@@ -18,7 +18,6 @@ inline void configure_tiles(const volatile TileShapes& shapes) {
 
 inline void release_tiles() { __asm__ volatile("tilerelease" : :); }
 
-
 // Whether this processor has AMX with bfloat16, and Linux permits its use: Documentation/arch/x86/xstate.rst.
 inline bool may_use_tiles() {
   constexpr long request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM of XFEATURE_XTILEDATA
