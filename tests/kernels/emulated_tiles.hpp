@@ -95,3 +95,36 @@ inline void transpose16(const float* from, int stride, float* to, int to_stride)
 }
 
 inline bool may_use_tiles() { return true; }
+
+// --- beside the tiles, as in avx512_tiles.hpp ---
+
+inline void from_nibbles(const uint8_t* packed, const BfloatTable& table, uint16_t* to) {
+  for (int i = 0; i < 32; ++i) to[i] = table.of[packed[i % 16] >> (i < 16 ? 0 : 4) & 15];
+}
+inline void from_nibbles(const uint8_t* packed, const uint8_t* fifth, const BfloatTable& table, uint16_t* to) {
+  for (int i = 0; i < 32; ++i) {
+    to[i] = table.of[(packed[i % 16] >> (i < 16 ? 0 : 4) & 15) | (fifth[i / 8] >> i % 8 & 1) << 4];
+  }
+}
+inline void from_signed(const uint8_t* p, uint16_t* to) {
+  for (int i = 0; i < 32; ++i) to[i] = tinker::bfloat_of(static_cast<int8_t>(p[i]));
+}
+
+struct Sums {
+  float of[16][16] = {};
+
+  Sums() = default;
+  explicit Sums(const float* from) { memcpy(of, from, sizeof of); }
+  void store(float* to) const { memcpy(to, of, sizeof of); }
+
+  void add(const float* products, const float* of_columns, const float* of_rows) {
+    for (int c = 0; c < 16; ++c) {
+      for (int r = 0; r < 16; ++r) of[c][r] = std::fma(products[16 * c + r], of_rows[r] * of_columns[c], of[c][r]);
+    }
+  }
+  void add(const float* of_columns, const float* of_rows) {
+    for (int c = 0; c < 16; ++c) {
+      for (int r = 0; r < 16; ++r) of[c][r] = std::fma(of_columns[c], of_rows[r], of[c][r]);
+    }
+  }
+};

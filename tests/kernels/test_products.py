@@ -35,7 +35,7 @@ from tinker_local import kernels
 from tinker_local.llama.ggml import bind
 
 PLAIN = (Type.F32, Type.F16, Type.BF16)
-IN_TILES = {Type.BF16}  # by AMX
+ROUNDED_IN_TILES = {Type.BF16}  # by AMX, with bits of its own
 PACKED = (
     *(Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0),
     *(Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K),
@@ -52,6 +52,9 @@ _HALVES = {  # where a block has float16 numbers, in bytes
     Type.Q3_K: (108,),
     Type.Q6_K: (208,),
 }
+
+
+IN_TILES = ROUNDED_IN_TILES | GROUPS  # groups where there are many rows
 
 
 def on_paths(*kinds: Type) -> pytest.MarkDecorator:
@@ -141,9 +144,12 @@ def largest_of(inputs: NDArray[np.float32], n: int) -> NDArray[np.float32]:
     return np.broadcast_to(most, (*most.shape[:-1], n)).reshape(inputs.shape)
 
 
-def in_sixteen_bits(inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+LARGEST = {Type.Q8_0: 4095, Type.IQ4_NL: 4095, Type.IQ4_XS: 4095, Type.Q5_1: 16383}  # else 32767
+
+
+def in_integers(kind: Type, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return activations as products with groups take them: a scale for each 32."""
-    most, largest = largest_of(inputs, RUN), np.float32(32767)
+    most, largest = largest_of(inputs, RUN), np.float32(LARGEST.get(kind, 32767))
     return np.rint(inputs * (largest / most)) * (most / largest).astype(np.float64)
 
 
@@ -155,10 +161,6 @@ def in_eight_bits(inputs: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.rint(inputs * (by / steps)) * steps * (most / largest).astype(np.float64)
 
 
-def is_in_tiles(kind: Type) -> bool:
-    return kernels.simd_path() == "amx" and kind in IN_TILES
-
-
 def in_two_bfloats(numbers: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return activations as products in tiles take them: the nearest bfloat16, and that of what is left."""
     high = numbers.astype(ml_dtypes.bfloat16).astype(np.float32)
@@ -166,15 +168,24 @@ def in_two_bfloats(numbers: NDArray[np.float32]) -> NDArray[np.float64]:
     return high.astype(np.float64) + low.astype(np.float64)
 
 
+def has_own_bits(kind: Type) -> bool:
+    return kernels.simd_path() == "amx" and kind in ROUNDED_IN_TILES
+
+
+def as_taken(kind: Type, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+    if kind in GROUPS:
+        return in_integers(kind, inputs)
+    if kind in SUPER_BLOCKS:
+        return in_eight_bits(inputs)
+    return in_two_bfloats(inputs) if has_own_bits(kind) else inputs.astype(np.float64)
+
+
 def assert_close(
     kind: Type, found: NDArray[np.float32], weights: NDArray[np.uint8], inputs: NDArray[np.float32]
 ) -> None:
     """Within a few roundings of float32 of the exact product, in terms of the numbers that are summed."""
     w = in_float32(kind, weights, inputs.shape[-1]).swapaxes(-1, -2)
-    rounded = in_sixteen_bits if kind in GROUPS else in_eight_bits if kind in SUPER_BLOCKS else np.float64
-    x = rounded(inputs)
-    if is_in_tiles(kind):
-        x = in_two_bfloats(inputs)
+    x = as_taken(kind, inputs)
     exact, size = x @ w.astype(np.float64), np.abs(x) @ np.abs(w).astype(np.float64)
     assert np.max(np.abs(found - exact) / (size + 1e-30)) < 4e-7
 
@@ -198,6 +209,24 @@ def test_the_largest_sums_of_super_blocks_fit(kind: Type, byte: int, simd_path: 
         inputs = np.full((n_rows, 512), 1, np.float32)
         assert_close(kind, product(kind, weights, inputs), weights, inputs)
         assert_close(kind, product(kind, weights, -inputs), weights, -inputs)
+
+
+@on_paths(*sorted(GROUPS))
+@pytest.mark.parametrize("byte", [0, 0x7F, 0x80, 0x88, 0xFF])
+def test_the_largest_sums_of_groups_fit(kind: Type, byte: int, simd_path: str) -> None:
+    """Integers at their ends, against activations at theirs: in tiles, sums are float32."""
+    weights = np.full(
+        (3, 256 // gguf.GGML_QUANT_SIZES[kind][0], gguf.GGML_QUANT_SIZES[kind][1]), byte, np.uint8
+    )
+    for place in _HALVES.get(kind, ()):
+        weights[..., place : place + 2] = np.frombuffer(np.float16(0.01).tobytes(), np.uint8)
+    if kind is Type.MXFP4:
+        weights[..., 0] = 125
+    weights = weights.reshape(3, -1)
+    inputs = np.array([1, -1], np.float32).repeat(5)[:, None] * np.ones(256, np.float32)
+    inputs[3:8, 1::2] *= np.float32(0.999)
+    for n_rows in (1, len(inputs)):
+        assert_close(kind, product(kind, weights, inputs[:n_rows]), weights, inputs[:n_rows])
 
 
 @on_paths(*PLAIN)
@@ -235,16 +264,16 @@ def test_every_path_gives_the_same_bits(kind: Type) -> None:
     weights = random_weights(kind, (13, 1280))
     for path in kernels.simd_paths():
         kernels.use_simd_path(path)
-        if not is_in_tiles(kind):
-            found.append([product(kind, weights, normal(n_rows, 1280)) for n_rows in (1, 9)])
+        if not has_own_bits(kind):
+            found.append([product(kind, weights, normal(n_rows, 1280)) for n_rows in (1, 9, 40)])
     kernels.use_simd_path(before)
     for products in found:
         for ours, first in zip(products, found[0], strict=True):
             np.testing.assert_array_equal(ours, first)
 
 
-@on_paths(Type.BF16)
-@pytest.mark.parametrize("n", [300, 320, 1100, 2080])
+@on_paths(Type.BF16, Type.Q8_0, Type.Q5_1)
+@pytest.mark.parametrize("n", [288, 320, 1120, 2080])
 @pytest.mark.parametrize(("n_rows", "n_columns"), [(20, 70), (33, 200), (150, 130), (1, 1100)])
 def test_many_columns(kind: Type, n: int, n_rows: int, n_columns: int, simd_path: str) -> None:
     """More than one strip of tiles, than one panel, and than one panel of a task; panels in parts."""
@@ -270,6 +299,33 @@ def test_matrices_are_shared_by_neighbouring_inputs(kind: Type, simd_path: str) 
     found = product(kind, weights, inputs, 2)
     for number in range(6):
         np.testing.assert_array_equal(found[number], product(kind, weights[number // 3], inputs[number]))
+
+
+@on_paths(Type.BF16, Type.Q8_0, Type.Q6_K)
+@pytest.mark.parametrize("n_rows", [2, 60])
+def test_products_of_the_same_inputs_share_what_is_prepared(
+    kind: Type, n_rows: int, simd_path: str
+) -> None:
+    """Not of other inputs, nor for a type that rounds otherwise, nor in the next graph."""
+    n, kinds = 1024, (kind, kind, Type.Q4_0, kind, kind, Type.F16, kind)
+    which = (0, 0, 0, 0, 1, 0, 0)  # inputs
+    weights = [random_weights(each, (40, n), seed) for seed, each in enumerate(kinds)]
+    state = kernels.GraphState(products=True)
+    with ggml_memory(1 << 22) as context:
+        inputs = [tensor(context, normal(n_rows, n, seed=seed)) for seed in range(2)]
+        nodes = [
+            mul_mat(context, weights_tensor(context, each, w, n), inputs[place])
+            for each, w, place in zip(kinds, weights, which, strict=True)
+        ]
+        graph = Graph(context, nodes)
+        for seeds in ((0, 1), (2, 3)):
+            for node, seed in zip(inputs, seeds, strict=True):
+                numbers = normal(n_rows, n, seed=seed)
+                ctypes.memmove(data_of(node), numbers.ctypes.data, numbers.nbytes)
+            graph.compute(state, 3)
+            for node, each, w, place in zip(nodes, kinds, weights, which, strict=True):
+                alone = product(each, w, normal(n_rows, n, seed=seeds[place]))
+                np.testing.assert_array_equal(floats_of(node, alone.shape), alone)
 
 
 @on_paths(Type.BF16, Type.MXFP4, Type.Q4_K, Type.IQ2_XXS)
@@ -309,30 +365,43 @@ def test_what_is_no_number_stays_in_its_row_and_column(
     assert np.isfinite(found[1:]).all()
 
 
-@pytest.mark.parametrize("n_rows", [1, 5])
+@on_paths(Type.Q4_K, Type.Q8_0, Type.Q4_1)
+@pytest.mark.parametrize("n_rows", [1, 5, 20])
 @pytest.mark.parametrize("wrong", [np.inf, np.nan])
 def test_what_is_no_number_stays_in_its_row_of_packed_weights(
-    wrong: float, n_rows: int, simd_path: str
+    kind: Type, wrong: float, n_rows: int, simd_path: str
 ) -> None:
-    weights, inputs = random_weights(Type.Q4_K, (10, 256)), normal(n_rows, 256)
+    weights, inputs = random_weights(kind, (10, 256)), normal(n_rows, 256)
     inputs[0, 69] = wrong
-    found = product(Type.Q4_K, weights, inputs)
+    found = product(kind, weights, inputs)
     assert np.isnan(found[0]).all()
     assert np.isfinite(found[1:]).all()
 
 
-@pytest.mark.parametrize("kind", [Type.Q8_0, Type.Q6_K], ids=lambda kind: kind.name)
+@on_paths(Type.Q4_K, Type.Q8_0, Type.Q4_1)
+@pytest.mark.parametrize("n_rows", [1, 20])
+def test_a_scale_that_is_no_number_stays_in_its_column(kind: Type, n_rows: int, simd_path: str) -> None:
+    weights = random_weights(kind, (40, 512))
+    weights[7, :2] = 0xFF
+    found = product(kind, weights, normal(n_rows, 512))
+    assert np.isnan(found[:, 7]).all()
+    assert np.isfinite(np.delete(found, 7, 1)).all()
+
+
+@on_paths(Type.Q8_0, Type.Q6_K)
 @pytest.mark.parametrize("size", [3e36, 1e-20, 1e-38, 0.0])
 def test_extreme_activations_of_packed_weights(kind: Type, size: float, simd_path: str) -> None:
     """What is below 1e-30 is taken for zero."""
-    weights, inputs = random_weights(kind, (10, 256)), normal(5, 256) * np.float32(1e-3)
+    weights, inputs = random_weights(kind, (10, 256)), normal(9, 256) * np.float32(1e-3)
     found = product(kind, weights, inputs * np.float32(size))
     exact = product(kind, weights, inputs).astype(np.float64) * size
     np.testing.assert_allclose(found, exact if size > 1e-30 else 0, rtol=1e-2)
 
 
 @pytest.mark.parametrize(
-    ("kind", "step"), [(Type.Q4_0, 32767), (Type.Q4_K, 127)], ids=["sixteen bits", "eight bits"]
+    ("kind", "step"),
+    [(Type.Q4_0, 32767), (Type.Q5_1, 16383), (Type.Q8_0, 4095), (Type.Q4_K, 127)],
+    ids=["sixteen bits", "fifteen", "thirteen", "eight"],
 )
 def test_activations_in_integers_are_near_to_those_in_float32(kind: Type, step: float) -> None:
     """Each is at most half a step away. A step is a part of the largest of 32.

@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "cpu.hpp"
+#include "product_forms.hpp"
+#include "product_rows.hpp"
 #include "simd_path.hpp"
 
 namespace {
@@ -19,78 +21,9 @@ using ggml::Tensor;
 constexpr int64_t kLanes = 16;
 constexpr int64_t kRowsOfTask = 128;  // where there would be too few tasks otherwise
 constexpr int64_t kTasksOfThread = 4;
+constexpr int64_t kRowsForTiles = 8;  // of a matrix: measured
 constexpr int64_t kPreparedOfTask = 4096;  // activations, at least
 constexpr int64_t kPreparedAlone = 2 * kPreparedOfTask;  // up to which each thread prepares them for itself
-
-// The rows that one matrix multiplies.
-struct Group {
-  const char* weights;
-  int64_t first, n;
-};
-
-// All of a node's rows, by group. Each thread lists them for itself: that is cheap, and experts are only known
-// when the node is computed.
-struct Rows {
-  struct Row {
-    int64_t input;  // its number among all rows of activations
-    float* output;
-  };
-  std::vector<Row> rows;
-  std::vector<Group> groups;
-
-  void clear() {
-    rows.clear();
-    groups.clear();
-  }
-
-  void add(int64_t input, float* output) { rows.push_back({input, output}); }
-
-  void begin_group(const char* weights) { groups.push_back({weights, static_cast<int64_t>(rows.size()), 0}); }
-
-  void end_group() {
-    groups.back().n = static_cast<int64_t>(rows.size()) - groups.back().first;
-    if (!groups.back().n) groups.pop_back();
-  }
-};
-
-// Matrices lie in the third and fourth dimension; each multiplies the same number of neighbouring ones of the
-// activations.
-void list_rows(const Tensor& node, Rows& list) {
-  const Tensor &weights = *node.src[0], &inputs = *node.src[1];
-  const int64_t n2 = inputs.ne[2] / weights.ne[2], n3 = inputs.ne[3] / weights.ne[3];
-  for (int64_t w3 = 0; w3 < weights.ne[3]; ++w3) {
-    for (int64_t w2 = 0; w2 < weights.ne[2]; ++w2) {
-      list.begin_group(weights.data + w2 * weights.nb[2] + w3 * weights.nb[3]);
-      for (int64_t i3 = w3 * n3; i3 < (w3 + 1) * n3; ++i3) {
-        for (int64_t i2 = w2 * n2; i2 < (w2 + 1) * n2; ++i2) {
-          for (int64_t i1 = 0; i1 < inputs.ne[1]; ++i1) {
-            const int64_t number = i1 + inputs.ne[1] * (i2 + inputs.ne[2] * i3);
-            list.add(number, row_of(node, number));
-          }
-        }
-      }
-      list.end_group();
-    }
-  }
-}
-
-// Matrices are experts, and each token names the few that multiply it.
-void list_rows_of_experts(const Tensor& node, Rows& list) {
-  const Tensor &weights = *node.src[0], &inputs = *node.src[1], &ids = *node.src[2];
-  for (int64_t expert = 0; expert < weights.ne[2]; ++expert) {
-    list.begin_group(weights.data + expert * weights.nb[2]);
-    for (int64_t token = 0; token < ids.ne[1]; ++token) {
-      for (int64_t place = 0; place < ids.ne[0]; ++place) {
-        const char* id = ids.data + place * ids.nb[0] + token * ids.nb[1];
-        if (*reinterpret_cast<const int32_t*>(id) != expert) continue;
-        list.add(place % inputs.ne[1] + inputs.ne[1] * token, row_of(node, place + node.ne[1] * token));
-      }
-    }
-    list.end_group();
-  }
-}
-
-using List = void (*)(const Tensor& node, Rows& list);
 
 // How a node is cut into tasks. Bits do not depend on it. Up to n_few rows, a task takes several panels of columns.
 struct Cut {
@@ -107,12 +40,6 @@ struct Cut {
   }
 
   int64_t n_tasks(const Group& group) const { return n_columns * ((group.n + rows - 1) / rows); }
-
-  static int64_t most_rows(const std::vector<Group>& groups) {
-    int64_t most = 1;
-    for (const Group& group : groups) most = std::max(most, group.n);
-    return most;
-  }
 };
 
 Weights weights_of(const Tensor& tensor, const Group& group) {
@@ -120,16 +47,6 @@ Weights weights_of(const Tensor& tensor, const Group& group) {
   return {group.weights, tensor.nb[1], tensor.ne[0], tensor.type,
           static_cast<size_t>(kSpan / type.block_size) * type.block_bytes, type.to_float};
 }
-
-// A thread's own lists and memory, kept from node to node.
-template <class Row>
-struct Work {
-  Rows list;
-  std::vector<Row> rows;  // those of the list, as a kernel takes them
-  std::vector<int64_t> blocks;  // the first row of each, where a kernel wants rows together
-  std::vector<float> padded;  // inputs, with zeros up to whole lanes
-  std::vector<float> panel;
-};
 
 // Takes tasks until there are none left, the first of which has the number `begin`.
 template <class Row, class Multiply>
@@ -179,95 +96,6 @@ void compute_plain(Tensor& node, List list, int n_threads) {
 
 // --- activations in another form ---
 
-void pack(const SimdPath& simd, const float* x, int64_t n, int16_t* numbers, Run* scales) {
-  simd.pack_groups(x, n, numbers, scales);
-}
-void pack(const SimdPath& simd, const float* x, int64_t n, int8_t* numbers, SuperRun* scales) {
-  simd.pack_super_blocks(x, n, numbers, scales);
-}
-
-// In integers, for packed weights: row by row, all numbers, then all scales.
-template <class AnyRow>
-struct Packed {
-  using Row = AnyRow;
-  using Kernel = Multiply<Row>;
-  using Number = typename Row::Number;
-  using Scale = typename Row::Scale;
-  static constexpr int64_t columns = kPackedColumns, kFew = 1;
-
-  const Tensor& inputs;
-  int64_t n_units;  // rows
-  Number* numbers;
-  Scale* scales;
-
-  static int64_t n_numbers(const Tensor& node) { return n_rows_of(*node.src[1]) * node.src[1]->ne[0]; }
-
-  static size_t n_bytes(const Tensor& node) {
-    const auto n = static_cast<size_t>(n_numbers(node));
-    return n * sizeof(Number) + n / Row::kScaled * sizeof(Scale);
-  }
-
-  Packed(const Tensor& node, std::vector<char>& memory, Work<Row>& work)
-      : inputs(*node.src[1]), n_units(n_rows_of(inputs)), numbers(reinterpret_cast<Number*>(memory.data())),
-        scales(reinterpret_cast<Scale*>(numbers + n_numbers(node))) {
-    for (const Rows::Row& row : work.list.rows) {
-      work.rows.push_back({numbers_of(row.input), scales_of(row.input), row.output});
-    }
-    work.panel.resize(kPanelSize);
-  }
-
-  Number* numbers_of(int64_t row) const { return numbers + row * inputs.ne[0]; }
-  Scale* scales_of(int64_t row) const { return scales + row * (inputs.ne[0] / Row::kScaled); }
-
-  void prepare(int64_t row) const {
-    pack(simd_path_in_use(), row_of(inputs, row), inputs.ne[0], numbers_of(row), scales_of(row));
-  }
-};
-
-// In bfloat16, for tiles: block by block, of the rows of a group.
-struct Tiled {
-  using Row = TiledRow;
-  using Kernel = Multiply<TiledRow>;
-  static constexpr int64_t kFew = kTiledRows;
-
-  const Tensor& inputs;
-  const Work<Row>& work;
-  int64_t n_units, columns;
-
-  static int64_t width(const Tensor& node) { return (node.src[1]->ne[0] + kRun - 1) / kRun * kRun; }
-  static int64_t n_numbers(const Tensor& node) { return n_rows_of(node) * width(node); }
-  static size_t n_bytes(const Tensor& node) { return static_cast<size_t>(n_numbers(node)) * 4 + kLine; }
-
-  Tiled(const Tensor& node, std::vector<char>& memory, Work<Row>& work) : inputs(*node.src[1]), work(work) {
-    const int64_t most = Cut::most_rows(work.list.groups);
-    auto* numbers = reinterpret_cast<uint16_t*>(on_line(memory.data()));
-    work.blocks.clear();
-    for (const Group& group : work.list.groups) {
-      for (int64_t i = 0; i < group.n; i += kRowsOfTile) {
-        const int64_t n = std::min<int64_t>(kRowsOfTile, group.n - i), first = group.first + i;
-        work.blocks.push_back(first);
-        for (int64_t r = 0; r < n; ++r) work.rows.push_back({numbers + 2 * r, n, output(first + r)});
-        numbers += n * 2 * width(node);
-      }
-    }
-    n_units = static_cast<int64_t>(work.blocks.size());
-    columns = most > kFew ? kTiledColumns : kStripColumns;
-    work.panel.resize(tiled_scratch(most));
-  }
-
-  void prepare(int64_t unit) const {
-    const int64_t first = work.blocks[static_cast<size_t>(unit)];
-    const TiledRow& row = work.rows[static_cast<size_t>(first)];
-    const float* x[kRowsOfTile];
-    for (int64_t r = 0; r < row.n_together; ++r) x[r] = row_of(inputs, listed(first + r).input);
-    simd_path_in_use().split_block(x, inputs.ne[0], row);
-  }
-
- private:
-  const Rows::Row& listed(int64_t row) const { return work.list.rows[static_cast<size_t>(row)]; }
-  float* output(int64_t row) const { return listed(row).output; }
-};
-
 // Takes the first tasks of a node, of which there are n_tasks, as long as there are any. Then waits until all
 // activations are prepared. Returns the number of the thread's next task.
 template <class Form>
@@ -286,22 +114,24 @@ int64_t prepare_together(Tensor& node, const Form& form, int64_t& n_tasks) {
 
 // A few activations are prepared by each thread for itself: that is faster than to wait for another.
 template <class Form>
-void compute_prepared(Tensor& node, List list, typename Form::Kernel kernel, std::vector<char>& shared, int n_threads) {
+bool prepares_alone(const Tensor& node) {
+  return Form::n_numbers(node) <= kPreparedAlone;
+}
+
+template <class Form>
+void compute_prepared(Tensor& node, List list, typename Form::Kernel kernel, const ProductState& state, int n_threads) {
   static thread_local Work<typename Form::Row> work;
   static thread_local std::vector<char> own;
-  const bool is_alone = Form::n_numbers(node) <= kPreparedAlone;
+  const bool is_alone = prepares_alone<Form>(node);
   if (is_alone) own.resize(std::max(own.size(), Form::n_bytes(node)));
   work.list.clear();
   work.rows.clear();
   list(node, work.list);
-  const Form form(node, is_alone ? own : shared, work);
-  int64_t n_before = 0, task;
-  if (is_alone) {
-    for (int64_t unit = 0; unit < form.n_units; ++unit) form.prepare(unit);
-    task = take_task(node);
-  } else {
-    task = prepare_together(node, form, n_before);
-  }
+  const Form form(node, is_alone ? own : state.graph.prepared, work);
+  for (int64_t unit = 0; is_alone && unit < form.n_units; ++unit) form.prepare(unit);
+  int64_t n_before = 0;
+  const bool is_done = is_alone || state.is_prepared;
+  const int64_t task = is_done ? take_task(node) : prepare_together(node, form, n_before);
   const Cut cut(node.ne[0], work.list.groups, form.columns, Form::kFew, n_threads);
   multiply(node, work, cut, n_before, task, kernel);
 }
@@ -319,32 +149,52 @@ Multiply<TiledRow> tiled_product(const Tensor& weights) {
   return find && are_weights(weights) ? find(weights.type) : nullptr;
 }
 
-// Bytes of a product's activations in another form; 0 where they are taken as they are.
-size_t n_prepared_bytes(const Tensor& node) {
+// The kernel for groups in tiles, or null: few rows are faster without. Bits are the same.
+Multiply<GroupRow> tiled_group_product(const Tensor& node) {
+  const auto find = simd_path_in_use().tiled_group_product;
+  const int64_t n_matrices = node.src[0]->ne[2] * node.src[0]->ne[3];
+  return find && n_rows_of(node) >= kRowsForTiles * n_matrices ? find(node.src[0]->type) : nullptr;
+}
+
+// Calls f with the kernel that wants activations in another form; returns false where there is none.
+template <class F>
+bool with_kernel(const Tensor& node, F f) {
   const SimdPath& simd = simd_path_in_use();
   const int32_t type = node.src[0]->type;
-  if (tiled_product(*node.src[0])) return Tiled::n_bytes(node);
-  if (simd.group_product(type)) return Packed<PackedRow>::n_bytes(node);
-  return simd.super_block_product(type) ? Packed<SuperRow>::n_bytes(node) : 0;
+  if (const auto tiled = tiled_product(*node.src[0])) {
+    f(tiled);
+  } else if (const auto tiled_groups = tiled_group_product(node)) {
+    f(tiled_groups);
+  } else if (const auto groups = simd.group_product(type)) {
+    f(groups);
+  } else if (const auto blocks = simd.super_block_product(type)) {
+    f(blocks);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+// What such a product's kernel gets; null where there is no memory for the activations.
+template <class Form>
+ProductState* prepare(const Tensor& node, GraphState& state) {
+  if (!has_room(state.prepared, Form::n_bytes(node))) return nullptr;
+  if (prepares_alone<Form>(node)) return &state.to_prepare;
+  const Tensor& weights = *node.src[0];
+  return &state.prepares({node.src[1], node.src[2], weights.ne[2] * weights.ne[3], Form::kNumber,
+                          largest_integer(weights.type)});
 }
 
 // Called in each of llama.cpp's threads. A thread without memory takes no tasks. The first one says so, since the
 // others may have none either.
-void compute(Tensor* node, List list, int thread, int n_threads, void* state) {
-  GraphState& of_graph = *static_cast<GraphState*>(state);
-  of_graph.begin_computing();
+void compute(Tensor* node, List list, int thread, int n_threads, void* user_data) {
+  const ProductState& state = *static_cast<const ProductState*>(user_data);
+  state.graph.begin_computing();
   try {
-    const Tensor& weights = *node->src[0];
-    const SimdPath& simd = simd_path_in_use();
-    if (const auto tiled = tiled_product(weights)) {
-      compute_prepared<Tiled>(*node, list, tiled, of_graph.prepared, n_threads);
-    } else if (const auto groups = simd.group_product(weights.type)) {
-      compute_prepared<Packed<PackedRow>>(*node, list, groups, of_graph.prepared, n_threads);
-    } else if (const auto blocks = simd.super_block_product(weights.type)) {
-      compute_prepared<Packed<SuperRow>>(*node, list, blocks, of_graph.prepared, n_threads);
-    } else {
-      compute_plain(*node, list, n_threads);
-    }
+    const bool is_prepared = with_kernel(*node, [&](auto kernel) {
+      compute_prepared<FormFor<decltype(kernel)>>(*node, list, kernel, state, n_threads);
+    });
+    if (!is_prepared) compute_plain(*node, list, n_threads);
   } catch (const std::bad_alloc&) {
     if (thread == 0) fill_with_nan(*node);
   }
@@ -400,14 +250,17 @@ bool tinker::goes_by_token(const Tensor& node) {
   return !is_in_a_cache(left) && left.ne[2] == right.ne[2] && left.ne[3] == 1 && has_matrix_of_each_token(right);
 }
 
-// Null where there is no memory for the activations.
+// Null where a product is left to ggml.
 void* tinker::prepare_product(const Tensor& node, GraphState& state) {
-  const int32_t type = node.src[0]->type;
-  if (!are_weights(*node.src[0])) return state.multiplies_results ? &state : nullptr;
+  if (!are_weights(*node.src[0])) return state.multiplies_results ? &state.to_prepare : nullptr;
   if (state.products == Products::none) return nullptr;
-  if (const size_t n_bytes = n_prepared_bytes(node)) return has_room(state.prepared, n_bytes) ? &state : nullptr;
-  const bool is_slow = ggml::type_traits(type).is_quantized;
-  return state.products == Products::all || !is_slow ? &state : nullptr;
+  ProductState* found = nullptr;
+  const bool is_prepared = with_kernel(node, [&](auto kernel) {
+    found = prepare<FormFor<decltype(kernel)>>(node, state);
+  });
+  if (is_prepared) return found;
+  const bool is_slow = ggml::type_traits(node.src[0]->type).is_quantized;
+  return state.products == Products::all || !is_slow ? &state.to_prepare : nullptr;
 }
 
 void tinker::compute_product(Tensor* node, int thread, int n_threads, void* state) {

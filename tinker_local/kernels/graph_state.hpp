@@ -52,6 +52,27 @@ struct Workspace {
 // Which products are computed here: none, all but those with packed weights that no kernel here reads, or all.
 enum class Products { none, fast, all };
 
+// Which activations were prepared last, and for what.
+struct PreparedOf {
+  const ggml::Tensor *inputs, *ids;
+  int64_t n_matrices;
+  int form;       // of the kernel, in any numbering
+  float largest;  // integer of an activation
+
+  bool operator==(const PreparedOf& other) const {
+    return inputs == other.inputs && ids == other.ids && n_matrices == other.n_matrices && form == other.form &&
+           largest == other.largest;
+  }
+};
+
+class GraphState;
+
+// What a product's kernel gets: whether an earlier product of the same inputs has prepared its activations.
+struct ProductState {
+  GraphState& graph;
+  bool is_prepared;
+};
+
 class GraphState {
  public:
   GraphState(Products products, bool multiplies_results)
@@ -60,6 +81,7 @@ class GraphState {
   KvCaches caches;
   Workspace workspace;
   std::vector<char> prepared;  // activations of the product that is computed, where its kernel wants another form
+  ProductState to_prepare{*this, false}, is_prepared{*this, true};
   const Products products;
   const bool multiplies_results;  // products without weights, such as those of attention in steps
   int64_t n_left = 0;  // nodes of our operations that were left to ggml, whose kernels there go by shape
@@ -94,6 +116,14 @@ class GraphState {
     if (!is_over_.exchange(false, std::memory_order_relaxed)) return;
     caches.forget_writes();
     masks_.clear();
+    prepared_of_ = {};
+  }
+
+  // Said of each product whose activations many threads prepare, in the order in which they are computed.
+  ProductState& prepares(const PreparedOf& of) {
+    const bool was_prepared = prepared_of_ == of;
+    prepared_of_ = of;
+    return was_prepared ? is_prepared : to_prepare;
   }
 
   // Throws std::bad_alloc.
@@ -110,6 +140,7 @@ class GraphState {
   static constexpr int64_t kWorkOfPart = 1 << 28;  // some 10 ms
 
   std::deque<GraphMask> masks_;
+  PreparedOf prepared_of_{};
   std::atomic<bool> is_over_{false};
   const AbortFlag* abort_ = nullptr;  // whoever decodes keeps it
   int64_t work_ = 0;                  // multiplications of the part so far

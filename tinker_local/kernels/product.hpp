@@ -39,6 +39,14 @@ struct ProductRow {
   float* output;
 };
 
+// The largest integer of an activation beside a type of groups, so that 32 products add up to at most 2^24. Then their
+// sum is exact in float32, too, as tiles have it.
+constexpr float largest_integer(int32_t type) {
+  const bool has_eight_bits = type == 8 || type == 20 || type == 23;  // enum ggml_type: Q8_0, IQ4_NL, IQ4_XS
+  constexpr int q5_1 = 7;
+  return has_eight_bits ? 4095.0f : type == q5_1 ? 16383.0f : 32767.0f;
+}
+
 // Of 32 activations: their scale, and the integers' sum. NaN is the scale where an activation is no number.
 struct Run {
   float scale;
@@ -90,6 +98,23 @@ struct TiledRow {
   float* output;
 };
 
+// Sixteen rows' scales of 32 activations, and the activations' sums.
+struct GroupScales {
+  float scales[kRowsOfTile], sums[kRowsOfTile];
+};
+
+// The integers of sixteen rows as sums of two numbers of bfloat16. For each 32 activations there is a tile of multiples of
+// 256, and one of what is left.
+struct GroupBlock {
+  uint16_t* tiles;
+  GroupScales* scales;
+};
+
+struct GroupRow {
+  GroupBlock block;
+  float* output;
+};
+
 constexpr size_t kLine = 64;  // bytes of a cache line, and of a row of a tile
 
 // The first address from p on where a line begins.
@@ -98,10 +123,11 @@ static inline T* on_line(T* p) {
   return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(p) + kLine - 1) / kLine * kLine);
 }
 
-// Floats of scratch memory for some rows: weights to multiply, and sums.
+// Floats of scratch memory for some rows: weights to multiply, their scales, and sums.
 constexpr size_t tiled_scratch(int64_t n_rows) {
   const auto n_blocks = static_cast<size_t>(n_rows / kRowsOfTile + 2);
-  return kTiledColumns * (kTiledDepth + n_blocks * kRowsOfTile) + kRowsOfTile;
+  constexpr size_t of_scales = 2 * (2 * kTiledDepth / kRun);
+  return kTiledColumns * (kTiledDepth + of_scales + n_blocks * kRowsOfTile) + kRowsOfTile;
 }
 
 // float32 from packed weights: ggml_to_float_t.

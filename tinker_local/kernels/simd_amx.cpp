@@ -1,5 +1,5 @@
-// AMX: products with bfloat16 weights in tiles, everything else as with AVX-512. Others were measured to gain little:
-// float16 takes two tiles, and a group of 32 packed weights leaves the tile before its scale is applied.
+// AMX: products with weights of bfloat16, and of many rows with groups of packed weights, in tiles; everything else as
+// with AVX-512. float16 would lose three of its bits, and float32 more.
 //
 // Sixteen columns are the rows of a tile. Their weights lie in a file as the instruction wants them: 32 numbers of a
 // column side by side. So they are read from where they are, if rows are few. Otherwise they are copied to a panel
@@ -11,6 +11,7 @@
 // row or column, and nothing elsewhere.
 //
 // A thread's tiles are configured within a task and released at its end: torch in the same process may use its own.
+#include "bfloat_table.hpp"
 #include "simd_path.hpp"
 
 #if defined(TINKER_LOCAL_EMULATE_AMX) || (defined(TINKER_LOCAL_AMX) && defined(__AVX512F__))
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <type_traits>
 
 namespace {
 
@@ -31,10 +33,15 @@ struct TileShapes {
 };
 static_assert(sizeof(TileShapes) == 64);
 
+using tinker::BfloatTable;
+
+#include "avx2.hpp"
+#include "weight_kernels.hpp"
+
 #if defined(TINKER_LOCAL_EMULATE_AMX)
 #include "emulated_tiles.hpp"
 #else
-#include "avx512_transpose.hpp"
+#include "avx512_tiles.hpp"
 #include "tiles.hpp"
 #endif
 
@@ -47,6 +54,16 @@ constexpr int kSide = tinker::kRowsOfTile;  // columns of a tile, and rows of a 
 constexpr int kStep = tinker::kRun;         // numbers of a column that a tile has
 constexpr int kTile = kSide * kStep;        // numbers of a tile of weights
 constexpr int kSums = kSide * kSide;        // floats of a tile of sums
+
+// What the path is but for products in tiles.
+const tinker::SimdPath* base() {
+  const tinker::SimdPath* avx512 = tinker::avx512_path();
+#if defined(TINKER_LOCAL_EMULATE_AMX)
+  return avx512 ? avx512 : tinker::avx2_path();
+#else
+  return avx512;
+#endif
+}
 
 inline uint32_t bits_of(float x) {
   uint32_t bits;
@@ -132,12 +149,12 @@ struct Panel {
   int64_t of_columns() const { return n_steps * kTile; }  // of sixteen
 
   // n columns; those behind the last are the last one's once more, and what is behind `depth` is zero.
-  void unpack(const Weights& weights, int64_t first, int n, int64_t k, int depth) const {
+  void copy(const Weights& weights, int64_t first, int n, int64_t k, int64_t depth) const {
     for (int c = 0; c < (n + kStripColumns - 1) / kStripColumns * kStripColumns; ++c) {
       const char* row = weights.data + static_cast<size_t>(first + (c < n ? c : n - 1)) * weights.stride;
       const auto* from = reinterpret_cast<const uint16_t*>(row) + k;
       uint16_t* to = tiles + c / kSide * of_columns() + c % kSide * kStep;
-      for (int i = 0; i < depth / kStep; ++i, from += kStep, to += kTile) memcpy(to, from, kStep * sizeof *to);
+      for (int64_t i = 0; i < depth / kStep; ++i, from += kStep, to += kTile) memcpy(to, from, kStep * sizeof *to);
       if (depth % kStep == 0) continue;
       memset(to, 0, kStep * sizeof *to);
       memcpy(to, from, static_cast<size_t>(depth % kStep) * sizeof *to);
@@ -242,7 +259,8 @@ inline void store_sums(float* sums) {
 }
 
 // The sums of a tile to the outputs of a block: sixteen columns, or what is left of them.
-inline void write_tile(const float* sums, const TiledRow* rows, int n_rows, int64_t column, int n) {
+template <class Row>
+inline void write_tile(const float* sums, const Row* rows, int n_rows, int64_t column, int n) {
   alignas(tinker::kLine) float turned[kSums];
   transpose16(sums, kSide, turned, kSide);
   for (int r = 0; r < n_rows; ++r) {
@@ -329,7 +347,7 @@ void multiply_by_panels(const Task& task) {
   for (int64_t k = 0; k < size; k += most) {
     const int64_t end = size - k < most ? size : k + most;
     const Panel panel{reinterpret_cast<uint16_t*>(task.memory_behind_sums()), (end - k + kStep - 1) / kStep};
-    panel.unpack(task.weights, task.first, task.n, k, static_cast<int>(end - k));
+    panel.copy(task.weights, task.first, task.n, k, end - k);
     multiply_all(task, [&](int s) { return panel.strip(s); }, k, end);
   }
 }
@@ -348,20 +366,9 @@ void multiply(const Weights& weights, int64_t first, int n_columns, const TiledR
   release_tiles();
 }
 
-tinker::Multiply<TiledRow> tiled_product(int32_t type) {
-  constexpr int32_t bfloat16 = 30;  // enum ggml_type
-  return type == bfloat16 ? multiply : nullptr;
-}
+tinker::Multiply<TiledRow> tiled_product(int32_t type) { return type == BF16::kType ? multiply : nullptr; }
 
-// What the path is but for products in tiles.
-const tinker::SimdPath* base() {
-  const tinker::SimdPath* avx512 = tinker::avx512_path();
-#if defined(TINKER_LOCAL_EMULATE_AMX)
-  return avx512 ? avx512 : tinker::avx2_path();
-#else
-  return avx512;
-#endif
-}
+#include "tiled_group_kernels.hpp"
 
 bool is_permitted = false;
 
@@ -379,6 +386,8 @@ const tinker::SimdPath* tinker::amx_path() {
     result.name = "amx";
     result.split_block = split_block;
     result.tiled_product = tiled_product;
+    result.pack_block = pack_block;
+    result.tiled_group_product = tiled_group_product;
     return result;
   }();
   return &path;

@@ -56,7 +56,7 @@ struct SimdPath {
   // Products with plain weights. Then those with packed weights: activations to integers, n of them, a multiple of
   // kScaled; and the kernel for a type, or null.
   Multiply<ProductRow> multiply_rows;
-  void (*pack_groups)(const float* x, int64_t n, int16_t* numbers, Run* runs);
+  void (*pack_groups)(const float* x, int64_t n, float largest, int16_t* numbers, Run* runs);
   Multiply<PackedRow> (*group_product)(int32_t type);
   void (*pack_super_blocks)(const float* x, int64_t n, int8_t* numbers, SuperRun* runs);
   Multiply<SuperRow> (*super_block_product)(int32_t type);
@@ -64,10 +64,14 @@ struct SimdPath {
   // y = GELU of x, times the gates where there are some. y may be x or the gates.
   void (*activate)(const float* x, const float* gates, int64_t n, Gelu form, float* y);
 
-  // A block of activations as tiles take them, rows of n numbers; and the kernel for a type of plain weights, or null.
+  // A block of activations as tiles take them, rows of n numbers; and the kernel for a type, or null.
   // Only where there are tiles.
   void (*split_block)(const float* const* x, int64_t n, const TiledRow& first) = nullptr;
   Multiply<TiledRow> (*tiled_product)(int32_t type) = nullptr;
+
+  // The same for groups of packed weights and many rows; up to sixteen rows to a block.
+  void (*pack_block)(const float* const* x, int n_rows, int64_t n, float largest, const GroupBlock& to) = nullptr;
+  Multiply<GroupRow> (*tiled_group_product)(int32_t type) = nullptr;
 };
 
 // Null where the compiler or the processor lacks the instructions.
