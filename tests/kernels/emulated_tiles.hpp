@@ -110,10 +110,41 @@ inline void from_signed(const uint8_t* p, uint16_t* to) {
   for (int i = 0; i < 32; ++i) to[i] = tinker::bfloat_of(static_cast<int8_t>(p[i]));
 }
 
-struct Sums {
-  float of[16][16] = {};
+inline void from_octets(Octets a, const BfloatTable& table, uint16_t* to) {
+  uint8_t places[32];
+  memcpy(places, &a, sizeof places);
+  for (int i = 0; i < 32; ++i) to[i] = table.of[places[i]];
+}
 
-  Sums() = default;
+inline void from_octets(Octets a, int less, int scale, int last_scale, uint16_t* upper, uint16_t* lower) {
+  uint8_t numbers[32];
+  memcpy(numbers, &a, sizeof numbers);
+  for (int i = 0; i < 32; ++i) {
+    const int scaled = (numbers[i] - less) * (i < 16 ? scale : last_scale);
+    if (upper) upper[i] = tinker::bfloat_of(scaled & ~255);
+    lower[i] = tinker::bfloat_of(upper ? scaled & 255 : scaled);
+  }
+}
+
+struct IntegerSums {
+  int32_t of[16][16] = {};
+
+  void store(float* to) const {
+    for (int i = 0; i < 256; ++i) to[i] = static_cast<float>(of[i / 16][i % 16]);
+  }
+  void add(const float* products, const int32_t* of_rows) {
+    for (int i = 0; i < 256; ++i) of[i / 16][i % 16] += static_cast<int32_t>(products[i]) * of_rows[i % 16];
+  }
+  void add(const float* products, const int32_t* of_columns, const int32_t* of_rows) {
+    for (int i = 0; i < 256; ++i) {
+      of[i / 16][i % 16] += static_cast<int32_t>(products[i]) * of_columns[i / 16] * of_rows[i % 16];
+    }
+  }
+};
+
+struct Sums {
+  float of[16][16];
+
   explicit Sums(const float* from) { memcpy(of, from, sizeof of); }
   void store(float* to) const { memcpy(to, of, sizeof of); }
 

@@ -54,7 +54,8 @@ _HALVES = {  # where a block has float16 numbers, in bytes
 }
 
 
-IN_TILES = ROUNDED_IN_TILES | GROUPS  # groups where there are many rows
+IN_TILES = ROUNDED_IN_TILES | GROUPS | SUPER_BLOCKS  # packed ones where there are many rows
+MANY_ROWS = 70
 
 
 def on_paths(*kinds: Type) -> pytest.MarkDecorator:
@@ -198,14 +199,14 @@ def test_products_are_exact_within_float32(kind: Type, n_rows: int, simd_path: s
     assert_close(kind, product(kind, weights, inputs), weights, inputs)
 
 
+@on_paths(*sorted(SUPER_BLOCKS))
 @pytest.mark.parametrize("byte", [0, 0x7F, 0x80, 0xFF])
-@pytest.mark.parametrize("kind", sorted(SUPER_BLOCKS), ids=lambda kind: kind.name)
 def test_the_largest_sums_of_super_blocks_fit(kind: Type, byte: int, simd_path: str) -> None:
     """Scales and integers at their ends, against activations at theirs."""
     weights = np.full((3, 2 * gguf.GGML_QUANT_SIZES[kind][1]), byte, np.uint8)
     for place in _HALVES[kind]:
         weights.reshape(6, -1)[:, place : place + 2] = np.frombuffer(np.float16(0.01).tobytes(), np.uint8)
-    for n_rows in (1, 9):
+    for n_rows in (1, 9, MANY_ROWS):
         inputs = np.full((n_rows, 512), 1, np.float32)
         assert_close(kind, product(kind, weights, inputs), weights, inputs)
         assert_close(kind, product(kind, weights, -inputs), weights, -inputs)
@@ -265,18 +266,19 @@ def test_every_path_gives_the_same_bits(kind: Type) -> None:
     for path in kernels.simd_paths():
         kernels.use_simd_path(path)
         if not has_own_bits(kind):
-            found.append([product(kind, weights, normal(n_rows, 1280)) for n_rows in (1, 9, 40)])
+            found.append([product(kind, weights, normal(n_rows, 1280)) for n_rows in (1, 9, MANY_ROWS)])
     kernels.use_simd_path(before)
     for products in found:
         for ours, first in zip(products, found[0], strict=True):
             np.testing.assert_array_equal(ours, first)
 
 
-@on_paths(Type.BF16, Type.Q8_0, Type.Q5_1)
+@on_paths(Type.BF16, Type.Q8_0, Type.Q5_1, Type.Q4_K, Type.Q6_K)
 @pytest.mark.parametrize("n", [288, 320, 1120, 2080])
 @pytest.mark.parametrize(("n_rows", "n_columns"), [(20, 70), (33, 200), (150, 130), (1, 1100)])
 def test_many_columns(kind: Type, n: int, n_rows: int, n_columns: int, simd_path: str) -> None:
     """More than one strip of tiles, than one panel, and than one panel of a task; panels in parts."""
+    n = n if kind not in SUPER_BLOCKS else n // BLOCK * BLOCK
     weights, inputs = random_weights(kind, (n_columns, n)), normal(n_rows, n)
     found = product(kind, weights, inputs, 2)
     assert_close(kind, found, weights, inputs)
@@ -302,7 +304,7 @@ def test_matrices_are_shared_by_neighbouring_inputs(kind: Type, simd_path: str) 
 
 
 @on_paths(Type.BF16, Type.Q8_0, Type.Q6_K)
-@pytest.mark.parametrize("n_rows", [2, 60])
+@pytest.mark.parametrize("n_rows", [2, MANY_ROWS])
 def test_products_of_the_same_inputs_share_what_is_prepared(
     kind: Type, n_rows: int, simd_path: str
 ) -> None:
@@ -329,7 +331,7 @@ def test_products_of_the_same_inputs_share_what_is_prepared(
 
 
 @on_paths(Type.BF16, Type.MXFP4, Type.Q4_K, Type.IQ2_XXS)
-@pytest.mark.parametrize(("n_tokens", "of_each"), [(1, 1), (40, 1), (40, 3)])
+@pytest.mark.parametrize(("n_tokens", "of_each"), [(1, 1), (40, 1), (160, 3)])
 def test_experts(kind: Type, n_tokens: int, of_each: int, simd_path: str) -> None:
     n_experts, n_used = 7, 3
     rng = np.random.default_rng(n_tokens)
@@ -366,7 +368,7 @@ def test_what_is_no_number_stays_in_its_row_and_column(
 
 
 @on_paths(Type.Q4_K, Type.Q8_0, Type.Q4_1)
-@pytest.mark.parametrize("n_rows", [1, 5, 20])
+@pytest.mark.parametrize("n_rows", [1, 5, MANY_ROWS])
 @pytest.mark.parametrize("wrong", [np.inf, np.nan])
 def test_what_is_no_number_stays_in_its_row_of_packed_weights(
     kind: Type, wrong: float, n_rows: int, simd_path: str
@@ -379,7 +381,7 @@ def test_what_is_no_number_stays_in_its_row_of_packed_weights(
 
 
 @on_paths(Type.Q4_K, Type.Q8_0, Type.Q4_1)
-@pytest.mark.parametrize("n_rows", [1, 20])
+@pytest.mark.parametrize("n_rows", [1, MANY_ROWS])
 def test_a_scale_that_is_no_number_stays_in_its_column(kind: Type, n_rows: int, simd_path: str) -> None:
     weights = random_weights(kind, (40, 512))
     weights[7, :2] = 0xFF
@@ -392,7 +394,7 @@ def test_a_scale_that_is_no_number_stays_in_its_column(kind: Type, n_rows: int, 
 @pytest.mark.parametrize("size", [3e36, 1e-20, 1e-38, 0.0])
 def test_extreme_activations_of_packed_weights(kind: Type, size: float, simd_path: str) -> None:
     """What is below 1e-30 is taken for zero."""
-    weights, inputs = random_weights(kind, (10, 256)), normal(9, 256) * np.float32(1e-3)
+    weights, inputs = random_weights(kind, (10, 256)), normal(MANY_ROWS, 256) * np.float32(1e-3)
     found = product(kind, weights, inputs * np.float32(size))
     exact = product(kind, weights, inputs).astype(np.float64) * size
     np.testing.assert_allclose(found, exact if size > 1e-30 else 0, rtol=1e-2)

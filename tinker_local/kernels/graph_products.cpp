@@ -21,7 +21,7 @@ using ggml::Tensor;
 constexpr int64_t kLanes = 16;
 constexpr int64_t kRowsOfTask = 128;  // where there would be too few tasks otherwise
 constexpr int64_t kTasksOfThread = 4;
-constexpr int64_t kRowsForTiles = 8;  // of a matrix: measured
+constexpr int64_t kRowsOfGroups = 8, kRowsOfSuperBlocks = 64;  // of a matrix, from which tiles are faster: measured
 constexpr int64_t kPreparedOfTask = 4096;  // activations, at least
 constexpr int64_t kPreparedAlone = 2 * kPreparedOfTask;  // up to which each thread prepares them for itself
 
@@ -149,30 +149,29 @@ Multiply<TiledRow> tiled_product(const Tensor& weights) {
   return find && are_weights(weights) ? find(weights.type) : nullptr;
 }
 
-// The kernel for groups in tiles, or null: few rows are faster without. Bits are the same.
-Multiply<GroupRow> tiled_group_product(const Tensor& node) {
-  const auto find = simd_path_in_use().tiled_group_product;
-  const int64_t n_matrices = node.src[0]->ne[2] * node.src[0]->ne[3];
-  return find && n_rows_of(node) >= kRowsForTiles * n_matrices ? find(node.src[0]->type) : nullptr;
+int64_t n_rows_of_matrix(const Tensor& node) { return n_rows_of(node) / (node.src[0]->ne[2] * node.src[0]->ne[3]); }
+
+// The kernel that `find` has for a type; null if there is none.
+template <class Kernel>
+Kernel found_by(Kernel (*find)(int32_t type), int32_t type) {
+  return find ? find(type) : nullptr;
 }
 
-// Calls f with the kernel that wants activations in another form; returns false where there is none.
+// Calls f with the kernel that wants activations in another form; returns false where there is none. Kernels of packed
+// weights give the same bits with tiles and without.
 template <class F>
 bool with_kernel(const Tensor& node, F f) {
   const SimdPath& simd = simd_path_in_use();
   const int32_t type = node.src[0]->type;
-  if (const auto tiled = tiled_product(*node.src[0])) {
-    f(tiled);
-  } else if (const auto tiled_groups = tiled_group_product(node)) {
-    f(tiled_groups);
-  } else if (const auto groups = simd.group_product(type)) {
-    f(groups);
-  } else if (const auto blocks = simd.super_block_product(type)) {
-    f(blocks);
-  } else {
-    return false;
-  }
-  return true;
+  const auto call = [&](auto kernel) {
+    if (kernel) f(kernel);
+    return kernel != nullptr;
+  };
+  if (call(tiled_product(*node.src[0]))) return true;
+  const int64_t n_rows = n_rows_of_matrix(node);
+  if (n_rows >= kRowsOfGroups && call(found_by(simd.tiled_group_product, type))) return true;
+  if (n_rows >= kRowsOfSuperBlocks && call(found_by(simd.tiled_super_block_product, type))) return true;
+  return call(simd.group_product(type)) || call(simd.super_block_product(type));
 }
 
 // What such a product's kernel gets; null where there is no memory for the activations.

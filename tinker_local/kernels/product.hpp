@@ -98,23 +98,6 @@ struct TiledRow {
   float* output;
 };
 
-// Sixteen rows' scales of 32 activations, and the activations' sums.
-struct GroupScales {
-  float scales[kRowsOfTile], sums[kRowsOfTile];
-};
-
-// The integers of sixteen rows as sums of two numbers of bfloat16. For each 32 activations there is a tile of multiples of
-// 256, and one of what is left.
-struct GroupBlock {
-  uint16_t* tiles;
-  GroupScales* scales;
-};
-
-struct GroupRow {
-  GroupBlock block;
-  float* output;
-};
-
 constexpr size_t kLine = 64;  // bytes of a cache line, and of a row of a tile
 
 // The first address from p on where a line begins.
@@ -123,11 +106,42 @@ static inline T* on_line(T* p) {
   return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(p) + kLine - 1) / kLine * kLine);
 }
 
-// Floats of scratch memory for some rows: weights to multiply, their scales, and sums.
+// A stretch of a block of sixteen rows for tiles, as sums of numbers of bfloat16: pairs of neighbouring numbers lie beside
+// those of the other rows. Activations beside groups: multiples of 256, and what is left.
+struct alignas(kLine) GroupStretch {
+  static constexpr int kRuns = kStretch / kRun, kTile = kRowsOfTile * kRun;
+
+  uint16_t numbers[kRuns][2][kTile];
+  float scales[kRuns][kRowsOfTile], sums[kRuns][kRowsOfTile];  // of each run: of its activations
+};
+
+// Activations beside super-blocks. Their sums are those of SuperRun.
+struct alignas(kLine) SuperStretch {
+  static constexpr int kRuns = kStretch / kRun, kTile = kRowsOfTile * kRun;
+
+  uint16_t numbers[kRuns][kTile];
+  uint16_t upper_sums[kTile], lower_sums[kTile];
+  int32_t steps[kRuns][kRowsOfTile];
+  float scales[kRowsOfTile];
+};
+
+template <class AnyStretch>
+struct StretchRow {
+  using Stretch = AnyStretch;
+
+  Stretch* stretches;  // of the row's block
+  float* output;
+};
+
+// Floats of a stretch of sixteen columns of packed weights in tiles, at most.
+constexpr size_t kStretchColumnsSize = 4608;
+
+// Floats of scratch memory for some rows: weights to multiply, and sums.
 constexpr size_t tiled_scratch(int64_t n_rows) {
   const auto n_blocks = static_cast<size_t>(n_rows / kRowsOfTile + 2);
-  constexpr size_t of_scales = 2 * (2 * kTiledDepth / kRun);
-  return kTiledColumns * (kTiledDepth + of_scales + n_blocks * kRowsOfTile) + kRowsOfTile;
+  constexpr size_t plain = kTiledColumns * kTiledDepth;
+  constexpr size_t packed = kTiledColumns / kRowsOfTile * kStretchColumnsSize;
+  return (plain > packed ? plain : packed) + kTiledColumns * n_blocks * kRowsOfTile + kRowsOfTile;
 }
 
 // float32 from packed weights: ggml_to_float_t.

@@ -2,6 +2,8 @@
 // at once.
 #pragma once
 
+#include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "product.hpp"
@@ -119,42 +121,47 @@ struct Tiled {
   }
 };
 
-// In integers that are sums of two numbers of bfloat16, for tiles with groups of packed weights.
-struct TiledGroups {
-  using Row = GroupRow;
-  using Kernel = Multiply<GroupRow>;
-  static constexpr int kNumber = 4;
+static inline void pack(const Inputs& rows, int n_rows, int64_t n, int32_t beside, GroupStretch* to) {
+  simd_path_in_use().pack_group_block(rows.x, n_rows, n, largest_integer(beside), to);
+}
+static inline void pack(const Inputs& rows, int n_rows, int64_t n, int32_t, SuperStretch* to) {
+  simd_path_in_use().pack_super_block(rows.x, n_rows, n, to);
+}
+
+// In integers that are sums of numbers of bfloat16, for tiles with packed weights.
+template <class Stretch>
+struct Stretched {
+  using Row = StretchRow<Stretch>;
+  using Kernel = Multiply<Row>;
+  static constexpr int kNumber = std::is_same_v<Stretch, GroupStretch> ? 4 : 5;
   static constexpr int64_t kFew = kTiledRows;
 
   const ggml::Tensor& inputs;
   const Work<Row>& work;
-  int32_t type;
+  int32_t type;  // of weights
   int64_t n_units, columns;
 
-  // With as many blocks as there may be: each matrix may have one that is not full.
+  // As many blocks as there may be: each matrix may have one that is not full.
   static int64_t n_blocks(const ggml::Tensor& node) {
     const int64_t n_rows = ggml::n_rows_of(node), n_matrices = node.src[0]->ne[2] * node.src[0]->ne[3];
     return n_rows / kRowsOfTile + std::min(n_rows, n_matrices);
   }
+  static int64_t n_stretches(const ggml::Tensor& node) { return (node.src[1]->ne[0] + kStretch - 1) / kStretch; }
   static int64_t n_numbers(const ggml::Tensor& node) { return ggml::n_rows_of(node) * node.src[1]->ne[0]; }
   static size_t n_bytes(const ggml::Tensor& node) {
-    const auto n_runs = static_cast<size_t>(n_blocks(node) * (node.src[1]->ne[0] / kRun));
-    return n_runs * (2 * kRowsOfTile * kRun * sizeof(uint16_t) + sizeof(GroupScales)) + kLine;
+    return static_cast<size_t>(n_blocks(node) * n_stretches(node)) * sizeof(Stretch) + kLine;
   }
 
-  TiledGroups(const ggml::Tensor& node, std::vector<char>& memory, Work<Row>& work)
+  Stretched(const ggml::Tensor& node, std::vector<char>& memory, Work<Row>& work)
       : inputs(*node.src[1]), work(work), type(node.src[0]->type) {
-    const int64_t n_runs = inputs.ne[0] / kRun, n_of_tiles = 2 * kRowsOfTile * kRun * n_runs;
-    auto* tiles = reinterpret_cast<uint16_t*>(on_line(memory.data()));
-    auto* scales = reinterpret_cast<GroupScales*>(tiles + n_blocks(node) * n_of_tiles);
+    auto* stretches = reinterpret_cast<Stretch*>(on_line(memory.data()));
     work.blocks.clear();
     each_block(work.list, [&](const Block& block) {
       work.blocks.push_back(block);
       for (int64_t r = 0; r < block.n; ++r) {
-        work.rows.push_back({{tiles, scales}, work.list.rows[static_cast<size_t>(block.first + r)].output});
+        work.rows.push_back({stretches, work.list.rows[static_cast<size_t>(block.first + r)].output});
       }
-      tiles += n_of_tiles;
-      scales += n_runs;
+      stretches += n_stretches(node);
     });
     n_units = static_cast<int64_t>(work.blocks.size());
     const int64_t most = most_rows(work.list.groups);
@@ -164,9 +171,8 @@ struct TiledGroups {
 
   void prepare(int64_t unit) const {
     const Block& block = work.blocks[static_cast<size_t>(unit)];
-    const Inputs rows(inputs, work.list, block);
-    simd_path_in_use().pack_block(rows.x, static_cast<int>(block.n), inputs.ne[0], largest_integer(type),
-                                  work.rows[static_cast<size_t>(block.first)].block);
+    Stretch* to = work.rows[static_cast<size_t>(block.first)].stretches;
+    pack(Inputs(inputs, work.list, block), static_cast<int>(block.n), inputs.ne[0], type, to);
   }
 };
 
@@ -181,9 +187,9 @@ template <>
 struct FormOf<Multiply<TiledRow>> {
   using Form = Tiled;
 };
-template <>
-struct FormOf<Multiply<GroupRow>> {
-  using Form = TiledGroups;
+template <class Stretch>
+struct FormOf<Multiply<StretchRow<Stretch>>> {
+  using Form = Stretched<Stretch>;
 };
 template <class Kernel>
 using FormFor = typename FormOf<Kernel>::Form;

@@ -22,6 +22,7 @@
 
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 namespace {
 
@@ -368,7 +369,7 @@ void multiply(const Weights& weights, int64_t first, int n_columns, const TiledR
 
 tinker::Multiply<TiledRow> tiled_product(int32_t type) { return type == BF16::kType ? multiply : nullptr; }
 
-#include "tiled_group_kernels.hpp"
+#include "tiled_packed_kernels.hpp"
 
 bool is_permitted = false;
 
@@ -386,8 +387,10 @@ const tinker::SimdPath* tinker::amx_path() {
     result.name = "amx";
     result.split_block = split_block;
     result.tiled_product = tiled_product;
-    result.pack_block = pack_block;
+    result.pack_group_block = pack_group_block;
     result.tiled_group_product = tiled_group_product;
+    result.pack_super_block = pack_super_block;
+    result.tiled_super_block_product = tiled_super_block_product;
     return result;
   }();
   return &path;

@@ -69,9 +69,11 @@ struct SimdPath {
   void (*split_block)(const float* const* x, int64_t n, const TiledRow& first) = nullptr;
   Multiply<TiledRow> (*tiled_product)(int32_t type) = nullptr;
 
-  // The same for groups of packed weights and many rows; up to sixteen rows to a block.
-  void (*pack_block)(const float* const* x, int n_rows, int64_t n, float largest, const GroupBlock& to) = nullptr;
-  Multiply<GroupRow> (*tiled_group_product)(int32_t type) = nullptr;
+  // The same for packed weights and many rows, of which up to sixteen make a block.
+  void (*pack_group_block)(const float* const* x, int n_rows, int64_t n, float largest, GroupStretch* to) = nullptr;
+  Multiply<StretchRow<GroupStretch>> (*tiled_group_product)(int32_t type) = nullptr;
+  void (*pack_super_block)(const float* const* x, int n_rows, int64_t n, SuperStretch* to) = nullptr;
+  Multiply<StretchRow<SuperStretch>> (*tiled_super_block_product)(int32_t type) = nullptr;
 };
 
 // Null where the compiler or the processor lacks the instructions.

@@ -48,6 +48,7 @@ struct Shorts {
 
 inline Shorts widen(Bytes a) { return {_mm256_cvtepu8_epi16(a.v)}; }
 inline Shorts widen_signed(Bytes a) { return {_mm256_cvtepi8_epi16(a.v)}; }
+inline void store_shorts(int16_t* p, Shorts a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.v); }
 inline void store_pairs(float* p, Shorts a) { _mm256_storeu_ps(p, _mm256_castsi256_ps(a.v)); }
 
 // Each integer as a pair of itself.
