@@ -180,8 +180,7 @@ ProductState* prepare(const Tensor& node, GraphState& state) {
   if (!has_room(state.prepared, Form::n_bytes(node))) return nullptr;
   if (prepares_alone<Form>(node)) return &state.to_prepare;
   const Tensor& weights = *node.src[0];
-  return &state.prepares({node.src[1], node.src[2], weights.ne[2] * weights.ne[3], Form::kNumber,
-                          largest_integer(weights.type)});
+  return &state.prepares({node.src[1], node.src[2], weights.ne[2] * weights.ne[3], Form::kNumber});
 }
 
 // Called in each of llama.cpp's threads. A thread without memory takes no tasks. The first one says so, since the

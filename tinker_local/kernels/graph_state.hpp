@@ -56,12 +56,10 @@ enum class Products { none, fast, all };
 struct PreparedOf {
   const ggml::Tensor *inputs, *ids;
   int64_t n_matrices;
-  int form;       // of the kernel, in any numbering
-  float largest;  // integer of an activation
+  int form;  // of the kernel, in any numbering
 
   bool operator==(const PreparedOf& other) const {
-    return inputs == other.inputs && ids == other.ids && n_matrices == other.n_matrices && form == other.form &&
-           largest == other.largest;
+    return inputs == other.inputs && ids == other.ids && n_matrices == other.n_matrices && form == other.form;
   }
 };
 

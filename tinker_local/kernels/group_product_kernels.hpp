@@ -3,8 +3,8 @@
 // Over `Shorts`, sixteen integers of sixteen bits (see packed_product_kernels.hpp).
 
 // Activations to integers. Sums are exact in float32. Integers are 0 where an activation is no number.
-void pack_groups(const float* x, int64_t n, float largest, int16_t* numbers, tinker::Run* runs) {
-  constexpr float negligible = 1e-30f;
+void pack_groups(const float* x, int64_t n, int16_t* numbers, tinker::Run* runs) {
+  constexpr float largest = 32767, negligible = 1e-30f;
   for (int64_t i = 0; i < n; i += tinker::kRun, ++runs) {
     Lanes a = load(x + i), b = load(x + i + kLanes);
     const float most = maximum(max(magnitude(a), magnitude(b)));

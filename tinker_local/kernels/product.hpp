@@ -39,14 +39,6 @@ struct ProductRow {
   float* output;
 };
 
-// The largest integer of an activation beside a type of groups, so that 32 products add up to at most 2^24. Then their
-// sum is exact in float32, too, as tiles have it.
-constexpr float largest_integer(int32_t type) {
-  const bool has_eight_bits = type == 8 || type == 20 || type == 23;  // enum ggml_type: Q8_0, IQ4_NL, IQ4_XS
-  constexpr int q5_1 = 7;
-  return has_eight_bits ? 4095.0f : type == q5_1 ? 16383.0f : 32767.0f;
-}
-
 // Of 32 activations: their scale, and the integers' sum. NaN is the scale where an activation is no number.
 struct Run {
   float scale;

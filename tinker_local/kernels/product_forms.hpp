@@ -12,10 +12,10 @@
 
 namespace tinker {
 
-static inline void pack(const float* x, int64_t n, int32_t beside, int16_t* numbers, Run* scales) {
-  simd_path_in_use().pack_groups(x, n, largest_integer(beside), numbers, scales);
+static inline void pack(const float* x, int64_t n, int16_t* numbers, Run* scales) {
+  simd_path_in_use().pack_groups(x, n, numbers, scales);
 }
-static inline void pack(const float* x, int64_t n, int32_t, int8_t* numbers, SuperRun* scales) {
+static inline void pack(const float* x, int64_t n, int8_t* numbers, SuperRun* scales) {
   simd_path_in_use().pack_super_blocks(x, n, numbers, scales);
 }
 
@@ -30,7 +30,6 @@ struct Packed {
   static constexpr int64_t columns = kPackedColumns, kFew = 1;
 
   const ggml::Tensor& inputs;
-  int32_t type;  // of weights
   int64_t n_units;  // rows
   Number* numbers;
   Scale* scales;
@@ -43,7 +42,7 @@ struct Packed {
   }
 
   Packed(const ggml::Tensor& node, std::vector<char>& memory, Work<Row>& work)
-      : inputs(*node.src[1]), type(node.src[0]->type), n_units(ggml::n_rows_of(inputs)),
+      : inputs(*node.src[1]), n_units(ggml::n_rows_of(inputs)),
         numbers(reinterpret_cast<Number*>(memory.data())),
         scales(reinterpret_cast<Scale*>(numbers + n_numbers(node))) {
     for (const Rows::Row& row : work.list.rows) {
@@ -56,7 +55,7 @@ struct Packed {
   Scale* scales_of(int64_t row) const { return scales + row * (inputs.ne[0] / Row::kScaled); }
 
   void prepare(int64_t row) const {
-    pack(ggml::row_of(inputs, row), inputs.ne[0], type, numbers_of(row), scales_of(row));
+    pack(ggml::row_of(inputs, row), inputs.ne[0], numbers_of(row), scales_of(row));
   }
 };
 
@@ -121,10 +120,10 @@ struct Tiled {
   }
 };
 
-static inline void pack(const Inputs& rows, int n_rows, int64_t n, int32_t beside, GroupStretch* to) {
-  simd_path_in_use().pack_group_block(rows.x, n_rows, n, largest_integer(beside), to);
+static inline void pack(const Inputs& rows, int n_rows, int64_t n, GroupStretch* to) {
+  simd_path_in_use().pack_group_block(rows.x, n_rows, n, to);
 }
-static inline void pack(const Inputs& rows, int n_rows, int64_t n, int32_t, SuperStretch* to) {
+static inline void pack(const Inputs& rows, int n_rows, int64_t n, SuperStretch* to) {
   simd_path_in_use().pack_super_block(rows.x, n_rows, n, to);
 }
 
@@ -138,7 +137,6 @@ struct Stretched {
 
   const ggml::Tensor& inputs;
   const Work<Row>& work;
-  int32_t type;  // of weights
   int64_t n_units, columns;
 
   // As many blocks as there may be: each matrix may have one that is not full.
@@ -153,7 +151,7 @@ struct Stretched {
   }
 
   Stretched(const ggml::Tensor& node, std::vector<char>& memory, Work<Row>& work)
-      : inputs(*node.src[1]), work(work), type(node.src[0]->type) {
+      : inputs(*node.src[1]), work(work) {
     auto* stretches = reinterpret_cast<Stretch*>(on_line(memory.data()));
     work.blocks.clear();
     each_block(work.list, [&](const Block& block) {
@@ -172,7 +170,7 @@ struct Stretched {
   void prepare(int64_t unit) const {
     const Block& block = work.blocks[static_cast<size_t>(unit)];
     Stretch* to = work.rows[static_cast<size_t>(block.first)].stretches;
-    pack(Inputs(inputs, work.list, block), static_cast<int>(block.n), inputs.ne[0], type, to);
+    pack(Inputs(inputs, work.list, block), static_cast<int>(block.n), inputs.ne[0], to);
   }
 };
 

@@ -56,7 +56,7 @@ struct SimdPath {
   // Products with plain weights. Then those with packed weights: activations to integers, n of them, a multiple of
   // kScaled; and the kernel for a type, or null.
   Multiply<ProductRow> multiply_rows;
-  void (*pack_groups)(const float* x, int64_t n, float largest, int16_t* numbers, Run* runs);
+  void (*pack_groups)(const float* x, int64_t n, int16_t* numbers, Run* runs);
   Multiply<PackedRow> (*group_product)(int32_t type);
   void (*pack_super_blocks)(const float* x, int64_t n, int8_t* numbers, SuperRun* runs);
   Multiply<SuperRow> (*super_block_product)(int32_t type);
@@ -70,7 +70,7 @@ struct SimdPath {
   Multiply<TiledRow> (*tiled_product)(int32_t type) = nullptr;
 
   // The same for packed weights and many rows, of which up to sixteen make a block.
-  void (*pack_group_block)(const float* const* x, int n_rows, int64_t n, float largest, GroupStretch* to) = nullptr;
+  void (*pack_group_block)(const float* const* x, int n_rows, int64_t n, GroupStretch* to) = nullptr;
   Multiply<StretchRow<GroupStretch>> (*tiled_group_product)(int32_t type) = nullptr;
   void (*pack_super_block)(const float* const* x, int n_rows, int64_t n, SuperStretch* to) = nullptr;
   Multiply<StretchRow<SuperStretch>> (*tiled_super_block_product)(int32_t type) = nullptr;

@@ -1,9 +1,11 @@
 // Products of packed weights with many rows, in tiles: the same bits as in group_product_kernels.hpp and
 // super_block_product_kernels.hpp.
 //
-// Integers of at most eight bits are numbers of bfloat16, and larger ones are the sum of two. So integers of weights and
-// of activations are. 32 products add up to at most 2^24. So their sum is exact in float32, as tiles have it, in any
-// order. It leaves the tile before it is scaled.
+// Integers of at most eight bits are numbers of bfloat16, and larger ones are the sum of two: a multiple of 256, and what
+// is left. So integers of weights and of activations are. Sums of a group's products with either part are exact in
+// float32, as tiles have it: multiples of 256 up to 2^27, and what is below 2^21. The instruction adds one to the other,
+// which rounds once, as an integer is rounded to float32. The sum leaves the tile before it is scaled. A super-block's
+// sums are at most 2^24, and so exact. They are integers again, to be multiplied by integer scales.
 //
 // A stretch of 256 weights at a time, sixteen columns in a tile. A block has sixteen rows of activations.
 //
@@ -29,12 +31,12 @@ struct PackedRows {
   Scale scales[kSide][n_scales];
 };
 
-void pack_group_block(const float* const* x, int n_rows, int64_t n, float largest, GroupStretch* to) {
+void pack_group_block(const float* const* x, int n_rows, int64_t n, GroupStretch* to) {
   PackedRows<int16_t, tinker::Run, kMostRuns> packed = {};
   alignas(tinker::kLine) Step upper, lower;
   for (int64_t k = 0; k < n; k += kStretch, ++to) {
     const int64_t size = n - k < kStretch ? n - k : kStretch;
-    for (int r = 0; r < n_rows; ++r) base()->pack_groups(x[r] + k, size, largest, packed.numbers[r], packed.scales[r]);
+    for (int r = 0; r < n_rows; ++r) base()->pack_groups(x[r] + k, size, packed.numbers[r], packed.scales[r]);
     for (int i = 0; i < size / kStep; ++i) {
       for (int r = 0; r < kSide; ++r) {
         const int16_t* numbers = packed.numbers[r] + i * kStep;
