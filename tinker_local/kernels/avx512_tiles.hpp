@@ -47,15 +47,15 @@ inline void from_signed(const uint8_t* p, uint16_t* to) {
   _mm512_storeu_si512(to, _mm512_permutex2var_epi16(floats(load_bytes(p)), odd_places(), floats(load_bytes(p + 16))));
 }
 
-// Sixteen integers of sixteen bits each, of which a tile's row has 32.
+// 32 integers of sixteen bits that are numbers of bfloat16.
 inline void write_integers(__m512i a, uint16_t* to) {
-  const auto upper_halves = [](__m256i half) { return _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(half))); };
-  _mm512_storeu_si512(to, _mm512_permutex2var_epi16(upper_halves(_mm512_castsi512_si256(a)), odd_places(),
-                                                    upper_halves(_mm512_extracti64x4_epi64(a, 1))));
+  const auto floats = [](__m256i b) { return _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(b))); };
+  const __m512i first = floats(_mm512_castsi512_si256(a)), last = floats(_mm512_extracti64x4_epi64(a, 1));
+  _mm512_storeu_si512(to, _mm512_permutex2var_epi16(first, odd_places(), last));
 }
 
-// Integers without a sign, less a number, times a scale, as multiples of 256 and what is left. All at once if `upper` is
-// null.
+// Integers without a sign, less a number, times a scale: multiples of 256 and what is left, or all in `lower` if `upper`
+// is null.
 inline void from_octets(Octets a, int less, int scale, int last_scale, uint16_t* upper, uint16_t* lower) {
   const __m512i scales = _mm512_inserti64x4(_mm512_set1_epi16(static_cast<short>(scale)),
                                             _mm256_set1_epi16(static_cast<short>(last_scale)), 1);
@@ -66,7 +66,7 @@ inline void from_octets(Octets a, int less, int scale, int last_scale, uint16_t*
   write_integers(_mm512_and_si512(_mm512_set1_epi16(255), scaled), lower);
 }
 
-// Calls f(c) for each of sixteen columns. Their numbers are known when the code is compiled, so that sums stay in registers.
+// Calls f(c) for each of sixteen columns. Numbers are known when the code is compiled, so that sums stay in registers.
 template <class F, int... c>
 inline void each_column(F f, std::integer_sequence<int, c...>) {
   (f(std::integral_constant<int, c>()), ...);

@@ -18,7 +18,7 @@
 //
 // Tiles, where there is AMX, of bfloat16 (simd_amx.cpp): activations are rounded to sixteen bits, as the sum of two
 // numbers of bfloat16. The instruction adds the products of 32 numbers; its sums are added in order. So this type has
-// other bits with AMX than without.
+// other bits with AMX than without. Packed weights have the same bits in tiles as elsewhere (tiled_packed_kernels.hpp).
 #pragma once
 
 #include <cstddef>
@@ -98,8 +98,8 @@ static inline T* on_line(T* p) {
   return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(p) + kLine - 1) / kLine * kLine);
 }
 
-// A stretch of a block of sixteen rows for tiles, as sums of numbers of bfloat16: pairs of neighbouring numbers lie beside
-// those of the other rows. Activations beside groups: multiples of 256, and what is left.
+// A stretch of a block of sixteen rows for tiles, as sums of numbers of bfloat16. Pairs of neighbouring numbers lie
+// beside those of the other rows. Activations beside groups: multiples of 256, and what is left.
 struct alignas(kLine) GroupStretch {
   static constexpr int kRuns = kStretch / kRun, kTile = kRowsOfTile * kRun;
 

@@ -1,5 +1,5 @@
-// Forms of activations that kernels of matrix products want: how much memory a node's take, and which part of it is made
-// at once.
+// Forms of activations that kernels of matrix products want: how much memory a node's take, and which part is made at
+// once.
 #pragma once
 
 #include <algorithm>

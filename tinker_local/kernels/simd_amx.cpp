@@ -1,9 +1,9 @@
-// AMX: products with weights of bfloat16, and of many rows with groups of packed weights, in tiles; everything else as
-// with AVX-512. float16 would lose three of its bits, and float32 more.
+// AMX: products with weights of bfloat16, and of many rows with packed weights (tiled_packed_kernels.hpp), in tiles;
+// everything else as with AVX-512. float16 would lose three of its bits, and float32 more.
 //
-// Sixteen columns are the rows of a tile. Their weights lie in a file as the instruction wants them: 32 numbers of a
-// column side by side. So they are read from where they are, if rows are few. Otherwise they are copied to a panel
-// first, tile by tile. Sixteen rows of activations are the columns of the other tile, in pairs of numbers. Sums have
+// Weights of bfloat16: sixteen columns are the rows of a tile. They lie in a file as the instruction wants them, 32
+// numbers of a column side by side. So they are read from where they are, if rows are few. Otherwise they are copied to
+// a panel first, tile by tile. Sixteen rows of activations are the columns of the other tile, in pairs of numbers. Sums have
 // columns for rows then, and are transposed last. They go over all k in order, whatever is computed beside them; where
 // k is long, they are kept in memory from one panel to the next.
 //

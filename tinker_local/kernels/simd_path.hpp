@@ -64,8 +64,8 @@ struct SimdPath {
   // y = GELU of x, times the gates where there are some. y may be x or the gates.
   void (*activate)(const float* x, const float* gates, int64_t n, Gelu form, float* y);
 
-  // A block of activations as tiles take them, rows of n numbers; and the kernel for a type, or null.
-  // Only where there are tiles.
+  // A block of activations as tiles take them, rows of n numbers; and the kernel for a type of plain weights, or
+  // null. Only where there are tiles.
   void (*split_block)(const float* const* x, int64_t n, const TiledRow& first) = nullptr;
   Multiply<TiledRow> (*tiled_product)(int32_t type) = nullptr;
 

@@ -1,11 +1,11 @@
 // Products of packed weights with many rows, in tiles: the same bits as in group_product_kernels.hpp and
 // super_block_product_kernels.hpp.
 //
-// Integers of at most eight bits are numbers of bfloat16, and larger ones are the sum of two: a multiple of 256, and what
-// is left. So integers of weights and of activations are. Sums of a group's products with either part are exact in
-// float32, as tiles have it: multiples of 256 up to 2^27, and what is below 2^21. The instruction adds one to the other,
-// which rounds once, as an integer is rounded to float32. The sum leaves the tile before it is scaled. A super-block's
-// sums are at most 2^24, and so exact. They are integers again, to be multiplied by integer scales.
+// Integers of at most eight bits are numbers of bfloat16. Larger ones are the sum of two: a multiple of 256, and what is
+// left. A group's products with either part have an exact sum in the tile's float32: multiples of 256 up to 2^27, and
+// what is below 2^21. The instruction adds one sum to the other. That rounds once, as where an integer becomes a float.
+// Then the sum leaves the tile, and is scaled. Sums of a super-block's runs are at most 2^24, and so exact. They become
+// integers again, which are multiplied by integer scales.
 //
 // A stretch of 256 weights at a time, sixteen columns in a tile. A block has sixteen rows of activations.
 //
@@ -67,7 +67,8 @@ void pack_super_block(const float* const* x, int n_rows, int64_t n, SuperStretch
     }
     for (int r = 0; r < kSide; ++r) {
       const int16_t* sums = packed.scales[r]->sums;
-      for (int j = 0; j < kSide; ++j) upper[r][j] = to_bfloat(upper_of(sums[j])), lower[r][j] = to_bfloat(lower_of(sums[j]));
+      for (int j = 0; j < kSide; ++j) upper[r][j] = to_bfloat(upper_of(sums[j]));
+      for (int j = 0; j < kSide; ++j) lower[r][j] = to_bfloat(lower_of(sums[j]));
       to->scales[r] = packed.scales[r]->scale;
     }
     place(upper, kSide, to->upper_sums);
@@ -154,8 +155,8 @@ inline void add_stretch(const GroupColumns& w, const GroupStretch& x, int n_runs
 
 // --- super-blocks ---
 
-// Sixteen columns of super-blocks. Where sixteen weights share an integer scale, integers are times the scale: two tiles
-// if eight bits are too few. Where 32 do, their sum is multiplied by it.
+// Sixteen columns of super-blocks. Where sixteen weights share an integer scale, integers are times the scale, in two
+// tiles if eight bits are too few. Where 32 do, their sum is multiplied by it.
 struct alignas(tinker::kLine) SuperColumns {
   uint16_t upper[kMostRuns][kTile], numbers[kMostRuns][kTile];
   int32_t integer_scales[kMostRuns][kSide];
