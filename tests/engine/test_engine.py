@@ -60,8 +60,9 @@ def wait_until_running(client: SamplingClient) -> None:
 
 
 def test_cancelling_frees_room_for_those_who_wait(own_client: SamplingClient) -> None:
-    hog = own_client.sample(PROMPT, 1, SamplingParams(max_tokens=980, stop=[]))
-    waiting = own_client.sample(PROMPT, 1, SHORT)
+    """Two prompts that do not fit the cache together."""
+    hog = own_client.sample(ModelInput.from_ints(list(range(500, 1100))), 1, LONG)
+    waiting = own_client.sample(ModelInput.from_ints(list(range(500))), 1, SHORT)
     wait_until_running(own_client)
     assert not waiting.done()
     assert hog.cancel()
