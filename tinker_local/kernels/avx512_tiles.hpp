@@ -35,24 +35,16 @@ inline void from_nibbles(const uint8_t* packed, const uint8_t* fifth, const Bflo
   look_up(_mm512_mask_add_epi16(nibbles, bits, nibbles, _mm512_set1_epi16(16)), table, to);
 }
 
-// Upper halves of floats that are numbers of bfloat16.
-inline __m512i odd_places() {
-  alignas(64) static constexpr uint16_t places[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
-                                                      33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
-  return _mm512_load_si512(places);
-}
-
-inline void from_signed(const uint8_t* p, uint16_t* to) {
-  const auto floats = [](Bytes a) { return _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(a.v))); };
-  _mm512_storeu_si512(to, _mm512_permutex2var_epi16(floats(load_bytes(p)), odd_places(), floats(load_bytes(p + 16))));
-}
-
-// 32 integers of sixteen bits that are numbers of bfloat16.
+// 32 integers of sixteen bits that are numbers of bfloat16: the upper halves of floats.
 inline void write_integers(__m512i a, uint16_t* to) {
+  alignas(64) static constexpr uint16_t upper[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
+                                                     33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
   const auto floats = [](__m256i b) { return _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(b))); };
   const __m512i first = floats(_mm512_castsi512_si256(a)), last = floats(_mm512_extracti64x4_epi64(a, 1));
-  _mm512_storeu_si512(to, _mm512_permutex2var_epi16(first, odd_places(), last));
+  _mm512_storeu_si512(to, _mm512_permutex2var_epi16(first, _mm512_load_si512(upper), last));
 }
+
+inline void from_signed(const uint8_t* p, uint16_t* to) { write_integers(_mm512_cvtepi8_epi16(load_256(p)), to); }
 
 // Integers without a sign, less a number, times a scale: multiples of 256 and what is left, or all in `lower` if `upper`
 // is null.

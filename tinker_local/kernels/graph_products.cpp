@@ -143,19 +143,18 @@ bool are_weights(const Tensor& tensor) {
          tensor.nb[0] == type.block_bytes && (tensor.type == ggml::kFloat32 || type.to_float);
 }
 
-// The kernel for tiles, or null. Results of other nodes, such as those by which a model chooses keys, are not rounded.
-Multiply<TiledRow> tiled_product(const Tensor& weights) {
-  const auto find = simd_path_in_use().tiled_product;
-  return find && are_weights(weights) ? find(weights.type) : nullptr;
-}
-
-int64_t n_rows_of_matrix(const Tensor& node) { return n_rows_of(node) / (node.src[0]->ne[2] * node.src[0]->ne[3]); }
-
 // The kernel that `find` has for a type; null if there is none.
 template <class Kernel>
 Kernel found_by(Kernel (*find)(int32_t type), int32_t type) {
   return find ? find(type) : nullptr;
 }
+
+// The kernel for tiles, or null. Results of other nodes, such as those by which a model chooses keys, are not rounded.
+Multiply<TiledRow> tiled_product(const Tensor& weights) {
+  return are_weights(weights) ? found_by(simd_path_in_use().tiled_product, weights.type) : nullptr;
+}
+
+int64_t n_rows_of_matrix(const Tensor& node) { return n_rows_of(node) / (node.src[0]->ne[2] * node.src[0]->ne[3]); }
 
 // Calls f with the kernel that wants activations in another form; returns false where there is none. Kernels of packed
 // weights give the same bits with tiles and without.

@@ -63,8 +63,6 @@ struct PreparedOf {
   }
 };
 
-class GraphState;
-
 // What a product's kernel gets: whether an earlier product of the same inputs has prepared its activations.
 struct ProductState {
   GraphState& graph;

@@ -117,10 +117,8 @@ struct alignas(kLine) SuperStretch {
   float scales[kRowsOfTile];
 };
 
-template <class AnyStretch>
+template <class Stretch>
 struct StretchRow {
-  using Stretch = AnyStretch;
-
   Stretch* stretches;  // of the row's block
   float* output;
 };

@@ -59,36 +59,58 @@ struct Packed {
   }
 };
 
-template <class F>
-static inline void each_block(const Rows& list, F f) {
-  for (const Group& group : list.groups) {
-    for (int64_t i = 0; i < group.n; i += kRowsOfTile) {
-      f(Block{group.first + i, std::min<int64_t>(kRowsOfTile, group.n - i)});
-    }
-  }
-}
-
 // The activations of a block.
 struct Inputs {
   const float* x[kRowsOfTile];
+  int n;
 
-  Inputs(const ggml::Tensor& inputs, const Rows& list, const Block& block) {
+  Inputs(const ggml::Tensor& inputs, const Rows& list, const Block& block) : n(static_cast<int>(block.n)) {
     for (int64_t r = 0; r < block.n; ++r) {
       x[r] = ggml::row_of(inputs, list.rows[static_cast<size_t>(block.first + r)].input);
     }
   }
 };
 
-// In two numbers of bfloat16 each, for tiles with plain weights.
-struct Tiled {
-  using Row = TiledRow;
-  using Kernel = Multiply<TiledRow>;
-  static constexpr int kNumber = 3;
+// In a form for tiles: block by block, of the rows of a group.
+template <class AnyRow>
+struct InBlocks {
+  using Row = AnyRow;
+  using Kernel = Multiply<Row>;
   static constexpr int64_t kFew = kTiledRows;
 
   const ggml::Tensor& inputs;
   const Work<Row>& work;
   int64_t n_units, columns;
+
+  // make_row(number, block, r, output) is row r of a block, as the kernel takes it.
+  template <class MakeRow>
+  InBlocks(const ggml::Tensor& node, Work<Row>& work, MakeRow make_row) : inputs(*node.src[1]), work(work), n_units(0) {
+    work.blocks.clear();
+    for (const Group& group : work.list.groups) {
+      for (int64_t i = 0; i < group.n; i += kRowsOfTile, ++n_units) {
+        const Block block{group.first + i, std::min<int64_t>(kRowsOfTile, group.n - i)};
+        work.blocks.push_back(block);
+        for (int64_t r = 0; r < block.n; ++r) {
+          float* output = work.list.rows[static_cast<size_t>(block.first + r)].output;
+          work.rows.push_back(make_row(n_units, block, r, output));
+        }
+      }
+    }
+    const int64_t most = most_rows(work.list.groups);
+    columns = most > kFew ? kTiledColumns : kStripColumns;
+    work.panel.resize(tiled_scratch(most));
+  }
+
+  Inputs inputs_of(int64_t unit) const { return {inputs, work.list, work.blocks[static_cast<size_t>(unit)]}; }
+
+  const Row& first_row(int64_t unit) const {
+    return work.rows[static_cast<size_t>(work.blocks[static_cast<size_t>(unit)].first)];
+  }
+};
+
+// In two numbers of bfloat16 each, for tiles with plain weights.
+struct Tiled : InBlocks<TiledRow> {
+  static constexpr int kNumber = 3;
 
   static int64_t width(const ggml::Tensor& node) { return (node.src[1]->ne[0] + kRun - 1) / kRun * kRun; }
   static int64_t n_numbers(const ggml::Tensor& node) { return ggml::n_rows_of(node) * width(node); }
@@ -97,47 +119,28 @@ struct Tiled {
   }
 
   Tiled(const ggml::Tensor& node, std::vector<char>& memory, Work<Row>& work)
-      : inputs(*node.src[1]), work(work) {
-    auto* numbers = reinterpret_cast<uint16_t*>(on_line(memory.data()));
-    work.blocks.clear();
-    each_block(work.list, [&](const Block& block) {
-      work.blocks.push_back(block);
-      for (int64_t r = 0; r < block.n; ++r) {
-        work.rows.push_back({numbers + 2 * r, block.n, work.list.rows[static_cast<size_t>(block.first + r)].output});
-      }
-      numbers += 2 * block.n * width(node);
-    });
-    n_units = static_cast<int64_t>(work.blocks.size());
-    const int64_t most = most_rows(work.list.groups);
-    columns = most > kFew ? kTiledColumns : kStripColumns;
-    work.panel.resize(tiled_scratch(most));
-  }
+      : InBlocks(node, work, [&](int64_t, const Block& block, int64_t r, float* output) {
+          auto* numbers = reinterpret_cast<uint16_t*>(on_line(memory.data()));
+          return Row{numbers + 2 * (block.first * width(node) + r), block.n, output};
+        }) {}
 
   void prepare(int64_t unit) const {
-    const Block& block = work.blocks[static_cast<size_t>(unit)];
-    const Inputs rows(inputs, work.list, block);
-    simd_path_in_use().split_block(rows.x, inputs.ne[0], work.rows[static_cast<size_t>(block.first)]);
+    simd_path_in_use().split_block(inputs_of(unit).x, inputs.ne[0], first_row(unit));
   }
 };
 
-static inline void pack(const Inputs& rows, int n_rows, int64_t n, GroupStretch* to) {
-  simd_path_in_use().pack_group_block(rows.x, n_rows, n, to);
+static inline void pack(const Inputs& rows, int64_t n, GroupStretch* to) {
+  simd_path_in_use().pack_group_block(rows.x, rows.n, n, to);
 }
-static inline void pack(const Inputs& rows, int n_rows, int64_t n, SuperStretch* to) {
-  simd_path_in_use().pack_super_block(rows.x, n_rows, n, to);
+static inline void pack(const Inputs& rows, int64_t n, SuperStretch* to) {
+  simd_path_in_use().pack_super_block(rows.x, rows.n, n, to);
 }
 
 // In integers that are sums of numbers of bfloat16, for tiles with packed weights.
 template <class Stretch>
-struct Stretched {
+struct Stretched : InBlocks<StretchRow<Stretch>> {
   using Row = StretchRow<Stretch>;
-  using Kernel = Multiply<Row>;
   static constexpr int kNumber = std::is_same_v<Stretch, GroupStretch> ? 4 : 5;
-  static constexpr int64_t kFew = kTiledRows;
-
-  const ggml::Tensor& inputs;
-  const Work<Row>& work;
-  int64_t n_units, columns;
 
   // As many blocks as there may be: each matrix may have one that is not full.
   static int64_t n_blocks(const ggml::Tensor& node) {
@@ -151,26 +154,12 @@ struct Stretched {
   }
 
   Stretched(const ggml::Tensor& node, std::vector<char>& memory, Work<Row>& work)
-      : inputs(*node.src[1]), work(work) {
-    auto* stretches = reinterpret_cast<Stretch*>(on_line(memory.data()));
-    work.blocks.clear();
-    each_block(work.list, [&](const Block& block) {
-      work.blocks.push_back(block);
-      for (int64_t r = 0; r < block.n; ++r) {
-        work.rows.push_back({stretches, work.list.rows[static_cast<size_t>(block.first + r)].output});
-      }
-      stretches += n_stretches(node);
-    });
-    n_units = static_cast<int64_t>(work.blocks.size());
-    const int64_t most = most_rows(work.list.groups);
-    columns = most > kFew ? kTiledColumns : kStripColumns;
-    work.panel.resize(tiled_scratch(most));
-  }
+      : InBlocks<Row>(node, work, [&](int64_t number, const Block&, int64_t, float* output) {
+          return Row{reinterpret_cast<Stretch*>(on_line(memory.data())) + number * n_stretches(node), output};
+        }) {}
 
   void prepare(int64_t unit) const {
-    const Block& block = work.blocks[static_cast<size_t>(unit)];
-    Stretch* to = work.rows[static_cast<size_t>(block.first)].stretches;
-    pack(Inputs(inputs, work.list, block), static_cast<int>(block.n), inputs.ne[0], to);
+    pack(this->inputs_of(unit), this->inputs.ne[0], this->first_row(unit).stretches);
   }
 };
 

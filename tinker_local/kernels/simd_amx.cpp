@@ -3,9 +3,9 @@
 //
 // Weights of bfloat16: sixteen columns are the rows of a tile. They lie in a file as the instruction wants them, 32
 // numbers of a column side by side. So they are read from where they are, if rows are few. Otherwise they are copied to
-// a panel first, tile by tile. Sixteen rows of activations are the columns of the other tile, in pairs of numbers. Sums have
-// columns for rows then, and are transposed last. They go over all k in order, whatever is computed beside them; where
-// k is long, they are kept in memory from one panel to the next.
+// a panel first, tile by tile. Sixteen rows of activations are the columns of the other tile, in pairs of numbers. Sums
+// have columns for rows then, and are transposed last. They go over all k in order, whatever is computed beside them;
+// where k is long, they are kept in memory from one panel to the next.
 //
 // bfloat16 has eight bits. So activations are two numbers of bfloat16. What is no number gives infinity or NaN in its
 // row or column, and nothing elsewhere.
