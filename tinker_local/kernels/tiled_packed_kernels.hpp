@@ -259,6 +259,20 @@ inline void unpack(const Weights& weights, int64_t first, int n, int64_t k, int 
   }
 }
 
+// Where the sums of some columns go, for the rows of a block.
+template <class Row>
+struct Outputs {
+  const Row* rows;
+  int n_rows;
+  int64_t column;
+  int n_columns;
+
+  void fetch() const {
+    for (int r = 0; r < n_rows; ++r) __builtin_prefetch(rows[r].output + column, 1);
+  }
+  void write(const float* sums) const { write_tile(sums, rows, n_rows, column, n_columns); }
+};
+
 template <class Type>
 void multiply_packed(const Weights& weights, int64_t first, int n_columns, const StretchRow<StretchOf<Type>>* rows,
                      int n_rows, float* scratch) {
@@ -268,23 +282,24 @@ void multiply_packed(const Weights& weights, int64_t first, int n_columns, const
   float* kept = tinker::on_line(scratch);  // sums, from one stretch to the next
   configure(kSide, kSide);
   for (int done = 0; done < n_columns; done += most) {
-    const int n = n_columns - done < most ? n_columns - done : most, n_sixteens = (n + kSide - 1) / kSide;
+    const int n = std::min(n_columns - done, most), n_sixteens = (n + kSide - 1) / kSide;
     const int n_sums = n_sixteens * n_blocks * kSums;
     auto* columns = reinterpret_cast<ColumnsOf<Type>*>(kept + n_sums);
     memset(kept, 0, static_cast<size_t>(n_sums) * sizeof *kept);
     for (int64_t k = 0; k < weights.size; k += kStretch) {
-      const int64_t left = weights.size - k;
-      const int n_runs = static_cast<int>((left < kStretch ? left : kStretch) / kStep);
+      const bool is_last = weights.size - k <= kStretch;
+      const int n_runs = static_cast<int>((is_last ? weights.size - k : kStretch) / kStep);
       unpack<Type>(weights, first + done, n, k, n_runs, columns);
       for (int i = 0; i < n_sixteens * n_blocks; ++i) {
-        const auto& x = rows[i / n_sixteens * kSide].stretches[k / kStretch];
-        add_stretch<Type>(columns[i % n_sixteens], x, n_runs, kept + i * kSums);
+        const int row = i / n_sixteens * kSide, column = i % n_sixteens * kSide;
+        const Outputs<StretchRow<StretchOf<Type>>> outputs{rows + row, std::min(n_rows - row, kSide),
+                                                           first + done + column, n - column};
+        // Of logits, most are in no cache: they are fetched while the tiles multiply.
+        if (is_last) outputs.fetch();
+        float* sums = kept + i * kSums;
+        add_stretch<Type>(columns[i % n_sixteens], rows[row].stretches[k / kStretch], n_runs, sums);
+        if (is_last) outputs.write(sums);
       }
-    }
-    for (int i = 0; i < n_sixteens * n_blocks; ++i) {
-      const int row = i / n_sixteens * kSide, column = i % n_sixteens * kSide;
-      const int n_of_block = n_rows - row < kSide ? n_rows - row : kSide;
-      write_tile(kept + i * kSums, rows + row, n_of_block, first + done + column, n - column);
     }
   }
   release_tiles();
