@@ -12,12 +12,15 @@
 #define STORE_TILE(tile, to, stride) store_tile(tile, to, static_cast<int64_t>(stride))
 #define CLEAR_TILE(tile) clear_tile(tile)
 #define ADD_PRODUCTS(tile, a, b) add_products(tile, a, b)
+#define ADD_PRODUCTS_OF_BYTES(tile, a, b) add_products_of_bytes(tile, a, b)
 
 struct Tile {
   int n_rows, n_bytes;
   union {
     float floats[16][16];
     uint16_t pairs[16][32];
+    int32_t integers[16][16];
+    int8_t bytes[16][64];
   };
 };
 
@@ -78,14 +81,33 @@ inline float from_bfloat(uint16_t number) {
   }
 }
 
+inline void check_shapes(const Tile& a, const Tile& b, const Tile& sums) {
+  check(sums.n_rows > 0 && a.n_rows == sums.n_rows && b.n_bytes == sums.n_bytes && a.n_bytes == 4 * b.n_rows);
+}
+
 inline void add_products(int tile, int left, int right) {
   Tile& sums = tiles[tile];
   const Tile &a = tiles[left], &b = tiles[right];
-  check(sums.n_rows > 0 && a.n_rows == sums.n_rows && b.n_bytes == sums.n_bytes && a.n_bytes == 4 * b.n_rows);
+  check_shapes(a, b, sums);
   const unsigned before = _mm_getcsr();
   _mm_setcsr(0x9fc0);  // subnormal numbers are zero; no exceptions
   add_products(a, b, sums);
   _mm_setcsr(before);
+}
+
+// TDPBSSD: sums wrap around.
+inline void add_products_of_bytes(int tile, int left, int right) {
+  Tile& sums = tiles[tile];
+  const Tile &a = tiles[left], &b = tiles[right];
+  check_shapes(a, b, sums);
+  for (int m = 0; m < a.n_rows; ++m) {
+    for (int k = 0; k < 4 * b.n_rows; ++k) {
+      for (int n = 0; n < sums.n_bytes / 4; ++n) {
+        const uint32_t product = static_cast<uint32_t>(a.bytes[m][k] * b.bytes[k / 4][4 * n + k % 4]);
+        sums.integers[m][n] = static_cast<int32_t>(static_cast<uint32_t>(sums.integers[m][n]) + product);
+      }
+    }
+  }
 }
 
 inline void transpose16(const float* from, int stride, float* to, int to_stride) {
@@ -110,37 +132,39 @@ inline void from_signed(const uint8_t* p, uint16_t* to) {
   for (int i = 0; i < 32; ++i) to[i] = tinker::bfloat_of(static_cast<int8_t>(p[i]));
 }
 
+inline void write_twice(Shorts a, uint16_t* to) {
+  int16_t integers[16];
+  memcpy(integers, &a, sizeof integers);
+  for (int i = 0; i < 32; ++i) to[i] = tinker::bfloat_of(integers[i % 16]);
+}
+inline void write_parts(const int16_t* from, uint16_t* to) {
+  for (int i = 0; i < 16; ++i) {
+    to[i] = tinker::bfloat_of(from[i] & ~255);
+    to[16 + i] = tinker::bfloat_of(from[i] & 255);
+  }
+}
+
 inline void from_octets(Octets a, const BfloatTable& table, uint16_t* to) {
   uint8_t places[32];
   memcpy(places, &a, sizeof places);
   for (int i = 0; i < 32; ++i) to[i] = table.of[places[i]];
 }
 
-inline void from_octets(Octets a, int less, int scale, int last_scale, uint16_t* upper, uint16_t* lower) {
-  uint8_t numbers[32];
-  memcpy(numbers, &a, sizeof numbers);
-  for (int i = 0; i < 32; ++i) {
-    const int scaled = (numbers[i] - less) * (i < 16 ? scale : last_scale);
-    if (upper) upper[i] = tinker::bfloat_of(scaled & ~255);
-    lower[i] = tinker::bfloat_of(upper ? scaled & 255 : scaled);
+inline void scale_octets(Octets run, Octets next, int less, Shorts scales, int step, int8_t* upper, int8_t* lower) {
+  uint8_t numbers[64];
+  int16_t of[2][8];
+  memcpy(numbers, &run, 32);
+  memcpy(numbers + 32, &next, 32);
+  memcpy(of, &scales, sizeof of);
+  for (int i = 0; i < 64; ++i) {
+    const int scaled = (numbers[i] - less) * of[i / 16 % 2][2 * step + i / 32];
+    if (upper) upper[i] = static_cast<int8_t>(scaled >> 7);
+    lower[i] = static_cast<int8_t>(upper ? scaled & 127 : scaled);
   }
 }
-
-struct IntegerSums {
-  int32_t of[16][16] = {};
-
-  void store(float* to) const {
-    for (int i = 0; i < 256; ++i) to[i] = static_cast<float>(of[i / 16][i % 16]);
-  }
-  void add(const float* products, const int32_t* of_rows) {
-    for (int i = 0; i < 256; ++i) of[i / 16][i % 16] += static_cast<int32_t>(products[i]) * of_rows[i % 16];
-  }
-  void add(const float* products, const int32_t* of_columns, const int32_t* of_rows) {
-    for (int i = 0; i < 256; ++i) {
-      of[i / 16][i % 16] += static_cast<int32_t>(products[i]) * of_columns[i / 16] * of_rows[i % 16];
-    }
-  }
-};
+inline void scale_octets(Octets run, Octets next, int less, Shorts scales, int step, int8_t* to) {
+  scale_octets(run, next, less, scales, step, nullptr, to);
+}
 
 struct Sums {
   float of[16][16];
@@ -151,6 +175,16 @@ struct Sums {
   void add(const float* products, const float* of_columns, const float* of_rows) {
     for (int c = 0; c < 16; ++c) {
       for (int r = 0; r < 16; ++r) of[c][r] = std::fma(products[16 * c + r], of_rows[r] * of_columns[c], of[c][r]);
+    }
+  }
+  template <bool has_upper>
+  void add(const int32_t (*products)[256], const float* of_columns, const float* of_rows) {
+    for (int c = 0; c < 16; ++c) {
+      for (int r = 0; r < 16; ++r) {
+        const int i = 16 * c + r;
+        const int mixed = has_upper ? 128 * products[0][i] + products[1][i] + products[2][i] : products[2][i];
+        of[c][r] = std::fma(static_cast<float>(128 * mixed + products[3][i]), of_rows[r] * of_columns[c], of[c][r]);
+      }
     }
   }
   void add(const float* of_columns, const float* of_rows) {

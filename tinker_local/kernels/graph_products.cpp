@@ -21,7 +21,7 @@ using ggml::Tensor;
 constexpr int64_t kLanes = 16;
 constexpr int64_t kRowsOfTask = 128;  // where there would be too few tasks otherwise
 constexpr int64_t kTasksOfThread = 4;
-constexpr int64_t kRowsOfGroups = 8, kRowsOfSuperBlocks = 64;  // of a matrix, from which tiles are faster: measured
+constexpr int64_t kRowsOfGroups = 8, kRowsOfSuperBlocks = 16;  // of a matrix, from which tiles are faster: measured
 constexpr int64_t kPreparedOfTask = 4096;  // activations, at least
 constexpr int64_t kPreparedAlone = 2 * kPreparedOfTask;  // up to which each thread prepares them for itself
 

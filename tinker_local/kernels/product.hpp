@@ -98,8 +98,8 @@ static inline T* on_line(T* p) {
   return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(p) + kLine - 1) / kLine * kLine);
 }
 
-// A stretch of a block of sixteen rows for tiles, as sums of numbers of bfloat16. Pairs of neighbouring numbers lie
-// beside those of the other rows. Activations beside groups: multiples of 256, and what is left.
+// A stretch of a block of sixteen rows for tiles. Beside groups, activations are sums of two numbers of bfloat16:
+// multiples of 256, and what is left. Pairs of neighbouring numbers lie beside those of the other rows.
 struct alignas(kLine) GroupStretch {
   static constexpr int kRuns = kStretch / kRun, kTile = kRowsOfTile * kRun;
 
@@ -107,13 +107,14 @@ struct alignas(kLine) GroupStretch {
   float scales[kRuns][kRowsOfTile], sums[kRuns][kRowsOfTile];  // of each run: of its activations
 };
 
-// Activations beside super-blocks. Their sums are those of SuperRun.
+// Beside super-blocks, activations times their steps are integers of twelve bits: multiples of 128, and what is left,
+// in eight bits each. Four neighbours lie beside those of the other rows. Sums are those of SuperRun in
+// bfloat16: multiples of 256, then what is left.
 struct alignas(kLine) SuperStretch {
-  static constexpr int kRuns = kStretch / kRun, kTile = kRowsOfTile * kRun;
+  static constexpr int kDepth = 64, kSteps = kStretch / kDepth, kTile = kRowsOfTile * kDepth;
 
-  uint16_t numbers[kRuns][kTile];
-  uint16_t upper_sums[kTile], lower_sums[kTile];
-  int32_t steps[kRuns][kRowsOfTile];
+  int8_t upper[kSteps][kTile], lower[kSteps][kTile];
+  uint16_t sums[kRowsOfTile * kRun];
   float scales[kRowsOfTile];
 };
 
@@ -124,7 +125,7 @@ struct StretchRow {
 };
 
 // Floats of a stretch of sixteen columns of packed weights in tiles, at most.
-constexpr size_t kStretchColumnsSize = 4608;
+constexpr size_t kStretchColumnsSize = 2336;
 
 // Floats of scratch memory for some rows: weights to multiply, and sums.
 constexpr size_t tiled_scratch(int64_t n_rows) {

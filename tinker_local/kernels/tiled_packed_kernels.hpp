@@ -4,8 +4,10 @@
 // Integers of at most eight bits are numbers of bfloat16. Larger ones are the sum of two: a multiple of 256, and what is
 // left. A group's products with either part have an exact sum in the tile's float32: multiples of 256 up to 2^27, and
 // what is below 2^21. The instruction adds one sum to the other. That rounds once, as where an integer becomes a float.
-// Then the sum leaves the tile, and is scaled. Sums of a super-block's runs are at most 2^24, and so exact. They become
-// integers again, which are multiplied by integer scales.
+// Then the sum leaves the tile, and is scaled.
+//
+// A super-block's integers times their integer scales have up to thirteen bits, activations times their steps twelve.
+// Both are in two parts, of eight bits. Sums of their products stay in tiles of integers to the end of the super-block.
 //
 // A stretch of 256 weights at a time, sixteen columns in a tile. A block has sixteen rows of activations.
 //
@@ -52,27 +54,37 @@ void pack_group_block(const float* const* x, int n_rows, int64_t n, GroupStretch
   }
 }
 
+// 64 bytes of each row of a block, four neighbours beside those of the other rows: a tile.
+using Depth = int8_t[kSide][SuperStretch::kDepth];
+inline void place(const Depth& depth, int8_t* tile) {
+  transpose16(reinterpret_cast<const float*>(depth), kSide, reinterpret_cast<float*>(tile), kSide);
+}
+
 void pack_super_block(const float* const* x, int n_rows, int64_t n, SuperStretch* to) {
+  constexpr int runs_of_step = SuperStretch::kDepth / kStep;
   PackedRows<int8_t, tinker::SuperRun, 1> packed = {};
-  alignas(tinker::kLine) Step step, upper = {}, lower = {};
+  alignas(tinker::kLine) Depth upper, lower;
+  alignas(tinker::kLine) Step sums;
   for (int64_t k = 0; k < n; k += kStretch, ++to) {
     for (int r = 0; r < n_rows; ++r) base()->pack_super_blocks(x[r] + k, kStretch, packed.numbers[r], packed.scales[r]);
-    for (int i = 0; i < kMostRuns; ++i) {
+    for (int i = 0; i < SuperStretch::kSteps; ++i) {
       for (int r = 0; r < kSide; ++r) {
-        const int8_t* numbers = packed.numbers[r] + i * kStep;
-        for (int j = 0; j < kStep; ++j) step[r][j] = to_bfloat(numbers[j]);
-        to->steps[i][r] = packed.scales[r]->steps[i];
+        const int8_t* numbers = packed.numbers[r] + i * SuperStretch::kDepth;
+        for (int j = 0; j < SuperStretch::kDepth; ++j) {
+          const int integer = numbers[j] * packed.scales[r]->steps[i * runs_of_step + j / kStep];
+          upper[r][j] = static_cast<int8_t>(integer >> 7);
+          lower[r][j] = static_cast<int8_t>(integer & 127);
+        }
       }
-      place(step, kSide, to->numbers[i]);
+      place(upper, to->upper[i]);
+      place(lower, to->lower[i]);
     }
     for (int r = 0; r < kSide; ++r) {
-      const int16_t* sums = packed.scales[r]->sums;
-      for (int j = 0; j < kSide; ++j) upper[r][j] = to_bfloat(upper_of(sums[j]));
-      for (int j = 0; j < kSide; ++j) lower[r][j] = to_bfloat(lower_of(sums[j]));
-      to->scales[r] = packed.scales[r]->scale;
+      const tinker::SuperRun& run = *packed.scales[r];
+      write_parts(run.sums, sums[r]);
+      to->scales[r] = run.scale;
     }
-    place(upper, kSide, to->upper_sums);
-    place(lower, kSide, to->lower_sums);
+    place(sums, kSide, to->sums);
   }
 }
 
@@ -121,21 +133,14 @@ inline void unpack_column(const uint8_t* stretch, int n_runs, int column, GroupC
   }
 }
 
-// The products of a tile of weights with one of activations, or with two, or of two with one.
-inline void multiply_tiles(const uint16_t* w, const uint16_t* other_w, const uint16_t* x, const uint16_t* other_x,
-                           float* products) {
+// The products of a tile of weights with both parts of activations.
+inline void multiply_parts(const uint16_t* w, const uint16_t* upper, const uint16_t* lower, float* products) {
   LOAD_TILE(4, w, tinker::kLine);
-  LOAD_TILE(6, x, tinker::kLine);
+  LOAD_TILE(6, upper, tinker::kLine);
   CLEAR_TILE(0);
   ADD_PRODUCTS(0, 4, 6);
-  if (other_w) {
-    LOAD_TILE(5, other_w, tinker::kLine);
-    ADD_PRODUCTS(0, 5, 6);
-  }
-  if (other_x) {
-    LOAD_TILE(7, other_x, tinker::kLine);
-    ADD_PRODUCTS(0, 4, 7);
-  }
+  LOAD_TILE(7, lower, tinker::kLine);
+  ADD_PRODUCTS(0, 4, 7);
   STORE_TILE(0, products, tinker::kLine);
 }
 
@@ -146,7 +151,7 @@ inline void add_stretch(const GroupColumns& w, const GroupStretch& x, int n_runs
   Sums sums(kept);
   for (int i = 0; i < n_runs; ++i) {
     float* found = products[i % 2];
-    multiply_tiles(w.numbers[i], nullptr, x.numbers[i][0], x.numbers[i][1], found);
+    multiply_parts(w.numbers[i], x.numbers[i][0], x.numbers[i][1], found);
     sums.add(found, w.scales[i], x.scales[i]);
     if constexpr (Type::kHasOffset) sums.add(w.offsets[i], x.sums[i]);
   }
@@ -155,76 +160,99 @@ inline void add_stretch(const GroupColumns& w, const GroupStretch& x, int n_runs
 
 // --- super-blocks ---
 
-// Sixteen columns of super-blocks. Where sixteen weights share an integer scale, integers are times the scale, in two
-// tiles if eight bits are too few. Where 32 do, their sum is multiplied by it.
+// Sixteen columns of super-blocks: integers times their scales. Where these have more than eight bits, multiples of 128
+// and what is left. Elsewhere what is left is all, less than zero, and so are the scales: that is -128 to 124.
 struct alignas(tinker::kLine) SuperColumns {
-  uint16_t upper[kMostRuns][kTile], numbers[kMostRuns][kTile];
-  int32_t integer_scales[kMostRuns][kSide];
+  int8_t upper[SuperStretch::kSteps][SuperStretch::kTile], lower[SuperStretch::kSteps][SuperStretch::kTile];
   uint16_t integer_offsets[kTile];
   float scales[kSide], offsets[kSide];
 };
 
 template <class Type>
-constexpr bool kIsScaledBefore = Type::kGroup == 16;
+constexpr bool kHasUpper = !(std::is_same_v<Type, Q2_K> || std::is_same_v<Type, Q3_K>);
+
+template <int step = 0, class F>
+inline void each_step(F f) {
+  f(std::integral_constant<int, step>());
+  if constexpr (step + 1 < SuperStretch::kSteps) each_step<step + 1>(f);
+}
+
 template <class Type>
-constexpr bool kHasUpper = std::is_same_v<Type, Q6_K>;
-
-constexpr BfloatTable kFiveBits = BfloatTable::from(0, 5);
-
-template <int n, int phase = 0, class F>
-inline void each_phase(F f) {
-  f(std::integral_constant<int, phase>());
-  if constexpr (phase + 1 < n) each_phase<n, phase + 1>(f);
+inline Octets numbers_of(const uint8_t* block, int run) {
+  return Type::numbers(block, run / Type::kPhases, run % Type::kPhases);
 }
 
 template <class Type>
 inline void unpack_column(const uint8_t* block, int, int column, SuperColumns& to) {
-  const SuperScales scales = Type::read_scales(block);
-  int16_t integers[2 * kMostRuns], offsets[2 * kMostRuns];
-  store_shorts(integers, scales.scales);
-  store_shorts(offsets, scales.offsets);
+  SuperScales scales = Type::read_scales(block);
+  if constexpr (!kHasUpper<Type>) {
+    scales.scales = scales.scales * shorts(-1);
+    scales.scale = -scales.scale;
+  }
   to.scales[column] = scales.scale;
   to.offsets[column] = scales.offset;
-  for (int i = 0; i < kMostRuns; i += Type::kPhases) {
-    each_phase<Type::kPhases>([&](auto phase) {
-      const int run = i + phase;
-      const Octets found = Type::numbers(block, i / Type::kPhases, phase);
-      uint16_t* numbers = to.numbers[run] + column * kStep;
-      if constexpr (kIsScaledBefore<Type>) {
-        uint16_t* upper = kHasUpper<Type> ? to.upper[run] + column * kStep : nullptr;
-        from_octets(found, Type::kZero, integers[run], integers[kMostRuns + run], upper, numbers);
-      } else {
-        from_octets(found, kFiveBits, numbers);
-        to.integer_scales[run][column] = integers[run];
-      }
-    });
+  each_step([&](auto i) {
+    const Octets run = numbers_of<Type>(block, 2 * i), next = numbers_of<Type>(block, 2 * i + 1);
+    int8_t* lower = to.lower[i] + column * SuperStretch::kDepth;
+    if constexpr (kHasUpper<Type>) {
+      int8_t* upper = to.upper[i] + column * SuperStretch::kDepth;
+      scale_octets(run, next, Type::kZero, scales.scales, i, upper, lower);
+    } else {
+      scale_octets(run, next, Type::kZero, scales.scales, i, lower);
+    }
+  });
+  if constexpr (Type::kHasOffset) write_twice(scales.offsets, to.integer_offsets + column * kStep);
+}
+
+// Tiles 0 to 3 are sums of integers: upper parts of weights with upper and with lower ones of activations, then lower
+// ones of weights with both.
+template <bool has_upper>
+inline void multiply_integers(const SuperColumns& w, const SuperStretch& x, int32_t (*products)[kSums]) {
+  if constexpr (has_upper) {
+    CLEAR_TILE(0);
+    CLEAR_TILE(1);
   }
-  if constexpr (!Type::kHasOffset) return;
-  uint16_t* row = to.integer_offsets + column * kStep;
-  memset(row + kSide, 0, (kStep - kSide) * sizeof *row);
-  for (int j = 0; j < kSide; ++j) row[j] = to_bfloat(offsets[j]);
+  CLEAR_TILE(2);
+  CLEAR_TILE(3);
+  for (int i = 0; i < SuperStretch::kSteps; ++i) {
+    LOAD_TILE(6, x.upper[i], tinker::kLine);
+    LOAD_TILE(5, w.lower[i], tinker::kLine);
+    LOAD_TILE(7, x.lower[i], tinker::kLine);
+    ADD_PRODUCTS_OF_BYTES(2, 5, 6);
+    ADD_PRODUCTS_OF_BYTES(3, 5, 7);
+    if constexpr (!has_upper) continue;
+    LOAD_TILE(4, w.upper[i], tinker::kLine);
+    ADD_PRODUCTS_OF_BYTES(0, 4, 6);
+    ADD_PRODUCTS_OF_BYTES(1, 4, 7);
+  }
+  if constexpr (has_upper) {
+    STORE_TILE(0, products[0], tinker::kLine);
+    STORE_TILE(1, products[1], tinker::kLine);
+  }
+  STORE_TILE(2, products[2], tinker::kLine);
+  STORE_TILE(3, products[3], tinker::kLine);
+}
+
+// The products of integer offsets with sums of activations, of sixteen bits each: beside every offset's product with the
+// upper part of a sum there is one with the lower part. The instruction adds products of even places, and those of odd
+// ones. Both sums are below 2^24, and so exact. Together they are rounded once.
+inline void multiply_offsets(const SuperColumns& w, const SuperStretch& x, float* products) {
+  LOAD_TILE(4, w.integer_offsets, tinker::kLine);
+  LOAD_TILE(6, x.sums, tinker::kLine);
+  CLEAR_TILE(0);
+  ADD_PRODUCTS(0, 4, 6);
+  STORE_TILE(0, products, tinker::kLine);
 }
 
 template <class Type>
 inline void add_stretch(const SuperColumns& w, const SuperStretch& x, int, float* kept) {
-  alignas(tinker::kLine) float products[2][kSums];
-  IntegerSums whole;
-  for (int i = 0; i < kMostRuns; ++i) {
-    float* found = products[i % 2];
-    multiply_tiles(w.numbers[i], kHasUpper<Type> ? w.upper[i] : nullptr, x.numbers[i], nullptr, found);
-    if constexpr (kIsScaledBefore<Type>) {
-      whole.add(found, x.steps[i]);
-    } else {
-      whole.add(found, w.integer_scales[i], x.steps[i]);
-    }
-  }
-  whole.store(products[0]);
+  alignas(tinker::kLine) int32_t products[4][kSums];
+  alignas(tinker::kLine) float of_offsets[kSums];
+  multiply_integers<kHasUpper<Type>>(w, x, products);
+  if constexpr (Type::kHasOffset) multiply_offsets(w, x, of_offsets);
   Sums sums(kept);
-  sums.add(products[0], w.scales, x.scales);
-  if constexpr (Type::kHasOffset) {
-    multiply_tiles(w.integer_offsets, nullptr, x.upper_sums, x.lower_sums, products[1]);
-    sums.add(products[1], w.offsets, x.scales);
-  }
+  sums.add<kHasUpper<Type>>(products, w.scales, x.scales);
+  if constexpr (Type::kHasOffset) sums.add(of_offsets, w.offsets, x.scales);
   sums.store(kept);
 }
 

@@ -11,6 +11,8 @@
 #define CLEAR_TILE(tile) __asm__ volatile("tilezero %%tmm" #tile : :)
 // Adds to the float32 of a tile the products of two tiles of bfloat16: of each row of `a` with each column of `b`.
 #define ADD_PRODUCTS(tile, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #tile : :)
+// Adds to the integers of a tile the products of two tiles of bytes, which have signs.
+#define ADD_PRODUCTS_OF_BYTES(tile, a, b) __asm__ volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #tile : :)
 
 inline void configure_tiles(const volatile TileShapes& shapes) {
   __asm__ volatile("ldtilecfg %0" : : "m"(shapes) : "memory");
@@ -18,11 +20,11 @@ inline void configure_tiles(const volatile TileShapes& shapes) {
 
 inline void release_tiles() { __asm__ volatile("tilerelease" : :); }
 
-// Whether this processor has AMX with bfloat16, and Linux permits its use: Documentation/arch/x86/xstate.rst.
+// Whether this processor has AMX with bfloat16 and bytes, and Linux permits its use: Documentation/arch/x86/xstate.rst.
 inline bool may_use_tiles() {
   constexpr long request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM of XFEATURE_XTILEDATA
-  constexpr unsigned has_bfloat = 1u << 22, has_tiles = 1u << 24;
+  constexpr unsigned needed = 1u << 22 | 1u << 24 | 1u << 25;  // AMX-BF16, AMX-TILE, AMX-INT8
   unsigned a, b, c, features;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &features) && (features & has_bfloat) && (features & has_tiles) &&
+  return __get_cpuid_count(7, 0, &a, &b, &c, &features) && (features & needed) == needed &&
          syscall(SYS_arch_prctl, request, tile_data) == 0;
 }
