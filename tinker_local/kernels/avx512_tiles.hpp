@@ -95,7 +95,7 @@ template <class F, int... c>
   (f(std::integral_constant<int, c>()), ...);
 }
 template <class F>
-inline void each_column(F f) {
+[[gnu::always_inline]] inline void each_column(F f) {
   each_column(f, std::make_integer_sequence<int, 16>());
 }
 

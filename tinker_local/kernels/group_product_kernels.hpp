@@ -82,6 +82,7 @@ inline void unpack_stretches(const uint8_t* const (&stretches)[kWidth], int n_ru
   }
   for (int i = 0; i < n_runs; ++i) {
     for (int c = 0; c < kWidth; c += 16) {
+      prefetch_next<Type>(stretches, kWidth / kMostRuns * i + c / 8, 2);
       float rows[16][GroupPanel::kPairs];
       for (int j = 0; j < 16; ++j) {
         const Numbers numbers = Type::numbers(stretches[c + j], i);

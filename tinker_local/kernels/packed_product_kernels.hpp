@@ -33,6 +33,21 @@ inline float no_number(Lanes a, Lanes b) {
   return sum(fma(a, zero, b * zero));
 }
 
+template <class Type>
+constexpr int kBytesOfStretch = tinker::kStretch / Type::kSize * Type::kBytes;
+
+// A stretch is read soon.
+template <class Type>
+inline void prefetch_stretch(const uint8_t* stretch) {
+  for (int i = 0; i < kBytesOfStretch<Type>; i += 64) prefetch(stretch + i);
+}
+
+// The next stretches of n columns are. All 48 at once would be more than a processor fetches meanwhile: it would wait.
+template <class Type>
+inline void prefetch_next(const uint8_t* const (&stretches)[kWidth], int first, int n) {
+  for (int c = first; c < first + n; ++c) prefetch_stretch<Type>(stretches[c] + kBytesOfStretch<Type>);
+}
+
 #include "group_product_kernels.hpp"
 #include "super_block_product_kernels.hpp"
 
@@ -40,12 +55,6 @@ inline float no_number(Lanes a, Lanes b) {
 template <class Type>
 inline const uint8_t* stretch_of(const char* row, int64_t k) {
   return reinterpret_cast<const uint8_t*>(row) + k / Type::kSize * Type::kBytes;
-}
-
-// A stretch is read soon.
-template <class Type>
-inline void prefetch_stretch(const uint8_t* stretch) {
-  for (int i = 0; i < tinker::kStretch / Type::kSize * Type::kBytes; i += 64) prefetch(stretch + i);
 }
 
 inline int runs_of_stretch(int64_t k, int64_t size) {
@@ -114,7 +123,6 @@ inline void unpack_panel(const tinker::Weights& weights, int64_t first, int n_co
   for (int c = 0; c < kWidth; ++c) {
     const int64_t column = first + (c < n_columns ? c : n_columns - 1);
     stretches[c] = stretch_of<Type>(weights.data + static_cast<size_t>(column) * weights.stride, k);
-    prefetch_stretch<Type>(stretches[c] + tinker::kStretch / Type::kSize * Type::kBytes);
   }
   unpack_stretches<Type>(stretches, n_runs, panel);
 }

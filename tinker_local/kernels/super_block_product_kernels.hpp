@@ -113,6 +113,7 @@ inline void unpack_stretches(const uint8_t* const (&blocks)[kWidth], int, SuperP
       for (int p = 0; p < 8; ++p) panel.offset_pairs[p][c + j] = offsets[j][p];
     }
     for (int i = 0; i < kMostRuns; i += 2) {
+      prefetch_next<Type>(blocks, c + 2 * i, 4);
       float rows[16][16];
       for (int j = 0; j < 16; ++j) {
         store_octets(rows[j], Type::numbers(blocks[c + j], i / Type::kPhases, i % Type::kPhases));
