@@ -210,8 +210,8 @@ def test_the_largest_sums_of_super_blocks_fit(kind: Type, byte: int, simd_path: 
 
 
 @on_paths(Type.Q6_K)
-def test_the_largest_sum_of_a_tile_is_exact(kind: Type, simd_path: str) -> None:
-    """32 times -32 times a scale of -128 times 127: just below 2^24."""
+def test_the_largest_sum_of_a_super_block_is_exact(kind: Type, simd_path: str) -> None:
+    """256 times -32 times a scale of -128 times 127 times 16: just below 2^31."""
     weights = np.zeros((3, gguf.GGML_QUANT_SIZES[kind][1]), np.uint8)
     weights[:, 192:208] = 0x80
     weights[:, 208:210] = np.frombuffer(np.float16(0.01).tobytes(), np.uint8)

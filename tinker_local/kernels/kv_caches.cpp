@@ -1,7 +1,13 @@
 #include "kv_caches.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
 using namespace tinker;
 using ggml::Tensor;
@@ -11,11 +17,33 @@ namespace {
 // The tensor that has the memory of a view.
 const Tensor* owner_of(const Tensor& tensor) { return tensor.view_src ? tensor.view_src : &tensor; }
 
+// Keys or values of a layer, as llama.cpp names them: memory that lasts from graph to graph.
+bool is_cache(const Tensor& tensor) {
+  return tensor.op == ggml::kNoOp &&
+         (!std::strncmp(tensor.name, "cache_k", 7) || !std::strncmp(tensor.name, "cache_v", 7));
+}
+
+// llama.cpp writes zeros to a whole new cache, so that all of it is in memory before a cell is used. On Linux, pages
+// that are given back are zero when they are touched again: madvise(2), MADV_DONTNEED. A cache of another kind of
+// memory stays as it is.
+void give_back(const Tensor& cache) {
+#if defined(__linux__)
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE)), begin = reinterpret_cast<uintptr_t>(cache.data);
+  const uintptr_t first = (begin + page - 1) / page * page;
+  const uintptr_t end = (begin + cache.nb[3] * static_cast<size_t>(cache.ne[3])) / page * page;
+  if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
+#else
+  (void)cache;
+#endif
+}
+
 }  // namespace
 
 void KvCaches::note_write(const Tensor& node) {
   if (node.src[1]->type != ggml::kInt64) return;
-  writes_.push_back({owner_of(node), node.src[1]});
+  const Tensor* owner = owner_of(node);
+  if (is_cache(*owner) && written_.insert(owner).second) give_back(*owner);
+  writes_.push_back({owner, node.src[1]});
 }
 
 CellPositions KvCaches::positions(const Tensor& keys, int64_t n_tokens) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <deque>
+#include <unordered_set>
 #include <vector>
 
 #include "ggml.hpp"
@@ -12,7 +13,8 @@ namespace tinker {
 
 class KvCaches {
  public:
-  // A node that writes rows of a tensor, asked for before it is computed. Throws std::bad_alloc.
+  // A node that writes rows of a tensor, asked for before it is computed. Before the first write to a cache, its memory
+  // is given back to the system, which gives it again, page by page, as cells are used. Throws std::bad_alloc.
   void note_write(const ggml::Tensor& node);
 
   // Another graph begins, whose nodes write to other cells.
@@ -35,6 +37,7 @@ class KvCaches {
   Positions* positions_of(const ggml::Tensor* tensor) const;
   Positions& add_layer(const Write& write);
 
+  std::unordered_set<const ggml::Tensor*> written_;
   std::vector<Write> writes_;        // of the graph at hand
   std::vector<Layer> layers_;        // that were seen so far
   std::deque<Positions> positions_;  // a cache each: layers may have several, with and without a window

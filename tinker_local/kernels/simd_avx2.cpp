@@ -43,6 +43,10 @@ struct Ints {
 };
 inline Ints no_ints() { return {_mm256_setzero_si256()}; }
 inline Ints load_pairs(const float* p) { return {_mm256_castps_si256(_mm256_loadu_ps(p))}; }
+inline void store_pairs(float* p, Ints a) { _mm256_storeu_ps(p, _mm256_castsi256_ps(a.v)); }
+// The first integer of each pair, twice; and the last one.
+inline Ints first_twice(Ints a) { return {_mm256_blend_epi16(a.v, _mm256_slli_epi32(a.v, 16), 0xaa)}; }
+inline Ints last_twice(Ints a) { return {_mm256_blend_epi16(a.v, _mm256_srli_epi32(a.v, 16), 0x55)}; }
 inline Ints pair(const int16_t* p) { return {_mm256_set1_epi32(four_bytes(p))}; }
 inline Ints add_products(Ints a, Ints b, Ints c) {
   return {now(_mm256_add_epi32(a.v, _mm256_madd_epi16(b.v, c.v)))};

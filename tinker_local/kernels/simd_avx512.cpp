@@ -123,6 +123,10 @@ struct Ints {
 };
 inline Ints no_ints() { return {_mm512_setzero_si512()}; }
 inline Ints load_pairs(const float* p) { return {_mm512_castps_si512(_mm512_loadu_ps(p))}; }
+inline void store_pairs(float* p, Ints a) { _mm512_storeu_ps(p, _mm512_castsi512_ps(a.v)); }
+// The first integer of each pair, twice; and the last one.
+inline Ints first_twice(Ints a) { return {_mm512_mask_blend_epi16(0xaaaaaaaa, a.v, _mm512_slli_epi32(a.v, 16))}; }
+inline Ints last_twice(Ints a) { return {_mm512_mask_blend_epi16(0x55555555, a.v, _mm512_srli_epi32(a.v, 16))}; }
 inline Ints pair(const int16_t* p) { return {_mm512_set1_epi32(four_bytes(p))}; }
 inline Ints add_products(Ints a, Ints b, Ints c) { return {_mm512_dpwssd_epi32(a.v, b.v, c.v)}; }
 inline Ints operator+(Ints a, Ints b) { return {_mm512_add_epi32(a.v, b.v)}; }

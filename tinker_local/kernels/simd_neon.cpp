@@ -169,13 +169,6 @@ inline void store_pairs(float* p, Shorts a) {
   vst1q_f32(p, vreinterpretq_f32_s16(a.lo));
   vst1q_f32(p + 4, vreinterpretq_f32_s16(a.hi));
 }
-// Each integer as a pair of itself.
-inline void store_twice(float* p, Shorts a) {
-  vst1q_f32(p, vreinterpretq_f32_s16(vzip1q_s16(a.lo, a.lo)));
-  vst1q_f32(p + 4, vreinterpretq_f32_s16(vzip2q_s16(a.lo, a.lo)));
-  vst1q_f32(p + 8, vreinterpretq_f32_s16(vzip1q_s16(a.hi, a.hi)));
-  vst1q_f32(p + 12, vreinterpretq_f32_s16(vzip2q_s16(a.hi, a.hi)));
-}
 
 inline Shorts shorts(int a) {
   const int16x8_t all = vdupq_n_s16(static_cast<int16_t>(a));
@@ -248,6 +241,10 @@ struct Ints {
 };
 inline Ints no_ints() { return {vdupq_n_s32(0)}; }
 inline Ints load_pairs(const float* p) { return {vreinterpretq_s32_f32(vld1q_f32(p))}; }
+inline void store_pairs(float* p, Ints a) { vst1q_f32(p, vreinterpretq_f32_s32(a.v)); }
+// The first integer of each pair, twice; and the last one.
+inline Ints first_twice(Ints a) { return {vsliq_n_s32(a.v, a.v, 16)}; }
+inline Ints last_twice(Ints a) { return {vsriq_n_s32(a.v, a.v, 16)}; }
 inline Ints four_bytes(const void* p) {
   int32_t all_four;
   memcpy(&all_four, p, sizeof all_four);

@@ -216,13 +216,6 @@ inline Shorts widen_signed(Bytes a) {
   return r;
 }
 inline void store_pairs(float* p, Shorts a) { std::memcpy(p, a.v, sizeof a.v); }
-// Each integer as a pair of itself.
-inline void store_twice(float* p, Shorts a) {
-  for (int i = 0; i < 16; ++i) {
-    const int16_t pair[2] = {a.v[i], a.v[i]};
-    std::memcpy(p + i, pair, sizeof pair);
-  }
-}
 
 inline Shorts shorts(int a) {
   Shorts r;
@@ -256,6 +249,16 @@ inline Ints load_pairs(const float* p) {
   Ints r;
   std::memcpy(r.v, p, sizeof r.v);
   return r;
+}
+inline void store_pairs(float* p, Ints a) { std::memcpy(p, a.v, sizeof a.v); }
+// The first integer of each pair, twice; and the last one.
+inline Ints first_twice(Ints a) {
+  for (int32_t& pair : a.v) pair = static_cast<int32_t>((pair & 0xffffu) * 0x10001u);
+  return a;
+}
+inline Ints last_twice(Ints a) {
+  for (int32_t& pair : a.v) pair = static_cast<int32_t>((pair >> 16 & 0xffffu) * 0x10001u);
+  return a;
 }
 inline Ints four_bytes(const void* p) {
   Ints r;

@@ -96,22 +96,32 @@ struct SuperPanel {
   float scales[kWidth], offsets[kWidth];
 };
 
+// Of sixteen columns from c on.
+template <class Type>
+inline void unpack_scales(const uint8_t* const (&blocks)[kWidth], int c, SuperPanel& panel) {
+  float neighbours[16][16], turned[16][16];  // of a column: pairs of scales, then pairs of offsets
+  for (int j = 0; j < 16; ++j) {
+    const SuperScales of_column = Type::read_scales(blocks[c + j]);
+    panel.scales[c + j] = of_column.scale;
+    panel.offsets[c + j] = of_column.offset;
+    store_pairs(neighbours[j], of_column.scales);
+    store_pairs(neighbours[j] + 8, Type::kHasOffset ? of_column.offsets : of_column.scales * shorts(-Type::kZero));
+  }
+  transpose16(neighbours[0], 16, turned[0], 16);
+  for (int p = 0; p < 8; ++p) {
+    for (int v = 0; v < 16; v += kStrip) {
+      const Ints scales = load_pairs(turned[p] + v);
+      store_pairs(panel.scale_pairs[2 * p] + c + v, first_twice(scales));
+      store_pairs(panel.scale_pairs[2 * p + 1] + c + v, last_twice(scales));
+    }
+    memcpy(panel.offset_pairs[p] + c, turned[8 + p], sizeof turned[p]);
+  }
+}
 
 template <class Type>
 inline void unpack_stretches(const uint8_t* const (&blocks)[kWidth], int, SuperPanel& panel) {
   for (int c = 0; c < kWidth; c += 16) {
-    float scales[16][16], offsets[16][8];
-    for (int j = 0; j < 16; ++j) {
-      const SuperScales of_column = Type::read_scales(blocks[c + j]);
-      panel.scales[c + j] = of_column.scale;
-      panel.offsets[c + j] = of_column.offset;
-      store_pairs(offsets[j], Type::kHasOffset ? of_column.offsets : of_column.scales * shorts(-Type::kZero));
-      store_twice(scales[j], of_column.scales);
-    }
-    transpose16(scales[0], 16, panel.scale_pairs[0] + c, kWidth);
-    for (int j = 0; j < 16; ++j) {
-      for (int p = 0; p < 8; ++p) panel.offset_pairs[p][c + j] = offsets[j][p];
-    }
+    unpack_scales<Type>(blocks, c, panel);
     for (int i = 0; i < kMostRuns; i += 2) {
       prefetch_next<Type>(blocks, c + 2 * i, 4);
       float rows[16][16];

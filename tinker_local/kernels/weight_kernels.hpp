@@ -245,13 +245,19 @@ struct Q3_K : SuperBlock<110, 16, 4, 7, 4, false> {
 template <int bytes_of_block, int most>
 struct Eighths : SuperBlock<bytes_of_block, 32, 2, most, 0, true> {
   static SuperScales read_scales(const uint8_t* block) {
-    uint32_t packed[3];
-    memcpy(packed, block + 4, sizeof packed);
-    const uint32_t low = 0x0f0f0f0f, six = 0x3f3f3f3f, two = 0x30303030;
-    const uint32_t s0 = packed[0] & six, s1 = (packed[2] & low) | (packed[0] >> 2 & two);
-    const uint32_t o0 = packed[1] & six, o1 = (packed[2] >> 4 & low) | (packed[1] >> 2 & two);
-    const uint32_t scales[4] = {s0, s1, s0, s1}, offsets[4] = {o0, o1, o0, o1};
-    return {widen(load_bytes(scales)), widen(load_bytes(offsets)), half_at(block), -half_at(block + 2)};
+    // Of the scales, then of the offsets, 0 to 3 and 4 to 7: where their lower bits are, and their upper ones.
+    static constexpr uint8_t lower[16] = {4, 5, 6, 7, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15};
+    static constexpr uint8_t upper[16] = {0, 0, 0, 0, 4, 5, 6, 7, 0, 0, 0, 0, 8, 9, 10, 11};
+    static constexpr uint8_t low_bits[16] = {63, 63, 63, 63, 15, 15, 15, 15, 63, 63, 63, 63};
+    static constexpr uint8_t high_bits[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 15, 15, 15, 15};
+    static constexpr uint8_t upper_bits[16] = {0, 0, 0, 0, 48, 48, 48, 48, 0, 0, 0, 0, 48, 48, 48, 48};
+    static constexpr uint8_t scales[16] = {0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7};
+    static constexpr uint8_t offsets[16] = {8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15};
+    const Bytes packed = load_bytes(block), found = look_up(packed, load_bytes(lower));
+    const Bytes six_bits = (found & load_bytes(low_bits)) | (shift_right<4>(found) & load_bytes(high_bits)) |
+                           (shift_right<2>(look_up(packed, load_bytes(upper))) & load_bytes(upper_bits));
+    return {widen(look_up(six_bits, load_bytes(scales))), widen(look_up(six_bits, load_bytes(offsets))),
+            half_at(block), -half_at(block + 2)};
   }
 };
 

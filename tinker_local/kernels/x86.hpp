@@ -51,12 +51,6 @@ inline Shorts widen_signed(Bytes a) { return {_mm256_cvtepi8_epi16(a.v)}; }
 inline void store_shorts(int16_t* p, Shorts a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.v); }
 inline void store_pairs(float* p, Shorts a) { _mm256_storeu_ps(p, _mm256_castsi256_ps(a.v)); }
 
-// Each integer as a pair of itself.
-inline void store_twice(float* p, Shorts a) {
-  const __m256i low = _mm256_unpacklo_epi16(a.v, a.v), high = _mm256_unpackhi_epi16(a.v, a.v);
-  _mm256_storeu_ps(p, _mm256_castsi256_ps(_mm256_permute2x128_si256(low, high, 0x20)));
-  _mm256_storeu_ps(p + 8, _mm256_castsi256_ps(_mm256_permute2x128_si256(low, high, 0x31)));
-}
 
 inline Shorts shorts(int a) { return {_mm256_set1_epi16(static_cast<short>(a))}; }
 inline Shorts operator+(Shorts a, Shorts b) { return {_mm256_add_epi16(a.v, b.v)}; }
