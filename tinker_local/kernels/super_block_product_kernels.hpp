@@ -52,7 +52,7 @@ inline void dot_column(const uint8_t* block, const SuperScales& of_column, int64
   for (int i = 0; i < kMostRuns; i += Type::kPhases) {
     TINKER_UNROLLED
     for (int phase = 0; phase < Type::kPhases; ++phase) {
-      const Octets w = Type::numbers(block, i / Type::kPhases, phase);
+      const Octets w = numbers_of<Type>(block, i + phase);
       for (int r = 0; r < R; ++r) {
         const int8_t* x = rows[r].numbers + k + (i + phase) * tinker::kRun;
         wholes[r] = wholes[r] + products(w, x, scales[r], i + phase);
@@ -118,18 +118,37 @@ inline void unpack_scales(const uint8_t* const (&blocks)[kWidth], int c, SuperPa
   }
 }
 
+// The lines of sixteen columns, turned: four bytes of a column lie beside those of the others.
+template <class Type>
+struct TurnedLines {
+  static constexpr int kInts = 8;  // of four bytes each, in a line
+  float of[Type::kLines + 1][kInts][16];
+
+  explicit TurnedLines(const uint8_t* const* blocks) {
+    for (int i = 0; i < Type::kLines; i += 2) {
+      float two[16][2 * kInts] = {};
+      const size_t size = (i + 1 < Type::kLines ? 2 : 1) * kInts * sizeof(float);
+      for (int c = 0; c < 16; ++c) memcpy(two[c], blocks[c] + Type::kFirstLine + 32 * i, size);
+      transpose16(two[0], 2 * kInts, of[i][0], 16);
+    }
+  }
+};
+
 template <class Type>
 inline void unpack_stretches(const uint8_t* const (&blocks)[kWidth], int, SuperPanel& panel) {
   for (int c = 0; c < kWidth; c += 16) {
     unpack_scales<Type>(blocks, c, panel);
-    for (int i = 0; i < kMostRuns; i += 2) {
-      prefetch_next<Type>(blocks, c + 2 * i, 4);
-      float rows[16][16];
-      for (int j = 0; j < 16; ++j) {
-        store_octets(rows[j], Type::numbers(blocks[c + j], i / Type::kPhases, i % Type::kPhases));
-        store_octets(rows[j] + 8, Type::numbers(blocks[c + j], (i + 1) / Type::kPhases, (i + 1) % Type::kPhases));
+    const TurnedLines<Type> lines(blocks + c);
+    for (int j = 0; j < TurnedLines<Type>::kInts; ++j) {
+      prefetch_next<Type>(blocks, c + 2 * j, 2);
+      TINKER_UNROLLED
+      for (int run = 0; run < kMostRuns; ++run) {
+        for (int half = 0; half < 16; half += 8) {
+          const auto line = [&](int i) { return load_octets(reinterpret_cast<const uint8_t*>(lines.of[i][j] + half)); };
+          const Octets numbers = Type::numbers(line, run / Type::kPhases, run % Type::kPhases);
+          store_octets(panel.quads[TurnedLines<Type>::kInts * run + j] + c + half, numbers);
+        }
       }
-      transpose16(rows[0], 16, panel.quads[8 * i] + c, kWidth);
     }
   }
 }

@@ -178,11 +178,6 @@ inline void each_step(F f) {
 }
 
 template <class Type>
-inline Octets numbers_of(const uint8_t* block, int run) {
-  return Type::numbers(block, run / Type::kPhases, run % Type::kPhases);
-}
-
-template <class Type>
 inline void unpack_column(const uint8_t* block, int, int column, SuperColumns& to) {
   SuperScales scales = Type::read_scales(block);
   if constexpr (!kHasUpper<Type>) {

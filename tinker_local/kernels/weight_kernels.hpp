@@ -170,8 +170,11 @@ struct IQ4_XS {
 // --- super-blocks: 256 weights of at most six bits ---
 //
 // A weight is its integer, less kZero, times the integer scale of its sixteen, times the block's scale; where
-// kHasOffset, plus the integer offset of its sixteen times the block's offset. `octets` gives the integers of run
-// `phase` of the runs that are packed alike, kPhases of them. No integer is above kMost.
+// kHasOffset, plus the integer offset of its sixteen times the block's offset. No integer is above kMost.
+//
+// Integers are packed in kLines of 32 bytes, from kFirstLine on. `numbers` gives those of run `phase` of part i: runs of
+// a part, kPhases of them, are packed alike. A byte has what belongs to one integer of each run. So bytes of a line may
+// be of one column, or of several.
 
 // Scales of the first sixteen of each run of 32, then of the last sixteen; offsets likewise.
 struct SuperScales {
@@ -179,13 +182,20 @@ struct SuperScales {
   float scale, offset;
 };
 
-template <int bytes_of_block, int group, int phases, int most, int zero, bool has_offset>
+template <int bytes_of_block, int first_line, int lines, int group, int phases, int most, int zero, bool has_offset>
 struct SuperBlock {
-  static constexpr int kBytes = bytes_of_block, kSize = 256, kGroup = group;
+  static constexpr int kBytes = bytes_of_block, kFirstLine = first_line, kLines = lines, kSize = 256, kGroup = group;
   static constexpr int kPhases = phases, kMost = most, kZero = zero;
   static constexpr bool kHasOffset = has_offset;
   using Row = tinker::SuperRow;
 };
+
+// Run number `run` of a block.
+template <class Type>
+inline Octets numbers_of(const uint8_t* block, int run) {
+  const auto line = [block](int number) { return load_octets(block + Type::kFirstLine + 32 * number); };
+  return Type::numbers(line, run / Type::kPhases, run % Type::kPhases);
+}
 
 // Bytes of neighbouring sixteens: those of the first ones, then those of the last ones.
 inline Bytes first_then_last(Bytes a) {
@@ -210,20 +220,21 @@ inline Octets where_bit(Octets a, int place, int value) {
 
 // In halves of 128: two bits in 32 bytes, of which the lowest come first. Each sixteen numbers have a scale and an
 // offset of four bits.
-struct Q2_K : SuperBlock<84, 16, 4, 3, 0, true> {
+struct Q2_K : SuperBlock<84, 16, 2, 16, 4, 3, 0, true> {
   static constexpr int kType = 10;
   static SuperScales read_scales(const uint8_t* block) {
     const Bytes both = first_then_last(load_bytes(block));
     return {widen(low_nibbles(both)), widen(high_nibbles(both)), half_at(block + 80), -half_at(block + 82)};
   }
-  static Octets numbers(const uint8_t* block, int half, int phase) {
-    return two_bits(load_octets(block + 16 + 32 * half), phase);
+  template <class Line>
+  static Octets numbers(Line line, int half, int phase) {
+    return two_bits(line(half), phase);
   }
 };
 
 // The same with a third bit: that of eighth i is bit i of 32 bytes. Scales have six bits: lower ones in eight bytes,
 // the lower nibbles first, and upper ones in four.
-struct Q3_K : SuperBlock<110, 16, 4, 7, 4, false> {
+struct Q3_K : SuperBlock<110, 0, 3, 16, 4, 7, 4, false> {
   static constexpr int kType = 11;
   static SuperScales read_scales(const uint8_t* block) {
     uint32_t packed[3];
@@ -234,16 +245,16 @@ struct Q3_K : SuperBlock<110, 16, 4, 7, 4, false> {
     const Shorts scales = widen(first_then_last(load_bytes(words))) + shorts(-32);
     return {scales, scales, half_at(block + 108), 0};
   }
-  static Octets numbers(const uint8_t* block, int half, int phase) {
-    return two_bits(load_octets(block + 32 + 32 * half), phase) |
-           where_bit(load_octets(block), 4 * half + phase, 4);
+  template <class Line>
+  static Octets numbers(Line line, int half, int phase) {
+    return two_bits(line(1 + half), phase) | where_bit(line(0), 4 * half + phase, 4);
   }
 };
 
 // A scale and an offset of six bits for each eighth of a block, all in twelve bytes: four times the lower bits of
 // scales 0 to 3, of offsets 0 to 3, and of both 4 to 7; the first two have the upper bits of 4 to 7 on top.
-template <int bytes_of_block, int most>
-struct Eighths : SuperBlock<bytes_of_block, 32, 2, most, 0, true> {
+template <int bytes_of_block, int lines, int most>
+struct Eighths : SuperBlock<bytes_of_block, 16, lines, 32, 2, most, 0, true> {
   static SuperScales read_scales(const uint8_t* block) {
     // Of the scales, then of the offsets, 0 to 3 and 4 to 7: where their lower bits are, and their upper ones.
     static constexpr uint8_t lower[16] = {4, 5, 6, 7, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -262,35 +273,35 @@ struct Eighths : SuperBlock<bytes_of_block, 32, 2, most, 0, true> {
 };
 
 // In quarters of 64: the lower bits of 32 bytes, then their upper bits.
-struct Q4_K : Eighths<144, 15> {
+struct Q4_K : Eighths<144, 4, 15> {
   static constexpr int kType = 12;
-  static Octets numbers(const uint8_t* block, int quarter, int phase) {
-    const Octets packed = load_octets(block + 16 + 32 * quarter);
-    return phase ? high_nibbles(packed) : low_nibbles(packed);
+  template <class Line>
+  static Octets numbers(Line line, int quarter, int phase) {
+    return phase ? high_nibbles(line(quarter)) : low_nibbles(line(quarter));
   }
 };
 
 // The same, with the fifth bits of eighth i in the bits of place i of 32 bytes.
-struct Q5_K : Eighths<176, 31> {
+struct Q5_K : Eighths<176, 5, 31> {
   static constexpr int kType = 13;
-  static Octets numbers(const uint8_t* block, int quarter, int phase) {
-    const Octets packed = load_octets(block + 48 + 32 * quarter);
-    return (phase ? high_nibbles(packed) : low_nibbles(packed)) |
-           where_bit(load_octets(block + 16), 2 * quarter + phase, 16);
+  template <class Line>
+  static Octets numbers(Line line, int quarter, int phase) {
+    const Octets packed = line(1 + quarter);
+    return (phase ? high_nibbles(packed) : low_nibbles(packed)) | where_bit(line(0), 2 * quarter + phase, 16);
   }
 };
 
 // In halves of 128: four bits in 64 bytes, of which the lower come first, and two more in 32 bytes, of which the
 // lowest come first. Each sixteen numbers have a scale.
-struct Q6_K : SuperBlock<210, 16, 4, 63, 32, false> {
+struct Q6_K : SuperBlock<210, 0, 6, 16, 4, 63, 32, false> {
   static constexpr int kType = 14;
   static SuperScales read_scales(const uint8_t* block) {
     const Shorts scales = widen_signed(first_then_last(load_bytes(block + 192)));
     return {scales, scales, half_at(block + 208), 0};
   }
-  static Octets numbers(const uint8_t* block, int half, int phase) {
-    const Octets packed = load_octets(block + 64 * half + 32 * (phase % 2));
-    const Octets upper = load_octets(block + 128 + 32 * half);
+  template <class Line>
+  static Octets numbers(Line line, int half, int phase) {
+    const Octets packed = line(2 * half + phase % 2), upper = line(4 + half);
     if (phase == 0) return low_nibbles(packed) | shift_left<4>(upper & octets(3));
     if (phase == 1) return low_nibbles(packed) | shift_left<2>(upper & octets(12));
     if (phase == 2) return high_nibbles(packed) | (upper & octets(48));
