@@ -1,8 +1,8 @@
 // Products of packed weights with many rows, in tiles: the same bits as in group_product_kernels.hpp and
 // super_block_product_kernels.hpp.
 //
-// Integers of at most eight bits are numbers of bfloat16. Larger ones are the sum of two: a multiple of 256, and what is
-// left. A group's products with either part have an exact sum in the tile's float32: multiples of 256 up to 2^27, and
+// Integers of at most eight bits are numbers of bfloat16. Larger ones are the sum of two: a multiple of 256, and what
+// is left. A group's products with either part have an exact sum in the tile's float32: multiples of 256 up to 2^27, and
 // what is below 2^21. The instruction adds one sum to the other. That rounds once, as where an integer becomes a float.
 // Then the sum leaves the tile, and is scaled.
 //
@@ -161,7 +161,8 @@ inline void add_stretch(const GroupColumns& w, const GroupStretch& x, int n_runs
 // --- super-blocks ---
 
 // Sixteen columns of super-blocks: integers times their scales. Where these have more than eight bits, multiples of 128
-// and what is left. Elsewhere what is left is all, less than zero, and so are the scales: that is -128 to 124.
+// and what is left. Elsewhere what is left is all. There both the integers and the float scale have the other sign,
+// since -124 to 128 do not fit eight bits, and -128 to 124 do.
 struct alignas(tinker::kLine) SuperColumns {
   int8_t upper[SuperStretch::kSteps][SuperStretch::kTile], lower[SuperStretch::kSteps][SuperStretch::kTile];
   uint16_t integer_offsets[kTile];
@@ -228,9 +229,9 @@ inline void multiply_integers(const SuperColumns& w, const SuperStretch& x, int3
   STORE_TILE(3, products[3], tinker::kLine);
 }
 
-// The products of integer offsets with sums of activations, of sixteen bits each: beside every offset's product with the
-// upper part of a sum there is one with the lower part. The instruction adds products of even places, and those of odd
-// ones. Both sums are below 2^24, and so exact. Together they are rounded once.
+// The products of integer offsets with sums of activations, which have sixteen bits: with their upper parts, then with
+// their lower ones. The instruction adds products of even places, and those of odd ones. Both sums are below 2^24, and
+// so exact. Together they are rounded once.
 inline void multiply_offsets(const SuperColumns& w, const SuperStretch& x, float* products) {
   LOAD_TILE(4, w.integer_offsets, tinker::kLine);
   LOAD_TILE(6, x.sums, tinker::kLine);
