@@ -24,6 +24,8 @@ graph_callback.hpp .cpp  the door from llama.cpp's graphs: a table of the operat
 graph_attention.hpp .cpp  one of them, flash attention: a node in parts for several threads
 product.hpp              what a matrix product is computed of, and in which order it is summed
 graph_products.hpp .cpp  matrix products, of experts too: a node in parts for several threads
+product_rows.hpp         which activations each matrix multiplies, and where the results go
+product_forms.hpp        forms of activations that kernels want
 activation.hpp           GELU in two forms
 graph_activations.hpp .cpp  activations, likewise
 ggml.hpp .cpp            ggml's structures in memory, and whether the installed ggml has the same
@@ -37,12 +39,16 @@ product_kernels.hpp      matrix products with plain weights, likewise
 packed_product_kernels.hpp  those with packed weights, in integers, by two headers:
 group_product_kernels.hpp   weights in groups of 32
 super_block_product_kernels.hpp  K types
+tiled_packed_kernels.hpp  the same products of many rows, in AMX's tiles
 activation_kernels.hpp   activations, likewise
 weight_kernels.hpp       the types of weights in GGUF files
 simd_*.cpp               the sixteen lanes in AVX-512, AVX2, NEON and plain C++
-simd_amx.cpp, tiles.hpp  AVX-512 with AMX's tiles for products with bfloat16 weights
+simd_amx.cpp, tiles.hpp  AVX-512 with AMX's tiles for products with bfloat16 weights, and packed ones
+avx512_tiles.hpp         what goes into the tiles and comes out, with AVX-512
+bfloat_table.hpp         small integers as numbers of bfloat16
 avx512_transpose.hpp     what the last and AVX-512 share
 x86.hpp, octets.hpp      what two of them share each; small_tiles.hpp what three do
+avx2.hpp                 what AVX2 shares with tests that emulate tiles
 cpu.hpp                  which of them this CPU has
 pool.hpp                 threads that share the rows of a call
 """

@@ -136,7 +136,7 @@ static inline void pack(const Inputs& rows, int64_t n, SuperStretch* to) {
   simd_path_in_use().pack_super_block(rows.x, rows.n, n, to);
 }
 
-// In integers that are sums of numbers of bfloat16, for tiles with packed weights.
+// In integers of two parts, for tiles with packed weights.
 template <class Stretch>
 struct Stretched : InBlocks<StretchRow<Stretch>> {
   using Row = StretchRow<Stretch>;

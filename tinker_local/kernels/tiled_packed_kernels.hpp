@@ -2,9 +2,9 @@
 // super_block_product_kernels.hpp.
 //
 // Integers of at most eight bits are numbers of bfloat16. Larger ones are the sum of two: a multiple of 256, and what
-// is left. A group's products with either part have an exact sum in the tile's float32: multiples of 256 up to 2^27, and
-// what is below 2^21. The instruction adds one sum to the other. That rounds once, as where an integer becomes a float.
-// Then the sum leaves the tile, and is scaled.
+// is left. A group's products with either part have an exact sum in the tile's float32: multiples of 256 up to 2^27,
+// and what is below 2^21. The instruction adds one sum to the other. That rounds once, as where an integer becomes a
+// float. Then the sum leaves the tile, and is scaled.
 //
 // A super-block's integers times their integer scales have up to thirteen bits, activations times their steps twelve.
 // Both are in two parts, of eight bits. Sums of their products stay in tiles of integers to the end of the super-block.

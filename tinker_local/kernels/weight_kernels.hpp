@@ -172,9 +172,9 @@ struct IQ4_XS {
 // A weight is its integer, less kZero, times the integer scale of its sixteen, times the block's scale; where
 // kHasOffset, plus the integer offset of its sixteen times the block's offset. No integer is above kMost.
 //
-// Integers are packed in kLines of 32 bytes, from kFirstLine on. `numbers` gives those of run `phase` of part i. A part's
-// kPhases runs are packed alike: a byte of its lines has bits of one integer of each run. So bytes of a line may be one
-// column's, or several columns'.
+// Integers are packed in kLines of 32 bytes, from kFirstLine on. `numbers` gives those of run `phase` of part i. The
+// kPhases runs of a part are packed alike: a byte of its lines has bits of one integer of each run. So bytes of a line
+// may be one column's, or several columns'.
 
 // Scales of the first sixteen of each run of 32, then of the last sixteen; offsets likewise.
 struct SuperScales {
