@@ -4,7 +4,7 @@
 
 Each time is that of a fresh process with a warm disk cache: import, load the model, make a context of 8,192
 cells, evaluate a prompt of 16 tokens, take the most probable token. The bare loop imports only
-``llama_cpp`` and numpy. Where there is AMX, it does not repack weights, since llama.cpp would use AMX then,
+``llama_cpp`` and numpy. A build of llama.cpp with AMX does not repack weights there: it would use AMX then,
 which may end the process. The imports alone are timed too. Memory is what is resident after the token, as
 a multiple of the file. ``--profile`` prints the time of each part in one process, and the slowest imports.
 """
@@ -26,7 +26,6 @@ from tinker_local.llama.machine import default_threads
 ROOT = Path(__file__).parents[2]
 N_CTX = 8192
 PROMPT = list(range(1000, 1016))
-HAS_AMX = " amx_tile " in Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else False
 
 MARKS = """
 import sys, time
@@ -60,7 +59,7 @@ mark("import llama_cpp, numpy")
 quiet = llama_cpp.llama_log_callback(lambda *_: None)
 llama_cpp.llama_log_set(quiet, None)
 model_params = llama_cpp.llama_model_default_params()
-model_params.use_extra_bufts = {not HAS_AMX}
+model_params.use_extra_bufts = b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info()
 model = llama_cpp.llama_model_load_from_file(sys.argv[1].encode(), model_params)
 mark("load the model")
 params = llama_cpp.llama_context_default_params()

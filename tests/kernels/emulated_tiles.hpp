@@ -144,12 +144,6 @@ inline void write_parts(const int16_t* from, uint16_t* to) {
   }
 }
 
-inline void from_octets(Octets a, const BfloatTable& table, uint16_t* to) {
-  uint8_t places[32];
-  memcpy(places, &a, sizeof places);
-  for (int i = 0; i < 32; ++i) to[i] = table.of[places[i]];
-}
-
 inline void scale_octets(Octets run, Octets next, int less, Shorts scales, int step, int8_t* upper, int8_t* lower) {
   uint8_t numbers[64];
   int16_t of[2][8];

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.benchmarks.memory import resident
 from tests.random_model import Architecture, Shape, write_random_model
 from tinker_local.llama.backend import start_backend
 from tinker_local.llama.context import Context
@@ -113,34 +113,21 @@ def test_a_copied_prefix_has_the_bits_of_its_source(opened: Opened) -> None:
     assert np.array_equal(np.concatenate(rows), expected)
 
 
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the resident set from /proc")
 def test_cells_take_memory_when_they_are_used(model_path: Path) -> None:
     """llama.cpp writes zeros to a whole new cache; our kernels give it back before the first write."""
     start_backend()
     model = load_model(model_path, -1)
     plan = ContextPlan(
-        n_ctx=8192, n_sequences=2, n_batch=64, n_rows=2, n_threads=1, flash_attn=True, own_attention=True
+        n_ctx=8192, n_sequences=2, n_batch=8, n_rows=8, n_threads=1, flash_attn=True, own_attention=True
     )
     context = Context(model, plan)
     whole = cell_bytes(model, "f16") * context.n_cells
     assert whole > 150 << 20
-    before = resident_bytes()
-    first = decode_ids(context, range(1000, 1064), 0)
-    assert before - resident_bytes() > 0.7 * whole, "the cache is still in memory"
-    for sequence in (1, 0):
+    before = resident()
+    first = decode(context, 0, 0, 8)
+    assert before - resident() > 0.7 * whole, "the cache is still in memory"
+    second = decode(context, 1, 0, 8)
+    for sequence, expected in enumerate((first, second)):
         context.remove_sequence(sequence)
-        assert np.array_equal(decode_ids(context, range(1000, 1064), sequence), first)
-
-
-def decode_ids(context: Context, ids: range, sequence: int) -> NDArray[np.float32]:
-    """Compute a prompt; return its last row of logits."""
-    batch, n = context.batch, len(ids)
-    batch.tokens[:n], batch.positions[:n] = ids, range(n)
-    batch.sequences[:n], batch.flags[:n] = sequence, 0
-    batch.flags[n - 1] = 1
-    context.decode(n)
-    return context.logits(1).copy()
+        assert np.array_equal(decode(context, sequence, 0, 8), expected)

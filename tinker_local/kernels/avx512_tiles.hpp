@@ -9,10 +9,6 @@ inline void look_up(__m512i places, const BfloatTable& table, uint16_t* to) {
   _mm512_storeu_si512(to, _mm512_permutexvar_epi16(places, _mm512_loadu_si512(table.of)));
 }
 
-inline void from_octets(Octets a, const BfloatTable& table, uint16_t* to) {
-  look_up(_mm512_cvtepu8_epi16(a.v), table, to);
-}
-
 inline __m512i spread_nibbles(const uint8_t* packed) {
   alignas(64) static constexpr uint8_t bytes[64] = {
       0, 255, 1, 255, 2, 255, 3, 255, 4, 255, 5, 255, 6, 255, 7, 255, 8, 255, 9, 255, 10, 255,

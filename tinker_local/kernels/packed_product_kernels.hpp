@@ -33,9 +33,6 @@ inline float no_number(Lanes a, Lanes b) {
   return sum(fma(a, zero, b * zero));
 }
 
-template <class Type>
-constexpr int kBytesOfStretch = tinker::kStretch / Type::kSize * Type::kBytes;
-
 // A stretch is read soon.
 template <class Type>
 inline void prefetch_stretch(const uint8_t* stretch) {
@@ -50,12 +47,6 @@ inline void prefetch_next(const uint8_t* const (&stretches)[kWidth], int first, 
 
 #include "group_product_kernels.hpp"
 #include "super_block_product_kernels.hpp"
-
-// Numbers of a row from k on, a multiple of 256.
-template <class Type>
-inline const uint8_t* stretch_of(const char* row, int64_t k) {
-  return reinterpret_cast<const uint8_t*>(row) + k / Type::kSize * Type::kBytes;
-}
 
 inline int runs_of_stretch(int64_t k, int64_t size) {
   const int64_t left = size - k < tinker::kStretch ? size - k : tinker::kStretch;

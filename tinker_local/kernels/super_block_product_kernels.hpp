@@ -52,7 +52,7 @@ inline void dot_column(const uint8_t* block, const SuperScales& of_column, int64
   for (int i = 0; i < kMostRuns; i += Type::kPhases) {
     TINKER_UNROLLED
     for (int phase = 0; phase < Type::kPhases; ++phase) {
-      const Octets w = numbers_of<Type>(block, i + phase);
+      const Octets w = run_of_block<Type>(block, i + phase);
       for (int r = 0; r < R; ++r) {
         const int8_t* x = rows[r].numbers + k + (i + phase) * tinker::kRun;
         wholes[r] = wholes[r] + products(w, x, scales[r], i + phase);
@@ -145,8 +145,7 @@ inline void unpack_stretches(const uint8_t* const (&blocks)[kWidth], int, SuperP
       for (int run = 0; run < kMostRuns; ++run) {
         for (int half = 0; half < 16; half += 8) {
           const auto line = [&](int i) { return load_octets(reinterpret_cast<const uint8_t*>(lines.of[i][j] + half)); };
-          const Octets numbers = Type::numbers(line, run / Type::kPhases, run % Type::kPhases);
-          store_octets(panel.quads[TurnedLines<Type>::kInts * run + j] + c + half, numbers);
+          store_octets(panel.quads[TurnedLines<Type>::kInts * run + j] + c + half, run_of_lines<Type>(line, run));
         }
       }
     }

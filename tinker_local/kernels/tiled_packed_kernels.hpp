@@ -188,7 +188,7 @@ inline void unpack_column(const uint8_t* block, int, int column, SuperColumns& t
   to.scales[column] = scales.scale;
   to.offsets[column] = scales.offset;
   each_step([&](auto i) {
-    const Octets run = numbers_of<Type>(block, 2 * i), next = numbers_of<Type>(block, 2 * i + 1);
+    const Octets run = run_of_block<Type>(block, 2 * i), next = run_of_block<Type>(block, 2 * i + 1);
     int8_t* lower = to.lower[i] + column * SuperStretch::kDepth;
     if constexpr (kHasUpper<Type>) {
       int8_t* upper = to.upper[i] + column * SuperStretch::kDepth;
@@ -274,28 +274,19 @@ using ColumnsOf = typename StretchFor<typename Type::Row>::Columns;
 // A stretch of n columns; those behind the last are the last one's once more. Meanwhile the next ones are fetched.
 template <class Type>
 inline void unpack(const Weights& weights, int64_t first, int n, int64_t k, int n_runs, ColumnsOf<Type>* to) {
-  constexpr int n_bytes = kStretch / Type::kSize * Type::kBytes;
   for (int c = 0; c < (n + kSide - 1) / kSide * kSide; ++c) {
     const char* column = weights.data + static_cast<size_t>(first + (c < n ? c : n - 1)) * weights.stride;
-    const auto* stretch = reinterpret_cast<const uint8_t*>(column) + k / Type::kSize * Type::kBytes;
-    for (int i = 0; i < n_bytes; i += tinker::kLine) __builtin_prefetch(stretch + kSide * weights.stride + i);
+    const uint8_t *stretch = stretch_of<Type>(column, k), *ahead = stretch + kSide * weights.stride;
+    for (int i = 0; i < kBytesOfStretch<Type>; i += tinker::kLine) __builtin_prefetch(ahead + i);
     unpack_column<Type>(stretch, n_runs, c % kSide, to[c / kSide]);
   }
 }
 
-// Where the sums of some columns go, for the rows of a block.
+// Outputs of sixteen columns are written soon. Logits are in no cache, mostly.
 template <class Row>
-struct Outputs {
-  const Row* rows;
-  int n_rows;
-  int64_t column;
-  int n_columns;
-
-  void fetch() const {
-    for (int r = 0; r < n_rows; ++r) __builtin_prefetch(rows[r].output + column, 1);
-  }
-  void write(const float* sums) const { write_tile(sums, rows, n_rows, column, n_columns); }
-};
+inline void fetch_outputs(const Row* rows, int n_rows, int64_t column) {
+  for (int r = 0; r < n_rows; ++r) __builtin_prefetch(rows[r].output + column, 1);
+}
 
 template <class Type>
 void multiply_packed(const Weights& weights, int64_t first, int n_columns, const StretchRow<StretchOf<Type>>* rows,
@@ -316,13 +307,11 @@ void multiply_packed(const Weights& weights, int64_t first, int n_columns, const
       unpack<Type>(weights, first + done, n, k, n_runs, columns);
       for (int i = 0; i < n_sixteens * n_blocks; ++i) {
         const int row = i / n_sixteens * kSide, column = i % n_sixteens * kSide;
-        const Outputs<StretchRow<StretchOf<Type>>> outputs{rows + row, std::min(n_rows - row, kSide),
-                                                           first + done + column, n - column};
-        // Of logits, most are in no cache: they are fetched while the tiles multiply.
-        if (is_last) outputs.fetch();
+        const int n_of_block = std::min(n_rows - row, kSide);
         float* sums = kept + i * kSums;
+        if (is_last) fetch_outputs(rows + row, n_of_block, first + done + column);
         add_stretch<Type>(columns[i % n_sixteens], rows[row].stretches[k / kStretch], n_runs, sums);
-        if (is_last) outputs.write(sums);
+        if (is_last) write_tile(sums, rows + row, n_of_block, first + done + column, n - column);
       }
     }
   }

@@ -29,6 +29,15 @@ struct BF16 {
 
 constexpr int kMostRuns = tinker::kStretch / tinker::kRun;
 
+template <class Type>
+constexpr int kBytesOfStretch = tinker::kStretch / Type::kSize * Type::kBytes;
+
+// Numbers of a row from k on, a multiple of 256.
+template <class Type>
+inline const uint8_t* stretch_of(const char* row, int64_t k) {
+  return reinterpret_cast<const uint8_t*>(row) + k / Type::kSize * Type::kBytes;
+}
+
 struct Scales {
   float scales[kMostRuns], offsets[kMostRuns];
 };
@@ -190,11 +199,15 @@ struct SuperBlock {
   using Row = tinker::SuperRow;
 };
 
-// Run number `run` of a block.
-template <class Type>
-inline Octets numbers_of(const uint8_t* block, int run) {
-  const auto line = [block](int number) { return load_octets(block + Type::kFirstLine + 32 * number); };
+// Run number `run` of the lines that line(number) gives; and of a block.
+template <class Type, class Line>
+inline Octets run_of_lines(Line line, int run) {
   return Type::numbers(line, run / Type::kPhases, run % Type::kPhases);
+}
+template <class Type>
+inline Octets run_of_block(const uint8_t* block, int run) {
+  const auto line = [block](int number) { return load_octets(block + Type::kFirstLine + 32 * number); };
+  return run_of_lines<Type>(line, run);
 }
 
 // Bytes of neighbouring sixteens: those of the first ones, then those of the last ones.

@@ -48,9 +48,7 @@ struct Shorts {
 
 inline Shorts widen(Bytes a) { return {_mm256_cvtepu8_epi16(a.v)}; }
 inline Shorts widen_signed(Bytes a) { return {_mm256_cvtepi8_epi16(a.v)}; }
-inline void store_shorts(int16_t* p, Shorts a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.v); }
 inline void store_pairs(float* p, Shorts a) { _mm256_storeu_ps(p, _mm256_castsi256_ps(a.v)); }
-
 
 inline Shorts shorts(int a) { return {_mm256_set1_epi16(static_cast<short>(a))}; }
 inline Shorts operator+(Shorts a, Shorts b) { return {_mm256_add_epi16(a.v, b.v)}; }
