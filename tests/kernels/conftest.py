@@ -43,7 +43,7 @@ settings.load_profile("kernels")
 
 @pytest.fixture(params=[path for path in kernels.simd_paths() if path != "amx"])
 def simd_path(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each instruction set of this machine in turn. AMX has only products of its own, tested there."""
+    """Each instruction set of this machine in turn. AMX has its own products and attention: see there."""
     before = kernels.simd_path()
     kernels.use_simd_path(request.param)
     yield request.param

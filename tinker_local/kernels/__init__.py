@@ -34,7 +34,9 @@ mapped_ranges.hpp .cpp   memory of files: zeros where it can no longer be read, 
 
 simd_path.hpp            the functions that are compiled once for each instruction set
 block_kernels.hpp        those over blocks of logits, written once over sixteen lanes
-attention_kernels.hpp    attention, likewise
+exponential_kernels.hpp  exponentials, over which softmax is computed
+attention_sums.hpp       softmax of attention, block by block, and the order of its sums
+attention_kernels.hpp    its products, likewise
 product_kernels.hpp      matrix products with plain weights, likewise
 packed_product_kernels.hpp  those with packed weights, in integers, by two headers:
 group_product_kernels.hpp   weights in groups of 32
@@ -43,10 +45,13 @@ tiled_packed_kernels.hpp  the same products of many rows, in AMX's tiles
 activation_kernels.hpp   activations, likewise
 weight_kernels.hpp       the types of weights in GGUF files
 simd_*.cpp               the sixteen lanes in AVX-512, AVX2, NEON and plain C++
-simd_amx.cpp, tiles.hpp  AVX-512 with AMX's tiles for products with bfloat16 weights, and packed ones
+simd_amx.cpp             AVX-512 with AMX's tiles for products with bfloat16 weights, and packed ones
+simd_amx_attention.cpp, amx_attention.hpp  attention in tiles, over cells of float16
+tiles.hpp, tile_shapes.hpp  AMX's instructions, and what configures the tiles
 avx512_tiles.hpp         what goes into the tiles and comes out, with AVX-512
 bfloat_table.hpp         small integers as numbers of bfloat16
-avx512_transpose.hpp     what the last and AVX-512 share
+bfloat_parts.hpp         numbers as sums of two of bfloat16
+avx512.hpp, avx512_transpose.hpp  what AMX shares with AVX-512
 x86.hpp, octets.hpp      what two of them share each; small_tiles.hpp what three do
 avx2.hpp                 what AVX2 shares with tests that emulate tiles
 cpu.hpp                  which of them this CPU has

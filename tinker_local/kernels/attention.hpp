@@ -16,7 +16,7 @@
 namespace tinker {
 
 constexpr int kKeys = 64;  // positions of a block
-constexpr int kRows = 64;  // rows of a tile, at most
+constexpr int kMostRows = 256;  // rows of a tile
 constexpr int kPart = 512;  // positions of a part
 
 // The cells of 64 positions, in order.

@@ -15,6 +15,8 @@ namespace {
 using namespace tinker;
 using ggml::Tensor;
 
+constexpr int64_t kRows = 64;  // of a tile, where there are few
+
 // max_bias > 0 is ALiBi: each head has a slope of its own (Press et al., 2022).
 float slope_of(int64_t head, int64_t n_heads, float max_bias) {
   if (max_bias <= 0) return 1;
@@ -32,7 +34,12 @@ class Attention {
   Attention(const Tensor& out, const ggml::FlashAttention& params, const SeenByTokens& seen)
       : out_(out), q_(*out.src[0]), k_(*out.src[1]), v_(*out.src[2]), mask_(mask_of(out)),
         sinks_(out.src[4]), params_(params), seen_(seen), group_(q_.ne[2] / k_.ne[2]),
-        n_rows_(q_.ne[1] * group_), n_tiles_((n_rows_ + kRows - 1) / kRows) {}
+        n_rows_(q_.ne[1] * group_) {}
+
+  // The rows of a tile share what is read of cells. So there are many of them, where threads have several tiles then.
+  void enlarge_tiles(int n_threads) {
+    while (rows_of_tile_ < kMostRows && n_units() >= 16 * static_cast<int64_t>(n_threads)) rows_of_tile_ *= 2;
+  }
 
   static Mask mask_of(const Tensor& out) {
     const Tensor *q = out.src[0], *k = out.src[1], *mask = out.src[3];
@@ -41,28 +48,28 @@ class Attention {
   }
 
   // Tiles of all key heads and streams.
-  int64_t n_units() const { return n_tiles_ * k_.ne[2] * q_.ne[3]; }
+  int64_t n_units() const { return n_tiles() * k_.ne[2] * q_.ne[3]; }
   int64_t n_parts() const { return seen_.n_parts(); }
-  int64_t rows_of_unit() const { return std::min<int64_t>(kRows, n_rows_); }
+  int64_t rows_of_unit() const { return std::min(rows_of_tile_, n_rows_); }
   size_t part_size() const {
     return rows_of_unit() * simd_path_in_use().part_size(static_cast<int>(v_.ne[0]));
   }
 
-  // A unit is a tile: up to 64 rows of one key head in one stream. A row is a token and a head of its
+  // A unit is a tile: some rows of one key head in one stream. A row is a token and a head of its
   // group, the heads of a token side by side, for they see the same cells. The last tiles, which see the
   // most cells, come first, so that no thread is left with a long one at the end.
   struct Unit {
-    AttentionRow rows[kRows];
+    AttentionRow rows[kMostRows];
     int n_rows;
     AttentionCells cells;
   };
 
   Unit unit(int64_t number) const {
-    const int64_t tile = n_tiles_ - 1 - number / (k_.ne[2] * q_.ne[3]);
+    const int64_t tile = n_tiles() - 1 - number / (k_.ne[2] * q_.ne[3]);
     const int64_t head = number % k_.ne[2], stream = number / k_.ne[2] % q_.ne[3];
-    const int64_t first = tile * kRows;
+    const int64_t first = tile * rows_of_tile_;
     Unit unit;
-    unit.n_rows = static_cast<int>(std::min<int64_t>(kRows, n_rows_ - first));
+    unit.n_rows = static_cast<int>(std::min(rows_of_tile_, n_rows_ - first));
     for (int i = 0; i < unit.n_rows; ++i) {
       const int64_t row = first + i;
       unit.rows[i] = this->row(row / group_, head * group_ + row % group_, stream);
@@ -78,6 +85,8 @@ class Attention {
   }
 
  private:
+  int64_t n_tiles() const { return (n_rows_ + rows_of_tile_ - 1) / rows_of_tile_; }
+
   AttentionRow row(int64_t token, int64_t head, int64_t stream) const {
     AttentionRow row{};
     const char* query = q_.data + token * q_.nb[1] + head * q_.nb[2] + stream * q_.nb[3];
@@ -96,7 +105,8 @@ class Attention {
   const Tensor* sinks_;
   const ggml::FlashAttention params_;
   const SeenByTokens& seen_;
-  const int64_t group_, n_rows_, n_tiles_;
+  const int64_t group_, n_rows_;
+  int64_t rows_of_tile_ = kRows;
 };
 
 size_t needed(const Attention& attention) {
@@ -196,7 +206,8 @@ void tinker::compute_attention(Tensor* node, int thread, int n_threads, void* us
   }
   GraphMask& mask = *static_cast<GraphMask*>(user_data);
   mask.state.begin_computing();
-  const Attention attention(*node, TakenOver::of(*node).own<ggml::FlashAttention>(), mask.seen);
+  Attention attention(*node, TakenOver::of(*node).own<ggml::FlashAttention>(), mask.seen);
+  attention.enlarge_tiles(n_threads);
   const SimdPath& simd = simd_path_in_use();
   static thread_local std::vector<float> scratch;
   const bool runs = has_room(scratch, simd.attention_scratch(static_cast<int>(node->src[1]->ne[0]),

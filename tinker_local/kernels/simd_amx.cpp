@@ -1,5 +1,6 @@
 // AMX: products with weights of bfloat16, and of many rows with packed weights (tiled_packed_kernels.hpp), in tiles;
-// everything else as with AVX-512. float16 would lose three of its bits, and float32 more.
+// and attention over cells of float16 (simd_amx_attention.cpp). Everything else is as with AVX-512: weights of float16
+// would lose three of their bits, and those of float32 more.
 //
 // Weights of bfloat16: sixteen columns are the rows of a tile. They lie in a file as the instruction wants them, 32
 // numbers of a column side by side. So they are read from where they are, if rows are few. Otherwise they are copied to
@@ -11,6 +12,7 @@
 // row or column, and nothing elsewhere.
 //
 // A thread's tiles are configured within a task and released at its end: torch in the same process may use its own.
+#include "amx_attention.hpp"
 #include "bfloat_table.hpp"
 #include "simd_path.hpp"
 
@@ -27,25 +29,20 @@
 
 namespace {
 
-// How many rows the tiles of this thread have, and how many bytes each row: LDTILECFG's 64 bytes.
-struct TileShapes {
-  uint8_t palette, start_row, reserved[14];
-  uint16_t bytes_of_row[16];
-  uint8_t n_rows[16];
-};
-static_assert(sizeof(TileShapes) == 64);
-
 using tinker::BfloatTable;
 
-#include "avx2.hpp"
-#include "weight_kernels.hpp"
-
+#include "tile_shapes.hpp"
 #if defined(TINKER_LOCAL_EMULATE_AMX)
+#include "avx2.hpp"
 #include "emulated_tiles.hpp"
+#include "emulated_avx512_tiles.hpp"
 #else
+#include "avx512.hpp"
 #include "avx512_tiles.hpp"
 #include "tiles.hpp"
 #endif
+#include "bfloat_parts.hpp"
+#include "weight_kernels.hpp"
 
 using tinker::kStripColumns;
 using tinker::kTiledRows;
@@ -67,35 +64,6 @@ const tinker::SimdPath* base() {
 #endif
 }
 
-inline uint32_t bits_of(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
-
-inline float float_of(uint32_t bits) {
-  float x;
-  memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
-constexpr uint32_t kUpper = 0xffff0000, kInfinite = 0x7f800000;
-
-// The nearest number of bfloat16, in the upper half, ties to even; towards zero where the nearest is infinite.
-inline uint32_t nearest(uint32_t bits) {
-  const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) & kUpper;
-  return (rounded & kInfinite) == kInfinite ? bits & kUpper : rounded;
-}
-
-// A number as the sum of two; of what is no number there is nothing left.
-inline void split(float x, uint16_t& high, uint16_t& low) {
-  const uint32_t bits = bits_of(x);
-  const bool is_finite = (bits & kInfinite) != kInfinite;
-  const uint32_t upper = is_finite ? nearest(bits) : x != x ? 0x7fc00000 : bits;
-  high = static_cast<uint16_t>(upper >> 16);
-  low = static_cast<uint16_t>(is_finite ? nearest(bits_of(x - float_of(upper))) >> 16 : 0);
-}
-
 // Numbers from one pair of a row to the next, and from one tile of its block to the next: nearest ones, then what is
 // left of them.
 inline int64_t of_pair(const TiledRow& row) { return 2 * row.n_together; }
@@ -110,7 +78,8 @@ inline void split(const float* x, int64_t n, uint16_t (&high)[kStep], uint16_t (
     memcpy(padded, x, static_cast<size_t>(n) * sizeof *x);
     x = padded;
   }
-  for (int i = 0; i < kStep; ++i) split(x[i], high[i], low[i]);
+  const Lanes first = load(x), last = load(x + kStep / 2);
+  are_finite(first, last) ? split(first, last, high, low) : split_any(first, last, high, low);
 }
 
 // Pairs of neighbours from row after row to side by side: a tile of n rows.
@@ -372,6 +341,43 @@ tinker::Multiply<TiledRow> tiled_product(int32_t type) { return type == BF16::kT
 
 #include "tiled_packed_kernels.hpp"
 
+// --- attention ---
+
+// Cells of other types have more bits than tiles would keep.
+inline bool are_tiled(const tinker::AttentionCells& cells) {
+  return cells.key_type == F16::kType && cells.value_type == F16::kType;
+}
+
+void attend(const tinker::AttentionCells& cells, const tinker::AttentionRow* rows, int n_rows, float* scratch) {
+  (are_tiled(cells) ? tinker::amx::attend : base()->attend)(cells, rows, n_rows, scratch);
+}
+
+void attend_part(const tinker::AttentionCells& cells, const tinker::AttentionRow* rows, int n_rows, int part,
+                 float* scratch, float* sums) {
+  (are_tiled(cells) ? tinker::amx::attend_part : base()->attend_part)(cells, rows, n_rows, part, scratch, sums);
+}
+
+size_t attention_scratch(int key_size, int value_size) {
+  const size_t in_tiles = tinker::amx::attention_scratch(key_size, value_size);
+  return std::max(in_tiles, base()->attention_scratch(key_size, value_size));
+}
+
+#if defined(TINKER_LOCAL_EMULATE_AMX)
+inline bool may_use_tiles() { return true; }
+#else
+// Whether this processor has AMX with bfloat16 and bytes, and AVX-512 with bfloat16, and Linux permits the use of
+// tiles: Documentation/arch/x86/xstate.rst.
+inline bool may_use_tiles() {
+  constexpr long request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM of XFEATURE_XTILEDATA
+  constexpr unsigned needed = 1u << 22 | 1u << 24 | 1u << 25;  // AMX-BF16, AMX-TILE, AMX-INT8
+  constexpr unsigned needed_of_avx512 = 1u << 5;               // AVX512_BF16
+  unsigned of_avx512, b, c, features;
+  if (!__get_cpuid_count(7, 0, &of_avx512, &b, &c, &features) || (features & needed) != needed) return false;
+  return __get_cpuid_count(7, 1, &of_avx512, &b, &c, &features) && (of_avx512 & needed_of_avx512) &&
+         syscall(SYS_arch_prctl, request, tile_data) == 0;
+}
+#endif
+
 bool is_permitted = false;
 
 }  // namespace
@@ -386,6 +392,9 @@ const tinker::SimdPath* tinker::amx_path() {
   static const SimdPath path = [] {
     SimdPath result = *base();
     result.name = "amx";
+    result.attend = attend;
+    result.attend_part = attend_part;
+    result.attention_scratch = attention_scratch;
     result.split_block = split_block;
     result.tiled_product = tiled_product;
     result.pack_group_block = pack_group_block;

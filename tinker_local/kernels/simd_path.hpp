@@ -1,7 +1,7 @@
 // What is compiled for each instruction set (simd_*.cpp): work on blocks of 256 logits, and attention. Both
 // are written once, over sixteen virtual lanes (block_kernels.hpp, attention_kernels.hpp). Every path
 // performs the same IEEE operations in the same order, so every path gives the same bits; but tiles do not
-// (product.hpp).
+// (product.hpp, simd_amx_attention.cpp).
 #pragma once
 
 #include <limits>
@@ -41,7 +41,7 @@ struct SimdPath {
   // The largest logit, and nothing else: what reading costs.
   float (*maximum)(const float* x, int n_blocks);
 
-  // Attention of at most kRows rows over the same cells; floats of scratch memory that it needs.
+  // Attention of at most kMostRows rows over the same cells; floats of scratch memory that it needs.
   void (*attend)(const AttentionCells& cells, const AttentionRow* rows, int n_rows, float* scratch);
   size_t (*attention_scratch)(int key_size, int value_size);
 

@@ -19,12 +19,3 @@ inline void configure_tiles(const volatile TileShapes& shapes) {
 }
 
 inline void release_tiles() { __asm__ volatile("tilerelease" : :); }
-
-// Whether this processor has AMX with bfloat16 and bytes, and Linux permits its use: Documentation/arch/x86/xstate.rst.
-inline bool may_use_tiles() {
-  constexpr long request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM of XFEATURE_XTILEDATA
-  constexpr unsigned needed = 1u << 22 | 1u << 24 | 1u << 25;  // AMX-BF16, AMX-TILE, AMX-INT8
-  unsigned a, b, c, features;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &features) && (features & needed) == needed &&
-         syscall(SYS_arch_prctl, request, tile_data) == 0;
-}

@@ -1,0 +1,87 @@
+// Numbers as sums of two of bfloat16: the nearest, and what is nearest to the rest. The sum has sixteen bits, and so
+// all those of float16. Over `Lanes`; included inside an unnamed namespace.
+
+inline uint32_t bits_of(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+inline float float_of(uint32_t bits) {
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+constexpr uint32_t kUpper = 0xffff0000, kInfinite = 0x7f800000;
+
+// The nearest number of bfloat16, in the upper half, ties to even; towards zero where the nearest is infinite.
+inline uint32_t nearest(uint32_t bits) {
+  const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) & kUpper;
+  return (rounded & kInfinite) == kInfinite ? bits & kUpper : rounded;
+}
+
+// A number as the sum of two; of what is no number there is nothing left.
+inline void split(float x, uint16_t& high, uint16_t& low) {
+  const uint32_t bits = bits_of(x);
+  const bool is_finite = (bits & kInfinite) != kInfinite;
+  const uint32_t upper = is_finite ? nearest(bits) : x != x ? 0x7fc00000 : bits;
+  high = static_cast<uint16_t>(upper >> 16);
+  low = static_cast<uint16_t>(is_finite ? nearest(bits_of(x - float_of(upper))) >> 16 : 0);
+}
+
+// The same for any 32 numbers, side by side.
+inline void split_any(Lanes a, Lanes b, uint16_t* high, uint16_t* low) {
+  float numbers[32];
+  store(numbers, a);
+  store(numbers + 16, b);
+  for (int i = 0; i < 32; ++i) split(numbers[i], high[i], low[i]);
+}
+
+// Numbers that are finite, and so are the nearest of bfloat16, are split faster: 32 of them, or sixteen of two rows in
+// pairs.
+#if defined(__AVX512BF16__)
+inline __m512i to_bfloat(Lanes a, Lanes b) { return (__m512i)_mm512_cvtne2ps_pbh(b.v, a.v); }
+inline Lanes widened(__m512i numbers, const uint16_t* places) {
+  return {_mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, _mm512_load_si512(places), numbers))};
+}
+
+inline bool are_finite(Lanes a, Lanes b) {
+  const __m512 most = _mm512_set1_ps(0x1.fep127f);  // the largest number of bfloat16
+  return _mm512_cmp_ps_mask(_mm512_abs_ps(a.v), most, _CMP_LE_OQ) == 0xffff &&
+         _mm512_cmp_ps_mask(_mm512_abs_ps(b.v), most, _CMP_LE_OQ) == 0xffff;
+}
+
+inline void split(Lanes a, Lanes b, uint16_t* high, uint16_t* low) {
+  alignas(64) static constexpr uint16_t first[32] = {0, 0, 0, 1, 0, 2,  0, 3,  0, 4,  0, 5,  0, 6,  0, 7,
+                                                     0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15};
+  alignas(64) static constexpr uint16_t last[32] = {0, 16, 0, 17, 0, 18, 0, 19, 0, 20, 0, 21, 0, 22, 0, 23,
+                                                    0, 24, 0, 25, 0, 26, 0, 27, 0, 28, 0, 29, 0, 30, 0, 31};
+  const __m512i nearest = to_bfloat(a, b);
+  _mm512_storeu_si512(high, nearest);
+  _mm512_storeu_si512(low, to_bfloat(a - widened(nearest, first), b - widened(nearest, last)));
+}
+
+inline void split_pairs(Lanes a, Lanes b, uint16_t* high, uint16_t* low) {
+  alignas(64) static constexpr uint16_t places[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const auto pairs = [](Lanes x, Lanes y) {
+    return _mm512_permutexvar_epi16(_mm512_load_si512(places), to_bfloat(x, y));
+  };
+  const __m512i nearest = pairs(a, b);
+  const Lanes of_a{_mm512_castsi512_ps(_mm512_slli_epi32(nearest, 16))};
+  const Lanes of_b{_mm512_castsi512_ps(_mm512_and_si512(nearest, _mm512_set1_epi32(static_cast<int>(kUpper))))};
+  _mm512_storeu_si512(high, nearest);
+  _mm512_storeu_si512(low, pairs(a - of_a, b - of_b));
+}
+#else
+inline bool are_finite(Lanes, Lanes) { return false; }
+inline void split(Lanes a, Lanes b, uint16_t* high, uint16_t* low) { split_any(a, b, high, low); }
+
+inline void split_pairs(Lanes a, Lanes b, uint16_t* high, uint16_t* low) {
+  float numbers[2][16];
+  store(numbers[0], a);
+  store(numbers[1], b);
+  for (int i = 0; i < 32; ++i) split(numbers[i % 2][i / 2], high[i], low[i]);
+}
+#endif
