@@ -95,6 +95,7 @@ def test_a_request_alone_has_the_same_bits_in_a_full_cache(path: Path) -> None:
         ({"batch_invariant": True}, True, "neon", {}, "ours", "ours"),
         ({}, True, "amx", {}, "ours", "ours"),
         ({}, True, "avx512", {}, "ours", "ours"),
+        ({}, True, "avx_vnni", {}, "ours", "ours"),
         ({}, True, "neon", {}, "ours", "llama.cpp's: it is as fast here, or was not measured"),
         (
             {},

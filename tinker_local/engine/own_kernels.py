@@ -32,7 +32,8 @@ from tinker_local.llama.model import Model, load_model
 from tinker_local.llama.tower import TowerPlan
 from tinker_local.options import Options
 
-_FASTER_PRODUCTS = ("amx", "avx512", "avx2")  # SIMD paths; ``tests/benchmarks/graphs.py`` measures it
+# SIMD paths; ``tests/benchmarks/graphs.py`` measures it.
+_FASTER_PRODUCTS = ("amx", "avx512", "avx_vnni", "avx2")
 _N_BATCH_BESIDE_BLAS = 24  # ggml-blas takes over multiplications from 32 rows on
 
 

@@ -44,7 +44,7 @@ super_block_product_kernels.hpp  K types
 tiled_packed_kernels.hpp  the same products of many rows, in AMX's tiles
 activation_kernels.hpp   activations, likewise
 weight_kernels.hpp       the types of weights in GGUF files
-simd_*.cpp               the sixteen lanes in AVX-512, AVX2, NEON and plain C++
+simd_*.cpp               the sixteen lanes in AVX-512, AVX2, AVX-VNNI, NEON and plain C++
 simd_amx.cpp             AVX-512 with AMX's tiles for products with bfloat16 weights, and packed ones
 simd_amx_attention.cpp, amx_attention.hpp  attention in tiles, over cells of float16
 tiles.hpp, tile_shapes.hpp  AMX's instructions, and what configures the tiles
@@ -53,7 +53,7 @@ bfloat_table.hpp         small integers as numbers of bfloat16
 bfloat_parts.hpp         numbers as sums of two of bfloat16
 avx512.hpp, avx512_transpose.hpp  what AMX shares with AVX-512
 x86.hpp, octets.hpp      what two of them share each; small_tiles.hpp what three do
-avx2.hpp                 what AVX2 shares with tests that emulate tiles
+avx2_path.hpp            what AVX2 and AVX-VNNI share; avx2.hpp tests that emulate tiles, too
 cpu.hpp                  which of them this CPU has
 pool.hpp                 threads that share the rows of a call
 """
@@ -168,7 +168,7 @@ def philox(seed: int, sample: int, position: int) -> UInt64:
 
 
 def simd_paths() -> list[str]:
-    """Return the instruction sets that are at hand, best first: of amx, avx512, avx2, neon, portable."""
+    """Return the instruction sets at hand, best first: of amx, avx512, avx_vnni, avx2, neon, portable."""
     return _kernels.simd_paths()
 
 
@@ -180,7 +180,8 @@ def simd_path() -> str:
 def use_simd_path(name: str) -> None:
     """Choose an instruction set, for tests and benchmarks.
 
-    Results do not depend on the choice, except that products with bfloat16 weights are others with amx.
+    Results do not depend on the choice, except with amx: products with bfloat16 weights are others there,
+    and so is attention over a cache of float16.
 
     Raises:
         ValueError: `name` is not in `simd_paths()`.

@@ -5,6 +5,7 @@
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
 #elif defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -30,6 +31,11 @@ static inline bool has(int bit_of_leaf_7, unsigned long long registers, int of =
 }
 static inline bool has_avx2() { return has(5, 0x06); }
 static inline bool has_avx512() { return has(16, 0xE6) && has(30, 0xE6) && has(11, 0xE6, 2); }
+static inline bool has_avx_vnni() {  // bit 4 of the second part of leaf 7
+  int more_of_leaf7[4];
+  __cpuidex(more_of_leaf7, 7, 1);
+  return has_avx2() && (more_of_leaf7[0] >> 4 & 1);
+}
 #endif
 
 #else
@@ -43,6 +49,10 @@ static inline bool has_avx2() {
 static inline bool has_avx512() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vnni");
+}
+static inline bool has_avx_vnni() {  // bit 4 of the second part of leaf 7; not all compilers have a name for it
+  unsigned a, b, c, d;
+  return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
 }
 #endif
 

@@ -23,7 +23,8 @@ using namespace tinker;
 
 std::vector<const SimdPath*> available() {
   std::vector<const SimdPath*> result;
-  for (const SimdPath* path : {amx_path(), avx512_path(), avx2_path(), neon_path(), portable_path()}) {
+  for (const SimdPath* path :
+       {amx_path(), avx512_path(), avx_vnni_path(), avx2_path(), neon_path(), portable_path()}) {
     if (path) result.push_back(path);
   }
   return result;

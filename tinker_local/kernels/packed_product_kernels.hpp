@@ -167,11 +167,18 @@ void multiply_by_panels(const tinker::Weights& weights, int64_t first, int n_col
   }
 }
 
+// Rows up to which columns are taken apart in registers: weights of eight bits are so quickly.
+template <class Type>
+constexpr int most_few_rows() {
+  return Type::kType == Q8_0::kType ? kMostFewRowsOfBytes : kMostFewRows;
+}
+
 template <class Type>
 void multiply_packed(const tinker::Weights& weights, int64_t first, int n_columns, const typename Type::Row* rows,
                      int n_rows, float* memory) {
   if constexpr (kHasTiles) {
-    if (n_rows > kMostFewRows) return multiply_by_panels<Type>(weights, first, n_columns, rows, n_rows, memory);
+    const bool are_few = n_rows <= most_few_rows<Type>();
+    if (!are_few) return multiply_by_panels<Type>(weights, first, n_columns, rows, n_rows, memory);
   }
   dot_packed<Type>(weights, first, n_columns, rows, n_rows);
 }

@@ -95,7 +95,7 @@ inline Ints scaled(Quads a, Ints scales, int32_t step_pair) {
 }
 
 constexpr int kTileRows = 6, kTileStrips = 3;  // of packed weights; as many as registers hold
-constexpr int kMostFewRows = 4;  // rows up to which columns are taken apart in registers: measured
+constexpr int kMostFewRows = 4, kMostFewRowsOfBytes = 4;  // as measured
 
 constexpr int kFewRows = 32;  // rows up to which weights are unpacked in registers: faster, as measured
 constexpr int kDotRows = 6;   // of them together

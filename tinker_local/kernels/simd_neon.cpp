@@ -274,7 +274,7 @@ inline Ints scaled(Quads a, Ints scales, int32_t step_pair) {
 }
 
 constexpr int kTileRows = 4, kTileStrips = 4;  // of packed weights; as many as registers hold
-constexpr int kMostFewRows = 8;  // rows up to which columns are taken apart in registers: measured
+constexpr int kMostFewRows = 8, kMostFewRowsOfBytes = 8;  // as measured
 
 constexpr int kFewRows = 4;  // rows up to which weights are unpacked in registers: faster, as measured
 #include "small_tiles.hpp"

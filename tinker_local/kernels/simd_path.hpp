@@ -79,6 +79,7 @@ struct SimdPath {
 // Null where the compiler or the processor lacks the instructions.
 const SimdPath* portable_path();
 const SimdPath* avx2_path();
+const SimdPath* avx_vnni_path();
 const SimdPath* avx512_path();
 const SimdPath* amx_path();  // null before `request_amx`
 const SimdPath* neon_path();

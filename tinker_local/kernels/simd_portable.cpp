@@ -351,7 +351,7 @@ inline Ints scaled(Quads a, Ints scales, int32_t step_pair) {
 }
 
 constexpr int kTileRows = 0, kTileStrips = 0;  // of packed weights: none
-constexpr int kMostFewRows = 0;  // rows up to which columns are taken apart in registers
+constexpr int kMostFewRows = 0, kMostFewRowsOfBytes = 0;
 
 constexpr int kFewRows = 0;  // rows up to which weights are unpacked in registers
 #include "small_tiles.hpp"
