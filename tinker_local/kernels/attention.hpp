@@ -15,9 +15,9 @@
 
 namespace tinker {
 
-constexpr int kKeys = 64;  // positions of a block
+constexpr int kKeys = 64;       // positions of a block
 constexpr int kMostRows = 256;  // rows of a tile
-constexpr int kPart = 512;  // positions of a part
+constexpr int kPart = 512;      // positions of a part
 
 // The cells of 64 positions, in order.
 struct CellBlock {

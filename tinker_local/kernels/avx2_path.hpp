@@ -1,5 +1,5 @@
-// The path of AVX2, and that of AVX-VNNI, which has products of small integers in one instruction; included inside an
-// unnamed namespace by each.
+// The path of AVX2, and that of AVX-VNNI, which multiplies and adds small integers in one instruction. Included inside
+// an unnamed namespace by each.
 
 #include "avx2.hpp"
 

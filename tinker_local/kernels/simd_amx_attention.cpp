@@ -36,8 +36,8 @@ using tinker::kMostRows;
 constexpr int kSide = tinker::kRowsOfTile;  // rows of a tile; positions, or numbers of values, that are its columns
 constexpr int kStep = tinker::kRun;         // numbers of a row that a tile has
 constexpr int kTile = kSide * kStep;
-constexpr int kParts = 2 * kTile;           // of a tile in two parts, one behind the other
-constexpr int kTogether = 4;                // tiles of sums
+constexpr int kParts = 2 * kTile;  // of a tile in two parts, one behind the other
+constexpr int kTogether = 4;       // tiles of sums
 
 // Tiles 0 to 3 are sums, 4 and 5 the parts of rows, 6 and 7 those of columns.
 void configure(int n_rows) {
@@ -61,13 +61,13 @@ struct TiledProducts {
   bool adds;
   int column = 0;  // the next one
 
-#define BEGIN_SUMS(tile)                             \
-  if (n_columns > tile) {                            \
-    if (adds) {                                      \
-      LOAD_TILE(tile, sums + tile * kSide, stride);  \
-    } else {                                         \
-      CLEAR_TILE(tile);                              \
-    }                                                \
+#define BEGIN_SUMS(tile)                            \
+  if (n_columns > tile) {                           \
+    if (adds) {                                     \
+      LOAD_TILE(tile, sums + tile * kSide, stride); \
+    } else {                                        \
+      CLEAR_TILE(tile);                             \
+    }                                               \
   }
 #define END_SUMS(tile) \
   if (n_columns > tile) STORE_TILE(tile, sums + tile * kSide, stride);
