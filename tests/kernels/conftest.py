@@ -41,9 +41,9 @@ settings.register_profile(
 settings.load_profile("kernels")
 
 
-@pytest.fixture(params=[path for path in kernels.simd_paths() if path != "amx"])
+@pytest.fixture(params=[path for path in kernels.simd_paths() if path not in ("amx", "avx_vnni")])
 def simd_path(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each instruction set of this machine in turn. AMX has its own products and attention: see there."""
+    """Each instruction set of this machine in turn; not those of which parts alone differ from another."""
     before = kernels.simd_path()
     kernels.use_simd_path(request.param)
     yield request.param

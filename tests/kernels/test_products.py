@@ -54,13 +54,16 @@ _HALVES = {  # where a block has float16 numbers, in bytes
 }
 
 
-IN_TILES = ROUNDED_IN_TILES | GROUPS | SUPER_BLOCKS  # packed ones where there are many rows
+OWN = {  # of paths that differ from another in parts alone: AVX-512's, and AVX2's
+    "amx": ROUNDED_IN_TILES | GROUPS | SUPER_BLOCKS,  # packed ones where there are many rows
+    "avx_vnni": GROUPS | SUPER_BLOCKS,
+}
 MANY_ROWS = 70
 
 
 def on_paths(*kinds: Type) -> pytest.MarkDecorator:
-    """Each of some types on each path; with AMX those that are in tiles, since others are AVX-512's."""
-    cases = [(k, path) for k in kinds for path in kernels.simd_paths() if path != "amx" or k in IN_TILES]
+    """Each of some types on each path that computes it in its own way."""
+    cases = [(k, path) for k in kinds for path in kernels.simd_paths() if k in OWN.get(path, kinds)]
     names = [f"{kind.name}-{path}" for kind, path in cases]
     return pytest.mark.parametrize(("kind", "simd_path"), cases, indirect=["simd_path"], ids=names)
 

@@ -139,7 +139,7 @@ struct Tile {
     for (int i = 0; i < n * n_keys; i += kLanes) store(weights + i, all(0.0f));
     matrix_product(n, queries + at.first * key_size, key_size, keys + lane, n_keys, key_size, weights + lane, n_keys,
                    at.span.last_lane() - lane);
-    weigh_rows(at, weights, *this, [this](const Weights& of_row, int r) {
+    weigh_rows(at, weights, *this, [this](const BlockWeights& of_row, int r) {
       for (int i = 0; i < kLanesOfBlock; ++i) store(weights + r * n_keys + i * kLanes, of_row[i]);
     });
     matrix_product(n, weights + at.span.begin, n_keys, values + at.span.begin * value_width, value_width,

@@ -107,11 +107,11 @@ inline void cap(float* products, Span span, float soft_cap) {
 
 // Weights of a row for the positions of a block.
 constexpr int kLanesOfBlock = tinker::kKeys / kLanes;
-using Weights = Lanes[kLanesOfBlock];
+using BlockWeights = Lanes[kLanesOfBlock];
 
 // Turns a row's products, with their mask, into weights exp(product - largest). Where this block has a larger product
 // than those before, the row's sums so far are made relative to it first.
-inline void weigh(const float* products, const float* mask, const Sums& sums, int width, Weights& weights) {
+inline void weigh(const float* products, const float* mask, const Sums& sums, int width, BlockWeights& weights) {
   Lanes most = all(kNegativeInfinity);
   for (int i = 0; i < kLanesOfBlock; ++i) {
     weights[i] = load(products + i * kLanes);
@@ -177,7 +177,7 @@ inline void weigh_rows(const RowsOfBlock& at, float* products, Tile& tile, Write
       mask = read_mask(rows[r], at.block, span_of(*rows[r].seen, at.number), memory);
     }
     if (at.cells.soft_cap != 0) cap(products, at.span, at.cells.soft_cap);
-    Weights weights;
+    BlockWeights weights;
     weigh(products, mask, tile.part_of(r), tile.value_width, weights);
     write(weights, r - at.first);
   }

@@ -38,8 +38,8 @@ inline void split_any(Lanes a, Lanes b, uint16_t* high, uint16_t* low) {
   for (int i = 0; i < 32; ++i) split(numbers[i], high[i], low[i]);
 }
 
-// Finite numbers, whose nearest ones of bfloat16 are finite too, are split faster. They are 32 in a row, or sixteen each
-// of two rows, in pairs.
+// Finite numbers, whose nearest ones of bfloat16 are finite too, are split faster. They are 32 in a row, or sixteen
+// each of two rows, in pairs.
 #if defined(__AVX512BF16__)
 inline __m512i to_bfloat(Lanes a, Lanes b) { return (__m512i)_mm512_cvtne2ps_pbh(b.v, a.v); }
 inline Lanes widened(__m512i numbers, const uint16_t* places) {

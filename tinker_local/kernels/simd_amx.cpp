@@ -370,10 +370,10 @@ inline bool may_use_tiles() { return true; }
 inline bool may_use_tiles() {
   constexpr long request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM of XFEATURE_XTILEDATA
   constexpr unsigned needed = 1u << 22 | 1u << 24 | 1u << 25;  // AMX-BF16, AMX-TILE, AMX-INT8
-  constexpr unsigned needed_of_avx512 = 1u << 5;               // AVX512_BF16
-  unsigned of_avx512, b, c, features;
-  if (!__get_cpuid_count(7, 0, &of_avx512, &b, &c, &features) || (features & needed) != needed) return false;
-  return __get_cpuid_count(7, 1, &of_avx512, &b, &c, &features) && (of_avx512 & needed_of_avx512) &&
+  constexpr unsigned needed_more = 1u << 5;                    // AVX512_BF16
+  unsigned features, more, b, c, unused;
+  return __get_cpuid_count(7, 0, &unused, &b, &c, &features) && (features & needed) == needed &&
+         __get_cpuid_count(7, 1, &more, &b, &c, &unused) && (more & needed_more) &&
          syscall(SYS_arch_prctl, request, tile_data) == 0;
 }
 #endif

@@ -317,7 +317,7 @@ struct RowsInTiles {
   void weigh(const Lot& lot, Queue& queue) {
     const int n_queued = kTilesOfKeys * n_steps + kStepsOfValues * value_width / kSide;
     const int n_of_row = (n_queued + lot.n - 1) / lot.n;
-    weigh_rows(lot, lot.products, *this, [&](const Weights& weights, int r) {
+    weigh_rows(lot, lot.products, *this, [&](const BlockWeights& weights, int r) {
       for (int step = 0; step < kStepsOfValues; ++step) {
         uint16_t* to = lot.weights + step * kParts + r * kStep;
         split(weights[2 * step], weights[2 * step + 1], to, to + kTile);
