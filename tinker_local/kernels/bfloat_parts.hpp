@@ -30,8 +30,8 @@ inline void split(float x, uint16_t& high, uint16_t& low) {
   low = static_cast<uint16_t>(is_finite ? nearest(bits_of(x - float_of(upper))) >> 16 : 0);
 }
 
-// The same for any 32 numbers, side by side.
-inline void split_any(Lanes a, Lanes b, uint16_t* high, uint16_t* low) {
+// The same for 32 numbers, side by side.
+inline void split_each(Lanes a, Lanes b, uint16_t* high, uint16_t* low) {
   float numbers[32];
   store(numbers, a);
   store(numbers + 16, b);
@@ -39,27 +39,13 @@ inline void split_any(Lanes a, Lanes b, uint16_t* high, uint16_t* low) {
 }
 
 // Finite numbers, whose nearest ones of bfloat16 are finite too, are split faster. They are 32 in a row, or sixteen
-// each of two rows, in pairs.
+// each of two rows, in pairs. `split_any` takes any numbers.
 #if defined(__AVX512BF16__)
 inline __m512i to_bfloat(Lanes a, Lanes b) { return (__m512i)_mm512_cvtne2ps_pbh(b.v, a.v); }
-inline Lanes widened(__m512i numbers, const uint16_t* places) {
-  return {_mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, _mm512_load_si512(places), numbers))};
-}
-
-inline bool are_finite(Lanes a, Lanes b) {
-  const __m512 most = _mm512_set1_ps(0x1.fep127f);  // the largest number of bfloat16
-  return _mm512_cmp_ps_mask(_mm512_abs_ps(a.v), most, _CMP_LE_OQ) == 0xffff &&
-         _mm512_cmp_ps_mask(_mm512_abs_ps(b.v), most, _CMP_LE_OQ) == 0xffff;
-}
 
 inline void split(Lanes a, Lanes b, uint16_t* high, uint16_t* low) {
-  alignas(64) static constexpr uint16_t first[32] = {0, 0, 0, 1, 0, 2,  0, 3,  0, 4,  0, 5,  0, 6,  0, 7,
-                                                     0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15};
-  alignas(64) static constexpr uint16_t last[32] = {0, 16, 0, 17, 0, 18, 0, 19, 0, 20, 0, 21, 0, 22, 0, 23,
-                                                    0, 24, 0, 25, 0, 26, 0, 27, 0, 28, 0, 29, 0, 30, 0, 31};
-  const __m512i nearest = to_bfloat(a, b);
-  _mm512_storeu_si512(high, nearest);
-  _mm512_storeu_si512(low, to_bfloat(a - widened(nearest, first), b - widened(nearest, last)));
+  _mm512_storeu_si512(high, to_bfloat(a, b));
+  _mm512_storeu_si512(low, to_bfloat(a - load_bfloat(high), b - load_bfloat(high + 16)));
 }
 
 inline void split_pairs(Lanes a, Lanes b, uint16_t* high, uint16_t* low) {
@@ -74,9 +60,16 @@ inline void split_pairs(Lanes a, Lanes b, uint16_t* high, uint16_t* low) {
   _mm512_storeu_si512(high, nearest);
   _mm512_storeu_si512(low, pairs(a - of_a, b - of_b));
 }
+inline void split_any(Lanes a, Lanes b, uint16_t* high, uint16_t* low) {
+  const __m512 most = _mm512_set1_ps(0x1.fep127f);  // the largest number of bfloat16
+  const auto are_finite = [most](Lanes x) {
+    return _mm512_cmp_ps_mask(_mm512_abs_ps(x.v), most, _CMP_LE_OQ) == 0xffff;
+  };
+  are_finite(a) && are_finite(b) ? split(a, b, high, low) : split_each(a, b, high, low);
+}
 #else
-inline bool are_finite(Lanes, Lanes) { return false; }
-inline void split(Lanes a, Lanes b, uint16_t* high, uint16_t* low) { split_any(a, b, high, low); }
+inline void split(Lanes a, Lanes b, uint16_t* high, uint16_t* low) { split_each(a, b, high, low); }
+inline void split_any(Lanes a, Lanes b, uint16_t* high, uint16_t* low) { split_each(a, b, high, low); }
 
 inline void split_pairs(Lanes a, Lanes b, uint16_t* high, uint16_t* low) {
   float numbers[2][16];

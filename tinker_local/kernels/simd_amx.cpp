@@ -49,10 +49,7 @@ using tinker::kTiledRows;
 using tinker::TiledRow;
 using tinker::Weights;
 
-constexpr int kSide = tinker::kRowsOfTile;  // columns of a tile, and rows of a block
-constexpr int kStep = tinker::kRun;         // numbers of a column that a tile has
-constexpr int kTile = kSide * kStep;        // numbers of a tile of weights
-constexpr int kSums = kSide * kSide;        // floats of a tile of sums
+constexpr int kSums = kSide * kSide;  // floats of a tile of sums
 
 // What the path is but for products in tiles.
 const tinker::SimdPath* base() {
@@ -78,8 +75,7 @@ inline void split(const float* x, int64_t n, uint16_t (&high)[kStep], uint16_t (
     memcpy(padded, x, static_cast<size_t>(n) * sizeof *x);
     x = padded;
   }
-  const Lanes first = load(x), last = load(x + kStep / 2);
-  are_finite(first, last) ? split(first, last, high, low) : split_any(first, last, high, low);
+  split_any(load(x), load(x + kStep / 2), high, low);
 }
 
 // Pairs of neighbours from row after row to side by side: a tile of n rows.

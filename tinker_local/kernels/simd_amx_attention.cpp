@@ -33,9 +33,6 @@ using tinker::kKeys;
 using tinker::kLine;
 using tinker::kMostRows;
 
-constexpr int kSide = tinker::kRowsOfTile;  // rows of a tile; positions, or numbers of values, that are its columns
-constexpr int kStep = tinker::kRun;         // numbers of a row that a tile has
-constexpr int kTile = kSide * kStep;
 constexpr int kParts = 2 * kTile;  // of a tile in two parts, one behind the other
 constexpr int kTogether = 4;       // tiles of sums
 
@@ -125,7 +122,8 @@ struct Cells {
   Span span;
 
   const uint16_t* at(int position) const {
-    const int32_t cell = position >= span.begin && position < span.end ? block.cells[position] : -1;
+    const bool is_there = position >= span.begin && position < span.end;
+    const int32_t cell = is_there ? block.cells[position] : tinker::CellBlock::kNone;
     return cell < 0 ? nullptr : reinterpret_cast<const uint16_t*>(data + static_cast<size_t>(cell) * stride);
   }
 };
